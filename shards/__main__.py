@@ -1,0 +1,95 @@
+"""python -m shards info DIR      what is in a data set
+python -m shards preview DIR    a picture of one batch as the loader feeds it
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from shards.cli import Command, run_commands
+from shards.dataset import open_dataset
+from shards.errors import UsageError
+from shards.preview import preview
+
+Directory = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Prints what is in a data set: where it came from, its settings, its splits."""
+
+    data: Directory
+    """The directory that `python -m preprocess` wrote."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Draws a labelled grid of one batch as the loader feeds it, augmentation included."""
+
+    data: Directory
+    """The directory that `python -m preprocess` wrote."""
+    output: Path = Path("preview.png")
+    """The PNG to write."""
+    split: str = "train"
+    """Which split; any but `train` is drawn as in validation: in order, the centre crop, no flip."""
+    count: int = 32
+    """Images to draw."""
+    size: int = 224
+    """Side of the crop, in pixels."""
+    seed: int = 0
+    """Seed of order, crops and flips."""
+    epoch: int = 0
+    """Epoch to draw the beginning of."""
+
+
+def info(options: Info) -> None:
+    """Prints a data set's manifest for people, and what its index adds."""
+    splits = open_dataset(options.data)
+    manifest = next(iter(splits.values())).manifest
+    settings = manifest.settings
+    stored = "original sizes" if settings.short_side is None else f"shorter side {settings.short_side}"
+    print(f"source       {manifest.source}")
+    print(f"stored       JPEG, {stored}, quality {settings.quality} where encoded anew")
+    print(f"order        seed {settings.seed}, up to {settings.shard_size:,} samples a shard")
+    print(f"classes      {len(manifest.class_names):,}: {', '.join(manifest.class_names[:4])}, ...")
+    print(f"made by      shardfeed {manifest.program_version}, format version {manifest.format_version}")
+    print(f"fingerprint  {manifest.fingerprint}")
+    for name, split in splits.items():
+        print(f"\n{name}")
+        print(f"  samples    {len(split):,} in {len(split.info.shards):,} shards, {split.info.bytes / 1e6:,.1f} MB")
+        if len(split):
+            index = split.index
+            print(f"  images     {index.size.mean() / 1e3:.1f} KB in the mean, {index.size.max() / 1e3:.1f} KB at most")
+            print(f"  pixels     {index.width.mean():.0f} x {index.height.mean():.0f} in the mean")
+        print(f"  rejects    {split.info.rejects:,}")
+        kinds = sorted(split.info.kinds.items(), key=lambda kind: -kind[1])
+        print(f"  kinds      {', '.join(f'{kind} {count:,}' for kind, count in kinds)}")
+
+
+def draw(options: Preview) -> None:
+    """Writes the picture and says where it is."""
+    splits = open_dataset(options.data)
+    if options.split not in splits:
+        raise UsageError(f"{options.data} has no split {options.split!r}: it has {', '.join(splits)}")
+    preview(
+        splits[options.split],
+        options.output,
+        train=options.split == "train",
+        count=options.count,
+        size=options.size,
+        seed=options.seed,
+        epoch=options.epoch,
+    )
+    print(f"wrote {options.output}")
+
+
+COMMANDS = {
+    "info": Command(Info, info, "what is in a data set"),
+    "preview": Command(Preview, draw, "a picture of one batch as the loader feeds it"),
+}
+
+if __name__ == "__main__":
+    sys.exit(run_commands("python -m shards", COMMANDS))

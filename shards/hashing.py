@@ -1,0 +1,73 @@
+"""Randomness as data: uniform numbers that are a pure function of (seed, stream, id).
+
+Nothing here has a state. The number that belongs to a sample is computed from the sample's id, so
+any rank, at any step, after any restart, computes the same one. The mixing function is fixed
+arithmetic on 64-bit words; numpy's own generators may change their streams between versions, which
+would change the bytes of shards and the order of a resumed epoch.
+
+The construction is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", 2011) with the output function of SplitMix64 (Steele, Lea, Flood, "Fast splittable
+pseudorandom number generators", 2014; constants: Stafford's variant 13).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+_MULTIPLY_1 = 0xBF58476D1CE4E5B9
+_MULTIPLY_2 = 0x94D049BB133111EB
+
+
+def bits(ids: npt.ArrayLike, seed: int, *stream: int) -> npt.NDArray[np.uint64]:
+    """64 uniform bits for each id.
+
+    `ids`: non-negative integers of any shape; the result has that shape. `seed` and `stream` (say,
+    an epoch and a purpose) name independent sequences; each is taken modulo 2**64.
+    """
+    counter = np.asarray(ids).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        x = (counter + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(_key(seed, stream))
+        # The second round separates sequences whose keys differ by a multiple of the increment.
+        return _mix(_mix(x) ^ np.uint64(_key(seed ^ _MASK, stream)))
+
+
+def uniform(ids: npt.ArrayLike, seed: int, *stream: int) -> npt.NDArray[np.float64]:
+    """A float64 in [0, 1) for each id, on a grid of 2**-53."""
+    return (bits(ids, seed, *stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(ids: npt.ArrayLike, bound: npt.ArrayLike, seed: int, *stream: int) -> npt.NDArray[np.int64]:
+    """An integer in [0, bound) for each id; `bound` (at least 1, below 2**31) broadcasts against `ids`.
+
+    The multiply-shift method (Lemire, "Fast random integer generation in an interval", 2019) without
+    its rejection step: with 32 bits the bias is below bound / 2**32, which no image size can show.
+    """
+    high = bits(ids, seed, *stream) >> np.uint64(32)
+    return ((high * np.asarray(bound).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+def permutation(n: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
+    """A permutation of range(n): the ids in the order of their 64 bits, ties (p < n**2 / 2**65) by id."""
+    return np.argsort(bits(np.arange(n), seed, *stream), kind="stable")
+
+
+def _key(seed: int, stream: tuple[int, ...]) -> int:
+    """Folds a seed and a stream of any length into one 64-bit word, order and length included."""
+    key = _mix_int(seed & _MASK)
+    for part in stream:
+        key = _mix_int((key * 3 + (part & _MASK) + _GAMMA) & _MASK)
+    return key
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MULTIPLY_1)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MULTIPLY_2)
+    return x ^ (x >> np.uint64(31))
+
+
+def _mix_int(x: int) -> int:
+    x = (x + _GAMMA) & _MASK
+    x = ((x ^ (x >> 30)) * _MULTIPLY_1) & _MASK
+    x = ((x ^ (x >> 27)) * _MULTIPLY_2) & _MASK
+    return x ^ (x >> 31)

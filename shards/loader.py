@@ -1,0 +1,332 @@
+"""Batches of torch tensors from shards.
+
+    loader = Loader(split, batch_size=64, train=True)
+    for images, labels in loader: ...      # one epoch; iterating again gives the next one
+
+A thread keeps a few finished batches ready: it feeds the DALI graph, takes what comes out, and on a
+CPU flips and normalises it. Every batch is a function of (seed, epoch, position) alone, so the
+state of a loader is two integers and any epoch can be entered anywhere.
+"""
+
+import os
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from shards.crops import CROPS, Crop
+from shards.dataset import Split
+from shards.errors import ShardfeedError, UsageError
+from shards.feeder import Feeder, Place, Planned, Recipe
+from shards.finish import Finisher
+from shards.order import Share
+from shards.pipeline import Device, DType, Graph, build
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+# Finished batches kept ready for the consumer, beside those inside the graph.
+READY = 2
+
+# The reference recipe's zoom: Resize(256) before a crop of 224.
+RESIZE, SIZE = 256, 224
+
+
+class Loader:
+    """The batches of one rank.
+
+    split: as `open_dataset` gives it.
+    batch_size: samples a step on this rank.
+    train: shuffle anew each epoch, random crops and flips, and leave out a last batch that is not
+        full. Without it: the split's own order, the centre crop, and each sample exactly once over
+        all ranks.
+    size: side of the square output, in pixels.
+    resize: shorter side before the crop, in pixels; by default in proportion 256 to 224 to `size`,
+        but never more than the shorter side that the shards were made with.
+    crop: "random" or "center", where it is not to follow `train`.
+    seed: of order, crops and flips.
+    rank, world_size: the global rank and the number of ranks.
+    device: "cpu" or "gpu", where pixels are decoded and the batch lies.
+    device_id: the CUDA device, for "gpu".
+    dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation;
+        "uint8": the pixels.
+    threads: decoding threads; by default the cores this process may use, divided by the ranks on
+        this machine, and one more, which fills the gaps between batches.
+    drop_last: where it is not to follow `train`.
+
+    Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with
+    channels-last strides; labels (B,) int64; both on the device.
+
+    Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for
+    shards that cannot be read; a sample that cannot be decoded ends the iteration with a
+    ShardfeedError that names it.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        train: bool,
+        size: int = SIZE,
+        resize: int | None = None,
+        crop: Crop | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: Device = "cpu",
+        device_id: int = 0,
+        dtype: DType = "float32",
+        threads: int | None = None,
+        drop_last: bool | None = None,
+    ) -> None:
+        self._split = split
+        self._share = Share(batch_size, rank, world_size, train if drop_last is None else drop_last)
+        if self._share.drop_last and len(split) < self._share.global_batch:
+            raise UsageError(
+                f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
+                f"{self._share.global_batch}: choose a smaller batch, or drop_last=False"
+            )
+        if crop is not None and crop not in CROPS:
+            raise UsageError(f"crop must be one of {', '.join(CROPS)}, not {crop!r}")
+        recipe = Recipe(
+            share=self._share,
+            seed=seed,
+            shuffle=train,
+            crop=crop or ("random" if train else "center"),
+            flip=train,
+            resize=_shorter_side(split, size, resize),
+            size=size,
+        )
+        graph = Graph(
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            size=size,
+            resize=bool(np.any(np.minimum(split.index.width, split.index.height) != recipe.resize)),
+            threads=default_threads() if threads is None else threads,
+            device_id=device_id if device == "gpu" else None,
+        )
+        self._producer = _Producer(split, recipe, graph)
+        # Runs when the loader is forgotten and, before threads are torn down, when Python exits.
+        self._finalizer = weakref.finalize(self, self._producer.close)
+        self._place = Place(0, 0)
+        self._entered = False
+
+    def __len__(self) -> int:
+        """Steps of this rank in a whole epoch."""
+        return self._share.steps(len(self._split))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch: all of it, unless `load_state_dict` put the loader in its middle.
+
+        An iteration that was left early counts as its epoch: the next one gives the next epoch.
+        """
+        if self._entered:
+            self.set_epoch(self._place.epoch + 1)
+        self._entered = True
+        epoch = self._place.epoch
+        for _ in range(self._share.steps(len(self._split), self._place.position)):
+            if not self._finalizer.alive:
+                raise ShardfeedError("the loader is closed")
+            batch = self._producer.take(self._place)
+            self._place = Place(epoch, self._place.position + self._share.global_batch)
+            yield batch
+            if self._place.epoch != epoch:
+                raise ShardfeedError("the loader was moved to another place while it was iterated over")
+        self.set_epoch(epoch + 1)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being iterated over, or that the next iteration gives."""
+        return self._place.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration gives epoch `epoch` from its beginning."""
+        if epoch < 0:
+            raise UsageError(f"epoch must be 0 or more, not {epoch}")
+        self._place, self._entered = Place(epoch, 0), False
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: with this, another one goes on with the batch after the last one taken."""
+        return {
+            "seed": self._producer.recipe.seed,
+            "samples": len(self._split),
+            "epoch": self._place.epoch,
+            "position": self._place.position,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where `state` was taken, also with another batch size or number of ranks.
+
+        The next iteration gives the samples of that epoch which were not yet seen. Raises UsageError
+        for the state of another data set or seed.
+        """
+        own = self.state_dict()
+        missing = own.keys() - state.keys()
+        if missing:
+            raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")
+        for name, what in (("samples", "a split of another size"), ("seed", "another seed")):
+            if state[name] != own[name]:
+                raise UsageError(f"the loader's state is of {what}: {name} is {state[name]} there and {own[name]} here")
+        self._place, self._entered = Place(state["epoch"], state["position"]), False
+
+    def close(self) -> None:
+        """Ends the threads; the loader gives no more batches."""
+        self._finalizer()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def default_threads() -> int:
+    """Decoding threads of a rank: its share of the cores this process may use, and one more (see `Loader`)."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // ranks_here) + 1
+
+
+def _shorter_side(split: Split, size: int, resize: int | None) -> int:
+    """The shorter side before the crop. Raises UsageError for a crop that does not fit into it."""
+    if size < 1:
+        raise UsageError(f"size must be at least 1 pixel, not {size}")
+    stored = split.manifest.settings.short_side
+    chosen = round(size * RESIZE / SIZE) if resize is None else resize
+    if resize is None and stored is not None:
+        chosen = min(chosen, stored)
+    if size > chosen:
+        raise UsageError(
+            f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
+            "choose a smaller size or a larger resize"
+        )
+    return chosen
+
+
+class _Producer:
+    """The thread that makes batches, and what it works with. It knows nothing of the loader, so that can be freed."""
+
+    def __init__(self, split: Split, recipe: Recipe, graph: Graph) -> None:
+        self.recipe = recipe
+        self._split = split
+        self._graph = graph
+        self._feeder = Feeder(split, recipe, graph.inputs)
+        self._finisher = Finisher(graph.threads)
+        self._pipeline = build(graph, self._feeder)
+        self._expected: Place | None = None
+        self._stream: Any = None
+        self._run: _Run | None = None
+
+    def take(self, place: Place) -> Batch:
+        """The batch at `place`: waits for it where batches are made in sequence, and seeks where they are not."""
+        if self._run is None or place != self._expected:
+            self._stop()
+            self._feeder.seek(place)
+            if self._graph.device == "gpu":
+                # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
+                self._stream = torch.cuda.current_stream(self._graph.device_id)
+            stale = len(self._feeder.planned)
+            self._run = _Run(self._make, skip=stale)
+        batch: Batch = self._run.take()
+        share, samples = self.recipe.share, len(self._split)
+        after = Place(place.epoch, place.position + share.global_batch)
+        self._expected = after if share.steps(samples, after.position) else Place(place.epoch + 1, 0)
+        return batch
+
+    def close(self) -> None:
+        self._stop()
+        self._feeder.close()
+        self._finisher.close()
+
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._run.stop()
+        self._run = None
+
+    def _make(self) -> Batch:
+        """The next batch that comes out of the graph, finished."""
+        try:
+            outputs = self._pipeline.run(self._stream)
+        except RuntimeError as error:
+            raise _explain(error, list(self._feeder.planned), self._split) from error
+        planned = self._feeder.planned.popleft()
+        if self._graph.device == "gpu":
+            return self._hand_over(outputs[0], planned)
+        # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
+        pixels = from_dlpack(outputs[0].as_tensor())
+        mirror = planned.arrays["mirror"]
+        labels = torch.from_numpy(planned.labels)
+        if self._graph.dtype == "uint8":
+            self._finisher.flip(pixels.numpy(), mirror)
+            return pixels.permute(0, 3, 1, 2), labels
+        return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror)), labels
+
+    def _hand_over(self, output: Any, planned: Planned) -> Batch:
+        with torch.cuda.stream(self._stream):
+            images = from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
+            labels = torch.from_numpy(planned.labels).pin_memory().to(images.device, non_blocking=True)
+        return images, labels
+
+
+class _Run:
+    """A thread that calls `make` over and over and keeps up to READY results; the first `skip` are thrown away."""
+
+    def __init__(self, make: Callable[[], Batch], skip: int) -> None:
+        self._make = make
+        self._skip = skip
+        self._slots = threading.Semaphore(READY)
+        self._ready: SimpleQueue[Batch | BaseException] = SimpleQueue()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="shardfeed-loader", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Batch:
+        """The next result; raises what `make` raised."""
+        result = self._ready.get()
+        if isinstance(result, BaseException):
+            # Kept for whoever asks again: the thread is gone and nothing else will come.
+            self._ready.put(result)
+            raise result
+        self._slots.release()
+        return result
+
+    def stop(self) -> None:
+        """Ends the thread once the batch in its hands is done."""
+        self._stopped = True
+        self._slots.release()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            for _ in range(self._skip):
+                self._make()
+            while True:
+                self._slots.acquire()
+                if self._stopped:
+                    return
+                self._ready.put(self._make())
+        except BaseException as error:
+            self._ready.put(error)
+
+
+def _explain(error: RuntimeError, planned: list[Planned], split: Split) -> ShardfeedError:
+    """Names the samples in the graph whose bytes are not what the index says; otherwise passes DALI's words on."""
+    index = split.index
+    for batch in planned:
+        for sample, data in zip(batch.ids.tolist(), batch.arrays["encoded"], strict=True):
+            if zlib.crc32(data) != int(index.crc32[sample]):
+                shard = split.shard_paths[int(index.shard[sample])]
+                return ShardfeedError(
+                    f"sample {split.keys()[sample]} in {shard} at byte {int(index.offset[sample])} is damaged "
+                    "(its checksum is wrong): copy or make the shard again"
+                )
+    return ShardfeedError(f"DALI failed on a batch of {split.name}: {' '.join(str(error).split())}")

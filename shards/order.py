@@ -1,0 +1,59 @@
+"""Which sample ids, in which order, for which rank: pure functions, no state.
+
+A *position* is a place in the global order of an epoch; a *sample id* is a row of the split's
+index. The global batch that starts at position p is the positions [p, p + B * W) for a batch of B
+on each of W ranks, and rank r takes p + r, p + r + W, p + r + 2W, ... of them. So the samples of a
+global batch do not depend on how many ranks share it, and an epoch can be entered at any position,
+with any number of ranks, at no cost but that of the permutation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import UsageError
+from shards.hashing import permutation
+
+# The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards.hashing.
+ORDER, TOP, LEFT, FLIP = range(4)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's share of every global batch."""
+
+    batch_size: int
+    """Samples a step on this rank."""
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = False
+    """Leave out the last global batch of an epoch where it is not full, so that all ranks take as many steps."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.world_size < 1 or not 0 <= self.rank < self.world_size:
+            raise UsageError(f"rank must be in [0, world_size), not {self.rank} of {self.world_size}")
+
+    @property
+    def global_batch(self) -> int:
+        """Samples a step over all ranks."""
+        return self.batch_size * self.world_size
+
+    def steps(self, samples: int, position: int = 0) -> int:
+        """Steps of this rank in the rest of an epoch of `samples` samples, entered at `position`."""
+        rest = samples - position
+        if self.drop_last:
+            return max(0, rest // self.global_batch)
+        mine = max(0, -(-(rest - self.rank) // self.world_size))
+        return -(-mine // self.batch_size)
+
+    def take(self, order: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.int64]:
+        """The sample ids of this rank in the global batch at `position`: fewer than batch_size only at the end."""
+        return order[position + self.rank : position + self.global_batch : self.world_size]
+
+
+def epoch_order(samples: int, seed: int, epoch: int, shuffle: bool) -> npt.NDArray[np.int64]:
+    """The sample id at each position of an epoch, int64 (samples,): a permutation of its own, or 0, 1, 2, ..."""
+    return permutation(samples, seed, epoch, ORDER) if shuffle else np.arange(samples)

@@ -1,0 +1,141 @@
+"""The DALI graph: one definition for the CPU and the GPU.
+
+The graph holds no random operator. It reads what the loader feeds it - encoded bytes, and for each
+sample the region to decode, the window to resize and whether to mirror - and decodes just the
+region. On a GPU it also mirrors and normalises. On a CPU it ends with uint8 pixels, because DALI's
+pixel operators are slow there: shards/finish.py does that part (docs/architecture.md has figures).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shards.errors import MissingDependency, UsageError
+from shards.pixels import MEAN, STD
+
+try:
+    from nvidia.dali import fn, types
+    from nvidia.dali.pipeline import Pipeline
+except ImportError as error:
+    raise MissingDependency(
+        "NVIDIA DALI is not installed: pip install 'shardfeed[cuda13]', or 'shardfeed[cuda12]' where the driver is "
+        f"older than CUDA 13 (never both); it runs on machines without a GPU too ({error})"
+    ) from error
+
+Device = Literal["cpu", "gpu"]
+DType = Literal["float32", "float16", "uint8"]
+
+# What each device can put out. On a CPU float16 costs more than it saves (under 1,600 images/s a core).
+DTYPES: dict[Device, tuple[DType, ...]] = {"cpu": ("float32", "uint8"), "gpu": ("float32", "float16", "uint8")}
+
+# Batches that DALI works on ahead of the one being taken: fewer leave gaps, more only take memory.
+PREFETCH = 3
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the graph is made for."""
+
+    device: Device
+    dtype: DType
+    batch_size: int
+    size: int
+    """The side of the square output, in pixels."""
+    resize: bool
+    """Whether any window has to be resized; without it the region decoded is the output."""
+    threads: int
+    """DALI's decoding threads on the CPU."""
+    device_id: int | None = None
+    """The CUDA device; None builds a graph that runs on the CPU alone."""
+
+    def __post_init__(self) -> None:
+        if self.device not in DTYPES:
+            raise UsageError(f"device must be cpu or gpu, not {self.device!r}")
+        if self.dtype not in DTYPES[self.device]:
+            raise UsageError(
+                f"dtype on the {self.device} must be one of {', '.join(DTYPES[self.device])}, not {self.dtype!r}"
+            )
+        if self.threads < 1:
+            raise UsageError(f"threads must be at least 1, not {self.threads}")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the source gives for each batch, in this order; names as in `shards.crops.Windows`."""
+        return ("encoded", "anchor", "shape", "mirror", *(("start", "end") if self.resize else ()))
+
+
+def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
+    """The pipeline of `graph`, fed by `source`.
+
+    `source()` returns one batch as a tuple in the order of `graph.inputs`: a list of uint8 arrays
+    (bytes,), then anchor and shape (n, 2) int32, mirror (n,) int32, start and end (n, 2) float32.
+    The arrays must stay alive until the batch comes out: they are not copied.
+
+    The output is uint8 (n, size, size, 3) on a CPU, not mirrored; on a GPU (n, size, size, 3) of
+    `graph.dtype`, mirrored, and normalised unless uint8.
+    """
+    pipeline = Pipeline(
+        batch_size=graph.batch_size,
+        num_threads=graph.threads,
+        device_id=graph.device_id,
+        prefetch_queue_depth=PREFETCH,
+        # The graph draws no random numbers; a fixed seed keeps DALI from making one up.
+        seed=0,
+    )
+    kinds = {
+        "encoded": (types.UINT8, 1),
+        "mirror": (types.INT32, 0),
+        "anchor": (types.INT32, 1),
+        "shape": (types.INT32, 1),
+    }
+    kinds |= {"start": (types.FLOAT, 1), "end": (types.FLOAT, 1)}
+    with pipeline:
+        outputs = fn.external_source(
+            source=source,
+            num_outputs=len(graph.inputs),
+            batch=True,
+            no_copy=True,
+            dtype=[kinds[name][0] for name in graph.inputs],
+            ndim=[kinds[name][1] for name in graph.inputs],
+        )
+        fed = dict(zip(graph.inputs, outputs, strict=True))
+        images = fn.decoders.image_slice(
+            fed["encoded"],
+            fed["anchor"],
+            fed["shape"],
+            axis_names="HW",
+            device="mixed" if graph.device == "gpu" else "cpu",
+            output_type=types.RGB,
+            # The GPU's decoder then upsamples chroma as the CPU's does.
+            jpeg_fancy_upsampling=True,
+        )
+        if graph.resize:
+            images = fn.resize(
+                images,
+                size=[graph.size, graph.size],
+                roi_start=fed["start"],
+                roi_end=fed["end"],
+                interp_type=types.INTERP_LINEAR,
+                # A triangular filter as wide as the scale: what torchvision's antialias=True does.
+                antialias=True,
+            )
+        if graph.device == "gpu":
+            images = _mirror_normalise(images, fed["mirror"], graph.dtype)
+            pipeline.set_outputs(images)
+        else:
+            # DALI drops an input that nothing reads, and warns; shards/finish.py mirrors on the CPU.
+            pipeline.set_outputs(images, fed["mirror"])
+    return pipeline
+
+
+def _mirror_normalise(images: Any, mirror: Any, dtype: DType) -> Any:
+    """(pixel / 255 - MEAN) / STD, or the pixels themselves for uint8; channels last in memory."""
+    plain = dtype == "uint8"
+    return fn.crop_mirror_normalize(
+        images,
+        mirror=mirror,
+        dtype={"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}[dtype],
+        output_layout="HWC",
+        mean=[0.0] * 3 if plain else [255 * value for value in MEAN],
+        std=[1.0] * 3 if plain else [255 * value for value in STD],
+    )

@@ -1,0 +1,52 @@
+"""A picture of what the loader feeds: a grid of one batch, each image above its class name."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from shards.atomic import replacing
+from shards.dataset import Split
+from shards.errors import UsageError
+
+CAPTION = 16
+GAP = 4
+
+
+def preview(split: Split, output: Path, *, train: bool, count: int, size: int, seed: int, epoch: int) -> None:
+    """Draws the first `count` samples of an epoch, as a model would get them but for the normalisation.
+
+    train: order, crops and flips of training; otherwise the centre crop, in the split's order.
+    Writes a PNG to `output`, whatever its name ends in.
+    """
+    if count < 1:
+        raise UsageError(f"count must be at least 1, not {count}")
+    from shards.loader import Loader  # DALI takes a second to load, and is needed for this command alone
+
+    count = min(count, len(split))
+    with Loader(split, batch_size=count, train=train, size=size, seed=seed, dtype="uint8", drop_last=False) as loader:
+        loader.set_epoch(epoch)
+        images, labels = next(iter(loader))
+        pixels, classes = images.permute(0, 2, 3, 1).numpy().copy(), labels.tolist()
+    picture = grid(pixels, [split.class_names[label] for label in classes])
+    with replacing(output) as file:
+        picture.save(file, "PNG")
+
+
+def grid(images: npt.NDArray[np.uint8], captions: list[str]) -> Image.Image:
+    """Tiles `images` (n, size, size, 3) into a grid that is about twice as wide as high, with a caption under each."""
+    count, size = len(images), images.shape[1]
+    columns = min(count, max(1, round((2 * count) ** 0.5)))
+    rows = -(-count // columns)
+    tile = (max(size, 64) + GAP, size + CAPTION + GAP)
+    sheet = Image.new("RGB", (columns * tile[0] + GAP, rows * tile[1] + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for i, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = GAP + i % columns * tile[0], GAP + i // columns * tile[1]
+        sheet.paste(Image.fromarray(pixels), (left, top))
+        text = caption.split(",")[0]
+        while len(text) > 1 and draw.textlength(text, font) > tile[0] - GAP:
+            text = text[:-1]
+        draw.text((left, top + size + 1), text, fill="black", font=font)
+    return sheet
