@@ -1,0 +1,247 @@
+"""One image's bytes -> one clean RGB JPEG, with its size and the kind of file it was.
+
+Clean is what every decoder reads alike: a JPEG of 8-bit YCbCr, baseline or progressive, that needs no
+turning. Ordinary JPEGs take a fast path (torchvision's decoder, antialiased bilinear resize on uint8,
+torchvision's encoder: the same pixels as Pillow's, in half the time); everything else goes through Pillow.
+What each kind of file becomes:
+
+- gray, 16-bit gray (scaled to 8 bits), palette, CMYK and YCCK (inverted as Adobe stores them): RGB
+- transparency: laid over white, as viewers show it
+- EXIF or XMP orientation: baked into the pixels; EXIF that cannot be read: taken for upright
+- EXIF, colour profiles and all other metadata of re-encoded images: dropped, the pixel values stay
+- animations: the first frame
+- truncated files, more than MAX_PIXELS, sides longer than 1 : MAX_ASPECT: rejected with the reason
+
+An image that is clean and of the right size already is kept byte for byte.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.ExifTags import Base
+from torch.nn import functional
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+from preprocess import jpeg
+
+# 64 megapixels: 200 MB decoded. Larger ones are refused on what their header says, before decoding.
+MAX_PIXELS = 64_000_000
+# Beyond this a crop shows a smear, and an upsampled side outgrows what decoders take.
+MAX_ASPECT = 64
+MAX_JPEG_SIDE = 65_500  # libjpeg's limit
+
+# Formats are named, so that a file cannot choose an exotic parser (or PostScript's interpreter) for itself.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
+DEEP_GRAY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
+# Modes whose meaning as colours is beyond doubt, and what the kind of a file says of them.
+MODES = {
+    "1": "gray",
+    "L": "gray",
+    "LA": "gray alpha",
+    "La": "gray alpha",
+    "P": "palette",
+    "PA": "palette alpha",
+    "RGB": "",
+    "RGBA": "alpha",
+    "RGBa": "alpha",
+    "CMYK": "cmyk",
+    "YCbCr": "",
+    **dict.fromkeys(DEEP_GRAY, "16-bit gray"),
+}
+
+
+class Reject(Exception):
+    """An image that cannot be used. The message is the reason, for people; the same for the same bytes."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A clean RGB JPEG, its size in pixels, and what it was made from ("jpeg", "jpeg gray", "png palette", ...)."""
+
+    data: bytes
+    width: int
+    height: int
+    kind: str
+
+
+def convert(data: bytes, short_side: int | None, quality: int) -> Converted:
+    """Makes a clean RGB JPEG of an image file.
+
+    `short_side`: length in pixels of the result's shorter side, the longer one is
+    int(short_side * longer / shorter) as torchvision's Resize computes it, smaller images grow; None keeps the size.
+    `quality`: JPEG quality, 1 to 100, where the image is encoded anew. Raises Reject.
+    """
+    if not data:
+        raise Reject("the file is empty (0 bytes)")
+    if data.startswith(jpeg.START):
+        try:
+            header = jpeg.read_header(data)
+        except ValueError as error:
+            raise Reject(f"damaged JPEG: {error}") from None
+        return _convert_jpeg(data, header, short_side, quality)
+    pixels, kind = _pillow_pixels(data)
+    return _encode(pixels, kind, short_side, quality)
+
+
+def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height of the result, in pixels. Raises Reject for shapes and sizes that cannot be used."""
+    if width < 1 or height < 1:
+        raise Reject(f"it has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise Reject(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS // 1_000_000} megapixels")
+    short, long = sorted((width, height))
+    if long > MAX_ASPECT * short:
+        raise Reject(f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other")
+    if short_side is None or short == short_side:
+        size = (width, height)
+    elif width <= height:
+        size = (short_side, int(short_side * height / width))
+    else:
+        size = (int(short_side * width / height), short_side)
+    if max(size) > MAX_JPEG_SIDE:
+        raise Reject(f"{width} x {height} pixels would become {size[0]} x {size[1]}, more than a JPEG can hold")
+    return size
+
+
+def _convert_jpeg(data: bytes, header: jpeg.Header, short_side: int | None, quality: int) -> Converted:
+    size = target_size(header.width, header.height, short_side)
+    kind = _jpeg_kind(header)
+    plain = header.precision == 8 and header.frame in jpeg.HUFFMAN
+    clean = plain and header.ycbcr and header.orientation == 1 and header.ended
+    if clean and size == (header.width, header.height):
+        return Converted(data, *size, kind)
+    if plain and (header.ycbcr or header.components == 1):
+        try:
+            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        except RuntimeError as error:
+            cut = "truncated" in str(error)
+            raise Reject(f"{'truncated' if cut else 'damaged'} JPEG: it cannot be decoded") from None
+    else:
+        pixels, _ = _pillow_pixels(data)
+    return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality)
+
+
+def _jpeg_kind(header: jpeg.Header) -> str:
+    words = ["jpeg"]
+    if header.components == 1:
+        words.append("gray")
+    elif header.components == 4:
+        words.append("ycck" if header.adobe == 2 else "cmyk")
+    elif not header.ycbcr:
+        words.append("rgb")
+    if header.precision != 8:
+        words.append(f"{header.precision}-bit")
+    if header.frame == jpeg.PROGRESSIVE:
+        words.append("progressive")
+    elif header.frame in jpeg.ARITHMETIC:
+        words.append("arithmetic")
+    if header.orientation is None:
+        words.append("exif-broken")
+    elif header.orientation != 1:
+        words.append("exif-rotated")
+    if header.icc:
+        words.append("icc")
+    return " ".join(words)
+
+
+def _pillow_pixels(data: bytes) -> tuple[torch.Tensor, str]:
+    """Decodes any known format to (3, height, width) uint8, and names its kind.
+
+    A JPEG is left as it lies, since its header was read already; others are turned by their own orientation.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of sizes and of damaged metadata; both are dealt with here.
+        warnings.simplefilter("ignore")
+        try:
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise Reject(f"it has more pixels than the limit of {MAX_PIXELS // 1_000_000} megapixels") from None
+        except Exception:
+            # Pillow's message would hold a memory address, and the set of errors of its parsers is open.
+            raise Reject("not an image in a known format, or its header is damaged") from None
+        target_size(*image.size, None)
+        kind = _pillow_kind(image)
+        try:
+            image.load()
+            pixels = _rgb(image)
+        except Exception as error:
+            state = "truncated" if "truncated" in str(error) else "damaged"
+            raise Reject(f"{state} {kind.split()[0].upper()}: it cannot be decoded") from None
+        if data.startswith(jpeg.START):
+            return pixels, kind
+        try:
+            orientation = image.getexif().get(Base.Orientation, 1)
+        except Exception:
+            return pixels, f"{kind} exif-broken"
+    if orientation in TURNS:
+        return _upright(pixels, orientation), f"{kind} exif-rotated"
+    return pixels, kind
+
+
+def _pillow_kind(image: Image.Image) -> str:
+    if image.mode not in MODES:
+        raise Reject(f"{image.format} with pixels of mode {image.mode}, which have no agreed meaning as RGB")
+    words = [(image.format or "").lower(), MODES[image.mode]]
+    if image.mode not in DEEP_GRAY and any(";16" in str(tile.args) for tile in getattr(image, "tile", [])):
+        words.append("16-bit")
+    if image.mode not in WITH_ALPHA and "transparency" in image.info:
+        words.append("alpha")
+    return " ".join(word for word in words if word)
+
+
+def _rgb(image: Image.Image) -> torch.Tensor:
+    if image.mode in DEEP_GRAY:
+        # Pillow's own conversion cuts everything above 255 off instead of scaling it.
+        deep = np.asarray(image).astype(np.uint32)
+        gray = ((deep + 128) // 257).astype(np.uint8)
+        return torch.from_numpy(gray).expand(3, *gray.shape)
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+# EXIF orientation -> (whether rows and columns change places first, the axes to flip then) for (3, height, width).
+TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (2,)),
+    3: (False, (1, 2)),
+    4: (False, (1,)),
+    5: (True, ()),
+    6: (True, (2,)),
+    7: (True, (1, 2)),
+    8: (True, (1,)),
+}
+
+
+def _upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+    if orientation not in TURNS:
+        return pixels
+    swap, axes = TURNS[orientation]
+    return (pixels.transpose(1, 2) if swap else pixels).flip(axes)
+
+
+def _encode(pixels: torch.Tensor, kind: str, short_side: int | None, quality: int) -> Converted:
+    width, height = target_size(pixels.shape[2], pixels.shape[1], short_side)
+    if pixels.shape[1:] != (height, width):
+        # Channels last in memory is what torch has a fast uint8 path for; decode_jpeg gives it, turning loses it.
+        batch = pixels[None].contiguous(memory_format=torch.channels_last)
+        pixels = functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
+    return Converted(encode_jpeg(pixels.contiguous(), quality).numpy().tobytes(), width, height, kind)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keeps torch to the calling thread: workers are processes, one for each core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

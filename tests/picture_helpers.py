@@ -1,0 +1,75 @@
+"""Image files of every kind that a converter meets, made in memory."""
+
+import base64
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tests.conftest import jpeg, photo
+
+# Smooth, so that halving the resolution of its colours, as encoders do, costs little.
+PHOTO = np.asarray(Image.fromarray(photo(8, 12)).resize((60, 40), Image.Resampling.BICUBIC))
+# 24 x 16 pixels, coded arithmetically by libjpeg-turbo 2.1; no library that Python has at hand writes such files.
+ARITHMETIC = base64.b85decode(
+    "|JeWF01!$>Nk#wx0RR9200961|JwjV00jdC1Ox*G1Ox;H1qB8N3<w7Y2L}%e3keJn4-yg)4-pX)791B76dDx~5f~vD8XX-UA0HDJA|xUnBpe<e"
+    "9{<|_LjeT^1qTKP4hRSi9uyH29v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v&VZ9v=V601*fP5C9kh0U`hb5di}c"
+    "0sqVZ3IGrg1pyEd1^?Or3<CiG0ucid06zf#0N51W>5-9fgZ6e&ckOe<b2$*Wu>K+<u79lm0GfEnbE*?5;xCGWLu0->d)VRA^J9~m_L!c!a*_=H*#"
+)
+
+
+def saved(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file as Pillow writes it."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def picture(mode: str = "RGB", pixels: npt.NDArray[np.uint8] = PHOTO) -> Image.Image:
+    """A photograph in one of Pillow's modes."""
+    return Image.fromarray(pixels).convert(mode)
+
+
+def with_exif(data: bytes, exif: bytes) -> bytes:
+    """A JPEG with an EXIF segment of any content right behind its start."""
+    body = b"Exif\x00\x00" + exif
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+def rotated(orientation: int, data: bytes | None = None) -> bytes:
+    """A JPEG whose EXIF holds nothing but an orientation."""
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    return with_exif(data or jpeg(PHOTO), b"MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00")
+
+
+def ycck() -> bytes:
+    """A CMYK JPEG whose Adobe segment says that its colours are luma, chroma and black."""
+    data = bytearray(saved(picture("CMYK"), "JPEG", quality=95))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
+def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
+    """A PNG of any header, with `raw` as its filtered lines: for kinds that Pillow does not write."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def deep_rgb_png() -> bytes:
+    """PHOTO with 16 bits a channel."""
+    lines = [b"\x00" + row.astype(">u2").tobytes() for row in PHOTO.astype(np.uint16) * 257]
+    return png(PHOTO.shape[1], PHOTO.shape[0], 16, 2, b"".join(lines))
+
+
+def with_size(data: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose frame header lies about its size."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
