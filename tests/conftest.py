@@ -1,5 +1,10 @@
 """Fixtures that several test files share: images and data sets made in memory, and the real ones where they are."""
 
+import os
+
+# Before torch is loaded: its threads then sleep while they wait, and leave the cores to those that decode.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,0 +1,104 @@
+"""Trained weights on disk: what is written, and what is refused with which sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from model import build_model
+from shards.errors import ShardfeedError, UsageError
+from train.checkpoint import WEIGHTS, load_weights, refuse_results, save_weights
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The weights of a channels-last cnn for 10 classes."""
+    path = tmp_path / WEIGHTS
+    save_weights(build_model("cnn", 10).to(memory_format=torch.channels_last), path)
+    return path
+
+
+def test_saved_weights_come_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, second = build_model("cnn", 4), build_model("cnn", 4)
+    save_weights(first, tmp_path / WEIGHTS)
+    load_weights(second, tmp_path / WEIGHTS)
+    expected = first.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in second.state_dict().items())
+
+
+def test_the_file_is_a_plain_state_dict_of_contiguous_tensors(saved: Path) -> None:
+    state = torch.load(saved, weights_only=True)
+    assert state.keys() == build_model("cnn", 10).state_dict().keys()
+    assert all(value.is_contiguous() and value.device.type == "cpu" for value in state.values())
+    assert [path.name for path in saved.parent.iterdir()] == [WEIGHTS]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.pth is not a file"):
+        load_weights(nn.Linear(1, 1), tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 1000, -1000])
+def test_a_truncated_file_is_called_damaged(saved: Path, kept: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:kept])
+    with pytest.raises(ShardfeedError, match=r"trained_model\.pth is damaged"):
+        load_weights(build_model("cnn", 10), saved)
+
+
+def test_a_file_of_another_kind_is_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "notes.pth"
+    path.write_text("no weights here")
+    with pytest.raises(ShardfeedError, match="is damaged"):
+        load_weights(nn.Linear(1, 1), path)
+
+
+def test_a_pickle_that_would_run_code_is_not_run(tmp_path: Path) -> None:
+    class Touches:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "was_run",))
+
+    torch.save({"weight": Touches()}, tmp_path / "evil.pth")
+    with pytest.raises(ShardfeedError, match="is damaged, or was not written"):
+        load_weights(nn.Linear(1, 1), tmp_path / "evil.pth")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "state.pth")
+    with pytest.raises(ShardfeedError, match="no plain state dict"):
+        load_weights(nn.Linear(1, 1), tmp_path / "state.pth")
+
+
+def test_another_model_is_told_by_its_layers(saved: Path) -> None:
+    with pytest.raises(UsageError, match=r"of another model: .* --model"):
+        load_weights(build_model("resnet18", 10), saved)
+
+
+def test_another_class_count_is_told_in_numbers(saved: Path) -> None:
+    with pytest.raises(UsageError, match=r"is for 10 classes, but the data set has 1000$"):
+        load_weights(build_model("cnn", 1000), saved)
+
+
+def test_another_width_is_not_taken_for_a_class_count(tmp_path: Path) -> None:
+    save_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), tmp_path / WEIGHTS)
+    with pytest.raises(UsageError, match=r"0\.weight has shape \(4, 3\) instead of \(5, 3\)"):
+        load_weights(nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)), tmp_path / WEIGHTS)
+
+
+def test_a_directory_with_trained_weights_is_refused(saved: Path) -> None:
+    with pytest.raises(UsageError, match=rf"{WEIGHTS} exists already: choose another --out, or remove it"):
+        refuse_results(saved.parent)
+
+
+def test_a_new_or_unused_directory_is_taken(tmp_path: Path) -> None:
+    refuse_results(tmp_path)
+    refuse_results(tmp_path / "new")
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file, not a directory"):
+        refuse_results(tmp_path / "file")

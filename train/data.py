@@ -1,0 +1,51 @@
+"""Which splits a run reads, and how: the one place where training meets the loader."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+import shards
+from train.config import Config
+from train.distributed import World
+
+TRAINING = "train"
+HELD_OUT = ("validation", "test")
+
+
+class Batches(Protocol):
+    """What the loops need of a loader: one epoch of (images (B, 3, H, W), labels (B,) int64), and its length."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+def training_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
+    """Full micro-batches in a new order each epoch, for this rank; what does not fill one on every rank is left out."""
+    return _loader(split, config, world, dtype, batch_size=config.micro_batch, train=True)
+
+
+def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
+    """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
+    return _loader(split, config, world, dtype, batch_size=config.micro_batch * config.accumulate, train=False)
+
+
+def _loader(
+    split: shards.Split, config: Config, world: World, dtype: torch.dtype, batch_size: int, train: bool
+) -> "shards.Loader":
+    return shards.Loader(
+        split,
+        batch_size=batch_size,
+        train=train,
+        size=config.size,
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+        device="gpu" if world.on_gpu else "cpu",
+        device_id=world.local_rank,
+        # float16 halves what a batch occupies; autocast would make it that anyway.
+        dtype="float16" if dtype == torch.float16 else "float32",
+        threads=config.threads,
+    )

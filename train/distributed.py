@@ -1,0 +1,126 @@
+"""One process or many: who this process is, which device is its own, and what the processes add up.
+
+`torchrun` says through RANK, LOCAL_RANK and WORLD_SIZE who a process is; without them it is alone. Ranks share
+gradients through NCCL on GPUs and through gloo on CPUs.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from shards.errors import UsageError
+from train.config import Device
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`, the `local_rank`-th on its machine, computing on `device`."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - a device is immutable
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise UsageError(f"RANK must be from 0 to WORLD_SIZE - 1, that is {self.size - 1}, not {self.rank}")
+        if not 0 <= self.local_rank <= self.rank:
+            raise UsageError(f"LOCAL_RANK must be from 0 to RANK, that is {self.rank}, not {self.local_rank}")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that prints and writes files."""
+        return self.rank == 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this process computes on a GPU."""
+        return self.device.type == "cuda"
+
+
+def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> World:
+    """The world that torchrun's variables describe, on a machine with `gpus` GPUs.
+
+    Raises UsageError where a GPU is asked for and there is none, or more processes than GPUs.
+    """
+    local_rank = int(environment.get("LOCAL_RANK", "0"))
+    if device == "gpu" and gpus == 0:
+        raise UsageError("--device gpu: PyTorch finds no GPU here (no device, no driver, or a build without CUDA)")
+    use_gpu = device == "gpu" or (device == "auto" and gpus > 0)
+    if use_gpu and local_rank >= gpus:
+        raise UsageError(f"process {local_rank} of this machine has no GPU: start at most {gpus} processes on it")
+    return World(
+        rank=int(environment.get("RANK", "0")),
+        size=int(environment.get("WORLD_SIZE", "1")),
+        local_rank=local_rank,
+        device=torch.device("cuda", local_rank) if use_gpu else torch.device("cpu"),
+    )
+
+
+@contextmanager
+def joined(device: Device) -> Iterator[World]:
+    """The world, its process group made where there are several processes, and destroyed whatever happens."""
+    world = read_world(os.environ, device, torch.cuda.device_count())
+    if world.on_gpu:
+        torch.cuda.set_device(world.device)
+    if world.size == 1:
+        yield world
+        return
+    dist.init_process_group("nccl" if world.on_gpu else "gloo", device_id=world.device if world.on_gpu else None)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(model: nn.Module, world: World) -> nn.Module:
+    """The model with rank 0's weights on every rank and gradients averaged over ranks; itself if there is one rank.
+
+    Batch norm's running statistics stay each rank's own while training (no traffic each step): call
+    `average_statistics` before using them.
+    """
+    if world.size == 1:
+        return model
+    with warnings.catch_warnings():
+        # Newer versions call this option `forward_sync_buffers`, which older ones do not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        return DistributedDataParallel(
+            model,
+            device_ids=[world.local_rank] if world.on_gpu else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+
+
+def gradients_kept(model: nn.Module, keep: bool) -> AbstractContextManager[None]:
+    """While entered with `keep`, gradients stay on their rank: the exchange waits for the step's last micro-batch."""
+    if keep and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+def sum_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The elementwise sum over all ranks, in place where there are several; one exchange."""
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def average_statistics(model: nn.Module, world: World) -> None:
+    """Replaces the model's floating-point buffers (batch norm's running mean and variance) by their mean over ranks.
+
+    So evaluation and the saved file are the same on every rank and rest on all ranks' images.
+    """
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if world.size == 1 or not buffers:
+        return
+    flat = sum_over_ranks(torch.cat([buffer.flatten() for buffer in buffers]), world) / world.size
+    for buffer, mean in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))

@@ -1,0 +1,58 @@
+"""What a run stands on: versions, device, memory. Kept beside its results and shown by --check."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+from shards.dataset import Split
+from train.config import Config
+from train.distributed import World
+
+PACKAGES = ("shardfeed", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
+
+
+def versions() -> dict[str, str]:
+    """The version of Python and of each package that shapes a result, where it is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(world: World) -> str:
+    """The device in words: the GPU's name, or the CPU's architecture and the threads that PyTorch uses."""
+    if world.on_gpu:
+        return torch.cuda.get_device_name(world.device)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def peak_memory(world: World) -> int:
+    """Most bytes held so far: of GPU memory by PyTorch's tensors, or of main memory by this process."""
+    if world.on_gpu:
+        return torch.cuda.max_memory_allocated(world.device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux KiB
+
+
+def circumstances(config: Config, split: Split, world: World, dtype: torch.dtype) -> dict[str, Any]:
+    """What config.json holds: the resolved configuration, and what the run stands on."""
+    return {
+        **dataclasses.asdict(config),
+        "resolved_precision": str(dtype).removeprefix("torch."),
+        "resolved_device": device_name(world),
+        "ranks": world.size,
+        "classes": len(split.class_names),
+        "source": split.manifest.source,
+        "fingerprint": split.manifest.fingerprint,
+        "versions": versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

@@ -1,0 +1,158 @@
+"""What a run measures and leaves behind: a clock that knows pauses, and the files of the output directory.
+
+metrics.jsonl             a line every `log_every` steps ("event": "train") and after each validation
+epoch_times.csv           a line per epoch
+total_training_time.csv   one line, written at the end
+config.json               the resolved configuration and the versions of what ran it
+tensorboard/              the numbers of metrics.jsonl, if the extra [tensorboard] is installed
+"""
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self, TypeVar
+
+from shards.atomic import replacing
+
+METRICS = "metrics.jsonl"
+EPOCH_TIMES = "epoch_times.csv"
+TOTAL_TIME = "total_training_time.csv"
+CONFIG = "config.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a clock shows: seconds run, how many of them went by waiting for data, and images done, on all ranks."""
+
+    seconds: float = 0.0
+    waited: float = 0.0
+    images: int = 0
+
+    def __sub__(self, earlier: "Reading") -> "Reading":
+        return Reading(self.seconds - earlier.seconds, self.waited - earlier.waited, self.images - earlier.images)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images per second; 0 before any time has passed."""
+        return self.images / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def wait_percent(self) -> float:
+        """The share of the time in which the loop waited for data, in percent."""
+        return 100.0 * self.waited / self.seconds if self.seconds > 0 else 0.0
+
+
+class Clock:
+    """Counts training time alone: it runs between `start` and `stop`, and stands still during evaluation and saving.
+
+    Throughput is read as the difference of two readings, so a warm-up is left out by reading after it. Work on
+    a GPU is counted when it has finished: read a result to the host before reading the clock.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._seconds = 0.0
+        self._waited = 0.0
+        self._images = 0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Lets the clock run."""
+        self._since = self._now()
+
+    def stop(self) -> None:
+        """Lets the clock stand still."""
+        self._seconds = self.read().seconds
+        self._since = None
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; the time that each takes to come counts as waiting for data."""
+        iterator = iter(batches)
+        while True:
+            asked = self._now()
+            batch = next(iterator, None)
+            self._waited += self._now() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def count(self, images: int) -> None:
+        """Adds images that have been trained on."""
+        self._images += images
+
+    def read(self) -> Reading:
+        """What the clock shows now."""
+        running = 0.0 if self._since is None else self._now() - self._since
+        return Reading(self._seconds + running, self._waited, self._images)
+
+
+class Recorder:
+    """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None."""
+
+    def __init__(self, out: Path | None, resolved: Mapping[str, Any]) -> None:
+        self._out = out
+        self._metrics: IO[str] | None = None
+        self._board: Any = None
+        if out is None:
+            return
+        with replacing(out / CONFIG) as file:
+            file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
+        _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
+        self._metrics = (out / METRICS).open("w", encoding="utf-8")
+        self._board = _tensorboard(out)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._board is not None:
+            self._board.close()
+
+    def metrics(self, event: str, epoch: int, step: int, **values: float) -> None:
+        """One line of metrics.jsonl, and the same numbers to TensorBoard. `epoch` and `step` count finished ones."""
+        if self._metrics is None:
+            return
+        # JSON has no infinity: a gradient norm is one where the scaler's factor was too high for that step.
+        rounded = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in values.items()}
+        self._metrics.write(json.dumps({"event": event, "epoch": epoch, "step": step, **rounded}) + "\n")
+        self._metrics.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def epoch_time(self, epoch: int, training: Reading, validation_seconds: float, images_per_s: float) -> None:
+        """One line of epoch_times.csv."""
+        if self._out is not None:
+            row = (epoch, f"{training.seconds:.3f}", f"{validation_seconds:.3f}", f"{images_per_s:.1f}")
+            _write_csv(self._out / EPOCH_TIMES, [row], "a")
+
+    def total_time(self, training: Reading, wall_seconds: float, images_per_s: float) -> None:
+        """Writes total_training_time.csv: training alone, and everything between the first and the last moment."""
+        if self._out is not None:
+            row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, f"{images_per_s:.1f}")
+            _write_csv(self._out / TOTAL_TIME, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
+
+
+def _write_csv(path: Path, rows: Iterable[Iterable[object]], mode: Literal["w", "a"]) -> None:
+    with path.open(mode, newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _tensorboard(out: Path) -> Any:
+    """A writer of TensorBoard's files, or None where that extra is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out / "tensorboard"))
