@@ -1,17 +1,19 @@
-"""What follows the decode on a CPU: flip and normalise in one pass over the pixels.
+"""What follows the decode on a CPU: resize regions of any size, flip and normalise.
 
 DALI's decoder is fast on a CPU, its pixel operators are not (docs/architecture.md has the figures),
-so there the graph ends with uint8 pixels and this module does the rest: a loop compiled by numba,
-run without the interpreter lock, the images of a batch divided over threads.
+so there the graph ends with uint8 pixels and this module does the rest, the images of a batch divided
+over threads: flip and normalisation in one pass, compiled by numba and run without the interpreter
+lock; a resize by torch's antialiased kernel for uint8, which is torchvision's.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from shards.pixels import MEAN, STD
 
@@ -51,6 +53,30 @@ class Finisher:
         )
         return out
 
+    def resize(self, regions: Sequence[UInt8Array], size: int, mirror: npt.NDArray[np.int32]) -> UInt8Array:
+        """Regions (height, width, 3) of any size, antialiased bilinear to `size`, mirrored: (n, size, size, 3)."""
+        out = np.empty((len(regions), size, size, 3), np.uint8)
+
+        def work(first: int, last: int) -> None:
+            for i in range(first, last):
+                out[i] = _resized(regions[i], size)
+            _flip(out[first:last], mirror[first:last])
+
+        self._each(len(regions), work)
+        return out
+
+    def resize_normalise(self, regions: Sequence[UInt8Array], size: int, mirror: npt.NDArray[np.int32]) -> Float32Array:
+        """As `resize`, then as `normalise`, without a batch of uint8 in between: float32 (n, 3, size, size)."""
+        out = self._buffer((len(regions), 3, size, size))
+
+        def work(first: int, last: int) -> None:
+            for i in range(first, last):
+                pixels = _resized(regions[i], size)[None]
+                _normalise(pixels, mirror[i : i + 1], _SCALE, _BIAS, out[i : i + 1])
+
+        self._each(len(regions), work)
+        return out
+
     def close(self) -> None:
         """Ends the threads."""
         self._executor.shutdown()
@@ -72,6 +98,13 @@ class Finisher:
             return
         bounds = [count * part // self._threads for part in range(self._threads + 1)]
         list(self._executor.map(work, bounds[:-1], bounds[1:]))
+
+
+def _resized(region: UInt8Array, size: int) -> UInt8Array:
+    # The strides must say "channels last" beyond doubt, a batch of one included, for torch to take its fast path.
+    image = torch.from_numpy(region)[None].permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
+    return np.asarray(resized.permute(0, 2, 3, 1)[0].numpy())
 
 
 # The loops are written so that the compiler finds vector instructions for them, which makes the pass

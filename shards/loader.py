@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
@@ -49,7 +50,8 @@ class Loader:
     size: side of the square output, in pixels.
     resize: shorter side before the crop, in pixels; by default in proportion 256 to 224 to `size`,
         but never more than the shorter side that the shards were made with.
-    crop: "random" or "center", where it is not to follow `train`.
+    crop: "random" (Resize, RandomCrop: what train means by itself), "center" (Resize, CenterCrop) or
+        "rrc" (RandomResizedCrop, as torchvision defines it).
     seed: of order, crops and flips.
     rank, world_size: the global rank and the number of ranks.
     device: "cpu" or "gpu", where pixels are decoded and the batch lies.
@@ -101,7 +103,7 @@ class Loader:
             shuffle=train,
             crop=crop or ("random" if train else "center"),
             flip=train,
-            resize=_shorter_side(split, size, resize),
+            resize=_shorter_side(split, size, resize, crops=crop != "rrc"),
             size=size,
         )
         graph = Graph(
@@ -109,7 +111,7 @@ class Loader:
             dtype=dtype,
             batch_size=batch_size,
             size=size,
-            resize=bool(np.any(np.minimum(split.index.width, split.index.height) != recipe.resize)),
+            resize=_graph_resizes(split, recipe, device),
             threads=default_threads() if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
         )
@@ -190,21 +192,28 @@ class Loader:
         self.close()
 
 
+def _graph_resizes(split: Split, recipe: Recipe, device: Device) -> bool:
+    """Whether the graph has to resize: for windows of other sizes than the output's, unless it is done after it."""
+    if recipe.crop == "rrc":
+        return device == "gpu"
+    return bool(np.any(np.minimum(split.index.width, split.index.height) != recipe.resize))
+
+
 def default_threads() -> int:
     """Decoding threads of a rank: its share of the cores this process may use, and one more (see `Loader`)."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, len(os.sched_getaffinity(0)) // ranks_here) + 1
 
 
-def _shorter_side(split: Split, size: int, resize: int | None) -> int:
-    """The shorter side before the crop. Raises UsageError for a crop that does not fit into it."""
+def _shorter_side(split: Split, size: int, resize: int | None, crops: bool) -> int:
+    """The shorter side before the crop. Raises UsageError for a crop that does not fit into it, where one is cut."""
     if size < 1:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
     stored = split.manifest.settings.short_side
     chosen = round(size * RESIZE / SIZE) if resize is None else resize
     if resize is None and stored is not None:
         chosen = min(chosen, stored)
-    if size > chosen:
+    if crops and size > chosen:
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
             "choose a smaller size or a larger resize"
@@ -261,14 +270,22 @@ class _Producer:
         planned = self._feeder.planned.popleft()
         if self._graph.device == "gpu":
             return self._hand_over(outputs[0], planned)
+        return self._finish(outputs[0], planned.arrays["mirror"]), torch.from_numpy(planned.labels)
+
+    def _finish(self, output: Any, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
+        """What the CPU graph decoded, resized where the graph did not, mirrored, and normalised for float32."""
+        plain, finisher, size = self._graph.dtype == "uint8", self._finisher, self.recipe.size
+        if self.recipe.crop == "rrc":
+            regions = [np.asarray(output.at(i)) for i in range(len(output))]
+            if plain:
+                return torch.from_numpy(finisher.resize(regions, size, mirror)).permute(0, 3, 1, 2)
+            return torch.from_numpy(finisher.resize_normalise(regions, size, mirror))
         # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
-        pixels = from_dlpack(outputs[0].as_tensor())
-        mirror = planned.arrays["mirror"]
-        labels = torch.from_numpy(planned.labels)
-        if self._graph.dtype == "uint8":
-            self._finisher.flip(pixels.numpy(), mirror)
-            return pixels.permute(0, 3, 1, 2), labels
-        return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror)), labels
+        pixels = from_dlpack(output.as_tensor())
+        if plain:
+            finisher.flip(pixels.numpy(), mirror)
+            return pixels.permute(0, 3, 1, 2)
+        return torch.from_numpy(finisher.normalise(pixels.numpy(), mirror))
 
     def _hand_over(self, output: Any, planned: Planned) -> Batch:
         with torch.cuda.stream(self._stream):

@@ -16,7 +16,7 @@ from shards.errors import UsageError
 from shards.hashing import permutation
 
 # The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards.hashing.
-ORDER, TOP, LEFT, FLIP = range(4)
+ORDER, TOP, LEFT, FLIP, AREA, RATIO = range(6)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def jpeg(pixels: npt.NDArray[np.uint8], quality: int = 90) -> bytes:
 
 def decoded(data: bytes) -> npt.NDArray[np.uint8]:
     """Pillow's RGB pixels (height, width, 3) of an encoded image."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def write_split(

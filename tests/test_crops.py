@@ -3,9 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-from shards.crops import Crop, Windows, windows
+from shards.crops import RRC_RATIO, RRC_SCALE, Crop, Windows, random_resized, windows
 from shards.errors import UsageError
 
 sides = st.integers(40, 700)
@@ -98,3 +99,58 @@ def test_a_samples_window_does_not_depend_on_its_batch() -> None:
 def test_a_crop_larger_than_the_image_is_refused() -> None:
     with pytest.raises(UsageError, match="257"):
         cut("center", 256, 300, resize=256, size=257)
+
+
+def drawn(height: int, width: int, count: int) -> np.ndarray:
+    ids = np.arange(count)
+    return random_resized(ids, np.full(count, height, np.int32), np.full(count, width, np.int32), 0, 0)
+
+
+def torchvisions(height: int, width: int, count: int) -> np.ndarray:
+    torch.manual_seed(0)
+    image = torch.empty(3, height, width)
+    return np.array(
+        [RandomResizedCrop.get_params(image, list(RRC_SCALE), list(RRC_RATIO)) for _ in range(count)], np.int64
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 341), (341, 256), (256, 256), (100, 400), (400, 100)])
+def test_random_resized_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
+    count = 6000
+    ours, theirs = drawn(height, width, count), torchvisions(height, width, count)
+
+    def features(window: np.ndarray) -> list[np.ndarray]:
+        top, left, rows, columns = window.T.astype(float)
+        return [
+            rows * columns / (height * width),
+            np.log(columns / rows),
+            top / np.maximum(height - rows, 1),
+            left / np.maximum(width - columns, 1),
+        ]
+
+    for one, other in zip(features(ours), features(theirs), strict=True):
+        grid = np.sort(np.concatenate([one, other]))
+        distance = np.abs(
+            np.searchsorted(np.sort(one), grid, "right") - np.searchsorted(np.sort(other), grid, "right")
+        ).max()
+        # Kolmogorov-Smirnov for two samples: sqrt(-ln(0.0001 / 2) / n) at a risk of one in ten thousand.
+        assert distance / count < (9.9 / count) ** 0.5
+
+
+@given(height=st.integers(1, 600), width=st.integers(1, 600))
+def test_random_resized_crops_lie_inside_the_image(height: int, width: int) -> None:
+    top, left, rows, columns = drawn(height, width, 30).T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (rows > 0).all()
+    assert (columns > 0).all()
+    assert (top + rows <= height).all()
+    assert (left + columns <= width).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 600), (600, 1), (20, 600)])
+def test_without_a_window_that_fits_the_fallback_is_torchvisions(height: int, width: int) -> None:
+    # No attempt can succeed at these shapes, so torchvision always gives the same window.
+    expected = torchvisions(height, width, 20)
+    assert len({tuple(window) for window in expected.tolist()}) == 1
+    assert np.array_equal(drawn(height, width, 20), expected)

@@ -354,3 +354,37 @@ def test_the_gpu_graph_puts_out_float16(small_split: Split) -> None:
         images, _ = next(iter(loader))
     assert images.dtype == torch.float16
     assert (images.float() - expected).abs().max() < 0.01
+
+
+def resized_crops(split: Split, ids: list[int], size: int) -> torch.Tensor:
+    """uint8 (n, 3, size, size): Pillow's decode, the window of (seed 0, epoch 0, sample), torchvision's resize."""
+    images = []
+    for sample in ids:
+        pixels = torch.from_numpy(decoded(stored(split, sample))).permute(2, 0, 1)
+        height, width = pixels.shape[1:]
+        sides = {"height": np.array([height]), "width": np.array([width])}
+        chosen = windows("rrc", np.array([sample]), **sides, resize=0, size=size, flip=True, seed=0, epoch=0)
+        (top, left), (rows, columns) = chosen.anchor[0].tolist(), chosen.shape[0].tolist()
+        image = F.resized_crop(pixels, top, left, rows, columns, [size, size], antialias=True)
+        images.append(F.hflip(image) if chosen.mirror[0] else image)
+    return torch.stack(images)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_random_resized_crops_are_torchvisions(photographs: Split, dtype: str) -> None:
+    with load(photographs, batch_size=24, size=96, resize=None, crop="rrc", dtype=dtype) as loader:
+        ids = loader_ids(loader, photographs)
+        images, _ = next(iter(loader))
+    expected = resized_crops(photographs, ids, 96)
+    if dtype == "uint8":
+        assert torch.equal(images, expected)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    else:
+        assert (images - normalised(expected)).abs().max() < 1e-5
+
+
+def test_random_resized_crops_upsample_small_windows(small_split: Split) -> None:
+    with load(small_split, batch_size=29, size=64, resize=None, crop="rrc", dtype="uint8") as loader:
+        ids = loader_ids(loader, small_split)
+        images, _ = next(iter(loader))
+    assert torch.equal(images, resized_crops(small_split, ids, 64))

@@ -1,7 +1,7 @@
 """Trains, checks or evaluates.
 
     python -m train --data DIR [--recipe cnn] [--epochs 5 ...]      train; the results are in Results/
-    torchrun --nproc-per-node 8 -m train --data DIR                 the same, one process per GPU
+    torchrun --standalone --nproc-per-node 8 -m train --data DIR    the same, one process per GPU
     python -m train --data DIR --check                              is everything ready? A few seconds
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth
 

@@ -13,7 +13,7 @@ def cnn(data: Path) -> Config:
     """The reference recipe of the eight-convolution network: the defaults of `Config`.
 
     AdamW under a one-cycle learning rate, 64 images per optimizer step. Source: the network and the values are
-    this project's own. Five epochs of it at size 32 on 50,000 CIFAR-10 images as JPEG should reach 53% top-1 or
+    this project's own. Five epochs of it at size 32 on 10,000 CIFAR-10 images as JPEG should reach 53% top-1 or
     more on the test split. It has not been run on ImageNet, and no accuracy is claimed there.
     """
     return Config(data=data, recipe="cnn")
