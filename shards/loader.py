@@ -8,6 +8,7 @@ CPU flips and normalises it. Every batch is a function of (seed, epoch, position
 state of a loader is two integers and any epoch can be entered anywhere.
 """
 
+import dataclasses
 import os
 import threading
 import weakref
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,9 @@ from torch.utils.dlpack import from_dlpack
 from shards.crops import CROPS, Crop
 from shards.dataset import Split
 from shards.errors import ShardfeedError, UsageError
-from shards.feeder import Feeder, Place, Planned, Recipe
+from shards.feeder import Feeder, Place, Planned, Recipe, describe
 from shards.finish import Finisher
-from shards.order import Share
+from shards.order import ORDERS, Order, Share
 from shards.pipeline import Device, DType, Graph, build
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -52,6 +53,9 @@ class Loader:
         but never more than the shorter side that the shards were made with.
     crop: "random" (Resize, RandomCrop: what train means by itself), "center" (Resize, CenterCrop) or
         "rrc" (RandomResizedCrop, as torchvision defines it).
+    order: "global" (a permutation of the whole split each epoch: what train means by itself), "blocks"
+        (shards in random order, read in sequence a window of them at a time and shuffled inside it, for
+        disks and network file systems that are slow at random reads) or "index" (as stored).
     seed: of order, crops and flips.
     rank, world_size: the global rank and the number of ranks.
     device: "cpu" or "gpu", where pixels are decoded and the batch lies.
@@ -61,6 +65,8 @@ class Loader:
     threads: decoding threads; by default the cores this process may use, divided by the ranks on
         this machine, and one more, which fills the gaps between batches.
     drop_last: where it is not to follow `train`.
+    on_error: "raise", or "skip": a sample that cannot be read, or whose checksum is wrong, is replaced by
+        the next one that is whole, and counted in `skipped`.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with
     channels-last strides; labels (B,) int64; both on the device.
@@ -79,6 +85,7 @@ class Loader:
         size: int = SIZE,
         resize: int | None = None,
         crop: Crop | None = None,
+        order: Order | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -87,6 +94,7 @@ class Loader:
         dtype: DType = "float32",
         threads: int | None = None,
         drop_last: bool | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         self._split = split
         self._share = Share(batch_size, rank, world_size, train if drop_last is None else drop_last)
@@ -97,20 +105,24 @@ class Loader:
             )
         if crop is not None and crop not in CROPS:
             raise UsageError(f"crop must be one of {', '.join(CROPS)}, not {crop!r}")
+        if order is not None and order not in ORDERS:
+            raise UsageError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error must be raise or skip, not {on_error!r}")
         recipe = Recipe(
             share=self._share,
             seed=seed,
-            shuffle=train,
+            order=order or ("global" if train else "index"),
             crop=crop or ("random" if train else "center"),
             flip=train,
             resize=_shorter_side(split, size, resize, crops=crop != "rrc"),
             size=size,
+            skip_damaged=on_error == "skip",
         )
         graph = Graph(
             device=device,
             dtype=dtype,
             batch_size=batch_size,
-            size=size,
             resize=_graph_resizes(split, recipe, device),
             threads=default_threads() if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
@@ -154,6 +166,23 @@ class Loader:
         if epoch < 0:
             raise UsageError(f"epoch must be 0 or more, not {epoch}")
         self._place, self._entered = Place(epoch, 0), False
+
+    def set_size(self, size: int, resize: int | None = None) -> None:
+        """The next iteration gives images of another size (and zoom, see the class): for progressive resizing.
+
+        To be called between epochs. The first size that the stored images do not have makes the graph anew, in
+        milliseconds; after that the size is an argument of each batch.
+        """
+        if self._place.position:
+            raise UsageError("the size can change between epochs only")
+        recipe = self._producer.recipe
+        chosen = _shorter_side(self._split, size, resize, crops=recipe.crop != "rrc")
+        self._producer.change(dataclasses.replace(recipe, size=size, resize=chosen))
+
+    @property
+    def skipped(self) -> int:
+        """Samples replaced so far because they were damaged, those of batches on their way included."""
+        return self._producer.skipped
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: with this, another one goes on with the batch after the last one taken."""
@@ -251,6 +280,20 @@ class _Producer:
         self._expected = after if share.steps(samples, after.position) else Place(place.epoch + 1, 0)
         return batch
 
+    @property
+    def skipped(self) -> int:
+        return self._feeder.skipped
+
+    def change(self, recipe: Recipe) -> None:
+        """Makes batches by another recipe from the next one taken on."""
+        self._stop()
+        self.recipe = self._feeder.recipe = recipe
+        if _graph_resizes(self._split, recipe, self._graph.device) and not self._graph.resize:
+            self._graph = dataclasses.replace(self._graph, resize=True)
+            self._feeder.planned.clear()
+            self._feeder.inputs = self._graph.inputs
+            self._pipeline = build(self._graph, self._feeder)
+
     def close(self) -> None:
         self._stop()
         self._feeder.close()
@@ -341,9 +384,5 @@ def _explain(error: RuntimeError, planned: list[Planned], split: Split) -> Shard
     for batch in planned:
         for sample, data in zip(batch.ids.tolist(), batch.arrays["encoded"], strict=True):
             if zlib.crc32(data) != int(index.crc32[sample]):
-                shard = split.shard_paths[int(index.shard[sample])]
-                return ShardfeedError(
-                    f"sample {split.keys()[sample]} in {shard} at byte {int(index.offset[sample])} is damaged "
-                    "(its checksum is wrong): copy or make the shard again"
-                )
+                return ShardfeedError(describe(split, sample, "is damaged (its checksum is wrong)"))
     return ShardfeedError(f"DALI failed on a batch of {split.name}: {' '.join(str(error).split())}")

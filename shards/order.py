@@ -8,15 +8,24 @@ with any number of ranks, at no cost but that of the permutation.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.errors import UsageError
-from shards.hashing import permutation
+from shards.hashing import bits, permutation
+
+# global: a permutation of the whole split. blocks: shards in random order, WINDOW of them at a time read and
+# shuffled together. index: as stored.
+Order = Literal["global", "blocks", "index"]
+ORDERS: tuple[Order, ...] = ("global", "blocks", "index")
+
+# Shards that "blocks" mixes: 16,000 samples of ImageNet in shards of 1,000, 0.5 GB at 256 pixels.
+WINDOW = 16
 
 # The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards.hashing.
-ORDER, TOP, LEFT, FLIP, AREA, RATIO = range(6)
+ORDER, TOP, LEFT, FLIP, AREA, RATIO, SHARDS = range(7)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,24 @@ class Share:
         return order[position + self.rank : position + self.global_batch : self.world_size]
 
 
-def epoch_order(samples: int, seed: int, epoch: int, shuffle: bool) -> npt.NDArray[np.int64]:
-    """The sample id at each position of an epoch, int64 (samples,): a permutation of its own, or 0, 1, 2, ..."""
-    return permutation(samples, seed, epoch, ORDER) if shuffle else np.arange(samples)
+def epoch_order(shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The sample id at each position of an epoch, int64 (n,), for samples that lie in the shards `shard` (n,).
+
+    About 0.2 s for 1.28 million samples.
+    """
+    samples = len(shard)
+    if order == "index":
+        return np.arange(samples)
+    if order == "global":
+        return permutation(samples, seed, epoch, ORDER)
+    # Blocks above, 44 of the 64 bits below: one sort puts blocks in order and shuffles inside each.
+    block = block_of_shard(int(shard.max(initial=-1)) + 1, seed, epoch).astype(np.uint64)[shard]
+    inside = bits(np.arange(samples), seed, epoch, ORDER) >> np.uint64(20)
+    return np.argsort((block << np.uint64(44)) | inside, kind="stable")
+
+
+def block_of_shard(shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Which block of the epoch each shard belongs to, (shards,), for the order "blocks"."""
+    place = np.empty(shards, np.int64)
+    place[permutation(shards, seed, epoch, SHARDS)] = np.arange(shards)
+    return place // WINDOW

@@ -39,10 +39,8 @@ class Graph:
     device: Device
     dtype: DType
     batch_size: int
-    size: int
-    """The side of the square output, in pixels."""
     resize: bool
-    """Whether any window has to be resized; without it the region decoded is the output."""
+    """Whether windows are resized to the size that comes with each sample; else the region decoded is the output."""
     threads: int
     """DALI's decoding threads on the CPU."""
     device_id: int | None = None
@@ -60,19 +58,19 @@ class Graph:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What the source gives for each batch, in this order; names as in `shards.crops.Windows`."""
-        return ("encoded", "anchor", "shape", "mirror", *(("start", "end") if self.resize else ()))
+        """What the source gives for each batch, in this order; names as in `shards.crops.Windows`, and `size`."""
+        return ("encoded", "anchor", "shape", "mirror", *(("start", "end", "size") if self.resize else ()))
 
 
 def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
     """The pipeline of `graph`, fed by `source`.
 
     `source()` returns one batch as a tuple in the order of `graph.inputs`: a list of uint8 arrays
-    (bytes,), then anchor and shape (n, 2) int32, mirror (n,) int32, start and end (n, 2) float32.
+    (bytes,), then anchor and shape (n, 2) int32, mirror (n,) int32, and start, end and size (n, 2) float32.
     The arrays must stay alive until the batch comes out: they are not copied.
 
-    The output is uint8 (n, size, size, 3) on a CPU, not mirrored; on a GPU (n, size, size, 3) of
-    `graph.dtype`, mirrored, and normalised unless uint8.
+    The output is uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU of `graph.dtype`,
+    mirrored, and normalised unless uint8. All have one size where windows are resized, or are all of one size.
     """
     pipeline = Pipeline(
         batch_size=graph.batch_size,
@@ -88,7 +86,7 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
         "anchor": (types.INT32, 1),
         "shape": (types.INT32, 1),
     }
-    kinds |= {"start": (types.FLOAT, 1), "end": (types.FLOAT, 1)}
+    kinds |= dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1))
     with pipeline:
         outputs = fn.external_source(
             source=source,
@@ -112,7 +110,7 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
         if graph.resize:
             images = fn.resize(
                 images,
-                size=[graph.size, graph.size],
+                size=fed["size"],
                 roi_start=fed["start"],
                 roi_end=fed["end"],
                 interp_type=types.INTERP_LINEAR,

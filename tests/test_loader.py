@@ -142,8 +142,8 @@ def test_a_resize_up_or_down_agrees_with_torchvision(small_split: Split, resize:
 
 def loader_ids(loader: Loader, split: Split) -> list[int]:
     """The sample ids of the loader's first global batch, from the pure functions that define it."""
-    shuffle = len(loader) > 0 and loader._producer.recipe.shuffle
-    ids: list[int] = epoch_order(len(split), 0, 0, shuffle)[: loader._share.batch_size].tolist()
+    order = epoch_order(split.index.shard, loader._producer.recipe.order, 0, 0)
+    ids: list[int] = order[: loader._share.batch_size].tolist()
     return ids
 
 
@@ -270,7 +270,7 @@ def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
         epoch(loader)
     assert "00000008" in str(caught.value)
     assert "train-00001.tar" in str(caught.value)
-    assert f"byte {offset}" in str(caught.value)
+    assert f"byte {offset:,}" in str(caught.value)
 
 
 def test_a_cut_off_shard_is_refused_at_once(tmp_path: Path) -> None:
@@ -388,3 +388,70 @@ def test_random_resized_crops_upsample_small_windows(small_split: Split) -> None
         ids = loader_ids(loader, small_split)
         images, _ = next(iter(loader))
     assert torch.equal(images, resized_crops(small_split, ids, 64))
+
+
+def test_blocks_give_each_sample_once_an_epoch(small_split: Split) -> None:
+    with load(small_split, order="blocks", drop_last=False, crop="center") as loader:
+        images = torch.cat([images for images, _ in epoch(loader)])
+    with load(small_split, order="index", drop_last=False, crop="center") as loader:
+        expected = torch.cat([images for images, _ in epoch(loader)])
+    # Flips are drawn for the sample, whatever its place.
+    assert sorted(images.sum(dim=(1, 2, 3)).tolist()) == sorted(expected.sum(dim=(1, 2, 3)).tolist())
+
+
+def damaged_split(root: Path) -> Split:
+    """Nine images, of which 3 and 4 are damaged."""
+    split = write_split(root, [jpeg(photo(40, 44, seed)) for seed in range(9)], short_side=40)
+    for sample in (3, 4):
+        with split.shard_paths[int(split.index.shard[sample])].open("r+b") as file:
+            file.seek(int(split.index.offset[sample]) + 20)
+            file.write(b"\xff" * 200)
+    return split
+
+
+def test_damaged_samples_are_replaced_by_the_next_whole_one_and_counted(tmp_path: Path) -> None:
+    split = damaged_split(tmp_path)
+    with load(split, train=False, on_error="skip", batch_size=9, dtype="uint8") as loader:
+        images, labels = next(iter(loader))
+        assert loader.skipped >= 3
+    ids = [0, 1, 2, 5, 5, 5, 6, 7, 8]
+    assert labels.tolist() == ids
+    assert torch.equal(images, reference(split, ids, size=32, resize=40, train=False))
+
+
+def test_a_shard_cut_off_while_it_is_read_ends_the_epoch_with_its_name(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 44, seed)) for seed in range(60)], short_side=40, shard_size=60)
+    with load(split, train=False, batch_size=2) as loader:
+        batches = iter(loader)
+        next(batches)
+        split.shard_paths[0].write_bytes(b"")
+        with pytest.raises(ShardfeedError, match=r"train-00000\.tar at byte .* is not there"):
+            list(batches)
+
+
+def test_the_size_can_change_between_epochs(small_split: Split) -> None:
+    with load(small_split, train=False, batch_size=29, dtype="uint8") as loader:
+        for size, resize in ((32, 40), (24, 30), (40, 40), (16, 20)):
+            loader.set_size(size, resize)
+            [(images, _)] = epoch(loader)
+            expected = reference(small_split, list(range(29)), size=size, resize=resize, train=False)
+            assert images.shape == (29, 3, size, size)
+            assert (images.float() - expected.float()).abs().mean() < 0.6
+
+
+def test_the_size_of_resized_crops_can_change_between_epochs(small_split: Split) -> None:
+    with load(small_split, batch_size=29, crop="rrc", resize=None, size=64, dtype="uint8") as loader:
+        ids = loader_ids(loader, small_split)
+        epoch(loader)
+        loader.set_epoch(0)
+        loader.set_size(48)
+        [(images, _)] = epoch(loader)
+    assert torch.equal(images, resized_crops(small_split, ids, 48))
+
+
+def test_the_size_cannot_change_inside_an_epoch(small_split: Split) -> None:
+    with load(small_split) as loader:
+        batches = iter(loader)
+        next(batches)
+        with pytest.raises(UsageError, match="between epochs"):
+            loader.set_size(24)

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import UsageError
-from shards.order import Share, epoch_order
+from shards.order import WINDOW, Order, Share, block_of_shard, epoch_order
+
+
+def order_of(samples: int, seed: int = 0, epoch: int = 0, order: Order = "global", shards: int = 5) -> np.ndarray:
+    """The order of an epoch over `samples` samples that lie in `shards` shards of nearly one length."""
+    return epoch_order((np.arange(samples) * shards // max(samples, 1)).astype(np.int32), order, seed, epoch)
+
 
 shapes = st.tuples(st.integers(1, 200), st.integers(1, 9), st.integers(1, 8))
 
@@ -33,7 +39,7 @@ def test_ranks_take_turns_by_position() -> None:
 @given(shape=shapes, epoch=st.integers(0, 5))
 def test_an_epoch_holds_each_sample_once_over_all_ranks(shape: tuple[int, int, int], epoch: int) -> None:
     samples, batch, world = shape
-    order = epoch_order(samples, 0, epoch, shuffle=True)
+    order = order_of(samples, 0, epoch)
     seen: list[int] = []
     for rank in range(world):
         share = Share(batch, rank, world)
@@ -47,7 +53,7 @@ def test_an_epoch_holds_each_sample_once_over_all_ranks(shape: tuple[int, int, i
 @given(shape=shapes)
 def test_with_drop_last_all_ranks_take_full_batches_and_no_sample_twice(shape: tuple[int, int, int]) -> None:
     samples, batch, world = shape
-    order = epoch_order(samples, 0, 0, shuffle=True)
+    order = order_of(samples, 0, 0)
     shares = [Share(batch, rank, world, drop_last=True) for rank in range(world)]
     seen: list[int] = []
     for share in shares:
@@ -61,7 +67,7 @@ def test_with_drop_last_all_ranks_take_full_batches_and_no_sample_twice(shape: t
 
 @given(world=st.sampled_from([1, 2, 4, 8]), step=st.integers(0, 4))
 def test_a_global_batch_is_the_same_set_for_every_world_size(world: int, step: int) -> None:
-    order = epoch_order(200, 1, 2, shuffle=True)
+    order = order_of(200, 1, 2)
     ranks = [Share(16 // world, rank, world).take(order, step * 16) for rank in range(world)]
     assert set(np.concatenate(ranks).tolist()) == set(order[step * 16 : step * 16 + 16].tolist())
 
@@ -72,7 +78,7 @@ def test_another_world_size_takes_exactly_the_rest(
 ) -> None:
     samples, batch, world = shape
     position = min(step * batch * world, samples)
-    order = epoch_order(samples, 0, 0, shuffle=True)
+    order = order_of(samples, 0, 0)
     rest: list[int] = []
     for rank in range(other[2]):
         share = Share(other[1], rank, other[2])
@@ -81,13 +87,37 @@ def test_another_world_size_takes_exactly_the_rest(
     assert sorted(rest) == sorted(order[position:].tolist())
 
 
+@given(samples=st.integers(0, 400), shards=st.integers(1, 60), epoch=st.integers(0, 9))
+def test_blocks_hold_each_sample_once(samples: int, shards: int, epoch: int) -> None:
+    assert sorted(order_of(samples, 0, epoch, "blocks", shards).tolist()) == list(range(samples))
+
+
+def test_blocks_read_a_window_of_shards_before_the_next() -> None:
+    shards, per_shard = 5 * WINDOW, 20
+    order = order_of(shards * per_shard, 3, 4, "blocks", shards)
+    block = block_of_shard(shards, 3, 4)[order // per_shard]
+    assert (np.diff(block) >= 0).all()
+    assert np.bincount(block).tolist() == [WINDOW * per_shard] * 5
+
+
+def test_blocks_shuffle_inside_a_window_and_mix_its_shards() -> None:
+    shards, per_shard = 2 * WINDOW, 200
+    shard = order_of(shards * per_shard, 0, 0, "blocks", shards)[: WINDOW * per_shard] // per_shard
+    # In a uniform shuffle two neighbours are of one shard with probability 1 / WINDOW: 200 of 3,200, give or take 14.
+    assert abs(int((np.diff(shard) == 0).sum()) - 200) < 70
+
+
+def test_blocks_group_other_shards_in_the_next_epoch() -> None:
+    assert not np.array_equal(block_of_shard(64, 0, 0), block_of_shard(64, 0, 1))
+
+
 def test_every_epoch_has_an_order_of_its_own() -> None:
-    orders = {tuple(epoch_order(50, 0, epoch, shuffle=True).tolist()) for epoch in range(20)}
+    orders = {tuple(order_of(50, 0, epoch).tolist()) for epoch in range(20)}
     assert len(orders) == 20
 
 
 def test_without_shuffling_the_order_is_the_index() -> None:
-    assert epoch_order(4, 9, 9, shuffle=False).tolist() == [0, 1, 2, 3]
+    assert order_of(4, 9, 9, "index").tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("arguments", [(0, 0, 1), (4, 2, 2), (4, -1, 2), (4, 0, 0)])

@@ -7,7 +7,7 @@ from shards.pipeline import Device, DType, Graph, build
 
 
 def graph(device: Device, dtype: DType = "float32", *, resize: bool = True) -> Graph:
-    return Graph(device=device, dtype=dtype, batch_size=4, size=224, resize=resize, threads=2)
+    return Graph(device=device, dtype=dtype, batch_size=4, resize=resize, threads=2)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -1,10 +1,11 @@
 import resource
+import zlib
 from pathlib import Path
 
 import pytest
 
 from shards.errors import ShardfeedError
-from shards.store import MappedShards
+from shards.store import Places, ShardStore
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -12,28 +13,57 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_reads_are_the_bytes_of_the_file(tmp_path: Path) -> None:
+def places(*where: tuple[int, int, int], crc32: int = 0) -> Places:
+    """Places of (shard, offset, size)."""
+    shard, offset, size = map(list, zip(*where, strict=True))
+    return Places(shard, offset, size, [crc32] * len(where))
+
+
+def test_reads_are_the_bytes_of_the_files(tmp_path: Path) -> None:
     first, second = bytes(range(256)) * 40, b"second" * 2000
     paths = [write(tmp_path / "a.tar", first), write(tmp_path / "b.tar", second)]
-    store = MappedShards(paths, [len(first), len(second)])
-    store.announce(1, 5000, 600)
-    assert bytes(store.read(1, 5000, 600)) == second[5000:5600]
-    assert bytes(store.read(0, 0, len(first))) == first
-
-
-def test_a_view_outlives_the_store(tmp_path: Path) -> None:
-    view = MappedShards([write(tmp_path / "a.tar", b"x" * 9000)], [9000]).read(0, 8000, 3)
-    assert bytes(view) == b"xxx"
+    store = ShardStore(paths, [len(first), len(second)])
+    store.announce(1)
+    wanted = [(i % 2, 300 * i, 100 + i) for i in range(25)]
+    reading = store.read(places(*wanted))
+    assert reading.wait() == []
+    expected = [(first, second)[shard][offset : offset + size] for shard, offset, size in wanted]
+    assert [bytes(data) for data in reading.data] == expected
+    store.close()
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"gone\.tar: No such file"):
-        MappedShards([tmp_path / "gone.tar"], [10])
+        ShardStore([tmp_path / "gone.tar"], [10])
 
 
 def test_a_shard_that_was_cut_off_is_named_with_both_lengths(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"a\.tar has 1,000 bytes, the manifest says 5,000"):
-        MappedShards([write(tmp_path / "a.tar", b"x" * 1000)], [5000])
+        ShardStore([write(tmp_path / "a.tar", b"x" * 1000)], [5000])
+
+
+def test_what_was_cut_off_later_is_reported_by_position(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tar", b"x" * 5000)
+    store = ShardStore([path], [5000])
+    path.write_bytes(b"x" * 1000)
+    assert store.read(places((0, 0, 900), (0, 900, 200))).wait() == [(1, "is not there: the file has been cut off")]
+    store.close()
+
+
+def test_a_shard_that_was_deleted_can_still_be_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tar", b"x" * 5000)
+    store = ShardStore([path], [5000])
+    path.unlink()
+    assert store.read(places((0, 0, 900))).wait() == []
+    store.close()
+
+
+def test_checksums_are_compared_where_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tar", b"x" * 100 + b"y" * 100)
+    store = ShardStore([path], [200], check=True)
+    trouble = store.read(places((0, 0, 100), (0, 100, 100), crc32=zlib.crc32(b"x" * 100))).wait()
+    assert trouble == [(1, "is damaged (its checksum is wrong)")]
+    store.close()
 
 
 def test_the_limit_of_open_files_is_raised_for_many_shards(tmp_path: Path) -> None:
@@ -41,7 +71,10 @@ def test_the_limit_of_open_files_is_raised_for_many_shards(tmp_path: Path) -> No
     path = write(tmp_path / "a.tar", b"x" * 10)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        store = MappedShards([path] * 400, [10] * 400)
-        assert bytes(store.read(399, 0, 1)) == b"x"
+        store = ShardStore([path] * 400, [10] * 400)
+        reading = store.read(places((399, 0, 1)))
+        assert reading.wait() == []
+        assert bytes(reading.data[0]) == b"x"
+        store.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from shards.dataset import open_dataset
 from shards.errors import ShardfeedError, UsageError
 from tests.training_helpers import FixedBatches, write_dataset
 from train.__main__ import main
@@ -171,7 +173,7 @@ def tiny_network() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
 
 
-def read_lines(path: Path) -> list[dict[str, float]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -294,3 +296,22 @@ def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     assert main([*words, "--out", str(tmp_path)]) == 1
     assert "at optimizer step" in capsys.readouterr().err
     assert not (tmp_path / "imagenet_trained_model.pth").exists()
+
+
+def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 32, "validation": 3})
+    index = open_dataset(data)["train"].index
+    with (data / "train" / "train-00000.tar").open("r+b") as file:
+        file.seek(int(index.offset[9]))
+        file.write(b"\0" * 100)
+    config = dataclasses.replace(SMALL, data=data, size=16, micro_batch=8, epochs=1)
+    with pytest.raises(ShardfeedError, match=r"sample 00000009 in .*train-00000\.tar"):
+        train(dataclasses.replace(config, out=tmp_path / "stopped"))
+    train(dataclasses.replace(config, out=tmp_path / "skipped", on_error="skip"))
+    [damaged] = [line for line in read_lines(tmp_path / "skipped" / "metrics.jsonl") if line["event"] == "damaged"]
+    assert damaged["skipped"] >= 1
+
+
+def test_a_run_in_blocks_of_resized_crops_takes_as_many_steps(dataset: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, data=dataset, out=tmp_path, size=16, micro_batch=8, epochs=1)
+    assert train(dataclasses.replace(config, order="blocks", crop="rrc")).steps > 0

@@ -61,6 +61,15 @@ class Config:
     clip: float = 1.0
     """Largest L2 norm of all gradients together."""
 
+    crop: Literal["random", "rrc"] = "random"
+    """How training images are cropped: random: Resize and RandomCrop; rrc: RandomResizedCrop."""
+
+    order: Literal["global", "blocks"] = "global"
+    """Order of training samples: blocks suits disks and file systems that are slow at random reads."""
+
+    on_error: Literal["raise", "skip"] = "raise"
+    """skip: replaces a damaged sample by the next whole one and counts it in the log."""
+
     precision: Precision = "auto"
     """Type of the arithmetic under autocast; auto: float16 on a GPU, float32 on a CPU."""
 

@@ -1,7 +1,7 @@
 """Which splits a run reads, and how: the one place where training meets the loader."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,30 +22,35 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-def training_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
+def training_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> shards.Loader:
     """Full micro-batches in a new order each epoch, for this rank; what does not fill one on every rank is left out."""
-    return _loader(split, config, world, dtype, batch_size=config.micro_batch, train=True)
-
-
-def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
-    """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
-    return _loader(split, config, world, dtype, batch_size=config.micro_batch * config.accumulate, train=False)
-
-
-def _loader(
-    split: shards.Split, config: Config, world: World, dtype: torch.dtype, batch_size: int, train: bool
-) -> "shards.Loader":
     return shards.Loader(
         split,
-        batch_size=batch_size,
-        train=train,
-        size=config.size,
-        seed=config.seed,
-        rank=world.rank,
-        world_size=world.size,
-        device="gpu" if world.on_gpu else "cpu",
-        device_id=world.local_rank,
-        # float16 halves what a batch occupies; autocast would make it that anyway.
-        dtype="float16" if dtype == torch.float16 else "float32",
-        threads=config.threads,
+        batch_size=config.micro_batch,
+        train=True,
+        crop=config.crop,
+        order=config.order,
+        on_error=config.on_error,
+        **_shared(config, world, dtype),
     )
+
+
+def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> shards.Loader:
+    """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
+    batch_size = config.micro_batch * config.accumulate
+    return shards.Loader(split, batch_size=batch_size, train=False, **_shared(config, world, dtype))
+
+
+def _shared(config: Config, world: World, dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments that are the same for both loaders."""
+    return {
+        "size": config.size,
+        "seed": config.seed,
+        "rank": world.rank,
+        "world_size": world.size,
+        "device": "gpu" if world.on_gpu else "cpu",
+        "device_id": world.local_rank,
+        # float16 halves what a batch occupies; autocast would make it that anyway.
+        "dtype": "float16" if dtype == torch.float16 else "float32",
+        "threads": config.threads,
+    }

@@ -86,6 +86,9 @@ def train(config: Config) -> Result:
                 recorder.epoch_time(epoch, after - before, validation_s, steady.images_per_s)
                 if world.is_main:
                     tqdm.write(_epoch_line(epoch, config.epochs, loss, accuracy, steady))
+                if batches.skipped:
+                    recorder.metrics("damaged", epoch, run.step, skipped=batches.skipped)
+                    tqdm.write(f"rank {world.rank}: {batches.skipped} damaged samples replaced so far")
             total = run.clock.read()
             images_per_s = (total - (run.warm or Reading())).images_per_s
             recorder.total_time(total, time.perf_counter() - began, images_per_s)
