@@ -22,7 +22,8 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-def training_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> shards.Loader:
+# The type is in quotes because looking it up would load DALI, which importing this module need not.
+def training_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
     """Full micro-batches in a new order each epoch, for this rank; what does not fill one on every rank is left out."""
     return shards.Loader(
         split,
@@ -35,7 +36,7 @@ def training_loader(split: shards.Split, config: Config, world: World, dtype: to
     )
 
 
-def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> shards.Loader:
+def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
     """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
     batch_size = config.micro_batch * config.accumulate
     return shards.Loader(split, batch_size=batch_size, train=False, **_shared(config, world, dtype))
