@@ -152,15 +152,19 @@ def _scale_reversed(plane: UInt8Array, scale: np.float32, bias: np.float32, out:
 @numba.njit(nogil=True, cache=True)
 def _flip(images: UInt8Array, mirror: npt.NDArray[np.int32]) -> None:
     count, height, width, _ = images.shape
+    planes = np.empty((3, width), np.uint8)
     for i in range(count):
         if mirror[i]:
             for y in range(height):
-                _flip_row(images[i, y].reshape(3 * width), width)
+                row = images[i, y].reshape(3 * width)
+                _deinterleave(row, planes[0], planes[1], planes[2])
+                _interleave_reversed(planes[0], planes[1], planes[2], row)
 
 
 @numba.njit(nogil=True, cache=True)
-def _flip_row(row: UInt8Array, width: int) -> None:
-    for x in range(width // 2):
-        left, right = 3 * x, 3 * (width - 1 - x)
-        for c in range(3):
-            row[left + c], row[right + c] = row[right + c], row[left + c]
+def _interleave_reversed(red: UInt8Array, green: UInt8Array, blue: UInt8Array, row: UInt8Array) -> None:
+    last, one, two, three = np.uint64(red.size - 1), np.uint64(1), np.uint64(2), np.uint64(3)
+    for x in range(np.uint64(red.size)):
+        row[three * x] = red[last - x]
+        row[three * x + one] = green[last - x]
+        row[three * x + two] = blue[last - x]
