@@ -71,8 +71,8 @@ def run(options: Options) -> None:
     Raises UsageError for data or options that do not fit together.
     """
     from benchmarks import plain_dali
-    from shards.loader import READY
     from shards.pipeline import PREFETCH
+    from shards.producer import READY
 
     schedule = Schedule(options.rounds, options.seconds)
     split = choose_split(options.data, [options.split])

@@ -12,6 +12,7 @@ PACKAGES = (
     "datasets",
     "pyarrow",
     "pillow",
+    "simplejpeg",
     "numpy",
     "numba",
 )

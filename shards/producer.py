@@ -1,0 +1,173 @@
+"""The thread that makes batches: it feeds the DALI graph, takes what comes out, and on a CPU finishes it.
+
+A batch is asked for by its place. Places follow each other in training, so the thread works ahead;
+a place out of sequence makes it throw away what is on its way and start there.
+"""
+
+import dataclasses
+import threading
+import zlib
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from shards.dataset import Split
+from shards.errors import ShardfeedError
+from shards.feeder import Feeder, Place, Planned, Recipe, describe
+from shards.finish import Finisher
+from shards.pipeline import Device, Graph, build
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+# Finished batches kept ready for the consumer, beside those inside the graph.
+READY = 2
+
+
+def graph_resizes(split: Split, recipe: Recipe, device: Device) -> bool:
+    """Whether the graph has to resize: for windows of other sizes than the output's, unless it is done after it."""
+    if recipe.crop == "rrc":
+        return device == "gpu"
+    return bool(np.any(np.minimum(split.index.width, split.index.height) != recipe.resize))
+
+
+class Producer:
+    """The thread that makes batches, and what it works with. It knows nothing of the loader, so that can be freed."""
+
+    def __init__(self, split: Split, recipe: Recipe, graph: Graph) -> None:
+        self.recipe = recipe
+        self._split = split
+        self._graph = graph
+        self._feeder = Feeder(split, recipe, graph.inputs)
+        self._finisher = Finisher(graph.threads)
+        self._pipeline = build(graph, self._feeder)
+        self._expected: Place | None = None
+        self._stream: Any = None
+        self._run: _Run | None = None
+
+    def take(self, place: Place) -> Batch:
+        """The batch at `place`: waits for it where batches are made in sequence, and seeks where they are not."""
+        if self._run is None or place != self._expected:
+            self._stop()
+            self._feeder.seek(place)
+            if self._graph.device == "gpu":
+                # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
+                self._stream = torch.cuda.current_stream(self._graph.device_id)
+            stale = len(self._feeder.planned)
+            self._run = _Run(self._make, skip=stale)
+        batch: Batch = self._run.take()
+        share, samples = self.recipe.share, len(self._split)
+        after = Place(place.epoch, place.position + share.global_batch)
+        self._expected = after if share.steps(samples, after.position) else Place(place.epoch + 1, 0)
+        return batch
+
+    @property
+    def skipped(self) -> int:
+        return self._feeder.skipped
+
+    def change(self, recipe: Recipe) -> None:
+        """Makes batches by another recipe from the next one taken on."""
+        self._stop()
+        self.recipe = self._feeder.recipe = recipe
+        if graph_resizes(self._split, recipe, self._graph.device) and not self._graph.resize:
+            self._graph = dataclasses.replace(self._graph, resize=True)
+            self._feeder.planned.clear()
+            self._feeder.inputs = self._graph.inputs
+            self._pipeline = build(self._graph, self._feeder)
+
+    def close(self) -> None:
+        self._stop()
+        self._feeder.close()
+        self._finisher.close()
+
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._run.stop()
+        self._run = None
+
+    def _make(self) -> Batch:
+        """The next batch that comes out of the graph, finished."""
+        try:
+            outputs = self._pipeline.run(self._stream)
+        except RuntimeError as error:
+            raise _explain(error, list(self._feeder.planned), self._split) from error
+        planned = self._feeder.planned.popleft()
+        if self._graph.device == "gpu":
+            return self._hand_over(outputs[0], planned)
+        return self._finish(outputs[0], planned.arrays["mirror"]), torch.from_numpy(planned.labels)
+
+    def _finish(self, output: Any, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
+        """What the CPU graph decoded, resized where the graph did not, mirrored, and normalised for float32."""
+        plain, finisher, size = self._graph.dtype == "uint8", self._finisher, self.recipe.size
+        if self.recipe.crop == "rrc":
+            regions = [np.asarray(output.at(i)) for i in range(len(output))]
+            if plain:
+                return torch.from_numpy(finisher.resize(regions, size, mirror)).permute(0, 3, 1, 2)
+            return torch.from_numpy(finisher.resize_normalise(regions, size, mirror))
+        # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
+        pixels = from_dlpack(output.as_tensor())
+        if plain:
+            finisher.flip(pixels.numpy(), mirror)
+            return pixels.permute(0, 3, 1, 2)
+        return torch.from_numpy(finisher.normalise(pixels.numpy(), mirror))
+
+    def _hand_over(self, output: Any, planned: Planned) -> Batch:
+        with torch.cuda.stream(self._stream):
+            images = from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
+            labels = torch.from_numpy(planned.labels).pin_memory().to(images.device, non_blocking=True)
+        return images, labels
+
+
+class _Run:
+    """A thread that calls `make` over and over and keeps up to READY results; the first `skip` are thrown away."""
+
+    def __init__(self, make: Callable[[], Batch], skip: int) -> None:
+        self._make = make
+        self._skip = skip
+        self._slots = threading.Semaphore(READY)
+        self._ready: SimpleQueue[Batch | BaseException] = SimpleQueue()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="shardfeed-loader", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Batch:
+        """The next result; raises what `make` raised."""
+        result = self._ready.get()
+        if isinstance(result, BaseException):
+            # Kept for whoever asks again: the thread is gone and nothing else will come.
+            self._ready.put(result)
+            raise result
+        self._slots.release()
+        return result
+
+    def stop(self) -> None:
+        """Ends the thread once the batch in its hands is done."""
+        self._stopped = True
+        self._slots.release()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            for _ in range(self._skip):
+                self._make()
+            while True:
+                self._slots.acquire()
+                if self._stopped:
+                    return
+                self._ready.put(self._make())
+        except BaseException as error:
+            self._ready.put(error)
+
+
+def _explain(error: RuntimeError, planned: list[Planned], split: Split) -> ShardfeedError:
+    """Names the samples in the graph whose bytes are not what the index says; otherwise passes DALI's words on."""
+    index = split.index
+    for batch in planned:
+        for sample, data in zip(batch.ids.tolist(), batch.arrays["encoded"], strict=True):
+            if zlib.crc32(data) != int(index.crc32[sample]):
+                return ShardfeedError(describe(split, sample, "is damaged (its checksum is wrong)"))
+    return ShardfeedError(f"DALI failed on a batch of {split.name}: {' '.join(str(error).split())}")
