@@ -2,9 +2,14 @@
 
 python -m preprocess SOURCE OUT [--splits train validation] [--image-column image] [--label-column label]
     [--short-side 256 | --original] [--quality 90] [--shard-size 1000] [--seed 0] [--workers N]
-    [--max-rejects 0.001]
+    [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
 
-Prints what became of the images when it is done. Ctrl-C and kills lose at most the unfinished shards.
+python -m preprocess SOURCE OUT ... --tasks i/n     slice i of n of the shards, one on each of n machines
+python -m preprocess SOURCE OUT ... --finish        then, once: the manifest
+python -m preprocess SOURCE OUT --repair            damaged or missing files of a finished OUT, made again
+
+Prints what became of the images when it is done. Ctrl-C and kills lose at most the unfinished shards; starting again
+goes on.
 """
 
 import sys

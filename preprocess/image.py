@@ -1,40 +1,44 @@
 """One image's bytes -> one clean RGB JPEG, with its size and the kind of file it was.
 
 Clean is what every decoder reads alike: a JPEG of 8-bit YCbCr, baseline or progressive, that needs no
-turning. Ordinary JPEGs take a fast path (torchvision's decoder, antialiased bilinear resize on uint8,
-torchvision's encoder: the same pixels as Pillow's, in half the time); everything else goes through Pillow.
-What each kind of file becomes:
+turning. Ordinary JPEGs take a fast path: libjpeg-turbo by way of simplejpeg, and preprocess/resize.py. The same
+decoder as Pillow's and torchvision's, with the same pixels, but this binding also says when the data was corrupt,
+which the others decode to smears without a word; and a worker needs no torch. Everything else goes through Pillow.
+What each kind of file becomes (docs/images.md has the whole table, made from the tests' cases):
 
 - gray, 16-bit gray (scaled to 8 bits), palette, CMYK and YCCK (inverted as Adobe stores them): RGB
 - transparency: laid over white, as viewers show it
 - EXIF or XMP orientation: baked into the pixels; EXIF that cannot be read: taken for upright
 - EXIF, colour profiles and all other metadata of re-encoded images: dropped, the pixel values stay
 - animations: the first frame
-- truncated files, more than MAX_PIXELS, sides longer than 1 : MAX_ASPECT: rejected with the reason
+- truncated or damaged files, more than MAX_PIXELS, sides longer than 1 : MAX_ASPECT: rejected with the reason
 
-An image that is clean and of the right size already is kept byte for byte.
+An image that is clean and of the right size already is kept byte for byte. It is not decoded for that, which would
+cost ten times the rest: its structure is checked (jpeg.looks_whole), and it is decoded where that leaves a doubt.
 """
 
-import contextlib
 import io
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
+import simplejpeg
 from PIL import Image
 from PIL.ExifTags import Base
-from torch.nn import functional
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from preprocess import jpeg
+from preprocess.resize import resize
+
+Pixels = npt.NDArray[np.uint8]
 
 # 64 megapixels: 200 MB decoded. Larger ones are refused on what their header says, before decoding.
 MAX_PIXELS = 64_000_000
 # Beyond this a crop shows a smear, and an upsampled side outgrows what decoders take.
 MAX_ASPECT = 64
 MAX_JPEG_SIDE = 65_500  # libjpeg's limit
+# Progressive files have about ten. Thousands keep a decoder busy for hours, at any number of pixels.
+MAX_SCANS = 100
 
 # Formats are named, so that a file cannot choose an exotic parser (or PostScript's interpreter) for itself.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
@@ -114,18 +118,28 @@ def _convert_jpeg(data: bytes, header: jpeg.Header, short_side: int | None, qual
     size = target_size(header.width, header.height, short_side)
     kind = _jpeg_kind(header)
     plain = header.precision == 8 and header.frame in jpeg.HUFFMAN
-    clean = plain and header.ycbcr and header.orientation == 1 and header.ended
-    if clean and size == (header.width, header.height):
+    ours = plain and (header.ycbcr or header.components == 1)
+    if not header.whole and (scans := jpeg.count_scans(data, header)) > MAX_SCANS:
+        raise Reject(f"{scans} scans are more than the limit of {MAX_SCANS}")
+    if plain and header.ycbcr and header.orientation == 1 and header.ended and size == (header.width, header.height):
+        if not jpeg.looks_whole(data, header):
+            _decode(data)
         return Converted(data, *size, kind)
-    if plain and (header.ycbcr or header.components == 1):
-        try:
-            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-        except RuntimeError as error:
-            cut = "truncated" in str(error)
-            raise Reject(f"{'truncated' if cut else 'damaged'} JPEG: it cannot be decoded") from None
-    else:
-        pixels, _ = _pillow_pixels(data)
+    pixels = _decode(data) if ours else _pillow_pixels(data)[0]
     return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality)
+
+
+def _decode(data: bytes) -> Pixels:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        if "Premature end of JPEG file" in str(error):
+            raise Reject("truncated JPEG: its data ends too early") from None
+        if "Corrupt JPEG data" in str(error):
+            raise Reject("damaged JPEG: the data of its pixels is corrupt") from None
+        # Rare ways of subsampling, which the binding does not know.
+        return _pillow_pixels(data)[0]
+    return pixels
 
 
 def _jpeg_kind(header: jpeg.Header) -> str:
@@ -151,8 +165,8 @@ def _jpeg_kind(header: jpeg.Header) -> str:
     return " ".join(words)
 
 
-def _pillow_pixels(data: bytes) -> tuple[torch.Tensor, str]:
-    """Decodes any known format to (3, height, width) uint8, and names its kind.
+def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
+    """Decodes any known format to (height, width, 3) uint8, and names its kind.
 
     A JPEG is left as it lies, since its header was read already; others are turned by their own orientation.
     """
@@ -196,52 +210,40 @@ def _pillow_kind(image: Image.Image) -> str:
     return " ".join(word for word in words if word)
 
 
-def _rgb(image: Image.Image) -> torch.Tensor:
+def _rgb(image: Image.Image) -> Pixels:
     if image.mode in DEEP_GRAY:
         # Pillow's own conversion cuts everything above 255 off instead of scaling it.
         deep = np.asarray(image).astype(np.uint32)
         gray = ((deep + 128) // 257).astype(np.uint8)
-        return torch.from_numpy(gray).expand(3, *gray.shape)
+        return np.repeat(gray[..., None], 3, axis=2)
     if image.mode in WITH_ALPHA or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return np.asarray(image.convert("RGB"))
 
 
-# EXIF orientation -> (whether rows and columns change places first, the axes to flip then) for (3, height, width).
+# EXIF orientation -> (whether rows and columns change places first, the axes to flip then) for (height, width, 3).
 TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
-    2: (False, (2,)),
-    3: (False, (1, 2)),
-    4: (False, (1,)),
+    2: (False, (1,)),
+    3: (False, (0, 1)),
+    4: (False, (0,)),
     5: (True, ()),
-    6: (True, (2,)),
-    7: (True, (1, 2)),
-    8: (True, (1,)),
+    6: (True, (1,)),
+    7: (True, (0, 1)),
+    8: (True, (0,)),
 }
 
 
-def _upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
     if orientation not in TURNS:
         return pixels
     swap, axes = TURNS[orientation]
-    return (pixels.transpose(1, 2) if swap else pixels).flip(axes)
+    return np.flip(pixels.swapaxes(0, 1) if swap else pixels, axes)
 
 
-def _encode(pixels: torch.Tensor, kind: str, short_side: int | None, quality: int) -> Converted:
-    width, height = target_size(pixels.shape[2], pixels.shape[1], short_side)
-    if pixels.shape[1:] != (height, width):
-        # Channels last in memory is what torch has a fast uint8 path for; decode_jpeg gives it, turning loses it.
-        batch = pixels[None].contiguous(memory_format=torch.channels_last)
-        pixels = functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
-    return Converted(encode_jpeg(pixels.contiguous(), quality).numpy().tobytes(), width, height, kind)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps torch to the calling thread: workers are processes, one for each core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _encode(pixels: Pixels, kind: str, short_side: int | None, quality: int) -> Converted:
+    width, height = target_size(pixels.shape[1], pixels.shape[0], short_side)
+    pixels = np.ascontiguousarray(pixels)
+    if pixels.shape[:2] != (height, width):
+        pixels = resize(pixels, width, height)
+    return Converted(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False), width, height, kind)

@@ -1,4 +1,4 @@
-"""Reads the header of a JPEG: enough to tell, without decoding it, what kind it is and whether decoders agree on it.
+"""Reads the structure of a JPEG: enough to tell, without decoding it, what kind it is and whether decoders agree on it.
 
 After ITU-T T.81, annex B (markers and segments), and Adobe Technical Note 5116 (the colour transform).
 """
@@ -8,12 +8,16 @@ import struct
 import warnings
 from dataclasses import dataclass
 
+import numba
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from PIL.ExifTags import Base
 
 START = b"\xff\xd8"
 END = b"\xff\xd9"
-SOS, APP1, APP2, APP14 = 0xDA, 0xE1, 0xE2, 0xEE
+SOS, DHT, DRI, APP1, APP2, APP14 = 0xDA, 0xC4, 0xDD, 0xE1, 0xE2, 0xEE
+FIRST_RESTART, LAST_RESTART = 0xD0, 0xD7
 # Start-of-frame markers by coding process. The rest (lossless, hierarchical, arithmetic) few decoders know.
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -25,6 +29,9 @@ ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 EXIF = b"Exif\x00\x00"
 XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 ICC = b"ICC_PROFILE\x00"
+# Coded pixels hold no long runs of zeros, unlike files with pages that were never downloaded.
+HOLE = bytes(256)
+_PIECE = 1024  # bytes
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
@@ -35,7 +42,9 @@ class Header:
     `frame`: its start-of-frame marker; `precision`: bits a sample; `components`: colour channels;
     `adobe`: Adobe's colour transform (0 none, 1 YCbCr, 2 YCCK) or None; `ids`: the components' names;
     `orientation`: 1 to 8 as EXIF counts them, 1 where nothing is said, or None for EXIF that cannot be read;
-    `icc`: whether there is a colour profile; `ended`: whether the file ends with the end-of-image marker.
+    `icc`: whether there is a colour profile; `ended`: whether the file ends with the end-of-image marker;
+    `coded`: position of the first byte of the first scan's coded pixels; `whole`: whether that scan holds all
+    components, so that it is the only one.
     """
 
     width: int
@@ -49,6 +58,8 @@ class Header:
     orientation: int | None
     icc: bool
     ended: bool
+    coded: int
+    whole: bool
 
     @property
     def ycbcr(self) -> bool:
@@ -83,9 +94,10 @@ def read_header(data: bytes) -> Header:
             position += 1
             if marker in ALONE:
                 continue
-            if marker == SOS:
-                break
             (length,) = struct.unpack_from(">H", data, position)
+            if marker == SOS:
+                coded, in_scan = position + length, data[position + 2]
+                break
             body = data[position + 2 : position + length]
             position += length
             if marker in FRAMES:
@@ -118,7 +130,76 @@ def read_header(data: bytes) -> Header:
         orientation=_orientation(exif, xmp),
         icc=icc,
         ended=data.endswith(END),
+        coded=coded,
+        whole=in_scan == components and frame[0] != PROGRESSIVE,
     )
+
+
+def count_scans(data: bytes, header: Header) -> int:
+    """How many scans a JPEG has: each one makes a decoder go over all of the picture's pixels again."""
+    return 1 + data.count(b"\xff\xda", header.coded)
+
+
+def looks_whole(data: bytes, header: Header) -> bool:
+    """Whether the coded pixels have the structure of an undamaged file: a look at the markers, not a decoding.
+
+    False where the end-of-image marker is missing or comes too early, where markers stand that have no business
+    there, where restart markers are out of turn, and where there is a hole of zeros. Bytes that changed into other
+    bytes are not seen here. Some sound files are doubted too (restart markers in several scans): decode to be sure.
+    """
+    if not header.ended:
+        return False
+    coded = np.frombuffer(data, np.uint8, offset=header.coded)
+    strays, zeros = _count_pairs(coded)
+    if zeros >= len(HOLE) - 1 and HOLE in data:
+        return False
+    if header.whole and strays == 1:  # nothing but the end, as in nearly all files
+        return True
+    before = np.flatnonzero(coded[:-1] == 0xFF)
+    markers = coded[before + 1]
+    markers = markers[(markers != 0) & (markers != 0xFF)]
+    if not len(markers) or markers[-1] != END[1]:
+        return False
+    if not header.whole:
+        return bool(np.isin(markers[:-1], (DHT, SOS)).all())
+    turns = FIRST_RESTART + np.arange(len(markers) - 1) % (LAST_RESTART - FIRST_RESTART + 1)
+    return np.array_equal(markers[:-1], turns)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_pairs(coded: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """How often 0xFF is followed by something else than zero or 0xFF, and how often a zero by a zero.
+
+    In coded pixels 0xFF is followed by a zero, which decoders drop; several 0xFF may stand before a marker. Counts
+    are kept in bytes, one for each place in a piece, so that vector instructions do many at a time.
+    """
+    strays, zeros = np.zeros(_PIECE, np.uint8), np.zeros(_PIECE, np.uint8)
+    all_strays = all_zeros = 0
+    pieces = 0
+    for start in range(0, coded.size - 1, _PIECE):
+        stop = min(start + _PIECE, coded.size - 1)
+        _add_pairs(coded[start:stop], coded[start + 1 : stop + 1], strays, zeros)
+        pieces += 1
+        if pieces == 255:
+            all_strays += strays.sum()
+            all_zeros += zeros.sum()
+            strays[:] = 0
+            zeros[:] = 0
+            pieces = 0
+    return all_strays + strays.sum(), all_zeros + zeros.sum()
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_pairs(
+    these: npt.NDArray[np.uint8],
+    following: npt.NDArray[np.uint8],
+    strays: npt.NDArray[np.uint8],
+    zeros: npt.NDArray[np.uint8],
+) -> None:
+    for i in range(following.size):
+        this, next_one = these[i], following[i]
+        strays[i] += np.uint8((this == 0xFF) & (next_one != 0) & (next_one != 0xFF))
+        zeros[i] += np.uint8((this | next_one) == 0)
 
 
 def _orientation(exif: bytes | None, xmp: bytes) -> int | None:

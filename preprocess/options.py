@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from preprocess.plan import WINDOW
+from preprocess.slices import WHOLE, Slice
 from shards.errors import UsageError
 from shards.manifest import Settings
 
@@ -38,10 +40,24 @@ class Options:
     """Most images in one shard."""
     seed: int = Settings.seed
     """Of the order of the images."""
+    order: Literal["global", "source"] = "global"
+    """Order of the images in the shards: "global" shuffles each split as a whole, which reads the source at random
+    places; "source", for slow disks, goes through it once and shuffles within windows of 10,000 rows."""
     workers: int | None = None
     """Processes that convert; one for each core if not given."""
     max_rejects: float = 0.001
     """Fraction of a split's images that may be unusable before the job stops."""
+    tasks: str | None = None
+    """Make only slice i of n of the shards, given as i/n with i from 0 to n - 1: machines with a common file system
+    share a job (--tasks $SLURM_ARRAY_TASK_ID/8 with --array=0-7). Then --finish, once."""
+    finish: bool = False
+    """Check that the shards of all slices are there, and write the manifest."""
+    repair: bool = False
+    """Of a finished OUT, make damaged or missing files again, byte for byte."""
+    dry_run: bool = False
+    """Print the plan and an estimate of size and time; write nothing."""
+    force: bool = False
+    """Start without looking whether the disk has room."""
 
     def __post_init__(self) -> None:
         if self.original and self.short_side is not None:
@@ -50,9 +66,24 @@ class Options:
             raise UsageError(f"--workers must be 1 or more, not {self.workers}")
         if not 0 <= self.max_rejects <= 1:
             raise UsageError(f"--max-rejects must be a fraction from 0 to 1, not {self.max_rejects}")
+        modes = {"--tasks": self.tasks is not None, "--finish": self.finish, "--repair": self.repair}
+        given = [name for name, on in modes.items() if on]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} do not go together: run one after the other")
+        for name, on in {"--dry-run": self.dry_run, "--force": self.force}.items():
+            if on and (self.finish or self.repair):
+                raise UsageError(f"{name} is for making shards and does not go with {given[0]}")
+        # Raises where it is not a slice.
+        _ = self.part
 
     @property
     def settings(self) -> Settings:
         """What of the options shapes the shards. Raises UsageError for values out of range."""
         short_side = Settings.short_side if self.short_side is None else self.short_side
-        return Settings(None if self.original else short_side, self.quality, self.shard_size, self.seed)
+        window = WINDOW if self.order == "source" else None
+        return Settings(None if self.original else short_side, self.quality, self.shard_size, self.seed, window)
+
+    @property
+    def part(self) -> Slice:
+        """What of the shards this job makes. Raises UsageError for what is no slice."""
+        return WHOLE if self.tasks is None else Slice.parse(self.tasks)

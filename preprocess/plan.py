@@ -1,13 +1,17 @@
 """Which source rows go to which shard: a pure function, written down before the first shard.
 
-The rows of each split are put into a seeded order of the whole split and cut into shards whose lengths
-differ by at most one. Neither the number of workers nor their speed has a say, so a job that was killed
-goes on exactly where it stood, and any shard can be made again alone.
+The rows of each split are put into a seeded order and cut into shards whose lengths differ by at most one.
+The order is one of the whole split, or, for sources on slow disks, the source's own with the rows of each
+window shuffled. Neither the number of workers nor their speed has a say, so a job that was killed goes on
+exactly where it stood, and any shard can be made again alone.
 """
 
 import dataclasses
+import errno
 import functools
 import json
+import os
+import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +20,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shards.atomic import replacing
+from shards.atomic import replacing, sync_directory
 from shards.errors import ShardfeedError
 from shards.hashing import permutation
 from shards.layout import check_split_name
-from shards.manifest import Settings
+from shards.manifest import Manifest, Settings
+
+# Rows of a window of `--order source`, ten shards' worth. Of ImageNet that is 1.1 GB, which a page cache holds while
+# those shards are made, so that each byte comes from the disk once.
+WINDOW = 10_000
+# What file systems without hard links say.
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,11 @@ class Plan:
 
     def rows(self, split: str, number: int) -> npt.NDArray[np.int64]:
         """The source rows of one shard, in the order in which they are stored."""
-        order = _order(self.splits[split], self.settings.seed, split)
-        return order[shard_range(self.splits[split], self.shards(split), number)]
+        total = self.splits[split]
+        part = shard_range(total, self.shards(split), number)
+        if self.settings.window is None:
+            return _order(total, self.settings.seed, split)[part]
+        return windowed(total, self.settings.window, part, self.settings.seed, _stream(split))
 
     def differences(self, other: "Plan") -> list[str]:
         """What would make `other` write other bytes than this plan: a phrase each, empty if nothing would."""
@@ -63,10 +76,50 @@ class Plan:
             ours["source"], theirs["source"] = (f"{plan.source} ({plan.fingerprint[:8]})" for plan in (self, other))
         return [f"{name} {ours[name]} there, {theirs[name]} here" for name in differing]
 
+    @classmethod
+    def of_manifest(cls, manifest: Manifest, libraries: Mapping[str, str], program_version: str) -> "Plan":
+        """The plan that a finished data set was made by, but for the versions, which are given."""
+        return cls(
+            source=manifest.source,
+            fingerprint=manifest.fingerprint,
+            splits={name: split.samples + split.rejects for name, split in manifest.splits.items()},
+            settings=manifest.settings,
+            program_version=program_version,
+            libraries=libraries,
+        )
+
+    def settings_in_words(self) -> dict[str, str]:
+        """What shapes the shards beside the source, by the name of its option."""
+        settings = self.settings
+        return {
+            "--short-side": "--original" if settings.short_side is None else str(settings.short_side),
+            "--quality": str(settings.quality),
+            "--shard-size": str(settings.shard_size),
+            "--seed": str(settings.seed),
+            "--order": "global" if settings.window is None else f"source (windows of {settings.window:,} rows)",
+        }
+
     def write(self, path: Path) -> None:
-        """Writes the plan as JSON: atomically, synced to disk."""
-        with replacing(path) as file:
+        """Writes the plan as JSON, synced to disk, unless there is one: of several jobs the first one's stays.
+
+        Nobody ever sees a part of it.
+        """
+        beside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+        with replacing(beside) as file:
             file.write((json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+        try:
+            # Unlike a rename, a link never replaces what another job wrote first; it is atomic on NFS too.
+            os.link(beside, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if not path.exists():
+                beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -80,14 +133,10 @@ class Plan:
             ) from None
 
     def _shaping(self) -> dict[str, str]:
-        settings = self.settings
         return {
             "source": self.fingerprint,
             "--splits": " ".join(f"{split} ({rows:,} rows)" for split, rows in self.splits.items()),
-            "--short-side": "--original" if settings.short_side is None else str(settings.short_side),
-            "--quality": str(settings.quality),
-            "--shard-size": str(settings.shard_size),
-            "--seed": str(settings.seed),
+            **self.settings_in_words(),
             "shardfeed": self.program_version,
             **{name: self.libraries.get(name, "none") for name in sorted(self.libraries)},
         }
@@ -110,7 +159,26 @@ def shard_range(rows: int, shards: int, number: int) -> slice:
     return slice(start, start + length + (number < longer))
 
 
+def windowed(rows: int, window: int, part: slice, seed: int, *stream: int) -> npt.NDArray[np.int64]:
+    """The positions `part` of range(rows) with each run of `window` rows shuffled in itself; the last may be shorter.
+
+    A row stays in its window, so nothing but the windows that `part` touches is ever shuffled to know it.
+    """
+    first = part.start // window
+    last = -(-part.stop // window)
+    order = [
+        start + permutation(min(window, rows - start), seed, *stream, start // window)
+        for start in range(first * window, last * window, window)
+    ]
+    shift = first * window
+    return np.concatenate([np.empty(0, np.int64), *order])[part.start - shift : part.stop - shift]
+
+
 @functools.lru_cache(maxsize=1)
 def _order(rows: int, seed: int, split: str) -> npt.NDArray[np.int64]:
+    return permutation(rows, seed, _stream(split))
+
+
+def _stream(split: str) -> int:
     # The name and not the position of a split: leaving one out must not reorder the others.
-    return permutation(rows, seed, zlib.crc32(split.encode()))
+    return zlib.crc32(split.encode())

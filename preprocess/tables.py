@@ -4,9 +4,11 @@ The library keeps parquet as memory-mapped Arrow in its cache, from which one ro
 neighbours; `Image(decode=False)` gives the encoded bytes.
 """
 
+import bisect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.hub import load_hub
+from preprocess.mapped import announce, read_at_random, release
 from preprocess.stored import HIDDEN_LABEL, StoredSource, choose, stored_source
 from shards.errors import ShardfeedError, UsageError
 
@@ -21,14 +24,42 @@ if TYPE_CHECKING:
     import datasets
 
 IMAGE = "image"
+ARROW = ".arrow"
+RELEASE_EVERY = 64_000_000  # bytes read from mapped files between two times that their memory is given back
 
 
 @dataclass(frozen=True, eq=False)
 class TableImages:
-    """The image column of one split, under the name "image" and not decoding. It pickles as the path of its files."""
+    """The image column of one split, under the name "image" and not decoding. It pickles as the path of its files.
+
+    A row is read from its Arrow chunk directly, which is twice as fast as asking the `datasets` library for it: a
+    copy of its bytes out of the memory-mapped file, which is all that is touched of it.
+    """
 
     split: str
     column: "datasets.Dataset"
+
+    @cached_property
+    def _chunks(self) -> "tuple[list[int], list[tuple[Any, Any]]]":
+        """The first row of each chunk of the table; and of each its bytes and its paths, null where the row is."""
+        read_at_random(ARROW)
+        starts: list[int] = []
+        fields: list[tuple[Any, Any]] = []
+        row = 0
+        for chunk in self.column.data.column(IMAGE).chunks:
+            starts.append(row)
+            columns = chunk.flatten()
+            fields.append((columns[chunk.type.get_field_index("bytes")], columns[chunk.type.get_field_index("path")]))
+            row += len(chunk)
+        return starts, fields
+
+    @cached_property
+    def _touched(self) -> list[int]:
+        """Bytes read since memory was last given back: one number, in a list because the dataclass is frozen."""
+        return [0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"split": self.split, "column": self.column}
 
     def __len__(self) -> int:
         return len(self.column)
@@ -38,22 +69,33 @@ class TableImages:
         import pyarrow.compute as pc
 
         parts: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-        for chunk in self.column.data.column(IMAGE).chunks:
-            sizes = pc.binary_length(chunk.field("bytes"))
+        for images, paths in self._chunks[1]:
+            sizes = pc.binary_length(images)
             lengths = pc.fill_null(sizes, -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for row in np.flatnonzero(lengths < 0):
-                path = chunk.field("path")[int(row)].as_py()
+                path = paths[int(row)].as_py()
                 if path is not None and Path(path).is_file():
                     lengths[row] = Path(path).stat().st_size
             parts.append(lengths)
         return np.concatenate(parts)
 
     def read(self, row: int) -> tuple[bytes, str]:
-        image = self.column[row][IMAGE] or {}
-        data, path = image.get("bytes"), image.get("path")
-        if data is None and path is not None:
+        starts, fields = self._chunks
+        chunk = bisect.bisect_right(starts, row) - 1
+        images, paths = fields[chunk]
+        buffer, path = images[row - starts[chunk]].as_buffer(), paths[row - starts[chunk]].as_py()
+        data = b""
+        if buffer is not None:
+            announce(buffer.address, buffer.size)
+            data = buffer.to_pybytes()
+        elif path is not None:
             data = Path(path).read_bytes()
-        return data or b"", path or f"{self.split} row {row}"
+        touched = self._touched
+        touched[0] += len(data)
+        if touched[0] > RELEASE_EVERY:
+            touched[0] = 0
+            release(ARROW)
+        return data, path or f"{self.split} row {row}"
 
     def table(self) -> "datasets.Dataset":
         import datasets

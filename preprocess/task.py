@@ -7,12 +7,13 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from preprocess.plan import Plan
 from preprocess.stored import Source
+from preprocess.workers import Progress
 from shards.atomic import replacing
 from shards.errors import ShardfeedError
 from shards.index import Index
@@ -24,8 +25,6 @@ WORK = ".work"
 PLAN = "plan.json"
 
 Task = tuple[str, int]
-# Called as work goes on with how many more (images seen, bytes kept, images rejected) there are.
-Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,52 +58,107 @@ class Job:
     out: Path
 
     def run(self, task: Task, progress: Progress) -> ShardResult:
-        """Makes one shard, its index and its marker, or finds them whole. Raises OSError as the file system does."""
-        split, number = task
-        found = self._find(split, number)
+        """Makes one shard, its index and its marker, or finds them whole.
+
+        Raises OSError as the file system of the shards does, ShardfeedError that names the row where a source fails.
+        """
+        found = self.find(task, progress)
         if found is not None:
-            progress(found.info.samples + len(found.rejects), found.info.bytes, len(found.rejects))
             return found
+        split, number = task
         kinds: Counter[str] = Counter()
         rejects: list[Rejected] = []
-        info, index = write_shard(self.out, split, number, self._samples(split, number, kinds, rejects, progress))
+        info, index = write_shard(self.out, split, number, self.samples(task, kinds, rejects, progress))
         result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects))
         index.write(index_path(self.out, split, number))
         with replacing(_marker_path(self.out, split, number)) as file:
             file.write(json.dumps(dataclasses.asdict(result)).encode())
         return result
 
-    def _samples(
-        self, split: str, number: int, kinds: Counter[str], rejects: list[Rejected], progress: Progress
-    ) -> Iterator[Sample]:
-        from preprocess.image import Reject, convert, one_thread
-
-        settings = self.plan.settings
-        with one_thread():
-            for row in self.plan.rows(split, number).tolist():
-                path = f"row {row}"
-                try:
-                    item = self.source.row(split, row)
-                    path = item.path
-                    image = convert(item.data, settings.short_side, settings.quality)
-                except (Reject, FileNotFoundError, PermissionError, IsADirectoryError) as error:
-                    reason = str(error) if isinstance(error, Reject) else f"its file cannot be read: {error}"
-                    rejects.append(Rejected(split, row, path, reason))
-                    progress(1, 0, 1)
-                    continue
-                kinds[image.kind] += 1
-                yield Sample(sample_key(row), image.data, item.label, image.width, image.height)
-                progress(1, len(image.data), 0)
-
-    def _find(self, split: str, number: int) -> ShardResult | None:
+    def find(self, task: Task, progress: Progress) -> ShardResult | None:
+        """The shard as its marker tells, if it is finished and its files are what the marker says; None if not."""
+        split, number = task
+        found = self._read_marker(split, number)
+        if found is None:
+            return None
         try:
-            content = json.loads(_marker_path(self.out, split, number).read_bytes())
             index = Index.read(index_path(self.out, split, number), keys=True)
             tar = split_dir(self.out, split) / shard_name(split, number)
             with tar.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             idx = tar.with_name(dali_index_name(tar.name)).read_bytes()
-            found = ShardResult(
+        except (FileNotFoundError, ShardfeedError):
+            return None
+        if sha256 != found.info.sha256 or idx != dali_index(index):
+            return None
+        progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
+        return found
+
+    def looks_finished(self, task: Task) -> bool:
+        """Whether there is a marker; what it says is not checked."""
+        return self._read_marker(*task) is not None
+
+    def rows_as_read(self, task: Task) -> list[int]:
+        """The rows of a shard in the order in which they are read and converted."""
+        rows = self.plan.rows(*task).tolist()
+        return sorted(rows) if self._in_source_order else rows
+
+    def samples(self, task: Task, kinds: Counter[str], rejects: list[Rejected], progress: Progress) -> Iterator[Sample]:
+        """Yields what goes into a shard, in its order, and adds up the kinds of input and the rejects."""
+        converted = self._converted(task, kinds, rejects, progress)
+        if not self._in_source_order:
+            yield from converted
+            return
+        # A disk that hates to seek is read forwards only; the converted images of one shard wait in memory meanwhile.
+        waiting = {sample.key: sample for sample in converted}
+        for row in self.plan.rows(*task).tolist():
+            if sample := waiting.pop(sample_key(row), None):
+                yield sample
+
+    def convert_row(self, split: str, row: int) -> tuple[Sample, str] | Rejected:
+        """Reads and converts one row: the sample and the kind of file it was, or why there is none.
+
+        Raises ShardfeedError that names the row where its source cannot be read, or something unforeseen happens.
+        """
+        from preprocess.image import Reject, convert
+
+        path = f"row {row}"
+        settings = self.plan.settings
+        try:
+            item = self.source.row(split, row)
+            path = item.path
+            image = convert(item.data, settings.short_side, settings.quality)
+        except Reject as error:
+            return Rejected(split, row, path, str(error))
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            return Rejected(split, row, path, f"its file cannot be read: {error}")
+        except Exception as error:
+            named = f"row {row} of {split} in {self.source.name}" + (f" ({path})" if path != f"row {row}" else "")
+            raise ShardfeedError(f"{named} cannot be read or converted: {type(error).__name__}: {error}") from error
+        return Sample(sample_key(row), image.data, item.label, image.width, image.height), image.kind
+
+    @property
+    def _in_source_order(self) -> bool:
+        return self.plan.settings.window is not None
+
+    def _converted(
+        self, task: Task, kinds: Counter[str], rejects: list[Rejected], progress: Progress
+    ) -> Iterator[Sample]:
+        for row in self.rows_as_read(task):
+            made = self.convert_row(task[0], row)
+            if isinstance(made, Rejected):
+                rejects.append(made)
+                progress(1, 0, 1, 0)
+                continue
+            sample, kind = made
+            kinds[kind] += 1
+            yield sample
+            progress(1, len(sample.data), 0, 0)
+
+    def _read_marker(self, split: str, number: int) -> ShardResult | None:
+        try:
+            content = json.loads(_marker_path(self.out, split, number).read_bytes())
+            return ShardResult(
                 split=split,
                 number=number,
                 info=ShardInfo(**content["info"]),
@@ -112,10 +166,9 @@ class Job:
                 rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
                 fresh=False,
             )
-        except (FileNotFoundError, ShardfeedError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             # Never finished, or damaged since: it is made again, and comes out the same.
             return None
-        return found if sha256 == found.info.sha256 and idx == dali_index(index) else None
 
 
 def plan_path(out: Path) -> Path:

@@ -1,28 +1,47 @@
 """Runs tasks in worker processes that never outlive the job: each is handed one task at a time over a pipe."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import RawArray
+from types import FrameType
 from typing import Any, TypeVar
 
 from shards.errors import ShardfeedError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Progress = Callable[[int, int, int], None]
+# Called as work goes on with how many more (items worked on, bytes kept, items rejected, items found done) there are.
+Progress = Callable[[int, int, int, int], None]
 Work = Callable[[Task, Progress], Result]
 
-FIELDS = 3  # numbers that a call of Progress reports
+FIELDS = 4  # numbers that a call of Progress reports
 POLL = 0.2  # seconds between two looks at the workers' progress
-GRACE = 5.0  # seconds that a worker gets to clean up before it is killed
+GRACE = 5.0  # seconds that the workers get to clean up before they are killed
+HINTS = {
+    signal.SIGKILL: "the machine may be out of memory, so try fewer --workers",
+    signal.SIGBUS: "a file that it reads was cut short, or lies on a disk that fails",
+    signal.SIGSEGV: "a library crashed on what it was given",
+    signal.SIGABRT: "a library crashed on what it was given",
+}
+
+
+class WorkerDied(ShardfeedError):
+    """A worker process ended in the middle of `task`, with `done` items of it behind it."""
+
+    def __init__(self, message: str, task: Any, done: int) -> None:
+        super().__init__(message)
+        self.task = task
+        self.done = done
 
 
 def run_tasks(
@@ -32,7 +51,7 @@ def run_tasks(
 
     One worker means this very process; more are processes started afresh (a fork after torch or Arrow started
     threads can hang), to which `work` and the tasks are pickled. `progress` is called in this process. Raises what
-    `work` raised first, ShardfeedError for a worker that died. Close the iterator to stop the workers.
+    `work` raised first, WorkerDied for a worker that died. Close the iterator to stop the workers.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -44,16 +63,19 @@ def run_tasks(
     processes, connections = _start(work, workers, counts)
     try:
         waiting = list(reversed(tasks))
-        for connection in connections:
-            connection.send(waiting.pop())
-        busy = dict(zip(connections, processes, strict=True))
+        busy = {
+            connection: _Worker(process, counts, slot)
+            for slot, (connection, process) in enumerate(zip(connections, processes, strict=True))
+        }
+        for connection, worker in busy.items():
+            worker.send(connection, waiting.pop())
         while busy:
             ready = wait(list(busy), timeout=POLL)
             seen = _report(counts, seen, progress)
             for connection in [each for each in busy if each in ready]:
-                yield _receive(connection, busy[connection])
+                yield busy[connection].receive(connection)
                 if waiting:
-                    connection.send(waiting.pop())
+                    busy[connection].send(connection, waiting.pop())
                 else:
                     del busy[connection]
                     connection.close()
@@ -62,6 +84,11 @@ def run_tasks(
             process.join(GRACE)
     finally:
         _stop(processes)
+
+
+def default_workers() -> int:
+    """One process for each core that this one may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _start(work: Work[Task, Result], workers: int, counts: Any) -> tuple[list[SpawnProcess], list[Connection]]:
@@ -86,8 +113,10 @@ def _start(work: Work[Task, Result], workers: int, counts: Any) -> tuple[list[Sp
 
 def _serve(work: Work[Task, Result], connection: Connection, counts: Any, slot: int) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    # An exception instead of sudden death, so that partial files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # An exception instead of sudden death, so that partial files are removed. A closed terminal is for the parent to
+    # deal with, like Ctrl-C.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop_once)
 
     def progress(*more: int) -> None:
         for field, number in enumerate(more):
@@ -106,6 +135,12 @@ def _serve(work: Work[Task, Result], connection: Connection, counts: Any, slot: 
         connection.send(answer)
 
 
+def _stop_once(number: int, _: FrameType | None) -> None:
+    # A scheduler signals every process and the parent passes it on: the second must not disturb the cleaning up.
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -115,31 +150,58 @@ def _exit_with_parent() -> None:
 
 def _report(counts: Any, seen: Sequence[int], progress: Progress) -> list[int]:
     now = [sum(counts[field::FIELDS]) for field in range(FIELDS)]
-    images, size, rejects = (new - old for new, old in zip(now, seen, strict=True))
-    progress(images, size, rejects)
+    images, size, rejects, found = (new - old for new, old in zip(now, seen, strict=True))
+    progress(images, size, rejects, found)
     return now
 
 
-def _receive(connection: Connection, process: SpawnProcess) -> Any:
-    try:
-        succeeded, value = connection.recv()
-    except (EOFError, ConnectionResetError):
-        process.join(GRACE)
-        code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        hint = ": the machine may be out of memory, so try fewer --workers" if code == -signal.SIGKILL else ""
-        raise ShardfeedError(f"a worker process {how}{hint}") from None
-    if not succeeded:
-        raise value
-    return value
+class _Worker:
+    """A worker process, what it is at, and where its counts stood when it began with that."""
+
+    def __init__(self, process: SpawnProcess, counts: Any, slot: int) -> None:
+        self._process = process
+        self._counts = counts
+        self._slot = slot
+        self._task: Any = None
+        self._before = 0
+
+    def send(self, connection: Connection, task: Any) -> None:
+        self._task = task
+        self._before = self._items()
+        # One that died between two tasks is noticed when its answer is asked for.
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(task)
+
+    def receive(self, connection: Connection) -> Any:
+        try:
+            succeeded, value = connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(GRACE)
+            raise WorkerDied(_how_it_died(self._process), self._task, self._items() - self._before) from None
+        if not succeeded:
+            raise value
+        return value
+
+    def _items(self) -> int:
+        return int(self._counts[self._slot * FIELDS])
+
+
+def _how_it_died(process: SpawnProcess) -> str:
+    code = process.exitcode or 0
+    if code >= 0:
+        return f"a worker process ended with status {code}"
+    number = signal.Signals(-code)
+    return f"a worker process was killed by {number.name}{f' ({HINTS[number]})' if number in HINTS else ''}"
 
 
 def _stop(processes: Sequence[SpawnProcess]) -> None:
     for process in processes:
         if process.exitcode is None:
             process.terminate()
+    deadline = time.monotonic() + GRACE
     for process in processes:
-        process.join(GRACE)
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
         if process.exitcode is None:
             process.kill()
             process.join()

@@ -1,4 +1,5 @@
 """python -m shards info DIR      what is in a data set
+python -m shards verify DIR     whether everything in a data set is as it was written
 python -m shards preview DIR    a picture of one batch as the loader feeds it
 """
 
@@ -11,7 +12,7 @@ import tyro
 
 from shards.cli import Command, run_commands
 from shards.dataset import open_dataset
-from shards.errors import UsageError
+from shards.errors import ShardfeedError, UsageError
 from shards.preview import preview
 
 Directory = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -23,6 +24,25 @@ class Info:
 
     data: Directory
     """The directory that `python -m preprocess` wrote."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Checks every shard and sample of a data set against its manifest and indices.
+
+    Names whatever is damaged, missing or should not be there. Exit status: 0 whole, 1 damaged, 2 no data set.
+    """
+
+    data: Directory
+    """The directory that `python -m preprocess` wrote."""
+    decode: bool = False
+    """Decode every image too, which takes about ten times as long."""
+    workers: int | None = None
+    """Threads that check; one for each core if not given."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,25 @@ def info(options: Info) -> None:
         print(f"  kinds      {', '.join(f'{kind} {count:,}' for kind, count in kinds)}")
 
 
+def check(options: Verify) -> None:
+    """Prints a line for each problem. Raises ShardfeedError where there is one."""
+    from shards.verify import verify
+
+    found = verify(options.data, options.decode, options.workers)
+    for problem in found.problems:
+        print(problem)
+    if found.problems:
+        files = len({problem.file for problem in found.problems})
+        raise ShardfeedError(
+            f"{options.data} is damaged: {len(found.problems):,} problems in {files:,} files, named above"
+        )
+    decoded = ", every image decoded" if options.decode else ""
+    print(
+        f"{options.data} is whole: {found.samples:,} samples in {found.shards:,} shards, "
+        f"{found.bytes / 1e6:,.1f} MB{decoded}"
+    )
+
+
 def draw(options: Preview) -> None:
     """Writes the picture and says where it is."""
     splits = open_dataset(options.data)
@@ -88,6 +127,7 @@ def draw(options: Preview) -> None:
 
 COMMANDS = {
     "info": Command(Info, info, "what is in a data set"),
+    "verify": Command(Verify, check, "whether everything in a data set is as it was written"),
     "preview": Command(Preview, draw, "a picture of one batch as the loader feeds it"),
 }
 

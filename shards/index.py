@@ -58,6 +58,11 @@ class Index:
     def __len__(self) -> int:
         return len(self.shard)
 
+    def rows(self, part: slice) -> "Index":
+        """Some of the rows: views of these columns."""
+        columns: dict[str, Any] = {name: getattr(self, name)[part] for name in DTYPES}
+        return Index(**columns, key=None if self.key is None else self.key[part])
+
     @classmethod
     def from_rows(cls, rows: Sequence[tuple[int, int, int, int, int, int, int]], keys: Sequence[str]) -> "Index":
         """Builds the table from rows of (shard, offset, size, label, width, height, crc32) and their keys."""

@@ -29,12 +29,16 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split: samples kept, source rows rejected, its shards in order, and how many samples of each input kind."""
+    """One split: samples kept, source rows rejected, and its shards in order.
+
+    `kinds`: samples by kind of input; `reasons`: rejects by reason.
+    """
 
     samples: int
     rejects: int
     shards: tuple[ShardInfo, ...]
     kinds: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -50,12 +54,15 @@ class Settings:
     `quality`: JPEG quality, 1 to 100, of images that are encoded anew.
     `shard_size`: most samples in one shard.
     `seed`: of the order of samples.
+    `window`: rows of the source that are shuffled among each other, one window after the other in the
+    source's order; None shuffles each split as a whole.
     """
 
     short_side: int | None = 256
     quality: int = 90
     shard_size: int = 1000
     seed: int = 0
+    window: int | None = None
 
     def __post_init__(self) -> None:
         if self.short_side is not None and not 8 <= self.short_side <= 4096:
@@ -66,6 +73,8 @@ class Settings:
             raise UsageError(f"a shard must hold at least 1 sample, not {self.shard_size}")
         if self.seed < 0:
             raise UsageError(f"the seed must be 0 or more, not {self.seed}")
+        if self.window is not None and self.window < 1:
+            raise UsageError(f"a window must hold at least 1 row, not {self.window}")
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,7 @@ def _from_json(content: dict[str, Any]) -> Manifest:
             rejects=int(split["rejects"]),
             shards=tuple(ShardInfo(**shard) for shard in split["shards"]),
             kinds={str(kind): int(count) for kind, count in split["kinds"].items()},
+            reasons={str(reason): int(count) for reason, count in split["reasons"].items()},
         )
         for name, split in content["splits"].items()
     }

@@ -2,6 +2,9 @@
 
 train-00000.tar   for each sample {key}.jpg, then {key}.cls (the label in ASCII), POSIX ustar
 train-00000.idx   "v1.2 SAMPLES", then a line a sample: "jpg OFFSET SIZE NAME cls OFFSET SIZE NAME"
+
+The tar is, byte for byte, what webdataset's TarWriter makes of the same samples; a test compares them. It is
+written here because that one costs a tenth of a millisecond a sample, and half a gigabyte, by importing torch.
 """
 
 import hashlib
@@ -11,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import webdataset
-
 from shards.atomic import replacing
 from shards.index import Index
 from shards.layout import dali_index_name, shard_name, split_dir
@@ -21,9 +22,16 @@ from shards.manifest import ShardInfo
 IDX_VERSION = "v1.2"
 # Tar pads everything to blocks. A header is one block: names here are far shorter than the 100 bytes it holds.
 BLOCK = 512
+# The end of an archive is two empty blocks, and then whatever fills the last record of twenty.
+RECORD = 20 * BLOCK
 # Whoever runs the job and whenever: the archive must not tell, or its bytes would differ.
 OWNER = "shardfeed"
 MODE = 0o644
+_MODE_AND_IDS = b"%07o\0%07o\0%07o\0" % (MODE, 0, 0)
+_MTIME = b"%011o\0" % 0
+# The kind (a regular file), no link, magic and version, user and group.
+_TAIL = (b"0" + bytes(100) + b"ustar\x0000" + 2 * OWNER.encode().ljust(32, b"\0")).ljust(356, b"\0")
+_TAIL_SUM = sum(_TAIL)
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,10 @@ class _HashedFile:
         self.sha256 = hashlib.sha256()
         self.bytes = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> None:
         self.sha256.update(data)
         self.bytes += len(data)
-        return self._file.write(data)
+        self._file.write(data)
 
 
 def write_shard(root: str | Path, split: str, number: int, samples: Iterable[Sample]) -> tuple[ShardInfo, Index]:
@@ -63,19 +71,43 @@ def write_shard(root: str | Path, split: str, number: int, samples: Iterable[Sam
     keys: list[str] = []
     with replacing(tar_path) as file:
         hashed = _HashedFile(file)
-        with webdataset.TarWriter(hashed, user=OWNER, group=OWNER, mode=MODE, mtime=0, encoder=False) as tar:
-            for sample in samples:
-                offset = tar.tarstream.offset + BLOCK
-                crc32 = zlib.crc32(sample.data)
-                # Two calls, since one would sort the label before the image; same key, so still one sample.
-                tar.write({"__key__": sample.key, "jpg": sample.data})
-                tar.write({"__key__": sample.key, "cls": _label(sample.label)})
-                rows.append((number, offset, len(sample.data), sample.label, sample.width, sample.height, crc32))
-                keys.append(sample.key)
+        # What is small waits for what follows it, and goes to the file and the hash in one piece.
+        pending = b""
+        for sample in samples:
+            size = len(sample.data)
+            hashed.write(pending + tar_header(f"{sample.key}.jpg", size))
+            rows.append(
+                (number, hashed.bytes, size, sample.label, sample.width, sample.height, zlib.crc32(sample.data))
+            )
+            keys.append(sample.key)
+            hashed.write(sample.data)
+            label = label_text(sample.label)
+            pending = bytes(-size % BLOCK) + tar_header(f"{sample.key}.cls", len(label)) + label.ljust(BLOCK, b"\0")
+        hashed.write(pending)
+        hashed.write(archive_end(hashed.bytes))
         index = Index.from_rows(rows, keys)
         with replacing(tar_path.with_name(dali_index_name(name))) as idx:
             idx.write(dali_index(index))
     return ShardInfo(name, hashed.bytes, len(rows), hashed.sha256.hexdigest()), index
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The block before a file in the archive: POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format").
+
+    Raises ValueError for a name or a size (bytes) that the format has no room for.
+    """
+    encoded = name.encode("ascii")
+    if len(encoded) > 100 or size >= 8**11:
+        raise ValueError(f"{name} with {size} bytes does not fit into a tar's header")
+    text = b"%b%b%011o\0%b" % (encoded.ljust(100, b"\0"), _MODE_AND_IDS, size, _MTIME)
+    # The checksum counts its own eight bytes as blanks.
+    checksum = sum(text) + 8 * ord(" ") + _TAIL_SUM
+    return b"%b%06o\0 %b" % (text, checksum, _TAIL)
+
+
+def archive_end(size: int) -> bytes:
+    """What follows the last file of an archive that has `size` bytes so far."""
+    return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
 
 
 def dali_index(index: Index) -> bytes:
@@ -90,9 +122,10 @@ def dali_index(index: Index) -> bytes:
     columns = (index.key, index.offset.tolist(), index.size.tolist(), index.label.tolist())
     for key, offset, size, label in zip(*columns, strict=True):
         label_at = offset + -(-size // BLOCK) * BLOCK + BLOCK
-        lines.append(f"jpg {offset} {size} {key}.jpg cls {label_at} {len(_label(label))} {key}.cls\n")
+        lines.append(f"jpg {offset} {size} {key}.jpg cls {label_at} {len(label_text(label))} {key}.cls\n")
     return "".join(lines).encode("ascii")
 
 
-def _label(label: int) -> bytes:
+def label_text(label: int) -> bytes:
+    """What a sample's .cls file holds: the label in ASCII digits."""
     return str(label).encode("ascii")

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -19,6 +20,10 @@ from shards.index import Index
 from shards.layout import INDEX, sample_key, split_dir
 from shards.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo
 from shards.writer import Sample, write_shard
+
+# An example may be slow on a machine that does other things too; that is no failure.
+hypothesis.settings.register_profile("shardfeed", deadline=None)
+hypothesis.settings.load_profile("shardfeed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -73,3 +73,40 @@ def with_size(data: bytes, width: int, height: int) -> bytes:
     """A JPEG whose frame header lies about its size."""
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def exif(orientation: int) -> Image.Exif:
+    """EXIF as Pillow writes it."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def with_orientation_in_xmp(data: bytes, orientation: int) -> bytes:
+    """A JPEG that says only in XMP how it is turned."""
+    body = b'http://ns.adobe.com/xap/1.0/\x00<rdf:Description tiff:Orientation="%d"/>' % orientation
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+def looping_exif() -> bytes:
+    """EXIF whose first directory names itself as the next one and as the directory of its own details."""
+    entry = struct.pack(">HHII", 0x8769, 4, 1, 8)
+    return b"MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x08"
+
+
+def damaged(data: bytes, insert: bytes) -> bytes:
+    """A JPEG whose bytes in the middle are replaced."""
+    middle = len(data) // 2
+    return data[:middle] + insert + data[middle + len(insert) :]
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG with many more scans, which decoders would take one after the other."""
+    data = saved(picture(), "JPEG", progressive=True)
+    return data[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x10" * count + data[-2:]
+
+
+def gif(width: int, height: int) -> bytes:
+    """The beginning of a GIF of any size: one image without pixels."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
+    return screen + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x08\x00;"

@@ -55,6 +55,14 @@ def test_columns_of_different_lengths_are_refused() -> None:
         Index(**{**columns, "label": whole.label[:2]})
 
 
+def test_some_rows_are_an_index() -> None:
+    part = index(9).rows(slice(3, 5))
+    assert (part.offset.tolist(), part.key.tolist() if part.key is not None else None) == (
+        [1536, 2048],
+        ["00000003", "00000004"],
+    )
+
+
 def test_a_missing_file_and_a_damaged_one_are_named(tmp_path: Path) -> None:
     path = tmp_path / "index.parquet"
     with pytest.raises(ShardfeedError, match=r"index.parquet is missing"):

@@ -3,23 +3,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.plan import Plan, shard_range
+from preprocess.plan import Plan, shard_range, windowed
+from preprocess.slices import Slice
 from shards.errors import ShardfeedError, UsageError
 from shards.manifest import Settings
 
 
-def plan(rows: int = 10, shard_size: int = 4, seed: int = 0, split: str = "train") -> Plan:
-    return Plan(
-        "somewhere", "ab" * 32, {split: rows}, Settings(shard_size=shard_size, seed=seed), "0.1", {"pillow": "12"}
-    )
+def plan(rows: int = 10, shard_size: int = 4, seed: int = 0, split: str = "train", window: int | None = None) -> Plan:
+    shaping = Settings(shard_size=shard_size, seed=seed, window=window)
+    return Plan("somewhere", "ab" * 32, {split: rows}, shaping, "0.1", {"pillow": "12"})
 
 
-@given(rows=st.integers(1, 3000), shard_size=st.integers(1, 700), seed=st.integers(0, 2**40))
-def test_every_row_is_in_exactly_one_shard(rows: int, shard_size: int, seed: int) -> None:
-    made = plan(rows, shard_size, seed)
+WINDOWS = st.none() | st.integers(1, 800)
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 3000), shard_size=st.integers(1, 700), seed=st.integers(0, 2**40), window=WINDOWS)
+def test_every_row_is_in_exactly_one_shard(rows: int, shard_size: int, seed: int, window: int | None) -> None:
+    made = plan(rows, shard_size, seed, window=window)
     parts = [made.rows("train", number) for number in range(made.shards("train"))]
     assert sorted(np.concatenate(parts).tolist()) == list(range(rows))
 
@@ -34,14 +38,46 @@ def test_shards_are_as_few_as_can_be_and_differ_by_at_most_one(rows: int, shard_
     assert max(lengths) <= shard_size
 
 
-@given(rows=st.integers(1, 500), shard_size=st.integers(1, 100), data=st.data())
+@settings(deadline=None)
+@given(rows=st.integers(1, 500), shard_size=st.integers(1, 100), window=WINDOWS, data=st.data())
 def test_a_shard_is_the_same_whatever_else_is_made_and_in_which_order(
-    rows: int, shard_size: int, data: st.DataObject
+    rows: int, shard_size: int, window: int | None, data: st.DataObject
 ) -> None:
-    made = plan(rows, shard_size)
+    made = plan(rows, shard_size, window=window)
     numbers = data.draw(st.permutations(range(made.shards("train"))))
     in_this_order = {number: made.rows("train", number).tolist() for number in numbers}
-    assert in_this_order == {n: plan(rows, shard_size).rows("train", n).tolist() for n in range(made.shards("train"))}
+    again = plan(rows, shard_size, window=window)
+    assert in_this_order == {number: again.rows("train", number).tolist() for number in range(made.shards("train"))}
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 600), shard_size=st.integers(1, 50), count=st.integers(1, 60), window=WINDOWS)
+def test_any_number_of_slices_makes_the_same_shards_each_once(
+    rows: int, shard_size: int, count: int, window: int | None
+) -> None:
+    made = plan(rows, shard_size, window=window)
+    sliced = [task for number in range(count) for task in Slice(number, count).of(made.tasks)]
+    assert sliced == made.tasks
+    assert sum(len(made.rows(*task)) for task in sliced) == rows
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 400), window=st.integers(1, 150), seed=st.integers(0, 2**40), data=st.data())
+def test_a_windowed_order_is_shuffled_in_each_window_and_the_same_in_parts(
+    rows: int, window: int, seed: int, data: st.DataObject
+) -> None:
+    whole = windowed(rows, window, slice(0, rows), seed, 7)
+    for start in range(0, rows, window):
+        assert sorted(whole[start : start + window].tolist()) == list(range(start, min(start + window, rows)))
+    start = data.draw(st.integers(0, rows))
+    part = slice(start, data.draw(st.integers(start, rows)))
+    assert windowed(rows, window, part, seed, 7).tolist() == whole[part].tolist()
+
+
+def test_windows_are_shuffled_each_in_its_own_way() -> None:
+    whole = windowed(200, 100, slice(0, 200), 0, 7)
+    assert whole[:100].tolist() != list(range(100))
+    assert whole[:100].tolist() != (whole[100:] - 100).tolist()
 
 
 def test_the_seed_and_the_split_change_the_order() -> None:

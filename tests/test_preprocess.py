@@ -7,61 +7,36 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from preprocess import task as task_module
 from preprocess.__main__ import main
-from preprocess.row import Row
+from preprocess.folder import Files
 from preprocess.source import open_source
 from preprocess.stored import StoredSource
 from shards.dataset import open_dataset
 from shards.manifest import Manifest
-from shards.writer import write_shard
 from tests.conftest import SHARED, jpeg, photo
+from tests.job_helpers import (
+    BROKEN,
+    ROOT,
+    Interruption,
+    convert,
+    count_reads,
+    folder,
+    interrupt_at,
+    line,
+    tree,
+    wait_until,
+)
 from tests.picture_helpers import picture, rotated, saved
-
-ROOT = Path(__file__).resolve().parents[1]
-BROKEN = jpeg(photo(20, 20))[:-100]
-
-
-def folder(root: Path, splits: dict[str, int], odd: dict[str, bytes] | None = None) -> Path:
-    """An image folder of two classes with so many images a split, and further files by their path."""
-    files = {
-        f"{split}/{'ab'[i % 2]}/{i:03d}.jpg": jpeg(photo(20 + i % 5, 30 - i % 3, seed=i))
-        for split, count in splits.items()
-        for i in range(count)
-    }
-    for name, data in {**files, **(odd or {})}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return folder(tmp_path / "source", {"train": 23, "validation": 5})
-
-
-def convert(source: Path | str, out: Path, *options: str) -> int:
-    return main([str(source), str(out), "--short-side", "16", "--shard-size", "4", "--workers", "1", *options])
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file below a directory, hidden ones too."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was said on stderr, which must be one line."""
-    said = capsys.readouterr().err.strip()
-    assert "\n" not in said
-    return said
 
 
 def test_the_data_set_is_whole_and_holds_every_image_once(source: Path, tmp_path: Path) -> None:
@@ -87,7 +62,7 @@ def test_the_manifest_tells_what_made_it(source: Path, tmp_path: Path) -> None:
     settings = manifest.settings
     assert (settings.short_side, settings.quality, settings.shard_size, settings.seed) == (16, 77, 4, 3)
     assert manifest.splits["train"].kinds == {"jpeg": 23, "jpeg exif-rotated": 1, "jpeg gray": 1}
-    assert set(manifest.libraries) == {"pillow", "torch", "torchvision"}
+    assert set(manifest.libraries) == {"pillow", "simplejpeg"}
 
 
 def test_original_keeps_the_bytes(source: Path, tmp_path: Path) -> None:
@@ -124,24 +99,6 @@ def test_a_complete_data_set_is_left_alone(source: Path, tmp_path: Path, capsys:
     assert tree(tmp_path / "out") == before
 
 
-class Interruption(Exception):
-    """Stands for whatever ends a process between two rows."""
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, row_count: int) -> None:
-    """Makes the source fail at its so-manyth row."""
-    read = StoredSource.row
-    left = [row_count]
-
-    def row(self: StoredSource, split: str, row: int) -> Row:
-        if not left[0]:
-            raise Interruption
-        left[0] -= 1
-        return read(self, split, row)
-
-    monkeypatch.setattr(StoredSource, "row", row)
-
-
 @pytest.mark.parametrize("rows", [0, 1, 4, 11, 24, 27])
 def test_an_interrupted_job_goes_on_and_ends_the_same(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rows: int
@@ -159,18 +116,6 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(
     assert convert(source, tmp_path / "out") == 0
     assert len(read) == 28 - sum((4, 4, 4, 4, 4, 3, 3)[:finished])
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
-
-
-def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    read = StoredSource.row
-    rows: list[int] = []
-
-    def row(self: StoredSource, split: str, row: int) -> Row:
-        rows.append(row)
-        return read(self, split, row)
-
-    monkeypatch.setattr(StoredSource, "row", row)
-    return rows
 
 
 @pytest.mark.parametrize("damage", ["tar", "idx", "json", "parquet", "missing"])
@@ -226,42 +171,6 @@ def test_a_killed_group_of_processes_goes_on_and_ends_the_same(source: Path, tmp
     job.wait()
     assert convert(source, out) == 0
     assert tree(out) == tree(tmp_path / "whole")
-
-
-def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(source: Path, tmp_path: Path) -> None:
-    folder(source, {"train": 400})
-    command = [sys.executable, "-m", "preprocess", str(source), str(tmp_path / "out"), "--short-side", "16"]
-    job = subprocess.Popen(
-        [*command, "--shard-size", "2", "--workers", "2"],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: bool(list((tmp_path / "out").glob(".work/train-*.json"))) or job.poll() is not None)
-    os.killpg(job.pid, signal.SIGINT)
-    _, said = job.communicate(timeout=60)
-    assert job.returncode == 130
-    assert "shards are finished and kept; the same command goes on" in said
-    assert "Traceback" not in said
-    wait_until(lambda: not group_exists(job.pid))
-    assert not list((tmp_path / "out").rglob("*.part"))
-
-
-def group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def test_other_settings_on_a_half_done_data_set_are_refused_each_by_name(
@@ -347,6 +256,11 @@ def test_rejects_are_listed_counted_and_in_no_shard(tmp_path: Path) -> None:
     assert all(entry["reason"] for entry in rejects)
     split = open_dataset(tmp_path / "out")["train"]
     assert (len(split), split.info.rejects) == (10, 3)
+    assert split.info.reasons == {
+        "W x H pixels: one side is more than 64 times the other": 1,
+        "the file is empty (0 bytes)": 1,
+        "truncated JPEG: its data ends too early": 1,
+    }
     keys = split.keys().tolist()
     assert {0, 11, 12}.isdisjoint(map(int, keys))
     assert (tmp_path / "out" / "validation" / "rejects.jsonl").read_bytes() == b""
@@ -360,22 +274,6 @@ def test_a_file_that_vanished_is_a_reject(source: Path, tmp_path: Path, monkeypa
     assert "its file cannot be read" in (tmp_path / "out" / "train" / "rejects.jsonl").read_text()
 
 
-def test_a_full_disk_is_one_clear_line_and_keeps_what_is_finished(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def until_full(root: Path, split: str, number: int, samples: Iterable[Any]) -> Any:
-        if number == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write_shard(root, split, number, samples)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(task_module, "write_shard", until_full)
-        assert convert(source, tmp_path / "out") == 1
-    assert "no space left" in (said := line(capsys))
-    assert "2 of 8 shards are finished and kept" in said
-    assert convert(source, tmp_path / "out") == 0
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -387,6 +285,12 @@ def test_a_full_disk_is_one_clear_line_and_keeps_what_is_finished(
         (["--shard-size", "0"], "at least 1 sample"),
         (["--splits", "train", "nope"], "no split nope: it has train, validation"),
         (["--speed", "9"], "--speed"),
+        (["--order", "random"], "--order"),
+        (["--tasks", "4/4"], "no such slice, the 4 are 0 to 3"),
+        (["--tasks", "1-4"], "give i/n, i from 0 to n - 1"),
+        (["--tasks", "0/4", "--finish"], "--tasks and --finish do not go together"),
+        (["--repair", "--dry-run"], "--dry-run is for making shards and does not go with --repair"),
+        (["--repair"], "give the directory that `python -m preprocess` wrote"),
     ],
 )
 def test_wrong_options_are_one_line_and_write_nothing(
@@ -424,3 +328,78 @@ def test_every_real_image_is_usable(tmp_path: Path) -> None:
     info = Manifest.read(tmp_path / "out").splits["validation"]
     assert (info.samples, info.rejects) == (100, 0)
     assert info.kinds["jpeg gray"] + info.kinds["jpeg gray icc"] == 3
+
+
+def test_source_order_keeps_rows_in_their_window(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.options.WINDOW", 10)
+    read = count_reads(monkeypatch)
+    assert convert(source, tmp_path / "out", "--order", "source", "--splits", "train") == 0
+    keys = [int(key) for key in open_dataset(tmp_path / "out")["train"].keys().tolist()]
+    assert [sorted(keys[start : start + 10]) for start in (0, 10)] == [list(range(10)), list(range(10, 20))]
+    assert keys != sorted(keys)
+    # Of a shard's rows, those in front are read first, wherever in the shard they go.
+    shards = [4, 4, 4, 4, 4, 3]
+    starts = [sum(shards[:number]) for number in range(6)]
+    made = read[-23:]
+    assert made == [row for start, n in zip(starts, shards, strict=True) for row in sorted(keys[start : start + n])]
+    assert Manifest.read(tmp_path / "out").settings.window == 10
+
+
+def test_source_order_is_the_same_for_two_workers_and_refuses_to_go_on_globally(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(source, tmp_path / "one", "--order", "source") == 0
+    assert convert(source, tmp_path / "two", "--order", "source", "--workers", "2") == 0
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    capsys.readouterr()
+    assert convert(source, tmp_path / "one") == 2
+    assert "--order source (windows of 10,000 rows) there, global here" in line(capsys)
+
+
+def test_a_source_that_fails_names_the_row(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = Files.read
+
+    def failing(self: Files, row: int) -> tuple[bytes, str]:
+        if self.name(row) == "train/b/007.jpg":
+            raise OSError(errno.EIO, "Input/output error", self.name(row))
+        return read(self, row)
+
+    monkeypatch.setattr(Files, "read", failing)
+    assert convert(source, tmp_path / "out") == 1
+    assert f"row 15 of train in {source} cannot be read or converted: OSError" in (said := line(capsys))
+    assert "Input/output error: 'train/b/007.jpg'" in said
+
+
+def test_the_closing_summary_counts_kinds_and_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {"train/a/x.jpg": saved(picture("L"), "JPEG"), "train/b/y.jpg": b"", "train/b/z.jpg": jpeg(photo(300, 2))}
+    source = folder(tmp_path / "source", {"train": 10}, odd)
+    assert convert(source, tmp_path / "out", "--max-rejects", "0.5") == 0
+    said = capsys.readouterr().out
+    assert "train: samples 11, shards 4" in said
+    assert "from jpeg: 10, jpeg gray: 1" in said
+    assert "without W x H pixels: one side is more than 64 times the other: 1; the file is empty (0 bytes): 1" in said
+
+
+class DeadlyFiles(Files):
+    """Image files of which one crashes the process that reads it."""
+
+    def read(self, row: int) -> tuple[bytes, str]:
+        if self.name(row) == "train/b/007.jpg":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().read(row)
+
+
+@pytest.mark.parametrize("order", ["global", "source"])
+def test_an_image_that_kills_a_worker_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], order: str
+) -> None:
+    opened = open_source(str(source))
+    assert isinstance(opened, StoredSource)
+    images = {split: DeadlyFiles(**vars(files)) for split, files in opened.images.items()}
+    monkeypatch.setattr("preprocess.run.open_source", lambda *_: replace(opened, images=images))
+    assert convert(source, tmp_path / "out", "--workers", "2", "--order", order) == 1
+    said = capsys.readouterr().err
+    assert "a worker process was killed by SIGSEGV (a library crashed on what it was given) at row 15 of train" in said
+    assert "shards are finished and kept" in said

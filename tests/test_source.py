@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preprocess import hub
+from preprocess import hub, tables
 from preprocess.source import hf_dataset, local_path, open_source
 from preprocess.stored import Source
 from shards.errors import ShardfeedError, UsageError
@@ -150,6 +150,95 @@ def test_asking_for_hidden_labels_says_why_not(tmp_path: Path) -> None:
         UsageError, match=r"5 of 6 labels in split test .*row 1 has -1; -1 is how the hub marks .*--splits train"
     ):
         open_source(str(path), ["train", "test"])
+
+
+HIDDEN = (
+    r"3 of 6 labels in split test .* \(row 1 has -1; -1 is how the hub marks labels that are kept secret, as in test"
+)
+
+
+def test_hidden_labels_are_refused_with_the_reason_whatever_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = datasets.DatasetDict({"train": table(), "test": table([0, -1, -1, 1, 2, -1])})
+    some.save_to_disk(tmp_path / "saved")
+    parquet(tmp_path / "parquet" / "data", **some)
+    plain = {name: content.cast_column("label", datasets.Value("int64")) for name, content in some.items()}
+    parquet(tmp_path / "numbers", **plain)
+    absent = some["test"].map(lambda row: {"label": row["label"] if row["label"] >= 0 else None})
+    parquet(tmp_path / "nulls", train=table(), test=absent)
+    monkeypatch.setattr(datasets, "load_dataset", _unless_named("owner/set", some, datasets.load_dataset))
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    for name in (*map(str, tmp_path.iterdir()), "owner/set"):
+        with pytest.raises(UsageError, match=HIDDEN):
+            open_source(name)
+
+
+def _unless_named(name: str, content: Any, otherwise: Any) -> Any:
+    return lambda path, *args, **options: content if path == name else otherwise(path, *args, **options)
+
+
+def test_the_hubs_own_test_split_is_left_out_and_refused_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in ILSVRC/imagenet-1k, where all labels of test are -1."""
+    whole = datasets.DatasetDict({"train": table(), "test": table([-1] * 6)})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: whole)
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    assert open_source("owner/set").splits == ("train",)
+    assert "leaving out split test: it has no labels" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"6 of 6 labels in split test .*kept secret"):
+        open_source("owner/set", ["train", "test"])
+
+
+@pytest.mark.parametrize("wrong", [3, 99, -2])
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path, wrong: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = parquet(tmp_path, train=table()) / "train-00000-of-00001.parquet"
+    content = pq.read_table(path)
+    place = content.schema.get_field_index("label")
+    values = pa.array([0, 1, wrong, 2, wrong, 0], pa.int64())
+    pq.write_table(content.set_column(place, content.schema.field("label"), values), path)
+    expected = rf"2 of 6 labels in split train .* not among the classes 0 to 2 \(row 2 has {wrong}\)"
+    with pytest.raises(UsageError, match=expected):
+        open_source(str(tmp_path))
+
+
+def test_an_unlabelled_folder_is_refused_when_asked_for(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.jpg").write_bytes(IMAGES[0])
+    with pytest.raises(UsageError, match=r"1 of 1 labels in split test .*kept secret"):
+        open_source(str(tmp_path), ["train", "test"])
+
+
+def test_rows_are_read_from_every_chunk_and_missing_images_are_empty(tmp_path: Path) -> None:
+    rows = [{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(IMAGES)]
+    parts = [
+        datasets.Dataset.from_dict(
+            {"image": part, "label": [0] * len(part)},
+            features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant"])}),
+        )
+        for part in (rows[:2], [None, {"bytes": b"", "path": "empty.jpg"}], rows[2:])
+    ]
+    datasets.concatenate_datasets(parts).save_to_disk(tmp_path / "saved", num_shards=4)
+    source = open_source(str(tmp_path / "saved"))
+    read = [source.row("train", i) for i in range(8)]
+    assert [row.data for row in read] == [*IMAGES[:2], b"", b"", *IMAGES[2:]]
+    assert [row.path for row in read[1:5]] == ["1.jpg", "train row 2", "empty.jpg", "2.jpg"]
+
+
+def test_reading_much_gives_its_memory_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table().save_to_disk(tmp_path / "saved")
+    source = open_source(str(tmp_path / "saved"))
+    released: list[str] = []
+    monkeypatch.setattr(tables, "RELEASE_EVERY", 2 * max(map(len, IMAGES)))
+    monkeypatch.setattr(tables, "release", released.append)
+    for row in range(6):
+        source.row("train", row)
+    assert released == [".arrow"] * 2
 
 
 def test_absent_splits_list_those_there_are(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.workers import Progress, run_tasks
-from shards.errors import ShardfeedError, UsageError
+from preprocess.workers import Progress, WorkerDied, run_tasks
+from shards.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def square(task: int, progress: Progress) -> int:
-    progress(1, task, 0)
+    progress(1, task, 0, 0)
     return task * task
 
 
@@ -35,8 +35,11 @@ def fill_the_disk(task: int, progress: Progress) -> int:
     raise OSError(28, "No space left on device")
 
 
-def be_killed(task: int, progress: Progress) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
+def be_killed(number: signal.Signals, task: int, progress: Progress) -> int:
+    """Dies of a signal with as many items behind it as the task says."""
+    for _ in range(task):
+        progress(1, 0, 0, 0)
+    os.kill(os.getpid(), number)
     return task
 
 
@@ -52,10 +55,10 @@ def ignore(*_: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_task_is_done_once_and_progress_adds_up(workers: int) -> None:
-    seen: list[tuple[int, int, int]] = []
+    seen: list[tuple[int, int, int, int]] = []
     results = list(run_tasks(square, range(9), workers, lambda *more: seen.append(more)))
     assert sorted(results) == [task * task for task in range(9)]
-    assert tuple(map(sum, zip(*seen, strict=True))) == (9, 36, 0)
+    assert tuple(map(sum, zip(*seen, strict=True))) == (9, 36, 0, 0)
     assert not multiprocessing.active_children()
 
 
@@ -82,9 +85,15 @@ def test_an_error_of_the_file_system_keeps_its_number() -> None:
     assert caught.value.errno == 28
 
 
-def test_a_killed_worker_ends_the_job_with_its_signal() -> None:
-    with pytest.raises(ShardfeedError, match=r"killed by SIGKILL.*out of memory"):
-        list(run_tasks(be_killed, range(2), 2, ignore))
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGKILL, r"killed by SIGKILL.*out of memory"), (signal.SIGSEGV, r"killed by SIGSEGV.*a library crashed")],
+)
+def test_a_killed_worker_ends_the_job_with_its_signal_and_its_place(number: signal.Signals, said: str) -> None:
+    with pytest.raises(WorkerDied, match=said) as caught:
+        list(run_tasks(functools.partial(be_killed, number), [3, 7], 2, ignore))
+    assert caught.value.task in (3, 7)
+    assert caught.value.done == caught.value.task
     assert not multiprocessing.active_children()
 
 

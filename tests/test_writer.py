@@ -1,17 +1,21 @@
 """Shards are plain WebDataset tars: every reader that claims the format gets the same bytes and labels."""
 
 import hashlib
+import io
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from shards.writer import Sample, write_shard
+from shards.writer import MODE, OWNER, Sample, tar_header, write_shard
 from tests.conftest import jpeg, photo
 
 ROWS = [7, 3, 12_345_678, 0, 20]
@@ -34,6 +38,32 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
     for ending in ("tar", "idx"):
         one, other = (tmp_path / name / "train" / f"train-00004.{ending}" for name in ("a", "b"))
         assert one.read_bytes() == other.read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(0, 3000), max_size=12), seed=st.integers(0, 99))
+def test_the_tar_is_webdatasets_byte_for_byte(sizes: list[int], seed: int) -> None:
+    import webdataset
+
+    rng = np.random.default_rng(seed)
+    samples = [Sample(f"{i:08d}", rng.bytes(size), int(rng.integers(0, 1000)), 1, 1) for i, size in enumerate(sizes)]
+    theirs = io.BytesIO()
+    with webdataset.TarWriter(theirs, user=OWNER, group=OWNER, mode=MODE, mtime=0, encoder=False) as archive:
+        for sample in samples:
+            # Two calls, since one would sort the label before the image.
+            archive.write({"__key__": sample.key, "jpg": sample.data})
+            archive.write({"__key__": sample.key, "cls": str(sample.label).encode()})
+    with tempfile.TemporaryDirectory() as root:
+        info, _ = write_shard(root, "train", 0, samples)
+        ours = (Path(root) / "train" / info.name).read_bytes()
+    assert ours == theirs.getvalue()
+    assert info.sha256 == hashlib.sha256(ours).hexdigest()
+
+
+def test_what_a_tar_header_cannot_hold_is_refused() -> None:
+    for name, size in (("x" * 101, 1), ("ok.jpg", 8**11)):
+        with pytest.raises(ValueError, match="does not fit"):
+            tar_header(name, size)
 
 
 def test_the_info_describes_the_file(tmp_path: Path) -> None:
