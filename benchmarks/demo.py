@@ -14,7 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from preprocess.synthetic import SyntheticSource
 from shards.errors import ShardfeedError, UsageError
+from train.recipes import find_recipe
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ def run(options: Options) -> None:
     """Runs the commands; raises ShardfeedError for the first that fails, with its exit status."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"{options.out} is a file: give a directory")
+    # What would otherwise be found out minutes later, by the command that needs it.
+    find_recipe(["--recipe", options.recipe])
+    SyntheticSource(train=options.train, validation=options.validation)
     images, shards = options.out / "images", options.out / "shards"
     # Every run trains into a directory of its own: results are never overwritten.
     results = options.out / f"run-{datetime.now():%Y%m%dT%H%M%S}"

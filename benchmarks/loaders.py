@@ -99,6 +99,7 @@ def run(options: Options) -> None:
             depth=PREFETCH + READY,
         ),
     ]
+    options.out.mkdir(parents=True, exist_ok=True)  # a wrong path is better known before measuring than after
     windows = measure(contenders, schedule)
     slow, fast = throughput(windows[NAIVE]), throughput(windows[LOADER])
     ratio, to_dali = ratios(windows[NAIVE], windows[LOADER]), ratios(windows[DALI], windows[LOADER])

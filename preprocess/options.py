@@ -19,10 +19,10 @@ class Options:
     What is finished already is kept: the same command, started again, goes on.
     """
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A data set on the hub (ILSVRC/imagenet-1k), a directory of parquet in the hub's layout, what save_to_disk wrote,
     an image folder (SOURCE/<split>/<class>/*.jpg), or synthetic:train=2000,validation=500,classes=10,seed=0."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Directory for the shards."""
     splits: tuple[str, ...] | None = None
     """Splits to convert; all that have labels if not given."""

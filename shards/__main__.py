@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from shards.cli import Command, run_commands
-from shards.dataset import open_dataset
+from shards.dataset import Split, open_dataset
 from shards.errors import ShardfeedError, UsageError
 from shards.preview import preview
 
@@ -66,7 +66,10 @@ class Preview:
 
 
 def info(options: Info) -> None:
-    """Prints a data set's manifest for people, and what its index adds."""
+    """Prints a data set's manifest for people, and what its index adds.
+
+    Raises ShardfeedError, at the end, for shards that are missing or of another length than the manifest says.
+    """
     splits = open_dataset(options.data)
     manifest = next(iter(splits.values())).manifest
     settings = manifest.settings
@@ -79,7 +82,7 @@ def info(options: Info) -> None:
     print(f"fingerprint  {manifest.fingerprint}")
     for name, split in splits.items():
         print(f"\n{name}")
-        print(f"  samples    {len(split):,} in {len(split.info.shards):,} shards, {split.info.bytes / 1e6:,.1f} MB")
+        print(f"  samples    {len(split):,} in {_shards(split)}, {split.info.bytes / 1e6:,.1f} MB")
         if len(split):
             index = split.index
             print(f"  images     {index.size.mean() / 1e3:.1f} KB in the mean, {index.size.max() / 1e3:.1f} KB at most")
@@ -87,6 +90,24 @@ def info(options: Info) -> None:
         print(f"  rejects    {split.info.rejects:,}")
         kinds = sorted(split.info.kinds.items(), key=lambda kind: -kind[1])
         print(f"  kinds      {', '.join(f'{kind} {count:,}' for kind, count in kinds)}")
+    bad = [path for split in splits.values() for path in _wrong_length(split)]
+    if bad:
+        shown = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        raise ShardfeedError(
+            f"{len(bad)} shards are missing or have another length than the manifest says: {shown}; "
+            f"`python -m shards verify {options.data}` says more"
+        )
+
+
+def _shards(split: Split) -> str:
+    count = len(split.info.shards)
+    return f"{count:,} shard{'' if count == 1 else 's'}"
+
+
+def _wrong_length(split: Split) -> list[Path]:
+    """The shards that are missing or not as long as the manifest says."""
+    paths = zip(split.shard_paths, split.info.shards, strict=True)
+    return [path for path, shard in paths if not path.is_file() or path.stat().st_size != shard.bytes]
 
 
 def check(options: Verify) -> None:

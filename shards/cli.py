@@ -7,6 +7,7 @@ dataclass; this module turns whatever goes wrong into one line on stderr and an 
 
 import contextlib
 import io
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +91,8 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
     except ShardfeedError as error:
         return _fail(prog, str(error), 2 if isinstance(error, UsageError) else 1, debug)
     except OSError as error:
-        return _fail(prog, f"{type(error).__name__}: {error}", 1, debug)
+        mistake = _path_mistake(error)
+        return _fail(prog, mistake or f"{type(error).__name__}: {error}", 2 if mistake else 1, debug)
     except Exception as error:
         message = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
         return _fail(prog, message, 1, debug)
@@ -104,7 +106,46 @@ def _fail(prog: str, message: str, status: int, debug: bool) -> int:
     return status
 
 
+# What of tyro's messages names Python's types, in words for people.
+_REWORDED = (
+    (
+        r"Error parsing (\S+): no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\]\.?",
+        r"\1 takes \2, not \3",
+    ),
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: ", r"\1 takes a whole number, not "),
+    (r"Error parsing (\S+): could not convert string to float: ", r"\1 takes a number, not "),
+    (r"^Missing from .*?: ", "missing: "),
+)
+# Where the advice begins, and from which column on a row is the help text of an option.
+_ADVICE = ("For full helptext", "Argument helptext", "Got errors")
+_HELP_COLUMN = 9
+
+
 def _one_line(box: str) -> str:
-    """The words of a message that tyro drew in a box: on one line, without its title and its advice to see --help."""
-    rows = [row.strip("│ \t─╰╯") for row in box.splitlines() if not row.startswith("╭")]
-    return " ".join(row for row in rows if row and "full helptext" not in row and not row.endswith("--help"))
+    """What a message that tyro drew in a box says, on one line: without its title, help texts and advice."""
+    words = []
+    for row in box.strip().splitlines()[1:]:  # the first holds the title
+        text = row.strip("│|").rstrip()  # plain characters where the terminal knows no others
+        if text.strip().startswith(_ADVICE):
+            break
+        if not text.strip(" ─-╰╯+") or len(text) - len(text.lstrip()) >= _HELP_COLUMN:
+            continue
+        words.append(text.strip())
+    line = " ".join(words)
+    for pattern, replacement in _REWORDED:
+        line = re.sub(pattern, replacement, line)
+    return line
+
+
+# The usual mistakes with paths: what to say beside the path, since the system's words leave open what to do.
+_PATH_MISTAKES: dict[type[OSError], str] = {
+    NotADirectoryError: "a part of this path is a file: give another path",
+    FileExistsError: "a file is in the way of a directory: give another path",
+    IsADirectoryError: "this is a directory: give the path of a file",
+}
+
+
+def _path_mistake(error: OSError) -> str | None:
+    """What to say of an error that a wrong path causes; None for other errors."""
+    hint = _PATH_MISTAKES.get(type(error))
+    return None if hint is None else f"{error.filename2 or error.filename}: {hint}"

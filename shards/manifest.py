@@ -114,8 +114,8 @@ class Manifest:
             text = path.read_bytes()
         except FileNotFoundError:
             raise UsageError(
-                f"{root} holds no {MANIFEST}, so it is not a finished data set: "
-                "run `python -m preprocess` on it (again)"
+                f"{root} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
+                "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
             ) from None
         try:
             content = json.loads(text)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 import tyro
@@ -11,8 +12,10 @@ from shards.errors import ShardfeedError, UsageError
 class Options:
     """Does something."""
 
-    place: tyro.conf.Positional[str]
+    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PLACE")]
+    """Where to do it: a rather long explanation, which a message about a mistake has no room for, of the place."""
     count: int = 3
+    limit: int | None = None
     loud: bool = False
 
 
@@ -66,10 +69,33 @@ def test_words_that_do_not_fit_are_named_on_one_line(
     assert "--help" in printed
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NotADirectoryError(20, "Not a directory", "a.png/x"), "a.png/x: a part of this path is a file"),
+        (FileExistsError(17, "File exists", "a.png"), "a.png: a file is in the way"),
+        (IsADirectoryError(21, "Is a directory", "b.part", None, "b"), "b: this is a directory"),
+    ],
+)
+def test_a_wrong_path_is_a_mistake_of_use(error: OSError, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(error) == 2
+    assert capsys.readouterr().err.startswith(f"python -m thing: {line}")
+
+
+def test_messages_of_the_parser_are_in_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (("here", "--count", "many"), ("here", "--limit", "many"), ()):
+        outcome(args=args)
+    assert [line.split(" (see")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "python -m thing: --count takes a whole number, not 'many'",
+        "python -m thing: --limit takes INT, not 'many'",
+        "python -m thing: missing: PLACE",
+    ]
+
+
 def test_options_reach_the_entry() -> None:
     seen: list[Options] = []
     assert run("python -m thing", Options, seen.append, ["there", "--count", "5", "--loud"]) == 0
-    assert seen == [Options("there", 5, True)]
+    assert seen == [Options("there", 5, loud=True)]
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from shards.__main__ import COMMANDS
 from shards.cli import run_commands
 from shards.dataset import Split
 from shards.preview import GAP, grid
-from tests.conftest import photo
+from tests.conftest import jpeg, photo, write_split
 
 
 def shards(*args: str) -> int:
@@ -52,3 +52,12 @@ def test_info_prints_what_is_there(small_split: Split, capsys: pytest.CaptureFix
 def test_info_of_a_mistyped_path_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shards("info", str(tmp_path / "nowhere")) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_info_names_a_shard_that_was_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 40))] * 9, short_side=40)
+    split.shard_paths[1].write_bytes(b"short")
+    assert shards("info", str(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert "train-00001.tar" in error
+    assert "shards verify" in error
