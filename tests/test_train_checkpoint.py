@@ -9,7 +9,7 @@ from torch import nn
 
 from model import build_model
 from shards.errors import ShardfeedError, UsageError
-from train.checkpoint import WEIGHTS, load_weights, refuse_results, save_weights
+from train.checkpoint import WEIGHTS, load_weights, save_weights
 
 
 @pytest.fixture
@@ -86,19 +86,3 @@ def test_another_width_is_not_taken_for_a_class_count(tmp_path: Path) -> None:
     save_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), tmp_path / WEIGHTS)
     with pytest.raises(UsageError, match=r"0\.weight has shape \(4, 3\) instead of \(5, 3\)"):
         load_weights(nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)), tmp_path / WEIGHTS)
-
-
-def test_a_directory_with_trained_weights_is_refused(saved: Path) -> None:
-    with pytest.raises(UsageError, match=rf"{WEIGHTS} exists already: choose another --out, or remove it"):
-        refuse_results(saved.parent)
-
-
-def test_a_new_or_unused_directory_is_taken(tmp_path: Path) -> None:
-    refuse_results(tmp_path)
-    refuse_results(tmp_path / "new")
-
-
-def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file, not a directory"):
-        refuse_results(tmp_path / "file")

@@ -46,6 +46,8 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("final_div_factor", -1.0, "--final-div-factor"),
         ("clip", 0.0, "--clip"),
         ("weight_decay", -0.1, "--weight-decay"),
+        ("checkpoint_minutes", 0.0, "--checkpoint-minutes"),
+        ("keep_every", 0, "--keep-every"),
         ("pct_start", 1.5, "--pct-start"),
         ("pct_start", float("nan"), "--pct-start"),
     ],
@@ -86,6 +88,14 @@ def test_options_override_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECIPES, "other", lambda data: Config(data, recipe="other", epochs=90, clip=2.0))
     config = parse_config(["--data", "somewhere", "--recipe=other", "--clip", "0.5", "--evaluate", "weights.pth"])
     assert config == Config(DATA, recipe="other", epochs=90, clip=0.5, evaluate=Path("weights.pth"))
+
+
+@pytest.mark.parametrize(
+    ("words", "resume"),
+    [([], "auto"), (["--resume", "never"], "never"), (["--resume", "some/last.pt"], Path("some/last.pt"))],
+)
+def test_resume_is_a_word_or_a_file(words: list[str], resume: str | Path) -> None:
+    assert parse_config(["--data", "somewhere", *words]).resume == resume
 
 
 @pytest.mark.parametrize(

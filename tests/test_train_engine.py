@@ -201,7 +201,9 @@ def test_a_run_leaves_its_files(finished: tuple[Path, Config]) -> None:
         "total_training_time.csv",
         "metrics.jsonl",
         "config.json",
+        "checkpoints",
     }
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.pt", "previous.pt", "best.pt"}
 
 
 def test_a_run_logs_training_and_validation(finished: tuple[Path, Config]) -> None:
@@ -237,8 +239,10 @@ def test_the_resolved_configuration_can_be_read_back(finished: tuple[Path, Confi
 def test_a_second_run_into_the_same_directory_is_refused_and_changes_nothing(finished: tuple[Path, Config]) -> None:
     out, config = finished
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="holds a complete run"):
         train(config)
+    with pytest.raises(UsageError, match="exists already"):
+        train(dataclasses.replace(config, resume="never"))
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 

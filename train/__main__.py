@@ -5,6 +5,9 @@
     python -m train --data DIR --check                              is everything ready? A few seconds
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth
 
+The same command again goes on with a run that was cut short (--resume). SIGTERM and SIGUSR1 save the run between two
+steps and end it, with exit status 143 and 138.
+
 Training and evaluation print a line for people, then one JSON line for programs.
 """
 

@@ -12,15 +12,6 @@ from shards.errors import ShardfeedError, UsageError
 WEIGHTS = "imagenet_trained_model.pth"
 
 
-def refuse_results(out: Path) -> None:
-    """Raises UsageError if `out` holds trained weights: a run never overwrites the results of another."""
-    path = out / WEIGHTS
-    if path.exists():
-        raise UsageError(f"{path} exists already: choose another --out, or remove it to train again")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file, not a directory")
-
-
 def save_weights(model: nn.Module, path: Path) -> None:
     """Writes the model's state dict (parameters and buffers, on the CPU, contiguous) whole or not at all.
 
@@ -32,7 +23,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Reads weights that `save_weights` wrote into `model`, which must be the same network for as many classes.
+    """Reads weights that `save_weights` wrote, or those in a checkpoint, into `model`.
+
+    It must be the same network for as many classes.
 
     Raises UsageError if there is no such file or it is of another model or class count; ShardfeedError if the
     file is damaged or is no state dict.
@@ -45,6 +38,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise
     except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
         raise ShardfeedError(f"{path} is damaged, or was not written by torch.save") from error
+    if isinstance(state, Mapping) and "of_ranks" in state:  # a checkpoint: train/state.py
+        state = state.get("network")
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):

@@ -85,6 +85,15 @@ class Config:
     log_every: int = 20
     """Optimizer steps between two lines of metrics.jsonl."""
 
+    checkpoint_minutes: float = 10.0
+    """Minutes between two checkpoints inside an epoch; one is written after every epoch in any case."""
+
+    keep_every: int | None = None
+    """Also keeps the checkpoint of every so many epochs, beside the newest two and the best."""
+
+    resume: Literal["auto", "never"] | Path = "auto"
+    """auto: goes on from the newest checkpoint in --out, where there is one; never; or the checkpoint to go on from."""
+
     check: bool = False
     """Only check the installation, the data set and a few training steps, in seconds."""
 
@@ -92,12 +101,12 @@ class Config:
     """Only print the accuracy of these weights (a .pth file) on the validation split."""
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "size": 8, "micro_batch": 1, "accumulate": 1, "log_every": 1, "seed": 0, "threads": 1}
-        for name, bound in least.items():
+        counts = ("epochs", "micro_batch", "accumulate", "log_every", "keep_every", "threads")
+        for name, bound in {**dict.fromkeys(counts, 1), "size": 8, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise UsageError(f"{_option(name)} must be {bound} or more, not {value}")
-        for name in ("max_lr", "div_factor", "final_div_factor", "clip"):
+        for name in ("max_lr", "div_factor", "final_div_factor", "clip", "checkpoint_minutes"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"{_option(name)} must be a number above 0, not {value}")

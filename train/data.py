@@ -1,12 +1,14 @@
 """Which splits a run reads, and how: the one place where training meets the loader."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 import shards
+from shards.order import Share
 from train.config import Config
 from train.distributed import World
 
@@ -34,6 +36,27 @@ def training_loader(split: shards.Split, config: Config, world: World, dtype: to
         on_error=config.on_error,
         **_shared(config, world, dtype),
     )
+
+
+def rest_of_epoch(loader: "shards.Loader", config: Config, world: World) -> "Rest":
+    """What the training loader's next iteration gives: a whole epoch, or what is left of one that is gone on with."""
+    state = loader.state_dict()
+    share = Share(config.micro_batch, world.rank, world.size, drop_last=True)
+    return Rest(loader, share.steps(state["samples"], state["position"]))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The next iteration of `loader`, which gives `micro_batches`."""
+
+    loader: "shards.Loader"
+    micro_batches: int
+
+    def __len__(self) -> int:
+        return self.micro_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.loader)
 
 
 def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import UsageError
 from train.config import Device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,32 @@ def sum_over_ranks(values: Tensor, world: World) -> Tensor:
     if world.size > 1:
         dist.all_reduce(values)
     return values
+
+
+def max_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The elementwise maximum over all ranks; one exchange. `values` lie on the CPU, and so does the result."""
+    if world.size == 1:
+        return values
+    shared = values.to(world.device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return shared.cpu()
+
+
+def gather_on_main(value: T, world: World) -> list[T]:
+    """Every rank's value, in the order of ranks, on the main rank; an empty list on the others."""
+    if world.size == 1:
+        return [value]
+    gathered: list[T] | None = [value] * world.size if world.is_main else None
+    dist.gather_object(value, gathered)
+    return gathered or []
+
+
+def from_main(value: T, world: World) -> T:
+    """The main rank's value, on every rank."""
+    shared = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(shared)
+    return shared[0]
 
 
 def average_statistics(model: nn.Module, world: World) -> None:

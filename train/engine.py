@@ -9,10 +9,10 @@ the files besides the weights.
 """
 
 import itertools
-import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,16 +21,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from shards.dataset import choose_split
-from shards.errors import ShardfeedError
-from train.checkpoint import WEIGHTS, load_weights, refuse_results, save_weights
+from train.checkpoint import WEIGHTS, load_weights, save_weights
 from train.config import Config
-from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
-from train.distributed import World, average_statistics, gradients_kept, joined, sum_over_ranks
+from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, rest_of_epoch, training_loader
+from train.distributed import World, average_statistics, gradients_kept, joined
 from train.environment import circumstances
 from train.evaluation import Accuracy, bar_disabled, evaluate
+from train.keeper import Keeper
 from train.metrics import Reading, Recorder
 from train.optim import choose_dtype, scale_gradients
-from train.run import Run, begin, make_network
+from train.resume import find_checkpoint, refuse_results
+from train.run import Run, begin, make_network, read_losses
+from train.signals import StopRequest
+from train.state import identity
 
 # Optimizer steps left out of the throughput: libraries choose their algorithms and the loader fills its queue.
 WARM_UP_STEPS = 3
@@ -52,46 +55,59 @@ class Result:
 def train(config: Config) -> Result:
     """Trains as `config` says and returns what was reached; the weights are saved after every epoch.
 
+    A run that was cut short goes on from its newest checkpoint: see train/keeper.py.
+
     Raises UsageError for a configuration that fits neither the machine nor the data set, or an `out` that holds
-    results; ShardfeedError if the loss stops being finite.
+    other results; ShardfeedError if the loss stops being finite or a checkpoint cannot be written; Stopped, once
+    the state is saved, after SIGTERM or SIGUSR1.
     """
     began = time.perf_counter()
-    refuse_results(config.out)
+    refuse_results(config)
     split, held_out = choose_split(config.data, [TRAINING]), choose_split(config.data, HELD_OUT)
-    with joined(config.device) as world:
+    with joined(config.device) as world, StopRequest() as stop:
         dtype = choose_dtype(config.precision, world.device)
         network = make_network(config, len(split.class_names), world)
         with (
             training_loader(split, config, world, dtype) as batches,
             held_out_loader(held_out, config, world, dtype) as held_out_batches,
-            Recorder(config.out if world.is_main else None, circumstances(config, split, world, dtype)) as recorder,
         ):
-            run = begin(network, config, world, dtype, micro_batches=len(batches))
-            for epoch in range(1, config.epochs + 1):
-                batches.set_epoch(epoch - 1)
-                before = run.clock.read()
-                loss = train_epoch(run, batches, config, world, recorder, epoch)
-                after = run.clock.read()
+            run = begin(network, config, world, dtype, micro_batches=len(batches), began=began)
+            own = identity(config, split, dtype)
+            found = find_checkpoint(config, world, own)
+            resolved, out = circumstances(config, split, world, dtype), config.out if world.is_main else None
+            with Recorder(out, resolved, None if found is None else found.kept) as recorder:
+                keeper = Keeper(config, world, recorder, own, stop)
+                if found is not None:
+                    keeper.resume(run, batches, found)
+                    del found  # as large as the run itself
+                for epoch in range(max(1, run.epoch), config.epochs + 1):
+                    rest = rest_of_epoch(batches, config, world)
+                    loss = train_epoch(run, rest, config, world, recorder, epoch, partial(keeper.at_step, run, batches))
+                    if len(rest):
+                        average_statistics(network, world)
+                        keeper.at_epoch_end(run, batches)
+                    after = run.clock.read()
 
-                average_statistics(network, world)
-                asked = time.perf_counter()
-                accuracy = evaluate(network, held_out_batches, len(held_out), world, dtype)
-                validation_s = time.perf_counter() - asked
-                if world.is_main:
-                    save_weights(network, config.out / WEIGHTS)
+                    asked = time.perf_counter()
+                    accuracy = evaluate(network, held_out_batches, len(held_out), world, dtype)
+                    validation_s = time.perf_counter() - asked
+                    keeper.keep(run, accuracy.top1)
+                    if world.is_main:
+                        save_weights(network, config.out / WEIGHTS)
 
-                steady = after - max(before, run.warm or before, key=lambda reading: reading.seconds)
-                figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
-                recorder.metrics("validation", epoch, run.step, **figures)
-                recorder.epoch_time(epoch, after - before, validation_s, steady.images_per_s)
-                if world.is_main:
-                    tqdm.write(_epoch_line(epoch, config.epochs, loss, accuracy, steady))
-                if batches.skipped:
-                    recorder.metrics("damaged", epoch, run.step, skipped=batches.skipped)
-                    tqdm.write(f"rank {world.rank}: {batches.skipped} damaged samples replaced so far")
-            total = run.clock.read()
-            images_per_s = (total - (run.warm or Reading())).images_per_s
-            recorder.total_time(total, time.perf_counter() - began, images_per_s)
+                    steady = after - max(run.entered, run.warm or run.entered, key=lambda reading: reading.seconds)
+                    figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+                    recorder.metrics("validation", epoch, run.step, **figures)
+                    recorder.epoch_time(epoch, after - run.entered, validation_s, steady.images_per_s)
+                    if world.is_main:
+                        tqdm.write(_epoch_line(epoch, config.epochs, loss, accuracy, steady))
+                    if batches.skipped:
+                        recorder.metrics("damaged", epoch, run.step, skipped=batches.skipped)
+                        tqdm.write(f"rank {world.rank}: {batches.skipped} damaged samples replaced so far")
+                    batches.set_epoch(epoch)
+                total = run.clock.read()
+                images_per_s = (total - (run.warm or Reading())).images_per_s
+                recorder.total_time(total, time.perf_counter() - run.began, images_per_s)
     return Result(
         top1=accuracy.top1,
         top5=accuracy.top5,
@@ -103,17 +119,25 @@ def train(config: Config) -> Result:
     )
 
 
-def train_epoch(run: Run, batches: Batches, config: Config, world: World, recorder: Recorder, epoch: int) -> float:
-    """One pass over `batches`; returns the mean loss over all ranks' images.
+def train_epoch(
+    run: Run,
+    batches: Batches,
+    config: Config,
+    world: World,
+    recorder: Recorder,
+    epoch: int,
+    after_step: Callable[[], None] = lambda: None,
+) -> float:
+    """One pass over `batches`, or what is left of it; returns the mean loss over all ranks' images of the epoch.
 
     An optimizer step takes `accumulate` micro-batches, and the epoch's last step what is left. Losses stay on the
-    device until they are logged: reading one makes the host wait for the GPU.
+    device until they are logged or saved: reading one makes the host wait for the GPU. `after_step` is called
+    between two steps.
     """
     run.model.train()
-    losses: list[Tensor] = []  # of each step since the last log, summed over this rank's images
-    loss_of_epoch = 0.0
     run.clock.start()
-    start = logged = run.clock.read()
+    if epoch != run.epoch:
+        run.enter(epoch)
     micro_batches = run.clock.timed(batches)
     firsts = range(0, len(batches), config.accumulate)
     with tqdm(
@@ -124,30 +148,36 @@ def train_epoch(run: Run, batches: Batches, config: Config, world: World, record
             lr = float(run.schedule.get_last_lr()[0])
             loss, images = _accumulate(run, itertools.islice(micro_batches, count), count, config, world)
             norm = _step(run, images, config)
-            losses.append(loss)
+            run.losses.append(loss)
             run.clock.count(images * world.size)
 
             ends_epoch = first == firsts[-1]
             ends_warm_up = run.warm is None and run.step >= WARM_UP_STEPS and not ends_epoch
-            if not (ends_epoch or ends_warm_up or run.step % config.log_every == 0):
-                continue
-            sums = sum_over_ranks(torch.stack(losses), world).tolist()
-            _stop_unless_finite(sums, run.step, epoch)
-            losses = []
-            loss_of_epoch += sum(sums)
-            now = run.clock.read()
-            window, logged = now - logged, now
+            if ends_epoch or ends_warm_up or run.step % config.log_every == 0:
+                figures = _log(run, world, recorder, lr=lr, gradient_norm=norm)
+                bar.set_postfix_str("loss {:.3f}, {:,.0f} images/s, data-wait {:.1f}%".format(*figures.values()))
             if ends_warm_up:
-                run.warm = now
-            figures = {
-                "loss": sum(sums) / window.images,
-                "images_per_s": window.images_per_s,
-                "data_wait_percent": window.wait_percent,
-            }
-            recorder.metrics("train", epoch, run.step, lr=lr, gradient_norm=float(norm), **figures)
-            bar.set_postfix_str("loss {:.3f}, {:,.0f} images/s, data-wait {:.1f}%".format(*figures.values()))
+                run.warm = run.logged
+            if not ends_epoch:
+                after_step()
     run.clock.stop()
-    return loss_of_epoch / (logged - start).images
+    return run.loss_of_epoch / (run.logged - run.entered).images
+
+
+def _log(run: Run, world: World, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict[str, float]:
+    """A line about the steps since the last one: loss, images/s, and data-wait in percent."""
+    read_losses(run, world)
+    loss, run.unlogged = sum(run.unlogged), []
+    now = run.clock.read()
+    window, run.logged = now - run.logged, now
+    run.loss_of_epoch += loss
+    figures = {
+        "loss": loss / window.images,
+        "images_per_s": window.images_per_s,
+        "data_wait_percent": window.wait_percent,
+    }
+    recorder.metrics("train", run.epoch, run.step, lr=lr, gradient_norm=float(gradient_norm), **figures)
+    return figures
 
 
 def _accumulate(
@@ -199,17 +229,6 @@ def evaluate_file(config: Config, path: Path) -> Accuracy:
         load_weights(network, path)
         with held_out_loader(held_out, config, world, dtype) as batches:
             return evaluate(network, batches, len(held_out), world, dtype)
-
-
-def _stop_unless_finite(losses: list[float], last_step: int, epoch: int) -> None:
-    """Raises ShardfeedError for the first of the losses, which end at `last_step`, that is infinite or not a number."""
-    for position, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            step = last_step - len(losses) + 1 + position
-            raise ShardfeedError(
-                f"the loss is {loss} at optimizer step {step}, in epoch {epoch}: training has diverged; "
-                "lower --max-lr, or take --precision bfloat16 or float32"
-            )
 
 
 def _full_step(config: Config) -> int:

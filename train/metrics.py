@@ -3,6 +3,7 @@
 metrics.jsonl             a line every `log_every` steps ("event": "train") and after each validation
 epoch_times.csv           a line per epoch
 total_training_time.csv   one line, written at the end
+checkpoints/              what an interrupted run goes on from: train/keeper.py
 config.json               the resolved configuration and the versions of what ran it
 tensorboard/              the numbers of metrics.jsonl, if the extra [tensorboard] is installed
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
-from shards.atomic import replacing
+from shards.atomic import PART, replacing
 
 METRICS = "metrics.jsonl"
 EPOCH_TIMES = "epoch_times.csv"
@@ -72,6 +73,10 @@ class Clock:
         self._seconds = self.read().seconds
         self._since = None
 
+    def set(self, reading: Reading) -> None:
+        """Lets the clock, which stands still, show what another one showed."""
+        self._seconds, self._waited, self._images = reading.seconds, reading.waited, reading.images
+
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches; the time that each takes to come counts as waiting for data."""
         iterator = iter(batches)
@@ -93,10 +98,21 @@ class Clock:
         return Reading(self._seconds + running, self._waited, self._images)
 
 
-class Recorder:
-    """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None."""
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint says of a run's files: the optimizer steps until then, and the bytes of each file."""
 
-    def __init__(self, out: Path | None, resolved: Mapping[str, Any]) -> None:
+    step: int
+    sizes: Mapping[str, int]
+
+
+class Recorder:
+    """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None.
+
+    A run that goes on gives what its checkpoint says: lines written after it are cut off, because they come again.
+    """
+
+    def __init__(self, out: Path | None, resolved: Mapping[str, Any], kept: Kept | None = None) -> None:
         self._out = out
         self._metrics: IO[str] | None = None
         self._board: Any = None
@@ -104,9 +120,12 @@ class Recorder:
             return
         with replacing(out / CONFIG) as file:
             file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
-        _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
-        self._metrics = (out / METRICS).open("w", encoding="utf-8")
-        self._board = _tensorboard(out)
+        for name in (METRICS, EPOCH_TIMES):
+            _cut(out / name, 0 if kept is None else kept.sizes[name])
+        if not (out / EPOCH_TIMES).stat().st_size:
+            _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
+        self._metrics = (out / METRICS).open("a", encoding="utf-8")
+        self._board = _tensorboard(out, None if kept is None else kept.step + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +137,12 @@ class Recorder:
             self._metrics.close()
         if self._board is not None:
             self._board.close()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes written so far to each file that grows; none without a directory."""
+        if self._out is None:
+            return {}
+        return {name: (self._out / name).stat().st_size for name in (METRICS, EPOCH_TIMES)}
 
     def metrics(self, event: str, epoch: int, step: int, **values: float) -> None:
         """One line of metrics.jsonl, and the same numbers to TensorBoard. `epoch` and `step` count finished ones."""
@@ -141,7 +166,9 @@ class Recorder:
         """Writes total_training_time.csv: training alone, and everything between the first and the last moment."""
         if self._out is not None:
             row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, f"{images_per_s:.1f}")
-            _write_csv(self._out / TOTAL_TIME, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
+            part = self._out / (TOTAL_TIME + PART)
+            _write_csv(part, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
+            part.replace(self._out / TOTAL_TIME)  # it marks the run as complete, so it must be there as a whole
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[object]], mode: Literal["w", "a"]) -> None:
@@ -149,10 +176,19 @@ def _write_csv(path: Path, rows: Iterable[Iterable[object]], mode: Literal["w", 
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _tensorboard(out: Path) -> Any:
-    """A writer of TensorBoard's files, or None where that extra is not installed."""
+def _cut(path: Path, size: int) -> None:
+    """Shortens a file to `size` bytes, or makes it; one that is shorter already (after a power loss) stays so."""
+    with path.open("ab") as file:
+        file.truncate(min(size, path.stat().st_size))
+
+
+def _tensorboard(out: Path, first_step: int | None) -> Any:
+    """A writer of TensorBoard's files, or None where that extra is not installed.
+
+    Numbers of `first_step` and later that an earlier one wrote are hidden.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter(str(out / "tensorboard"), purge_step=first_step)

@@ -1,23 +1,37 @@
 """The state of a training run: the network, what moves its weights, and how far it has come."""
 
+import math
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from model import build_model
-from shards.errors import UsageError
+from shards.errors import ShardfeedError, UsageError
 from train.config import Config
-from train.distributed import World, spread
+from train.distributed import World, spread, sum_over_ranks
 from train.metrics import Clock, Reading
 from train.optim import make_optimizer, make_schedule, steps_per_epoch
 
 
 @dataclass
 class Run:
-    """What changes while training. `network` is the bare model; `model` is the same, spread over the ranks."""
+    """What changes while training. `network` is the bare model; `model` is the same, spread over the ranks.
+
+    step: optimizer steps taken, of total_steps.
+    epoch: the one being trained, from 1; 0 before the first. `entered` is what the clock showed at its beginning.
+    losses: of the steps not yet read to the host, on the device, each summed over this rank's images.
+    unlogged: of the steps read but not yet logged, each summed over all ranks' images.
+    logged: what the clock showed at the last line of the log; `warm`: when the warm-up was over.
+    loss_of_epoch: sum of this epoch's logged losses.
+    best: the best top-1 so far, in percent.
+    saved: the newest checkpoint.
+    began: when the run began, in the time of `time.perf_counter`.
+    """
 
     network: nn.Module
     model: nn.Module
@@ -29,6 +43,20 @@ class Run:
     step: int = 0
     clock: Clock = field(default_factory=Clock)
     warm: Reading | None = None
+    epoch: int = 0
+    entered: Reading = field(default_factory=Reading)
+    logged: Reading = field(default_factory=Reading)
+    losses: list[Tensor] = field(default_factory=list)
+    unlogged: list[float] = field(default_factory=list)
+    loss_of_epoch: float = 0.0
+    best: float | None = None
+    saved: Path | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    def enter(self, epoch: int) -> None:
+        """Begins an epoch."""
+        self.epoch, self.loss_of_epoch = epoch, 0.0
+        self.entered = self.logged = self.clock.read()
 
 
 def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
@@ -45,8 +73,15 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
     return network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def begin(network: nn.Module, config: Config, world: World, dtype: torch.dtype, micro_batches: int) -> Run:
-    """A run before its first step, of epochs of `micro_batches` on this rank."""
+def begin(
+    network: nn.Module,
+    config: Config,
+    world: World,
+    dtype: torch.dtype,
+    micro_batches: int,
+    began: float | None = None,
+) -> Run:
+    """A run before its first step, of epochs of `micro_batches` on this rank. `began`: see `Run`; by default now."""
     torch.backends.cudnn.benchmark = True  # every batch has the same shape: let cuDNN try its algorithms once
     total_steps = config.epochs * steps_per_epoch(micro_batches, config.accumulate)
     optimizer = make_optimizer(network, config)
@@ -58,4 +93,38 @@ def begin(network: nn.Module, config: Config, world: World, dtype: torch.dtype, 
         scaler=torch.amp.GradScaler(world.device.type, enabled=dtype == torch.float16),
         dtype=dtype,
         total_steps=total_steps,
+        began=time.perf_counter() if began is None else began,
     )
+
+
+def read_losses(run: Run, world: World) -> None:
+    """Moves the losses of the latest steps, summed over the ranks, from the device to `run.unlogged`.
+
+    Raises ShardfeedError for the first that is infinite or not a number.
+    """
+    if not run.losses:
+        return
+    sums = sum_over_ranks(torch.stack(run.losses), world).tolist()
+    for position, loss in enumerate(sums, start=run.step - len(sums) + 1):
+        if not math.isfinite(loss):
+            raise ShardfeedError(
+                f"the loss is {loss} at optimizer step {position}, in epoch {run.epoch}: "
+                f"training has diverged{_advice(run)}"
+            )
+    run.losses = []
+    run.unlogged += sums
+
+
+def refuse_broken(run: Run) -> None:
+    """Raises ShardfeedError if a weight is not finite: after a finite loss, a gradient may still have been infinite."""
+    if not torch.stack([torch.isfinite(parameter).all() for parameter in run.network.parameters()]).all():
+        raise ShardfeedError(
+            f"weights are not finite after optimizer step {run.step}, in epoch {run.epoch}: "
+            f"training has diverged{_advice(run)}"
+        )
+
+
+def _advice(run: Run) -> str:
+    """What to do about a divergence, for the end of a message."""
+    kept = f"; the last good checkpoint is {run.saved}" if run.saved else ""
+    return f"; lower --max-lr, or take --precision bfloat16 or float32{kept}"

@@ -1,0 +1,121 @@
+"""Which checkpoint a run goes on from, if any; and what its output directory must not hold."""
+
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from shards.errors import ShardfeedError, UsageError
+from train.checkpoint import WEIGHTS
+from train.config import Config
+from train.distributed import World, from_main
+from train.metrics import TOTAL_TIME, Kept
+from train.state import refuse_other
+
+CHECKPOINTS = "checkpoints"
+LAST, PREVIOUS = "last.pt", "previous.pt"
+# Exists only between two renames; then it is the newest.
+NEW = "new.pt"
+DAMAGED = ".damaged"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint read from `path`."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def kept(self) -> Kept:
+        """What it says of the run's other files."""
+        return Kept(step=self.state["step"], sizes=self.state["files"])
+
+
+def refuse_results(config: Config) -> None:
+    """Raises UsageError if `out` holds what this run may not overwrite: the results of another, or of a finished one.
+
+    Raises it for a `resume` that is no file, too.
+    """
+    out, resume = config.out, config.resume
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file, not a directory")
+    if isinstance(resume, Path) and not resume.is_file():
+        raise UsageError(f"--resume {resume} is not a file: give a checkpoint, auto or never")
+    saved = [path for name in (NEW, LAST, PREVIOUS) if (path := out / CHECKPOINTS / name).exists()]
+    if saved and (out / TOTAL_TIME).exists() and resume != "never":
+        raise UsageError(f"{out} holds a complete run: choose another --out, or remove it to train again")
+    inside = isinstance(resume, Path) and resume.resolve().parent == (out / CHECKPOINTS).resolve()
+    if inside or (saved and resume == "auto"):
+        return
+    for path in [out / WEIGHTS, *saved]:
+        if path.exists():
+            raise UsageError(f"{path} exists already: choose another --out, or remove it to train again")
+
+
+def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
+    """The checkpoint that `config.resume` asks for, the same on every rank; None where there is none to go on from.
+
+    A damaged one is told, put aside, and the one before is taken. Only the main rank reads, so that other
+    machines need not see its files.
+
+    Raises UsageError for the checkpoint of another run, ShardfeedError if all are damaged.
+    """
+    found: Found | ShardfeedError | None = None
+    if world.is_main:
+        try:
+            found = _find(config, world, own)
+        except ShardfeedError as error:
+            found = error
+    found = from_main(found, world)
+    if isinstance(found, ShardfeedError):
+        raise found
+    return found
+
+
+def _find(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
+    if config.resume == "never":
+        return None
+    folder = config.out / CHECKPOINTS
+    given = isinstance(config.resume, Path)
+    paths = [config.resume] if isinstance(config.resume, Path) else [folder / name for name in (NEW, LAST, PREVIOUS)]
+    damaged = None
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            state = read_checkpoint(path)
+        except ShardfeedError as error:
+            if given:
+                raise
+            damaged = error
+            path.replace(path.with_name(path.name + DAMAGED))
+            tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
+            continue
+        refuse_other(path, state, own, world)
+        return Found(path, state)
+    if damaged is not None:
+        raise ShardfeedError(f"{folder} holds no whole checkpoint: choose another --out, or remove it to begin anew")
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint. Raises ShardfeedError if it is damaged or something else."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums that torch.save wrote
+            broken = archive.testzip()
+        state = None if broken else torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
+        raise ShardfeedError(f"{path} is damaged, or is no checkpoint") from error
+    if broken:
+        raise ShardfeedError(f"{path} is damaged (the checksum of {broken} is wrong)")
+    if not isinstance(state, dict) or not {"format", "identity", "of_ranks", "files"} <= state.keys():
+        raise ShardfeedError(f"{path} is no checkpoint of a run")
+    return state
