@@ -325,7 +325,7 @@ def test_a_diverged_run_names_the_last_good_checkpoint_and_keeps_it(
     assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_signal_ends_the_run_after_the_step(
     number: signal.Signals, step: int, config: Config, whole: Path, tmp_path: Path,
@@ -495,3 +495,11 @@ def test_two_ranks_go_on_as_two_or_as_one(config: Config, tmp_path: Path) -> Non
     assert alone.steps == 4 + 2 + 10
     assert lines[-2]["lr"] == pytest.approx(1e-5)
     assert left_behind(tmp_path / "alone")["images"] == str(2 * 38)
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with StopRequest() as request:
+        signal.raise_signal(signal.SIGINT)
+        assert request.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -1,11 +1,11 @@
-"""SIGTERM and SIGUSR1, by which schedulers say that a job must end, are noted here and obeyed between two steps."""
+"""Signals by which schedulers (SIGTERM, SIGUSR1) and people (Ctrl-C) end a job: noted here, obeyed between steps."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(SystemExit):
@@ -18,6 +18,8 @@ class Stopped(SystemExit):
 
 class StopRequest:
     """While entered, a signal does no more than set `number`, so that a step in progress is finished and saved.
+
+    A second Ctrl-C does not wait for that: KeyboardInterrupt, and the last checkpoint is what remains.
 
     Only a process's main thread can listen to signals; entered in another one, this does nothing.
     """
@@ -38,4 +40,6 @@ class StopRequest:
             signal.signal(number, before)
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == self.number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.number = number
