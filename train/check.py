@@ -13,11 +13,12 @@ from torch import Tensor
 import shards
 from shards.dataset import choose_split
 from shards.errors import ShardfeedError
+from shards.versions import versions
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, training_loader
 from train.distributed import World, joined
 from train.engine import train_epoch
-from train.environment import device_name, peak_memory, versions
+from train.environment import device_name, peak_memory
 from train.metrics import Recorder
 from train.optim import choose_dtype
 from train.run import begin, make_network

@@ -1,7 +1,6 @@
 """What a run stands on: versions, device, memory. Kept beside its results and shown by --check."""
 
 import dataclasses
-import importlib.metadata
 import platform
 import resource
 import sys
@@ -11,21 +10,9 @@ from typing import Any
 import torch
 
 from shards.dataset import Split
+from shards.versions import versions
 from train.config import Config
 from train.distributed import World
-
-PACKAGES = ("shardfeed", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
-
-
-def versions() -> dict[str, str]:
-    """The version of Python and of each package that shapes a result, where it is installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def device_name(world: World) -> str:
