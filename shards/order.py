@@ -7,6 +7,7 @@ global batch do not depend on how many ranks share it, and an epoch can be enter
 with any number of ranks, at no cost but that of the permutation.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,8 +80,11 @@ def epoch_order(shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: in
     return np.argsort((block << np.uint64(44)) | inside, kind="stable")
 
 
+@functools.lru_cache(maxsize=4)  # asked for with every batch
 def block_of_shard(shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Which block of the epoch each shard belongs to, (shards,), for the order "blocks"."""
     place = np.empty(shards, np.int64)
     place[permutation(shards, seed, epoch, SHARDS)] = np.arange(shards)
-    return place // WINDOW
+    blocks = place // WINDOW
+    blocks.flags.writeable = False
+    return blocks

@@ -78,3 +78,17 @@ def test_the_limit_of_open_files_is_raised_for_many_shards(tmp_path: Path) -> No
         store.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_limit_of_open_files_counts_what_other_stores_hold(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = write(tmp_path / "a.tar", b"x" * 10)
+    stores: list[ShardStore] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
+        stores += [ShardStore([path] * 400, [10] * 400) for _ in range(3)]
+        assert stores[2].read(places((399, 0, 1))).wait() == []
+    finally:
+        for store in stores:
+            store.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

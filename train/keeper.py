@@ -1,6 +1,6 @@
 """When a run is saved, where, and from which file it goes on. In OUT/checkpoints:
 
-last.pt         the newest: after every epoch, every `checkpoint_minutes`, and when SIGTERM or SIGUSR1 arrives
+last.pt         the newest: after every epoch, every `checkpoint_minutes`, and when a signal of train/signals.py arrives
 previous.pt     the one before, for when the newest turns out damaged
 best.pt         of the epoch with the best top-1
 epoch-0004.pt   of every `keep_every`-th epoch
