@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import io
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from shards.index import Index
 from shards.layout import INDEX, sample_key, split_dir
 from shards.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo
 from shards.writer import Sample, write_shard
+
+# A shell that runs the tests in the background, or nohup, has these ignored, and processes that tests start and
+# then stop by a signal would inherit that.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 # An example may be slow on a machine that does other things too; that is no failure.
 hypothesis.settings.register_profile("shardfeed", deadline=None)
