@@ -16,8 +16,10 @@ import numpy.typing as npt
 from shards.crops import Crop, Windows, windows
 from shards.dataset import Split
 from shards.errors import ShardfeedError
-from shards.order import Order, Share, block_of_shard, epoch_order
-from shards.store import Places, Reading, ShardStore
+from shards.memory import hold
+from shards.order import WINDOW, Order, Share, block_of_shard, epoch_order
+from shards.pipeline import Decode
+from shards.store import MemoryStore, Places, Reading, ShardStore, Store
 
 # Batches being read while the graph still has others to decode.
 AHEAD = 4
@@ -38,6 +40,10 @@ class Recipe:
     """Side of the square output."""
     skip_damaged: bool
     """Put the next whole sample in the place of one that cannot be read or whose checksum is wrong."""
+    window: int = WINDOW
+    """Shards that the order "blocks" mixes."""
+    in_memory: bool = False
+    """Read from a copy of the split in memory, which the processes of a machine share."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +62,34 @@ class Planned:
     ids: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     arrays: dict[str, Any]
-    """What the graph was fed. It reads these arrays in place, so they live until the batch comes out."""
+    """What the graph is fed, by `Graph.inputs`. It reads these arrays in place, so they live until the batch is out."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A batch whose bytes are being read."""
+
+    place: Place
+    ids: npt.NDArray[np.int64]
+    cut: Windows
+    reading: Reading
 
 
 class Feeder:
-    """Plans batch after batch and hands their bytes to the graph; one thread at a time may use it."""
+    """Plans batch after batch and hands their bytes to the graph; one thread at a time may use it.
 
-    def __init__(self, split: Split, recipe: Recipe, inputs: tuple[str, ...]) -> None:
+    `decode`: what the graph makes of them, which decides what of each sample is read and where its windows count from.
+    """
+
+    def __init__(self, split: Split, recipe: Recipe, decode: Decode, inputs: tuple[str, ...]) -> None:
         self._split = split
         self.recipe = recipe
         self.inputs = inputs
-        sizes = [shard.bytes for shard in split.info.shards]
-        self._store = ShardStore(split.shard_paths, sizes, check=recipe.skip_damaged)
+        self._decode = decode
+        self._store = _store(split, recipe)
         self._orders = _Orders(split, recipe)
         self._next = Place(0, 0)
-        self._reading: deque[tuple[Place, npt.NDArray[np.int64], Reading]] = deque()
+        self._reading: deque[_Begun] = deque()
         self._announced = (-1, -1)
         self.planned: deque[Planned] = deque()
         self.skipped = 0
@@ -87,23 +106,20 @@ class Feeder:
         """
         while len(self._reading) <= AHEAD:
             place, ids = self._advance()
-            self._reading.append((place, ids, self._store.read(self._places(ids))))
-        place, ids, reading = self._reading.popleft()
-        ids, data = self._whole(ids, reading)
-        index, recipe = self._split.index, self.recipe
-        cut = windows(
-            recipe.crop,
-            ids,
-            index.height[ids],
-            index.width[ids],
-            resize=recipe.resize,
-            size=recipe.size,
-            flip=recipe.flip,
-            seed=recipe.seed,
-            epoch=place.epoch,
-        )
-        arrays = {"encoded": data, "size": np.full((len(ids), 2), recipe.size, np.float32), **_columns(cut)}
-        self.planned.append(Planned(place, ids, index.label[ids].astype(np.int64), arrays))
+            cut = self._cut(place, ids)
+            self._reading.append(_Begun(place, ids, cut, self._store.read(self._places(ids, cut))))
+        begun = self._reading.popleft()
+        place, cut = begun.place, begun.cut
+        ids, data = self._whole(begun)
+        if ids is not begun.ids:
+            cut = self._cut(place, ids)
+        arrays = {
+            **self._pixels(ids, cut, data),
+            **_columns(cut, self._origin(cut)),
+            "size": np.full((len(ids), 2), self.recipe.size, np.float32),
+        }
+        planned = Planned(place, ids, self._split.index.label[ids].astype(np.int64), arrays)
+        self.planned.append(planned)
         return tuple(arrays[name] for name in self.inputs)
 
     def close(self) -> None:
@@ -125,7 +141,7 @@ class Feeder:
 
     def _announce(self, epoch: int, shard: int) -> None:
         """Has the kernel read the shards of this block, once, and those of the next one."""
-        block_of = block_of_shard(len(self._split.info.shards), self.recipe.seed, epoch)
+        block_of = block_of_shard(len(self._split.info.shards), self.recipe.seed, epoch, self.recipe.window)
         block = int(block_of[shard])
         for ahead in (block, block + 1):
             if (epoch, ahead) > self._announced:
@@ -133,21 +149,62 @@ class Feeder:
                     self._store.announce(number)
                 self._announced = (epoch, ahead)
 
-    def _places(self, ids: npt.NDArray[np.int64]) -> Places:
-        index = self._split.index
-        return Places(
-            shard=index.shard[ids].tolist(),
-            offset=index.offset[ids].tolist(),
-            size=index.size[ids].tolist(),
-            crc32=index.crc32[ids].tolist(),
+    def _cut(self, place: Place, ids: npt.NDArray[np.int64]) -> Windows:
+        index, recipe = self._split.index, self.recipe
+        return windows(
+            recipe.crop,
+            ids,
+            index.height[ids],
+            index.width[ids],
+            resize=recipe.resize,
+            size=recipe.size,
+            flip=recipe.flip,
+            seed=recipe.seed,
+            epoch=place.epoch,
         )
 
-    def _whole(
-        self, ids: npt.NDArray[np.int64], reading: Reading
-    ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
+    @property
+    def _rows_only(self) -> bool:
+        """Whether the rows of a window are read instead of the whole sample, which a checksum would need."""
+        return self._decode == "raw" and not self.recipe.skip_damaged
+
+    def _places(self, ids: npt.NDArray[np.int64], cut: Windows) -> Places:
+        index = self._split.index
+        shard, offset, size = index.shard[ids].tolist(), index.offset[ids], index.size[ids]
+        if not self._rows_only:
+            return Places(shard, offset.tolist(), size.tolist(), index.crc32[ids].tolist())
+        row = 3 * index.width[ids].astype(np.int64)
+        # The pixels are the file's end; what stands before them has no fixed length.
+        first = offset + size - row * index.height[ids] + row * cut.anchor[:, 0]
+        return Places(shard, first.tolist(), (row * cut.shape[:, 0]).tolist())
+
+    def _pixels(self, ids: npt.NDArray[np.int64], cut: Windows, data: list[npt.NDArray[np.uint8]]) -> dict[str, Any]:
+        """What the decoder reads; or, of samples that are stored decoded, the rows of each window, uint8 (h, w, 3)."""
+        if self._decode != "raw":
+            return {"encoded": data}
+        width, top, tall = (
+            column.tolist() for column in (self._split.index.width[ids], cut.anchor[:, 0], cut.shape[:, 0])
+        )
+        if not self._rows_only:
+            whole = self._split.index.height[ids].tolist()
+            data = [
+                bytes_[len(bytes_) - 3 * w * h + 3 * w * y : len(bytes_) - 3 * w * h + 3 * w * (y + rows)]
+                for bytes_, w, h, y, rows in zip(data, width, whole, top, tall, strict=True)
+            ]
+        return {"rows": [rows.reshape(h, w, 3) for rows, h, w in zip(data, tall, width, strict=True)]}
+
+    def _origin(self, cut: Windows) -> npt.NDArray[np.int32] | None:
+        """Where windows lie in what the graph gets to see, (n, 2); None where that is just the region."""
+        if self._decode == "hardware":
+            return cut.anchor
+        if self._decode == "raw":
+            return cut.anchor * np.array([0, 1], np.int32)
+        return None
+
+    def _whole(self, begun: _Begun) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
         """Ids and bytes of a batch, whole samples in the place of damaged ones where that is wanted."""
-        data = reading.data
-        bad = reading.wait()
+        ids, data = begun.ids, begun.reading.data
+        bad = begun.reading.wait()
         for _ in range(len(self._split)):
             if not bad:
                 return ids, data
@@ -158,11 +215,18 @@ class Feeder:
             positions = [position for position, _ in bad]
             ids = ids.copy()
             ids[positions] = (ids[positions] + 1) % len(self._split)
-            again = self._store.read(self._places(ids[positions]))
+            others = ids[positions]
+            again = self._store.read(self._places(others, self._cut(begun.place, others)))
             bad = [(positions[i], trouble) for i, trouble in again.wait()]
             for position, more in zip(positions, again.data, strict=True):
                 data[position] = more
         raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
+
+
+def _store(split: Split, recipe: Recipe) -> Store:
+    if recipe.in_memory:
+        return MemoryStore(hold(split), check=recipe.skip_damaged)
+    return ShardStore(split.shard_paths, [shard.bytes for shard in split.info.shards], check=recipe.skip_damaged)
 
 
 def describe(split: Split, sample: int, trouble: str) -> str:
@@ -174,8 +238,12 @@ def describe(split: Split, sample: int, trouble: str) -> str:
     )
 
 
-def _columns(cut: Windows) -> dict[str, npt.NDArray[Any]]:
-    return {"anchor": cut.anchor, "shape": cut.shape, "mirror": cut.mirror, "start": cut.start, "end": cut.end}
+def _columns(cut: Windows, origin: npt.NDArray[np.int32] | None) -> dict[str, npt.NDArray[Any]]:
+    """The columns of `cut`, counted from where the region lies (`origin`) if the graph sees more than the region."""
+    anchor, start, end = cut.anchor, cut.start, cut.end
+    if origin is not None:
+        anchor, start, end = origin, (start + origin).astype(np.float32), (end + origin).astype(np.float32)
+    return {"anchor": anchor, "shape": cut.shape, "mirror": cut.mirror, "start": start, "end": end}
 
 
 class _Orders:
@@ -191,7 +259,9 @@ class _Orders:
         recipe, shard = self.recipe, self._split.index.shard
         for number in (epoch, epoch + 1):
             if number not in self._orders:
-                self._orders[number] = self._thread.submit(epoch_order, shard, recipe.order, recipe.seed, number)
+                self._orders[number] = self._thread.submit(
+                    epoch_order, shard, recipe.order, recipe.seed, number, recipe.window
+                )
         self._orders = {number: order for number, order in self._orders.items() if number in (epoch, epoch + 1)}
         return self._orders[epoch].result()
 

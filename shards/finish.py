@@ -6,7 +6,6 @@ over threads: flip and normalisation in one pass, compiled by numba and run with
 lock; a resize by torch's antialiased kernel for uint8, which is torchvision's.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from shards.buffers import Buffers
 from shards.pixels import MEAN, STD
 
+Int32Array = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
@@ -27,35 +28,57 @@ _BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
 class Finisher:
     """Turns decoded batches into what the model reads, on `threads` threads.
 
-    Output buffers are used again once no tensor refers to them: a fresh 38 MB batch costs thousands
-    of page faults, which is as long as filling it.
+    Results lie in memory that is used again once no tensor refers to it (shards/buffers.py).
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-finish")
-        self._free: list[Float32Array] = []
+        self._buffers = Buffers()
 
-    def flip(self, images: UInt8Array, mirror: npt.NDArray[np.int32]) -> None:
+    def flip(self, images: UInt8Array, mirror: Int32Array) -> None:
         """Mirrors in place those of `images` (n, height, width, 3) whose `mirror` (n,) is not 0."""
         self._each(len(images), lambda first, last: _flip(images[first:last], mirror[first:last]))
 
-    def normalise(self, images: UInt8Array, mirror: npt.NDArray[np.int32]) -> Float32Array:
+    def normalise(self, images: UInt8Array, mirror: Int32Array) -> Float32Array:
         """Mirrored and normalised copies of `images` (n, height, width, 3): float32 (n, 3, height, width), contiguous.
 
-        (pixel / 255 - MEAN) / STD for each channel. The array's memory is used again when the last
-        reference to it is gone.
+        (pixel / 255 - MEAN) / STD for each channel.
         """
-        out = self._buffer((len(images), 3, *images.shape[1:3]))
+        out = self._buffers.take((len(images), 3, *images.shape[1:3]), np.float32)
         self._each(
             len(images),
             lambda first, last: _normalise(images[first:last], mirror[first:last], _SCALE, _BIAS, out[first:last]),
         )
         return out
 
-    def resize(self, regions: Sequence[UInt8Array], size: int, mirror: npt.NDArray[np.int32]) -> UInt8Array:
+    def cut(self, rows: Sequence[UInt8Array], left: Int32Array, width: int, mirror: Int32Array) -> UInt8Array:
+        """Columns `left` to `left + width` of rows of pixels (height, any, 3), mirrored: (n, height, width, 3)."""
+        out = self._buffers.take((len(rows), rows[0].shape[0], width, 3), np.uint8)
+
+        def work(first: int, last: int) -> None:
+            for i in range(first, last):
+                _cut(rows[i], left[i], mirror[i], out[i])
+
+        self._each(len(rows), work)
+        return out
+
+    def cut_normalise(
+        self, rows: Sequence[UInt8Array], left: Int32Array, width: int, mirror: Int32Array
+    ) -> Float32Array:
+        """As `cut`, then as `normalise`, in one pass: float32 (n, 3, height, width)."""
+        out = self._buffers.take((len(rows), 3, rows[0].shape[0], width), np.float32)
+
+        def work(first: int, last: int) -> None:
+            for i in range(first, last):
+                _normalise_image(rows[i], left[i], mirror[i], _SCALE, _BIAS, out[i])
+
+        self._each(len(rows), work)
+        return out
+
+    def resize(self, regions: Sequence[UInt8Array], size: int, mirror: Int32Array) -> UInt8Array:
         """Regions (height, width, 3) of any size, antialiased bilinear to `size`, mirrored: (n, size, size, 3)."""
-        out = np.empty((len(regions), size, size, 3), np.uint8)
+        out = self._buffers.take((len(regions), size, size, 3), np.uint8)
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
@@ -65,14 +88,13 @@ class Finisher:
         self._each(len(regions), work)
         return out
 
-    def resize_normalise(self, regions: Sequence[UInt8Array], size: int, mirror: npt.NDArray[np.int32]) -> Float32Array:
+    def resize_normalise(self, regions: Sequence[UInt8Array], size: int, mirror: Int32Array) -> Float32Array:
         """As `resize`, then as `normalise`, without a batch of uint8 in between: float32 (n, 3, size, size)."""
-        out = self._buffer((len(regions), 3, size, size))
+        out = self._buffers.take((len(regions), 3, size, size), np.float32)
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                pixels = _resized(regions[i], size)[None]
-                _normalise(pixels, mirror[i : i + 1], _SCALE, _BIAS, out[i : i + 1])
+                _normalise_image(_resized(regions[i], size), 0, mirror[i], _SCALE, _BIAS, out[i])
 
         self._each(len(regions), work)
         return out
@@ -80,16 +102,6 @@ class Finisher:
     def close(self) -> None:
         """Ends the threads."""
         self._executor.shutdown()
-
-    def _buffer(self, shape: tuple[int, ...]) -> Float32Array:
-        size = int(np.prod(shape))
-        flat = self._free.pop() if self._free else np.empty(size, np.float32)
-        if flat.size < size:
-            flat = np.empty(size, np.float32)
-        view = flat[:size].reshape(shape)
-        # `torch.from_numpy(view)` keeps `view` alive for as long as any tensor shares its memory.
-        weakref.finalize(view, self._free.append, flat).atexit = False
-        return view
 
     def _each(self, count: int, work: Callable[[int, int], None]) -> None:
         """Calls `work(first, last)` for as many slices of range(count) as there are threads, side by side."""
@@ -114,18 +126,40 @@ def _resized(region: UInt8Array, size: int) -> UInt8Array:
 
 @numba.njit(nogil=True, cache=True)
 def _normalise(
-    images: UInt8Array, mirror: npt.NDArray[np.int32], scale: Float32Array, bias: Float32Array, out: Float32Array
+    images: UInt8Array, mirror: Int32Array, scale: Float32Array, bias: Float32Array, out: Float32Array
 ) -> None:
-    count, height, width, _ = images.shape
+    for i in range(len(images)):
+        _normalise_image(images[i], 0, mirror[i], scale, bias, out[i])
+
+
+@numba.njit(nogil=True, cache=True)
+def _normalise_image(
+    rows: UInt8Array, left: int, mirror: int, scale: Float32Array, bias: Float32Array, out: Float32Array
+) -> None:
+    _, height, width = out.shape
     planes = np.empty((3, width), np.uint8)
-    for i in range(count):
-        for y in range(height):
-            _deinterleave(images[i, y].reshape(3 * width), planes[0], planes[1], planes[2])
-            for c in range(3):
-                if mirror[i]:
-                    _scale_reversed(planes[c], scale[c], bias[c], out[i, c, y])
-                else:
-                    _scale(planes[c], scale[c], bias[c], out[i, c, y])
+    for y in range(height):
+        row = rows[y].reshape(3 * rows.shape[1])[3 * left : 3 * (left + width)]
+        _deinterleave(row, planes[0], planes[1], planes[2])
+        for c in range(3):
+            if mirror:
+                _scale_reversed(planes[c], scale[c], bias[c], out[c, y])
+            else:
+                _scale(planes[c], scale[c], bias[c], out[c, y])
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut(rows: UInt8Array, left: int, mirror: int, out: UInt8Array) -> None:
+    height, width, _ = out.shape
+    planes = np.empty((3, width), np.uint8)
+    for y in range(height):
+        row = rows[y].reshape(3 * rows.shape[1])[3 * left : 3 * (left + width)]
+        target = out[y].reshape(3 * width)
+        if mirror:
+            _deinterleave(row, planes[0], planes[1], planes[2])
+            _interleave_reversed(planes[0], planes[1], planes[2], target)
+        else:
+            target[:] = row
 
 
 @numba.njit(nogil=True, cache=True)
@@ -150,7 +184,7 @@ def _scale_reversed(plane: UInt8Array, scale: np.float32, bias: np.float32, out:
 
 
 @numba.njit(nogil=True, cache=True)
-def _flip(images: UInt8Array, mirror: npt.NDArray[np.int32]) -> None:
+def _flip(images: UInt8Array, mirror: Int32Array) -> None:
     count, height, width, _ = images.shape
     planes = np.empty((3, width), np.uint8)
     for i in range(count):

@@ -1,7 +1,7 @@
 """Names of files and keys inside a data set directory: the one place that knows them.
 
 OUT/manifest.json              written last; without it the directory is not a data set
-OUT/train/train-00000.tar      samples: {key}.jpg, then {key}.cls
+OUT/train/train-00000.tar      samples: {key}.jpg ({key}.ppm in raw shards), then {key}.cls
 OUT/train/train-00000.idx      DALI's index of that tar
 OUT/train/index.parquet        one row a sample
 OUT/train/rejects.jsonl        source rows that are in no shard, each with its reason
@@ -9,12 +9,17 @@ OUT/train/rejects.jsonl        source rows that are in no shard, each with its r
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from shards.errors import UsageError
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 REJECTS = "rejects.jsonl"
+
+# How the images of a data set are stored: as JPEGs, or as their decoded pixels (binary PPM).
+Encoding = Literal["jpeg", "raw"]
+_EXTENSIONS: dict[Encoding, str] = {"jpeg": "jpg", "raw": "ppm"}
 
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -48,3 +53,8 @@ def dali_index_name(tar_name: str) -> str:
 def sample_key(row: int) -> str:
     """Key of the sample made from a source row, unique in its split: the row's number, in eight digits or more."""
     return f"{row:08d}"
+
+
+def extension(encoding: Encoding) -> str:
+    """What the names of stored images end with, without the dot: `jpg`, or `ppm` for raw pixels."""
+    return _EXTENSIONS[encoding]

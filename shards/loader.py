@@ -13,18 +13,31 @@ import os
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Literal
+from typing import Literal, cast
+
+import torch
 
 from shards.crops import CROPS, Crop
 from shards.dataset import Split
 from shards.errors import ShardfeedError, UsageError
 from shards.feeder import Place, Recipe
-from shards.order import ORDERS, Order, Share
-from shards.pipeline import Device, DType, Graph
+from shards.order import ORDERS, WINDOW, Order, Share
+from shards.pipeline import Decode, Device, DType, Graph
 from shards.producer import Batch, Producer, graph_resizes
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
+
+# What makes a position mean other samples, of a loader's state, and in words.
+GUARDS = {
+    "samples": "a split of another size",
+    "seed": "another seed",
+    "order": "another order",
+    "window": "another window",
+}
+
+# Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
+JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
 
 
 class Loader:
@@ -43,10 +56,16 @@ class Loader:
     order: "global" (a permutation of the whole split each epoch: what train means by itself), "blocks"
         (shards in random order, read in sequence a window of them at a time and shuffled inside it, for
         disks and network file systems that are slow at random reads) or "index" (as stored).
+    window: shards that "blocks" mixes.
     seed: of order, crops and flips.
     rank, world_size: the global rank and the number of ranks.
-    device: "cpu" or "gpu", where pixels are decoded and the batch lies.
+    device: where the batch lies: "cpu", "gpu", or "auto", a GPU if there is one.
     device_id: the CUDA device, for "gpu".
+    decode: who decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
+        work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images) or "auto",
+        which is "hardware" on GPUs known to have engines and "region" on others.
+    hw_decoder_load: for "hardware", the share of images that goes to the engines, 0 to 1; None leaves it to DALI.
+    fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
     dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation;
         "uint8": the pixels.
     threads: decoding threads; by default the cores this process may use, divided by the ranks on
@@ -54,6 +73,7 @@ class Loader:
     drop_last: where it is not to follow `train`.
     on_error: "raise", or "skip": a sample that cannot be read, or whose checksum is wrong, is replaced by
         the next one that is whole, and counted in `skipped`.
+    in_memory: read from a copy of the split in memory, which all processes of this machine share; made by the first.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with
     channels-last strides; labels (B,) int64; both on the device.
@@ -73,15 +93,20 @@ class Loader:
         resize: int | None = None,
         crop: Crop | None = None,
         order: Order | None = None,
+        window: int = WINDOW,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        device: Device = "cpu",
+        device: Device | Literal["auto"] = "cpu",
         device_id: int = 0,
+        decode: Literal["auto", "cpu", "region", "hardware"] = "auto",
+        hw_decoder_load: float | None = None,
+        fast_idct: bool = False,
         dtype: DType = "float32",
         threads: int | None = None,
         drop_last: bool | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        in_memory: bool = False,
     ) -> None:
         self._split = split
         self._share = Share(batch_size, rank, world_size, train if drop_last is None else drop_last)
@@ -96,6 +121,8 @@ class Loader:
             raise UsageError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error must be raise or skip, not {on_error!r}")
+        if window < 1:
+            raise UsageError(f"window must be at least 1 shard, not {window}")
         recipe = Recipe(
             share=self._share,
             seed=seed,
@@ -105,14 +132,21 @@ class Loader:
             resize=_shorter_side(split, size, resize, crops=crop != "rrc"),
             size=size,
             skip_damaged=on_error == "skip",
+            window=window,
+            in_memory=in_memory,
         )
+        if device == "auto":
+            device = "gpu" if torch.cuda.is_available() else "cpu"
         graph = Graph(
             device=device,
+            decode=_decoder(split, decode, device, device_id),
             dtype=dtype,
             batch_size=batch_size,
             resize=graph_resizes(split, recipe, device),
             threads=default_threads() if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
+            fast_idct=fast_idct,
+            hw_decoder_load=hw_decoder_load,
         )
         self._producer = Producer(split, recipe, graph)
         # Runs when the loader is forgotten and, before threads are torn down, when Python exits.
@@ -173,9 +207,12 @@ class Loader:
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: with this, another one goes on with the batch after the last one taken."""
+        recipe = self._producer.recipe
         return {
-            "seed": self._producer.recipe.seed,
+            "seed": recipe.seed,
             "samples": len(self._split),
+            "order": ORDERS.index(recipe.order),
+            "window": recipe.window if recipe.order == "blocks" else 0,
             "epoch": self._place.epoch,
             "position": self._place.position,
         }
@@ -184,13 +221,13 @@ class Loader:
         """Goes on where `state` was taken, also with another batch size or number of ranks.
 
         The next iteration gives the samples of that epoch which were not yet seen. Raises UsageError
-        for the state of another data set or seed.
+        for the state of another data set, seed or order.
         """
         own = self.state_dict()
         missing = own.keys() - state.keys()
         if missing:
             raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")
-        for name, what in (("samples", "a split of another size"), ("seed", "another seed")):
+        for name, what in GUARDS.items():
             if state[name] != own[name]:
                 raise UsageError(f"the loader's state is of {what}: {name} is {state[name]} there and {own[name]} here")
         self._place, self._entered = Place(state["epoch"], state["position"]), False
@@ -212,6 +249,19 @@ def default_threads() -> int:
     """Decoding threads of a rank: its share of the cores this process may use, and one more (see `Loader`)."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, len(os.sched_getaffinity(0)) // ranks_here) + 1
+
+
+def _decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
+    """What decodes the split's samples, in the terms of the graph. Raises UsageError for what cannot be had."""
+    if wanted not in ("auto", "cpu", "region", "hardware"):
+        raise UsageError(f"decode must be auto, cpu, region or hardware, not {wanted!r}")
+    if split.manifest.settings.encoding == "raw":
+        if wanted not in ("auto", "cpu"):
+            raise UsageError(f"the samples of {split.root} are stored decoded: decode={wanted!r} does not apply")
+        return "raw"
+    if wanted != "auto" or device == "cpu":
+        return "cpu" if wanted == "auto" else cast(Decode, wanted)
+    return "hardware" if torch.cuda.get_device_capability(device_id) in JPEG_ENGINES else "region"
 
 
 def _shorter_side(split: Split, size: int, resize: int | None, crops: bool) -> int:

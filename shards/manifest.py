@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from shards.atomic import replacing
 from shards.errors import UsageError
-from shards.layout import MANIFEST, check_split_name
+from shards.layout import MANIFEST, Encoding, check_split_name
 
-FORMAT_VERSION = 1
+# 1: JPEG only. 2: `encoding` among the settings.
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ class Settings:
     """What shapes the bytes of a data set, apart from its source.
 
     `short_side`: length in pixels of every image's shorter side; None keeps the original sizes.
-    `quality`: JPEG quality, 1 to 100, of images that are encoded anew.
+    `quality`: JPEG quality, 1 to 100, of images that are encoded anew; without a meaning for raw pixels.
     `shard_size`: most samples in one shard.
     `seed`: of the order of samples.
     `window`: rows of the source that are shuffled among each other, one window after the other in the
     source's order; None shuffles each split as a whole.
+    `encoding`: "jpeg", or "raw" for 8-bit RGB pixels as they were before a JPEG would be made of them.
     """
 
     short_side: int | None = 256
@@ -63,6 +65,7 @@ class Settings:
     shard_size: int = 1000
     seed: int = 0
     window: int | None = None
+    encoding: Encoding = "jpeg"
 
     def __post_init__(self) -> None:
         if self.short_side is not None and not 8 <= self.short_side <= 4096:
@@ -75,6 +78,8 @@ class Settings:
             raise UsageError(f"the seed must be 0 or more, not {self.seed}")
         if self.window is not None and self.window < 1:
             raise UsageError(f"a window must hold at least 1 row, not {self.window}")
+        if self.encoding not in get_args(Encoding):
+            raise UsageError(f"the encoding must be {' or '.join(get_args(Encoding))}, not {self.encoding!r}")
 
 
 @dataclass(frozen=True)

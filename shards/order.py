@@ -17,12 +17,13 @@ import numpy.typing as npt
 from shards.errors import UsageError
 from shards.hashing import bits, permutation
 
-# global: a permutation of the whole split. blocks: shards in random order, WINDOW of them at a time read and
+# global: a permutation of the whole split. blocks: shards in random order, a window of them at a time read and
 # shuffled together. index: as stored.
 Order = Literal["global", "blocks", "index"]
 ORDERS: tuple[Order, ...] = ("global", "blocks", "index")
 
-# Shards that "blocks" mixes: 16,000 samples of ImageNet in shards of 1,000, 0.5 GB at 256 pixels.
+# Shards that "blocks" mixes if nothing else is said: 16,000 samples of ImageNet in shards of 1,000, 0.5 GB at 256
+# pixels. docs/architecture.md has what other windows do to the shuffle.
 WINDOW = 16
 
 # The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards.hashing.
@@ -64,10 +65,12 @@ class Share:
         return order[position + self.rank : position + self.global_batch : self.world_size]
 
 
-def epoch_order(shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+def epoch_order(
+    shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: int, window: int = WINDOW
+) -> npt.NDArray[np.int64]:
     """The sample id at each position of an epoch, int64 (n,), for samples that lie in the shards `shard` (n,).
 
-    About 0.2 s for 1.28 million samples.
+    `window`: shards that "blocks" mixes. About 0.2 s for 1.28 million samples.
     """
     samples = len(shard)
     if order == "index":
@@ -75,16 +78,16 @@ def epoch_order(shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: in
     if order == "global":
         return permutation(samples, seed, epoch, ORDER)
     # Blocks above, 44 of the 64 bits below: one sort puts blocks in order and shuffles inside each.
-    block = block_of_shard(int(shard.max(initial=-1)) + 1, seed, epoch).astype(np.uint64)[shard]
+    block = block_of_shard(int(shard.max(initial=-1)) + 1, seed, epoch, window).astype(np.uint64)[shard]
     inside = bits(np.arange(samples), seed, epoch, ORDER) >> np.uint64(20)
     return np.argsort((block << np.uint64(44)) | inside, kind="stable")
 
 
 @functools.lru_cache(maxsize=4)  # asked for with every batch
-def block_of_shard(shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Which block of the epoch each shard belongs to, (shards,), for the order "blocks"."""
+def block_of_shard(shards: int, seed: int, epoch: int, window: int = WINDOW) -> npt.NDArray[np.int64]:
+    """Which block of `window` shards of the epoch each shard belongs to, (shards,), for the order "blocks"."""
     place = np.empty(shards, np.int64)
     place[permutation(shards, seed, epoch, SHARDS)] = np.arange(shards)
-    blocks = place // WINDOW
+    blocks = place // window
     blocks.flags.writeable = False
     return blocks

@@ -24,6 +24,9 @@ except ImportError as error:
 
 Device = Literal["cpu", "gpu"]
 DType = Literal["float32", "float16", "uint8"]
+# Who decodes. cpu: libjpeg-turbo, the region alone. region: the GPU's cores, the region alone. hardware: the GPU's
+# JPEG engines, which decode whole images, and its cores beside them. raw: nobody, the samples are stored decoded.
+Decode = Literal["cpu", "region", "hardware", "raw"]
 
 # What each device can put out. On a CPU float16 costs more than it saves (under 1,600 images/s a core).
 DTYPES: dict[Device, tuple[DType, ...]] = {"cpu": ("float32", "uint8"), "gpu": ("float32", "float16", "uint8")}
@@ -37,6 +40,8 @@ class Graph:
     """What the graph is made for."""
 
     device: Device
+    """Where the batch lies."""
+    decode: Decode
     dtype: DType
     batch_size: int
     resize: bool
@@ -45,6 +50,10 @@ class Graph:
     """DALI's decoding threads on the CPU."""
     device_id: int | None = None
     """The CUDA device; None builds a graph that runs on the CPU alone."""
+    fast_idct: bool = False
+    """On the CPU, decode by libjpeg-turbo's faster and less exact transform."""
+    hw_decoder_load: float | None = None
+    """For "hardware": the share of a batch's images that goes to the engines; None leaves it to DALI."""
 
     def __post_init__(self) -> None:
         if self.device not in DTYPES:
@@ -53,21 +62,30 @@ class Graph:
             raise UsageError(
                 f"dtype on the {self.device} must be one of {', '.join(DTYPES[self.device])}, not {self.dtype!r}"
             )
+        if self.device == "cpu" and self.decode in ("region", "hardware"):
+            raise UsageError(f"decode={self.decode!r} needs device='gpu'")
+        if self.fast_idct and self.decode != "cpu":
+            raise UsageError(f"fast_idct is for decode='cpu', not {self.decode!r}")
+        if self.hw_decoder_load is not None and (self.decode != "hardware" or not 0 <= self.hw_decoder_load <= 1):
+            raise UsageError("hw_decoder_load is a share from 0 to 1, for decode='hardware'")
         if self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}")
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """What the source gives for each batch, in this order; names as in `shards.crops.Windows`, and `size`."""
-        return ("encoded", "anchor", "shape", "mirror", *(("start", "end", "size") if self.resize else ()))
+        first = "rows" if self.decode == "raw" else "encoded"
+        # A decoder reads the region from `anchor` and `shape`; a resize the window from `start` and `end`.
+        region = () if self.resize and self.decode in ("hardware", "raw") else ("anchor", "shape")
+        return (first, *region, "mirror", *(("start", "end", "size") if self.resize else ()))
 
 
 def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
     """The pipeline of `graph`, fed by `source`.
 
-    `source()` returns one batch as a tuple in the order of `graph.inputs`: a list of uint8 arrays
-    (bytes,), then anchor and shape (n, 2) int32, mirror (n,) int32, and start, end and size (n, 2) float32.
-    The arrays must stay alive until the batch comes out: they are not copied.
+    `source()` returns one batch as a tuple in the order of `graph.inputs`: encoded, a list of uint8 arrays
+    (bytes,), or rows, of uint8 arrays (height, width, 3); anchor and shape (n, 2) int32, mirror (n,) int32, and
+    start, end and size (n, 2) float32. The arrays must stay alive until the batch comes out: they are not copied.
 
     The output is uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU of `graph.dtype`,
     mirrored, and normalised unless uint8. All have one size where windows are resized, or are all of one size.
@@ -82,6 +100,7 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
     )
     kinds = {
         "encoded": (types.UINT8, 1),
+        "rows": (types.UINT8, 3),
         "mirror": (types.INT32, 0),
         "anchor": (types.INT32, 1),
         "shape": (types.INT32, 1),
@@ -95,18 +114,10 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
             no_copy=True,
             dtype=[kinds[name][0] for name in graph.inputs],
             ndim=[kinds[name][1] for name in graph.inputs],
+            layout=["HWC" if name == "rows" else "" for name in graph.inputs],
         )
         fed = dict(zip(graph.inputs, outputs, strict=True))
-        images = fn.decoders.image_slice(
-            fed["encoded"],
-            fed["anchor"],
-            fed["shape"],
-            axis_names="HW",
-            device="mixed" if graph.device == "gpu" else "cpu",
-            output_type=types.RGB,
-            # The GPU's decoder then upsamples chroma as the CPU's does.
-            jpeg_fancy_upsampling=True,
-        )
+        images = _pixels(graph, fed)
         if graph.resize:
             images = fn.resize(
                 images,
@@ -124,6 +135,35 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
             # DALI drops an input that nothing reads, and warns; shards/finish.py mirrors on the CPU.
             pipeline.set_outputs(images, fed["mirror"])
     return pipeline
+
+
+def _pixels(graph: Graph, fed: dict[str, Any]) -> Any:
+    """uint8 (height, width, 3) on the device of the batch: each sample's region, or what holds the window to resize."""
+    if graph.decode in ("cpu", "region"):
+        images = fn.decoders.image_slice(
+            fed["encoded"],
+            fed["anchor"],
+            fed["shape"],
+            axis_names="HW",
+            device="cpu" if graph.decode == "cpu" else "mixed",
+            output_type=types.RGB,
+            # The GPU's decoder then upsamples chroma as the CPU's does.
+            jpeg_fancy_upsampling=True,
+            use_fast_idct=graph.fast_idct,
+        )
+        # Decoded pixels cross the bus as they are; the rest is the GPU's work.
+        return images.gpu() if graph.device == "gpu" and graph.decode == "cpu" else images
+    if graph.decode == "hardware":
+        images = fn.decoders.image(
+            fed["encoded"],
+            device="mixed",
+            output_type=types.RGB,
+            jpeg_fancy_upsampling=True,
+            hw_decoder_load=graph.hw_decoder_load,
+        )
+    else:
+        images = fed["rows"].gpu() if graph.device == "gpu" else fed["rows"]
+    return images if graph.resize else fn.slice(images, fed["anchor"], fed["shape"], axis_names="HW")
 
 
 def _mirror_normalise(images: Any, mirror: Any, dtype: DType) -> Any:

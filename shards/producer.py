@@ -42,9 +42,9 @@ class Producer:
         self.recipe = recipe
         self._split = split
         self._graph = graph
-        self._feeder = Feeder(split, recipe, graph.inputs)
+        self._feeder = Feeder(split, recipe, graph.decode, graph.inputs)
         self._finisher = Finisher(graph.threads)
-        self._pipeline = build(graph, self._feeder)
+        self._pipeline = self._built()
         self._expected: Place | None = None
         self._stream: Any = None
         self._run: _Run | None = None
@@ -77,7 +77,7 @@ class Producer:
             self._graph = dataclasses.replace(self._graph, resize=True)
             self._feeder.planned.clear()
             self._feeder.inputs = self._graph.inputs
-            self._pipeline = build(self._graph, self._feeder)
+            self._pipeline = self._built()
 
     def close(self) -> None:
         self._stop()
@@ -89,8 +89,18 @@ class Producer:
             self._run.stop()
         self._run = None
 
+    def _built(self) -> Any:
+        """The graph; None where there is nothing for it to do: pixels that are stored decoded, on a CPU."""
+        if self._graph.decode == "raw" and self._graph.device == "cpu":
+            return None
+        return build(self._graph, self._feeder)
+
     def _make(self) -> Batch:
         """The next batch that comes out of the graph, finished."""
+        if self._pipeline is None:
+            self._feeder()
+            planned = self._feeder.planned.popleft()
+            return self._finish_rows(planned), torch.from_numpy(planned.labels)
         try:
             outputs = self._pipeline.run(self._stream)
         except RuntimeError as error:
@@ -100,20 +110,36 @@ class Producer:
             return self._hand_over(outputs[0], planned)
         return self._finish(outputs[0], planned.arrays["mirror"]), torch.from_numpy(planned.labels)
 
+    def _finish_rows(self, planned: Planned) -> torch.Tensor:
+        """Windows of stored pixels, mirrored, and normalised for float32."""
+        rows, mirror = planned.arrays["rows"], planned.arrays["mirror"]
+        left, width = planned.arrays["anchor"][:, 1], planned.arrays["shape"][:, 1]
+        if graph_resizes(self._split, self.recipe, "cpu") or self.recipe.crop == "rrc":
+            regions = [
+                np.ascontiguousarray(pixels[:, x : x + w])
+                for pixels, x, w in zip(rows, left.tolist(), width.tolist(), strict=True)
+            ]
+            return self._resized(regions, mirror)
+        if self._graph.dtype == "uint8":
+            return torch.from_numpy(self._finisher.cut(rows, left, int(width[0]), mirror)).permute(0, 3, 1, 2)
+        return torch.from_numpy(self._finisher.cut_normalise(rows, left, int(width[0]), mirror))
+
     def _finish(self, output: Any, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
         """What the CPU graph decoded, resized where the graph did not, mirrored, and normalised for float32."""
-        plain, finisher, size = self._graph.dtype == "uint8", self._finisher, self.recipe.size
         if self.recipe.crop == "rrc":
-            regions = [np.asarray(output.at(i)) for i in range(len(output))]
-            if plain:
-                return torch.from_numpy(finisher.resize(regions, size, mirror)).permute(0, 3, 1, 2)
-            return torch.from_numpy(finisher.resize_normalise(regions, size, mirror))
+            return self._resized([np.asarray(output.at(i)) for i in range(len(output))], mirror)
         # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
         pixels = from_dlpack(output.as_tensor())
-        if plain:
-            finisher.flip(pixels.numpy(), mirror)
+        if self._graph.dtype == "uint8":
+            self._finisher.flip(pixels.numpy(), mirror)
             return pixels.permute(0, 3, 1, 2)
-        return torch.from_numpy(finisher.normalise(pixels.numpy(), mirror))
+        return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror))
+
+    def _resized(self, regions: list[npt.NDArray[np.uint8]], mirror: npt.NDArray[np.int32]) -> torch.Tensor:
+        finisher, size = self._finisher, self.recipe.size
+        if self._graph.dtype == "uint8":
+            return torch.from_numpy(finisher.resize(regions, size, mirror)).permute(0, 3, 1, 2)
+        return torch.from_numpy(finisher.resize_normalise(regions, size, mirror))
 
     def _hand_over(self, output: Any, planned: Planned) -> Batch:
         with torch.cuda.stream(self._stream):
@@ -167,7 +193,7 @@ def _explain(error: RuntimeError, planned: list[Planned], split: Split) -> Shard
     """Names the samples in the graph whose bytes are not what the index says; otherwise passes DALI's words on."""
     index = split.index
     for batch in planned:
-        for sample, data in zip(batch.ids.tolist(), batch.arrays["encoded"], strict=True):
+        for sample, data in zip(batch.ids.tolist(), batch.arrays.get("encoded", []), strict=False):
             if zlib.crc32(data) != int(index.crc32[sample]):
                 return ShardfeedError(describe(split, sample, "is damaged (its checksum is wrong)"))
     return ShardfeedError(f"DALI failed on a batch of {split.name}: {' '.join(str(error).split())}")

@@ -1,4 +1,4 @@
-"""The bytes of samples, read from shards by threads, several reads in flight.
+"""The bytes of samples: read from shards by threads, several reads in flight, or from memory.
 
 Reads are `preadv` into a buffer of the batch, ahead of need: on a cold disk or a network file system
 the waiting is done by these threads, and a shard that was cut off, or a disk that fails, is an error
@@ -14,24 +14,30 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.buffers import Buffers
 from shards.errors import ShardfeedError
+from shards.memory import SplitMemory
 
 # Reads in flight at once: more than a cold disk needs to be busy, too few to matter where it is warm.
 READERS = 8
 
+DAMAGED = "is damaged (its checksum is wrong)"
+
 
 @dataclass(frozen=True)
 class Places:
-    """Where the encoded images of n samples lie: Python integers, since numpy's cost more in every use."""
+    """Where the bytes of n samples lie: Python integers, since numpy's cost more in every use."""
 
     shard: list[int]
     offset: list[int]
     size: list[int]
-    crc32: list[int]
+    crc32: list[int] | None = None
+    """Of these bytes; None where they are only a part of what was summed."""
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -49,6 +55,45 @@ class Reading:
         return [bad for part in self._parts for bad in part.result()]
 
 
+class Store(Protocol):
+    """Where bytes of samples come from."""
+
+    def read(self, places: Places) -> Reading:
+        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`."""
+
+    def announce(self, shard: int) -> None:
+        """Says that much of a shard will be read soon; returns at once."""
+
+    def close(self) -> None:
+        """Ends what reads; nothing more is asked for."""
+
+
+class MemoryStore:
+    """Shards held in memory: what is read is a view. `check`: compare every sample with its CRC-32."""
+
+    def __init__(self, memory: SplitMemory, check: bool = False) -> None:
+        self._memory = memory
+        self._check = check
+
+    def read(self, places: Places) -> Reading:
+        """Views of the samples; nothing is copied."""
+        shards = self._memory.shards
+        data = [
+            shards[shard][offset : offset + size]
+            for shard, offset, size in zip(places.shard, places.offset, places.size, strict=True)
+        ]
+        checked: Future[list[tuple[int, str]]] = Future()
+        sums = places.crc32 if self._check and places.crc32 is not None else []
+        checked.set_result([(i, DAMAGED) for i, crc32 in enumerate(sums) if zlib.crc32(data[i].data) != crc32])
+        return Reading(data, [checked])
+
+    def announce(self, shard: int) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do: the memory is free when the last view of it is gone."""
+
+
 class ShardStore:
     """Shard files, open for reading.
 
@@ -62,6 +107,7 @@ class ShardStore:
         self._sizes = sizes
         self._check = check
         self._files: list[int] = []
+        self._buffers = Buffers()
         try:
             for path, size in zip(paths, sizes, strict=True):
                 self._files.append(_open(path, size))
@@ -72,8 +118,8 @@ class ShardStore:
 
     def read(self, places: Places) -> Reading:
         """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`."""
-        bounds = np.concatenate([[0], np.cumsum(places.size)]).tolist()
-        buffer = np.empty(bounds[-1], np.uint8)
+        bounds = [0, *itertools.accumulate(places.size)]
+        buffer = self._buffers.take((bounds[-1],), np.uint8)
         data = [buffer[first:last] for first, last in itertools.pairwise(bounds)]
         parts = [range(first, len(places), READERS) for first in range(min(READERS, len(places)))]
         return Reading(data, [self._readers.submit(self._read, places, data, part) for part in parts])
@@ -90,12 +136,13 @@ class ShardStore:
     def _read(self, places: Places, data: list[npt.NDArray[np.uint8]], part: range) -> list[tuple[int, str]]:
         bad = []
         for i in part:
-            trouble = self._fill(data[i], places.shard[i], places.offset[i], places.crc32[i])
+            crc32 = places.crc32[i] if self._check and places.crc32 is not None else None
+            trouble = self._fill(data[i], places.shard[i], places.offset[i], crc32)
             if trouble is not None:
                 bad.append((i, trouble))
         return bad
 
-    def _fill(self, target: npt.NDArray[np.uint8], shard: int, offset: int, crc32: int) -> str | None:
+    def _fill(self, target: npt.NDArray[np.uint8], shard: int, offset: int, crc32: int | None) -> str | None:
         """Reads one sample; says in words what is wrong with it, None if nothing is."""
         done = 0
         while done < len(target):
@@ -106,8 +153,8 @@ class ShardStore:
             if count == 0:
                 return "is not there: the file has been cut off"
             done += count
-        if self._check and zlib.crc32(target.data) != crc32:
-            return "is damaged (its checksum is wrong)"
+        if crc32 is not None and zlib.crc32(target.data) != crc32:
+            return DAMAGED
         return None
 
     def _close_files(self) -> None:

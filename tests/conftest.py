@@ -18,7 +18,7 @@ from PIL import Image
 
 from shards.dataset import Split, open_dataset
 from shards.index import Index
-from shards.layout import INDEX, sample_key, split_dir
+from shards.layout import INDEX, Encoding, sample_key, split_dir
 from shards.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo
 from shards.writer import Sample, write_shard
 
@@ -85,8 +85,9 @@ def write_split(
     shard_size: int = 7,
     classes: int = 10,
     name: str = "train",
+    encoding: Encoding = "jpeg",
 ) -> Split:
-    """A data set of one split with these images, in this order; labels are 0, 1, 2, ... unless given."""
+    """A data set of one split with these image files, in this order; labels are 0, 1, 2, ... unless given."""
     labels = [i % classes for i in range(len(images))] if labels is None else labels
     infos, parts = [], []
     for number, start in enumerate(range(0, len(images), shard_size)):
@@ -94,7 +95,7 @@ def write_split(
         for row in range(start, min(start + shard_size, len(images))):
             width, height = Image.open(io.BytesIO(images[row])).size
             samples.append(Sample(sample_key(row), images[row], labels[row], width, height))
-        info, index = write_shard(root, name, number, samples)
+        info, index = write_shard(root, name, number, samples, encoding)
         infos.append(info)
         parts.append(index)
     Index.concatenate(parts).write(split_dir(root, name) / INDEX)
@@ -104,7 +105,7 @@ def write_split(
         source="test",
         fingerprint="test",
         class_names=tuple(f"class {i}" for i in range(classes)),
-        settings=Settings(short_side=short_side, shard_size=shard_size),
+        settings=Settings(short_side=short_side, shard_size=shard_size, encoding=encoding),
         splits={name: SplitInfo(len(images), 0, tuple(infos))},
     ).write(root)
     return open_dataset(root)[name]

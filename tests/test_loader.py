@@ -17,6 +17,7 @@ from shards import Loader
 from shards.crops import windows
 from shards.dataset import Split
 from shards.errors import ShardfeedError, UsageError
+from shards.loader import _decoder
 from shards.order import epoch_order
 from shards.pixels import MEAN, STD
 from tests.conftest import decoded, jpeg, photo, write_split
@@ -250,13 +251,49 @@ def test_the_rest_of_an_epoch_can_be_shared_by_other_ranks(small_split: Split) -
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"seed": 5}, "seed is 5 there and 0 here"), ({"samples": 3}, "another size"), ({"epoch": None}, "no epoch")],
+    [
+        ({"seed": 5}, "seed is 5 there and 0 here"),
+        ({"samples": 3}, "another size"),
+        ({"order": 1}, "another order"),
+        ({"window": 4}, "another window"),
+        ({"epoch": None}, "no epoch"),
+    ],
 )
 def test_a_foreign_state_is_refused(small_split: Split, change: dict[str, int | None], message: str) -> None:
     with load(small_split) as loader:
         state = {**loader.state_dict(), **change}
         with pytest.raises(UsageError, match=message):
             loader.load_state_dict({name: value for name, value in state.items() if value is not None})
+
+
+def test_automatic_choices_are_those_of_a_machine_without_a_gpu(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with load(small_split, device="auto") as chosen, load(small_split, device="cpu", decode="cpu") as said:
+        assert same(epoch(chosen), epoch(said))
+
+
+@pytest.mark.parametrize(
+    ("capability", "decode"),
+    [((9, 0), "hardware"), ((8, 0), "hardware"), ((8, 9), "region"), ((12, 0), "region")],
+)
+def test_the_decoder_is_chosen_by_what_the_gpu_has(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], decode: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert _decoder(small_split, "auto", "gpu", 0) == decode
+    assert _decoder(small_split, "cpu", "gpu", 0) == "cpu"
+
+
+def test_the_fast_transform_changes_pixels_a_little(photographs: Split) -> None:
+    exact, fast = (
+        epoch(load(photographs, batch_size=8, size=224, resize=None, dtype="uint8", fast_idct=fast))[0][0].int()
+        for fast in (False, True)
+    )
+    difference = (exact - fast).abs()
+    assert 0 < difference.max() <= 16
+    assert difference.float().mean() < 1.5
 
 
 def test_a_damaged_sample_is_named(tmp_path: Path) -> None:

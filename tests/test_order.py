@@ -100,6 +100,15 @@ def test_blocks_read_a_window_of_shards_before_the_next() -> None:
     assert np.bincount(block).tolist() == [WINDOW * per_shard] * 5
 
 
+@pytest.mark.parametrize("window", [1, 3, 40])
+def test_another_window_mixes_as_many_shards(window: int) -> None:
+    shard = np.repeat(np.arange(12), 10).astype(np.int32)
+    order = epoch_order(shard, "blocks", 3, 4, window)
+    together = min(window, 12)
+    for first in range(0, 12, together):
+        assert len(set(shard[order[10 * first : 10 * (first + together)]].tolist())) == together
+
+
 def test_blocks_shuffle_inside_a_window_and_mix_its_shards() -> None:
     shards, per_shard = 2 * WINDOW, 200
     shard = order_of(shards * per_shard, 0, 0, "blocks", shards)[: WINDOW * per_shard] // per_shard

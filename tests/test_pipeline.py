@@ -1,13 +1,18 @@
+import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from shards.errors import UsageError
-from shards.pipeline import Device, DType, Graph, build
+from shards.pipeline import Decode, Device, DType, Graph, build
 
 
-def graph(device: Device, dtype: DType = "float32", *, resize: bool = True) -> Graph:
-    return Graph(device=device, dtype=dtype, batch_size=4, resize=resize, threads=2)
+def graph(
+    device: Device, dtype: DType = "float32", *, resize: bool = True, decode: Decode | None = None, **options: Any
+) -> Graph:
+    chosen: Decode = decode or ("cpu" if device == "cpu" else "region")
+    return Graph(device=device, decode=chosen, dtype=dtype, batch_size=4, resize=resize, threads=2, **options)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
@@ -57,6 +62,59 @@ def test_the_gpu_graph_decodes_mixed_and_finishes_on_the_gpu() -> None:
         ("Resize", "gpu"),
         ("CropMirrorNormalize", "gpu"),
     ]
+
+
+def test_the_gpu_graph_may_decode_on_the_cpu_and_does_the_rest_on_the_gpu() -> None:
+    assert operators(graph("gpu", "float16", decode="cpu")) == [
+        ("decoders__ImageSlice", "cpu"),
+        ("Resize", "gpu"),
+        ("CropMirrorNormalize", "gpu"),
+    ]
+
+
+def test_the_engines_decode_whole_images_and_the_window_is_resized_from_them() -> None:
+    assert operators(graph("gpu", "float16", decode="hardware")) == [
+        ("decoders__Image", "mixed"),
+        ("Resize", "gpu"),
+        ("CropMirrorNormalize", "gpu"),
+    ]
+
+
+def test_a_window_of_the_right_size_is_cut_from_what_the_engines_decode() -> None:
+    assert operators(graph("gpu", "float16", decode="hardware", resize=False)) == [
+        ("decoders__Image", "mixed"),
+        ("Slice", "gpu"),
+        ("CropMirrorNormalize", "gpu"),
+    ]
+
+
+def test_stored_pixels_are_not_decoded() -> None:
+    names = [name for name, _ in operators(graph("gpu", "float16", decode="raw", resize=False))]
+    assert [name for name in names if "Decode" in name or "decoders" in name] == []
+    assert names[-2:] == ["Slice", "CropMirrorNormalize"]
+
+
+def test_the_share_of_the_engines_reaches_the_decoder() -> None:
+    plain = build(graph("gpu", decode="hardware"), lambda: ()).serialize()
+    loaded = build(graph("gpu", decode="hardware", hw_decoder_load=0.875), lambda: ()).serialize()
+    share = struct.pack("<f", 0.875)
+    assert share in loaded
+    assert share not in plain
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "message"),
+    [
+        ("cpu", {"decode": "region"}, "needs device='gpu'"),
+        ("cpu", {"decode": "hardware"}, "needs device='gpu'"),
+        ("gpu", {"decode": "region", "fast_idct": True}, "fast_idct is for"),
+        ("gpu", {"decode": "region", "hw_decoder_load": 0.5}, "for decode='hardware'"),
+        ("gpu", {"decode": "hardware", "hw_decoder_load": 1.5}, "from 0 to 1"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(device: Device, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        graph(device, **options)
 
 
 def test_the_cpu_graph_stays_on_the_cpu() -> None:

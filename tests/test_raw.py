@@ -1,0 +1,122 @@
+"""The loader on shards that hold decoded pixels: the same batches as from JPEGs of the same pixels."""
+
+import collections
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shards import Loader
+from shards.dataset import Split
+from shards.errors import ShardfeedError, UsageError
+from shards.ppm import ppm
+from tests.conftest import decoded, jpeg, photo, write_split
+
+
+def epoch(split: Split, **options: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    with Loader(split, **{"batch_size": 4, "train": True, "size": 32, "resize": 40, "threads": 2, **options}) as loader:
+        return [(images.clone(), labels.clone()) for images, labels in loader]
+
+
+def equal(first: list[tuple[torch.Tensor, torch.Tensor]], second: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
+    """The same 23 images as JPEGs and as pixels."""
+    sizes = [(40, 40 + 3 * i) if i % 2 else (40 + i, 40) for i in range(23)]
+    images = [jpeg(photo(height, width, seed)) for seed, (height, width) in enumerate(sizes)]
+    encoded = write_split(tmp_path_factory.mktemp("jpeg"), images, short_side=40)
+    pixels = [ppm(decoded(image)) for image in images]
+    return encoded, write_split(tmp_path_factory.mktemp("raw"), pixels, short_side=40, encoding="raw")
+
+
+@pytest.mark.parametrize("crop", ["random", "center", "rrc"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_batches_are_those_of_jpegs(pair: tuple[Split, Split], crop: str, dtype: str, in_memory: bool) -> None:
+    encoded, raw = pair
+    expected = epoch(encoded, crop=crop, dtype=dtype)
+    assert equal(epoch(raw, crop=crop, dtype=dtype, in_memory=in_memory), expected)
+
+
+def test_memory_format_is_that_of_jpegs(pair: tuple[Split, Split]) -> None:
+    for dtype in ("uint8", "float32"):
+        first, second = (epoch(split, dtype=dtype)[0][0] for split in pair)
+        assert first.stride() == second.stride()
+        assert first.dtype == second.dtype
+
+
+def test_images_of_other_sizes_are_resized(tmp_path: Path) -> None:
+    images = [jpeg(photo(50 + 3 * i, 70 - i, i)) for i in range(8)]
+    encoded = write_split(tmp_path / "jpeg", images, short_side=None)
+    raw = write_split(tmp_path / "raw", [ppm(decoded(image)) for image in images], short_side=None, encoding="raw")
+    assert equal(epoch(raw, dtype="uint8"), epoch(encoded, dtype="uint8"))
+
+
+def test_only_the_rows_of_the_window_are_read(pair: tuple[Split, Split], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, raw = pair
+    read: list[int] = []
+    preadv = os.preadv
+
+    def counted(file: int, buffers: Any, offset: int) -> int:
+        read.append(sum(len(buffer) for buffer in buffers))
+        return preadv(file, buffers, offset)
+
+    monkeypatch.setattr("shards.store.os.preadv", counted)
+    epoch(raw, train=False, crop="center", order="index", batch_size=len(raw))
+    # Batches of the next epochs are read ahead, whose windows are the same.
+    expected = (32 * 3 * raw.index.width).tolist()
+    assert len(read) >= len(raw)
+    assert set(read) == set(expected)
+
+
+def damage(split: Split, sample: int) -> None:
+    index = split.index
+    with split.shard_paths[index.shard[sample]].open("r+b") as file:
+        file.seek(int(index.offset[sample]) + int(index.size[sample]) - 1)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([last[0] ^ 255]))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Split:
+    return write_split(tmp_path, [ppm(photo(40, 48, i)) for i in range(8)], short_side=40, encoding="raw")
+
+
+def test_a_damaged_sample_is_replaced_by_the_next_where_that_is_wanted(own: Split) -> None:
+    damage(own, 3)
+    with Loader(
+        own, batch_size=8, train=False, size=40, resize=40, order="index", dtype="uint8", on_error="skip", threads=1
+    ) as loader:
+        images, labels = next(iter(loader))
+        assert loader.skipped
+    assert labels.tolist() == own.labels[[0, 1, 2, 4, 4, 5, 6, 7]].tolist()
+    assert torch.equal(images[3], images[4])
+
+
+def test_a_shard_cut_off_under_the_loader_is_an_error_that_names_the_sample(own: Split) -> None:
+    with Loader(own, batch_size=4, train=True, size=32, resize=40, threads=1) as loader:
+        os.truncate(own.shard_paths[0], 4096)
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))
+        with pytest.raises(ShardfeedError, match=r"sample 0000000\d in .*cut off"):
+            collections.deque(batches, maxlen=0)
+
+
+def test_a_decoder_for_stored_pixels_is_refused(own: Split) -> None:
+    with pytest.raises(UsageError, match="stored decoded"):
+        Loader(own, batch_size=4, train=True, size=32, resize=40, decode="region")
+
+
+def test_one_image_a_batch(own: Split) -> None:
+    batches = epoch(own, batch_size=1, train=False, crop="center", dtype="uint8")
+    assert [tuple(images.shape) for images, _ in batches] == [(1, 3, 32, 32)] * 8
+    assert np.array_equal(batches[5][0][0].permute(1, 2, 0).numpy(), photo(40, 48, 5)[4:36, 8:40])
