@@ -78,7 +78,7 @@ class _Begun:
 class Feeder:
     """Plans batch after batch and hands their bytes to the graph; one thread at a time may use it.
 
-    `decode`: what the graph makes of them, which decides what of each sample is read and where its windows count from.
+    `decode`: what the graph makes of them, which decides what of each sample is read.
     """
 
     def __init__(self, split: Split, recipe: Recipe, decode: Decode, inputs: tuple[str, ...]) -> None:
@@ -115,7 +115,7 @@ class Feeder:
             cut = self._cut(place, ids)
         arrays = {
             **self._pixels(ids, cut, data),
-            **_columns(cut, self._origin(cut)),
+            **_columns(cut, rows=self._decode == "raw"),
             "size": np.full((len(ids), 2), self.recipe.size, np.float32),
         }
         planned = Planned(place, ids, self._split.index.label[ids].astype(np.int64), arrays)
@@ -193,14 +193,6 @@ class Feeder:
             ]
         return {"rows": [rows.reshape(h, w, 3) for rows, h, w in zip(data, tall, width, strict=True)]}
 
-    def _origin(self, cut: Windows) -> npt.NDArray[np.int32] | None:
-        """Where windows lie in what the graph gets to see, (n, 2); None where that is just the region."""
-        if self._decode == "hardware":
-            return cut.anchor
-        if self._decode == "raw":
-            return cut.anchor * np.array([0, 1], np.int32)
-        return None
-
     def _whole(self, begun: _Begun) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
         """Ids and bytes of a batch, whole samples in the place of damaged ones where that is wanted."""
         ids, data = begun.ids, begun.reading.data
@@ -238,12 +230,10 @@ def describe(split: Split, sample: int, trouble: str) -> str:
     )
 
 
-def _columns(cut: Windows, origin: npt.NDArray[np.int32] | None) -> dict[str, npt.NDArray[Any]]:
-    """The columns of `cut`, counted from where the region lies (`origin`) if the graph sees more than the region."""
-    anchor, start, end = cut.anchor, cut.start, cut.end
-    if origin is not None:
-        anchor, start, end = origin, (start + origin).astype(np.float32), (end + origin).astype(np.float32)
-    return {"anchor": anchor, "shape": cut.shape, "mirror": cut.mirror, "start": start, "end": end}
+def _columns(cut: Windows, rows: bool) -> dict[str, npt.NDArray[Any]]:
+    """The columns of `cut`; of windows whose rows alone are handed on (`rows`), the region starts in the first one."""
+    anchor = cut.anchor * np.array([0, 1], np.int32) if rows else cut.anchor
+    return {"anchor": anchor, "shape": cut.shape, "mirror": cut.mirror, "start": cut.start, "end": cut.end}
 
 
 class _Orders:

@@ -2,8 +2,8 @@
 
 DALI's decoder is fast on a CPU, its pixel operators are not (docs/architecture.md has the figures),
 so there the graph ends with uint8 pixels and this module does the rest, the images of a batch divided
-over threads: flip and normalisation in one pass, compiled by numba and run without the interpreter
-lock; a resize by torch's antialiased kernel for uint8, which is torchvision's.
+over threads: resize (shards/resample.py), flip and normalisation in one pass, compiled by numba and run
+without the interpreter lock.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,14 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from shards.buffers import Buffers
 from shards.pixels import MEAN, STD
+from shards.resample import resample, resample_normalise
 
 Int32Array = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
+# Start and end of n windows, (n, 2) each: (row, column) in pixels of their regions, also between pixels.
+Corners = tuple[Float32Array, Float32Array]
 
 _SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
 _BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
@@ -76,25 +78,27 @@ class Finisher:
         self._each(len(rows), work)
         return out
 
-    def resize(self, regions: Sequence[UInt8Array], size: int, mirror: Int32Array) -> UInt8Array:
-        """Regions (height, width, 3) of any size, antialiased bilinear to `size`, mirrored: (n, size, size, 3)."""
+    def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
+        """The window `cut` of each region (height, width, 3), antialiased bilinear, mirrored: (n, size, size, 3)."""
         out = self._buffers.take((len(regions), size, size, 3), np.uint8)
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                out[i] = _resized(regions[i], size)
-            _flip(out[first:last], mirror[first:last])
+                resample(np.ascontiguousarray(regions[i]), cut[0][i], cut[1][i], mirror[i], out[i])
 
         self._each(len(regions), work)
         return out
 
-    def resize_normalise(self, regions: Sequence[UInt8Array], size: int, mirror: Int32Array) -> Float32Array:
+    def resize_normalise(
+        self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array
+    ) -> Float32Array:
         """As `resize`, then as `normalise`, without a batch of uint8 in between: float32 (n, 3, size, size)."""
         out = self._buffers.take((len(regions), 3, size, size), np.float32)
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                _normalise_image(_resized(regions[i], size), 0, mirror[i], _SCALE, _BIAS, out[i])
+                region = np.ascontiguousarray(regions[i])
+                resample_normalise(region, cut[0][i], cut[1][i], mirror[i], _SCALE, _BIAS, out[i])
 
         self._each(len(regions), work)
         return out
@@ -110,13 +114,6 @@ class Finisher:
             return
         bounds = [count * part // self._threads for part in range(self._threads + 1)]
         list(self._executor.map(work, bounds[:-1], bounds[1:]))
-
-
-def _resized(region: UInt8Array, size: int) -> UInt8Array:
-    # The strides must say "channels last" beyond doubt, a batch of one included, for torch to take its fast path.
-    image = torch.from_numpy(region)[None].permute(0, 3, 1, 2)
-    resized = torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
-    return np.asarray(resized.permute(0, 2, 3, 1)[0].numpy())
 
 
 # The loops are written so that the compiler finds vector instructions for them, which makes the pass

@@ -23,7 +23,7 @@ from shards.errors import ShardfeedError, UsageError
 from shards.feeder import Place, Recipe
 from shards.order import ORDERS, WINDOW, Order, Share
 from shards.pipeline import Decode, Device, DType, Graph
-from shards.producer import Batch, Producer, graph_resizes
+from shards.producer import Batch, Producer, must_resize
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
@@ -142,7 +142,7 @@ class Loader:
             decode=_decoder(split, decode, device, device_id),
             dtype=dtype,
             batch_size=batch_size,
-            resize=graph_resizes(split, recipe, device),
+            resize=device == "gpu" and must_resize(split, recipe),
             threads=default_threads() if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
             fast_idct=fast_idct,

@@ -2,7 +2,7 @@
 
 The graph holds no random operator. It reads what the loader feeds it - encoded bytes, and for each
 sample the region to decode, the window to resize and whether to mirror - and decodes just the
-region. On a GPU it also mirrors and normalises. On a CPU it ends with uint8 pixels, because DALI's
+region. On a GPU it also resizes, mirrors and normalises. On a CPU it ends with uint8 pixels, because DALI's
 pixel operators are slow there: shards/finish.py does that part (docs/architecture.md has figures).
 """
 
@@ -45,7 +45,7 @@ class Graph:
     dtype: DType
     batch_size: int
     resize: bool
-    """Whether windows are resized to the size that comes with each sample; else the region decoded is the output."""
+    """Whether the graph resizes windows to the size that comes with each sample; else regions come out as they are."""
     threads: int
     """DALI's decoding threads on the CPU."""
     device_id: int | None = None
@@ -75,9 +75,7 @@ class Graph:
     def inputs(self) -> tuple[str, ...]:
         """What the source gives for each batch, in this order; names as in `shards.crops.Windows`, and `size`."""
         first = "rows" if self.decode == "raw" else "encoded"
-        # A decoder reads the region from `anchor` and `shape`; a resize the window from `start` and `end`.
-        region = () if self.resize and self.decode in ("hardware", "raw") else ("anchor", "shape")
-        return (first, *region, "mirror", *(("start", "end", "size") if self.resize else ()))
+        return (first, "anchor", "shape", "mirror", *(("start", "end", "size") if self.resize else ()))
 
 
 def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
@@ -138,7 +136,7 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
 
 
 def _pixels(graph: Graph, fed: dict[str, Any]) -> Any:
-    """uint8 (height, width, 3) on the device of the batch: each sample's region, or what holds the window to resize."""
+    """uint8 (height, width, 3): each sample's region, on the device of the batch."""
     if graph.decode in ("cpu", "region"):
         images = fn.decoders.image_slice(
             fed["encoded"],
@@ -163,7 +161,8 @@ def _pixels(graph: Graph, fed: dict[str, Any]) -> Any:
         )
     else:
         images = fed["rows"].gpu() if graph.device == "gpu" else fed["rows"]
-    return images if graph.resize else fn.slice(images, fed["anchor"], fed["shape"], axis_names="HW")
+    # A resize has to see the region alone: what its filter finds beside it belongs to the picture.
+    return fn.slice(images, fed["anchor"], fed["shape"], axis_names="HW")
 
 
 def _mirror_normalise(images: Any, mirror: Any, dtype: DType) -> Any:

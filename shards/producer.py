@@ -20,7 +20,7 @@ from shards.dataset import Split
 from shards.errors import ShardfeedError
 from shards.feeder import Feeder, Place, Planned, Recipe, describe
 from shards.finish import Finisher
-from shards.pipeline import Device, Graph, build
+from shards.pipeline import Graph, build
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -28,10 +28,10 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 READY = 2
 
 
-def graph_resizes(split: Split, recipe: Recipe, device: Device) -> bool:
-    """Whether the graph has to resize: for windows of other sizes than the output's, unless it is done after it."""
+def must_resize(split: Split, recipe: Recipe) -> bool:
+    """Whether windows are of other sizes than the output."""
     if recipe.crop == "rrc":
-        return device == "gpu"
+        return True
     return bool(np.any(np.minimum(split.index.width, split.index.height) != recipe.resize))
 
 
@@ -44,6 +44,7 @@ class Producer:
         self._graph = graph
         self._feeder = Feeder(split, recipe, graph.decode, graph.inputs)
         self._finisher = Finisher(graph.threads)
+        self._resizes = must_resize(split, recipe)
         self._pipeline = self._built()
         self._expected: Place | None = None
         self._stream: Any = None
@@ -58,7 +59,7 @@ class Producer:
                 # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
                 self._stream = torch.cuda.current_stream(self._graph.device_id)
             stale = len(self._feeder.planned)
-            self._run = _Run(self._make, skip=stale)
+            self._run = _Run(self._make, drop=self._next, stale=stale)
         batch: Batch = self._run.take()
         share, samples = self.recipe.share, len(self._split)
         after = Place(place.epoch, place.position + share.global_batch)
@@ -73,8 +74,9 @@ class Producer:
         """Makes batches by another recipe from the next one taken on."""
         self._stop()
         self.recipe = self._feeder.recipe = recipe
-        if graph_resizes(self._split, recipe, self._graph.device) and not self._graph.resize:
-            self._graph = dataclasses.replace(self._graph, resize=True)
+        self._resizes = must_resize(self._split, recipe)
+        if self._graph.device == "gpu" and self._resizes != self._graph.resize:
+            self._graph = dataclasses.replace(self._graph, resize=self._resizes)
             self._feeder.planned.clear()
             self._feeder.inputs = self._graph.inputs
             self._pipeline = self._built()
@@ -96,38 +98,40 @@ class Producer:
         return build(self._graph, self._feeder)
 
     def _make(self) -> Batch:
-        """The next batch that comes out of the graph, finished."""
+        """The next batch, finished."""
+        output, planned = self._next()
+        if self._graph.device == "gpu":
+            return self._hand_over(output, planned)
+        images = self._finish_rows(planned) if output is None else self._finish(output, planned)
+        return images, torch.from_numpy(planned.labels)
+
+    def _next(self) -> tuple[Any, Planned]:
+        """What comes out of the graph next, None where there is no graph, and what it was fed for it."""
         if self._pipeline is None:
             self._feeder()
-            planned = self._feeder.planned.popleft()
-            return self._finish_rows(planned), torch.from_numpy(planned.labels)
+            return None, self._feeder.planned.popleft()
         try:
             outputs = self._pipeline.run(self._stream)
         except RuntimeError as error:
             raise _explain(error, list(self._feeder.planned), self._split) from error
-        planned = self._feeder.planned.popleft()
-        if self._graph.device == "gpu":
-            return self._hand_over(outputs[0], planned)
-        return self._finish(outputs[0], planned.arrays["mirror"]), torch.from_numpy(planned.labels)
+        return outputs[0], self._feeder.planned.popleft()
 
     def _finish_rows(self, planned: Planned) -> torch.Tensor:
-        """Windows of stored pixels, mirrored, and normalised for float32."""
+        """Windows of stored pixels, resized where need be, mirrored, and normalised for float32."""
         rows, mirror = planned.arrays["rows"], planned.arrays["mirror"]
         left, width = planned.arrays["anchor"][:, 1], planned.arrays["shape"][:, 1]
-        if graph_resizes(self._split, self.recipe, "cpu") or self.recipe.crop == "rrc":
-            regions = [
-                np.ascontiguousarray(pixels[:, x : x + w])
-                for pixels, x, w in zip(rows, left.tolist(), width.tolist(), strict=True)
-            ]
-            return self._resized(regions, mirror)
+        if self._resizes:
+            edges = zip(rows, left.tolist(), width.tolist(), strict=True)
+            return self._resized([pixels[:, first : first + across] for pixels, first, across in edges], planned)
         if self._graph.dtype == "uint8":
             return torch.from_numpy(self._finisher.cut(rows, left, int(width[0]), mirror)).permute(0, 3, 1, 2)
         return torch.from_numpy(self._finisher.cut_normalise(rows, left, int(width[0]), mirror))
 
-    def _finish(self, output: Any, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
-        """What the CPU graph decoded, resized where the graph did not, mirrored, and normalised for float32."""
-        if self.recipe.crop == "rrc":
-            return self._resized([np.asarray(output.at(i)) for i in range(len(output))], mirror)
+    def _finish(self, output: Any, planned: Planned) -> torch.Tensor:
+        """What the CPU graph decoded, resized where need be, mirrored, and normalised for float32."""
+        if self._resizes:
+            return self._resized([np.asarray(output.at(i)) for i in range(len(output))], planned)
+        mirror = planned.arrays["mirror"]
         # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
         pixels = from_dlpack(output.as_tensor())
         if self._graph.dtype == "uint8":
@@ -135,11 +139,12 @@ class Producer:
             return pixels.permute(0, 3, 1, 2)
         return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror))
 
-    def _resized(self, regions: list[npt.NDArray[np.uint8]], mirror: npt.NDArray[np.int32]) -> torch.Tensor:
+    def _resized(self, regions: list[npt.NDArray[np.uint8]], planned: Planned) -> torch.Tensor:
         finisher, size = self._finisher, self.recipe.size
+        cut, mirror = (planned.arrays["start"], planned.arrays["end"]), planned.arrays["mirror"]
         if self._graph.dtype == "uint8":
-            return torch.from_numpy(finisher.resize(regions, size, mirror)).permute(0, 3, 1, 2)
-        return torch.from_numpy(finisher.resize_normalise(regions, size, mirror))
+            return torch.from_numpy(finisher.resize(regions, cut, size, mirror)).permute(0, 3, 1, 2)
+        return torch.from_numpy(finisher.resize_normalise(regions, cut, size, mirror))
 
     def _hand_over(self, output: Any, planned: Planned) -> Batch:
         with torch.cuda.stream(self._stream):
@@ -149,11 +154,12 @@ class Producer:
 
 
 class _Run:
-    """A thread that calls `make` over and over and keeps up to READY results; the first `skip` are thrown away."""
+    """A thread that calls `drop` `stale` times, and then `make` over and over and keeps up to READY results."""
 
-    def __init__(self, make: Callable[[], Batch], skip: int) -> None:
+    def __init__(self, make: Callable[[], Batch], drop: Callable[[], object], stale: int) -> None:
         self._make = make
-        self._skip = skip
+        self._drop = drop
+        self._stale = stale
         self._slots = threading.Semaphore(READY)
         self._ready: SimpleQueue[Batch | BaseException] = SimpleQueue()
         self._stopped = False
@@ -178,8 +184,8 @@ class _Run:
 
     def _work(self) -> None:
         try:
-            for _ in range(self._skip):
-                self._make()
+            for _ in range(self._stale):
+                self._drop()
             while True:
                 self._slots.acquire()
                 if self._stopped:

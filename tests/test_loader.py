@@ -20,6 +20,7 @@ from shards.errors import ShardfeedError, UsageError
 from shards.loader import _decoder
 from shards.order import epoch_order
 from shards.pixels import MEAN, STD
+from shards.ppm import ppm
 from tests.conftest import decoded, jpeg, photo, write_split
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -384,6 +385,28 @@ def test_the_gpu_graph_agrees_with_the_cpu_graph(small_split: Split) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("decode", ["cpu", "region", "hardware"])
+@pytest.mark.parametrize("crop", ["random", "center", "rrc"])
+def test_every_decoder_for_a_gpu_shows_the_same_windows(small_split: Split, decode: str, crop: str) -> None:
+    with load(small_split, batch_size=29, crop=crop) as loader:
+        expected, _ = next(iter(loader))
+    with load(small_split, batch_size=29, crop=crop, device="gpu", decode=decode) as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.03
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("crop", ["random", "rrc"])
+def test_stored_pixels_reach_a_gpu_as_they_are(tmp_path: Path, crop: str) -> None:
+    raw = write_split(tmp_path, [ppm(photo(40, 40 + i, i)) for i in range(12)], short_side=40, encoding="raw")
+    with load(raw, batch_size=12, crop=crop) as loader:
+        expected, _ = next(iter(loader))
+    with load(raw, batch_size=12, crop=crop, device="gpu") as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.02
+
+
+@pytest.mark.gpu
 def test_the_gpu_graph_puts_out_float16(small_split: Split) -> None:
     with load(small_split, batch_size=29, device="gpu") as loader:
         expected, _ = next(iter(loader))
@@ -407,6 +430,12 @@ def resized_crops(split: Split, ids: list[int], size: int) -> torch.Tensor:
     return torch.stack(images)
 
 
+def one_level(images: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether pixels differ by one level at most, and most not at all: torch rounds between rows and columns too."""
+    difference = (images.int() - expected.int()).abs()
+    return bool(difference.max() <= 1 and difference.float().mean() < 0.3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_random_resized_crops_are_torchvisions(photographs: Split, dtype: str) -> None:
     with load(photographs, batch_size=24, size=96, resize=None, crop="rrc", dtype=dtype) as loader:
@@ -414,17 +443,19 @@ def test_random_resized_crops_are_torchvisions(photographs: Split, dtype: str) -
         images, _ = next(iter(loader))
     expected = resized_crops(photographs, ids, 96)
     if dtype == "uint8":
-        assert torch.equal(images, expected)
+        assert one_level(images, expected)
         assert images.is_contiguous(memory_format=torch.channels_last)
     else:
-        assert (images - normalised(expected)).abs().max() < 1e-5
+        difference = (images - normalised(expected)).abs()
+        assert difference.mean() < 0.02
+        assert difference.max() < 1.01 / 255 / min(STD)
 
 
 def test_random_resized_crops_upsample_small_windows(small_split: Split) -> None:
     with load(small_split, batch_size=29, size=64, resize=None, crop="rrc", dtype="uint8") as loader:
         ids = loader_ids(loader, small_split)
         images, _ = next(iter(loader))
-    assert torch.equal(images, resized_crops(small_split, ids, 64))
+    assert one_level(images, resized_crops(small_split, ids, 64))
 
 
 def test_blocks_give_each_sample_once_an_epoch(small_split: Split) -> None:
@@ -483,7 +514,7 @@ def test_the_size_of_resized_crops_can_change_between_epochs(small_split: Split)
         loader.set_epoch(0)
         loader.set_size(48)
         [(images, _)] = epoch(loader)
-    assert torch.equal(images, resized_crops(small_split, ids, 48))
+    assert one_level(images, resized_crops(small_split, ids, 48))
 
 
 def test_the_size_cannot_change_inside_an_epoch(small_split: Split) -> None:

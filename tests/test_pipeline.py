@@ -72,9 +72,10 @@ def test_the_gpu_graph_may_decode_on_the_cpu_and_does_the_rest_on_the_gpu() -> N
     ]
 
 
-def test_the_engines_decode_whole_images_and_the_window_is_resized_from_them() -> None:
+def test_the_engines_decode_whole_images_and_the_region_is_cut_out_before_it_is_resized() -> None:
     assert operators(graph("gpu", "float16", decode="hardware")) == [
         ("decoders__Image", "mixed"),
+        ("Slice", "gpu"),
         ("Resize", "gpu"),
         ("CropMirrorNormalize", "gpu"),
     ]
