@@ -1,30 +1,50 @@
-"""The networks that can be trained, by name: `build_model("cnn", num_classes=1000)`."""
+"""The networks that can be trained, by name: `build_model("cnn", num_classes=1000)`.
+
+    python -m model predict MODEL.pth IMAGE...       the five best classes of each image
+    python -m model export MODEL.pth --output FILE   the network for other programs: torch.export and ONNX
+
+In your own program, from the weights that a run wrote: see model/weights.py.
+"""
 
 from collections.abc import Callable
 
 from torch import nn
-from torchvision.models import efficientnet_b0, resnet18, resnet50
+from torchvision.models import convnext_tiny, efficientnet_b0, resnet18, resnet34, resnet50, resnet101
 
+from model.blur import blur_strided
 from model.cnn import Cnn
+from model.recompute import recompute_blocks
+from shards.errors import UsageError
 
 __all__ = ["MODELS", "Cnn", "build_model"]
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "cnn": Cnn,
-    "resnet18": lambda num_classes: resnet18(weights=None, num_classes=num_classes),
-    "resnet50": lambda num_classes: resnet50(weights=None, num_classes=num_classes),
-    "efficientnet_b0": lambda num_classes: efficientnet_b0(weights=None, num_classes=num_classes),
+    "resnet18": lambda num_classes: resnet18(num_classes=num_classes),
+    "resnet34": lambda num_classes: resnet34(num_classes=num_classes),
+    "resnet50": lambda num_classes: resnet50(num_classes=num_classes),
+    "resnet101": lambda num_classes: resnet101(num_classes=num_classes),
+    "efficientnet_b0": lambda num_classes: efficientnet_b0(num_classes=num_classes),
+    "convnext_tiny": lambda num_classes: convnext_tiny(num_classes=num_classes),
 }
 
 
-def build_model(name: str, num_classes: int) -> nn.Module:
+def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpoint: bool = False) -> nn.Module:
     """A freshly initialised network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
 
     Its weights come from torch's global random generator: call `torch.manual_seed` first.
-    Raises ValueError for an unknown name or fewer than one class.
+    blur_pool: anti-aliased strided convolutions, see model/blur.py.
+    checkpoint: less memory for more time, see model/recompute.py.
+
+    Raises UsageError for an unknown name, fewer than one class, or a blur in a network that has no place for it.
     """
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+        raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
     if num_classes < 1:
-        raise ValueError(f"a model needs at least 1 class, not {num_classes}")
-    return MODELS[name](num_classes)
+        raise UsageError(f"a model needs at least 1 class, not {num_classes}")
+    network = MODELS[name](num_classes)
+    if blur_pool and not blur_strided(network):
+        raise UsageError(f"{name} has no convolution with a stride that a blur could go before: leave blur_pool off")
+    if checkpoint:
+        recompute_blocks(network)
+    return network

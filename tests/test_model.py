@@ -6,6 +6,7 @@ from torch import nn
 
 from model import MODELS, build_model
 from model.cnn import Cnn
+from shards.errors import UsageError
 
 
 def test_cnn_has_the_reference_number_of_parameters() -> None:
@@ -64,10 +65,11 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 
 def test_an_unknown_model_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ValueError, match="cnn, resnet18, resnet50, efficientnet_b0"):
+    names = "cnn, resnet18, resnet34, resnet50, resnet101, efficientnet_b0, convnext_tiny"
+    with pytest.raises(UsageError, match=f"'alexnet': choose one of {names}$"):
         build_model("alexnet", 10)
 
 
 def test_a_model_without_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 class"):
+    with pytest.raises(UsageError, match="at least 1 class"):
         build_model("cnn", 0)

@@ -1,0 +1,23 @@
+"""python -m model predict MODEL.pth IMAGE...       the five best classes of each image
+python -m model export MODEL.pth --output FILE   the network for other programs: torch.export and ONNX
+"""
+
+import sys
+from collections.abc import Sequence
+
+from model import export, predict
+from shards.cli import Command, run_commands
+
+COMMANDS = {
+    "export": Command(export.Options, export.run, "a torch.export program and ONNX, compared with the model"),
+    "predict": Command(predict.Options, predict.run, "the five best classes of images"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_commands("python -m model", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

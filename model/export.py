@@ -1,0 +1,153 @@
+"""python -m model export MODEL.pth --output FILE: the network for programs that know nothing of this project.
+
+FILE.pt2 is a torch.export program (`torch.export.load`), FILE.onnx is ONNX; without an ending both are written.
+Both take normalised images (batch, 3, size, size), float32, of any batch size, and give logits (batch, classes).
+Class names, normalisation and sizes go with them: as the extra file `about.json` of the one, and as the metadata
+entry `shardfeed` of the other. What was written is read again and compared with the network. The last line is JSON.
+"""
+
+import dataclasses
+import importlib.util
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from model.weights import About, load_model
+from shards.atomic import replacing
+from shards.errors import MissingDependency, ShardfeedError, UsageError
+
+PROGRAM, ONNX = ".pt2", ".onnx"
+ABOUT_FILE, ABOUT_KEY = "about.json", "shardfeed"
+
+# Traced with one batch size and checked with another, so that a size that was written into the graph shows.
+TRACED, CHECKED = 2, 3
+# Largest difference of a logit, as a part of the largest logit: other kernels add float32 up in another order.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Options:
+    """Writes a trained model as a torch.export program and as ONNX, checked against the model itself."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.pth")]
+    """The .pth file that `python -m train` wrote."""
+    output: Path
+    """The file to write: NAME.pt2 (torch.export) or NAME.onnx; without an ending, both."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One file, and how far its logits are from the network's, as a part of the largest; None if not compared."""
+
+    path: Path
+    difference: float | None
+
+
+def run(options: Options) -> None:
+    """Writes the files and says how they compare.
+
+    Raises as `load_model` does; UsageError for another ending; MissingDependency where ONNX's packages are not
+    installed; ShardfeedError, and leaves no file, where what was written gives other logits than the network.
+    """
+    wanted = _files(options.output)
+    if any(path.suffix == ONNX for path in wanted):
+        _require_onnx()
+    network, about = load_model(options.model)
+    written = [WRITERS[path.suffix](network, about, path) for path in wanted]
+    for file in written:
+        compared = f"its logits differ from the network's by {file.difference or 0:.1g} of the largest"
+        if file.difference is None:
+            compared = "not compared with the network: onnxruntime is not installed"
+        print(f"{file.path}: {file.path.stat().st_size / 2**20:.1f} MiB, {compared}")
+    print(json.dumps([dataclasses.asdict(file) for file in written], default=str))
+
+
+def _files(output: Path) -> list[Path]:
+    if output.suffix in WRITERS:
+        return [output]
+    if output.suffix in ("", ".pth"):
+        return [output.with_suffix(suffix) for suffix in WRITERS]
+    raise UsageError(f"--output {output} ends neither in {PROGRAM} nor in {ONNX}: choose one, or no ending for both")
+
+
+def export_program(network: nn.Module, about: About, path: Path) -> Written:
+    """Writes a torch.export program to `path`; see `run` for what is raised."""
+    program = _traced(network, about)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={ABOUT_FILE: _json(about)})
+    buffer.seek(0)
+    difference = _difference(network, about, torch.export.load(buffer).module(), path)
+    _write(path, buffer.getvalue())
+    return Written(path, difference)
+
+
+def export_onnx(network: nn.Module, about: About, path: Path) -> Written:
+    """Writes ONNX to `path`; compared where onnxruntime is installed. See `run` for what is raised."""
+    _require_onnx()
+    exported = torch.onnx.export(
+        _traced(network, about), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+    )
+    assert exported is not None
+    model = exported.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = ABOUT_KEY, _json(about)
+    data = model.SerializeToString()
+    difference = None
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+        def logits(images: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+        difference = _difference(network, about, logits, path)
+    _write(path, data)
+    return Written(path, difference)
+
+
+WRITERS: dict[str, Callable[[nn.Module, About, Path], Written]] = {PROGRAM: export_program, ONNX: export_onnx}
+
+
+def _traced(network: nn.Module, about: About) -> torch.export.ExportedProgram:
+    example = torch.zeros(TRACED, 3, about.size, about.size)
+    with torch.no_grad():
+        return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+@torch.inference_mode()
+def _difference(network: nn.Module, about: About, other: Callable[[Tensor], Any], path: Path) -> float:
+    """The largest difference between both's logits for random images, as a part of the largest logit."""
+    images = torch.randn(CHECKED, 3, about.size, about.size, generator=torch.Generator().manual_seed(0))
+    expected = network(images)
+    difference = float((other(images) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not difference <= TOLERANCE:
+        raise ShardfeedError(
+            f"{path} was not written: its logits differ from the network's by {difference:.1g} of the largest"
+        )
+    return difference
+
+
+def _require_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependency(
+            f"{' and '.join(missing)} not installed, which ONNX needs: pip install 'shardfeed[export]', or give "
+            f"an --output that ends in {PROGRAM}"
+        )
+
+
+def _json(about: About) -> str:
+    return json.dumps(dataclasses.asdict(about))
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replacing(path) as file:
+        file.write(data)

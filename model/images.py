@@ -1,0 +1,43 @@
+"""Image files as the network saw them in evaluation: upright RGB, Resize, CenterCrop, normalised."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import functional
+
+from model.weights import About
+from shards.errors import ShardfeedError, UsageError
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image file of any format that Pillow reads, upright (EXIF), RGB; transparency over white, 16 bits as 8.
+
+    Raises UsageError where there is no such file, ShardfeedError where it is no image or a damaged one.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: give the path of an image")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                visible = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", visible.size, "white"), visible)
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise ShardfeedError(f"{path} is not an image that Pillow can read") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ShardfeedError(f"{path} is damaged: {error}") from error
+
+
+def to_tensor(image: Image.Image, about: About) -> Tensor:
+    """(3, size, size) float32 of an RGB image: as torchvision's Resize, CenterCrop, ToTensor and Normalize."""
+    cropped = functional.center_crop(functional.resize(image, [about.resize]), [about.size, about.size])
+    pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).float() / 255
+    normalised: Tensor = functional.normalize(pixels, list(about.mean), list(about.std))
+    return normalised

@@ -1,0 +1,110 @@
+"""The trained weights on disk, and what must be known to use them.
+
+    network, about = load_model(Path("Results/imagenet_trained_model.pth"))
+    batch = torch.stack([to_tensor(open_image(path), about) for path in paths])     # model/images.py
+    names = [about.class_names[best] for best in network(batch).argmax(1)]
+
+The file is a plain state dict, which `torch.load(path, weights_only=True)` opens anywhere. What it is the state
+of is an attribute of that mapping, which `load_state_dict` does not look at.
+"""
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model import build_model
+from shards.atomic import replacing
+from shards.errors import ShardfeedError, UsageError
+from shards.pixels import MEAN, STD
+
+ATTRIBUTE = "shardfeed"
+
+
+@dataclass(frozen=True)
+class About:
+    """What network weights belong to, and what images it was evaluated on."""
+
+    model: str
+    """Its name, as `build_model` takes it."""
+    class_names: tuple[str, ...]
+    """The name of each class, by its label."""
+    size: int
+    """Side of the centre crop, in pixels."""
+    resize: int
+    """Shorter side before that crop, in pixels."""
+    blur_pool: bool = False
+    """Whether its strided convolutions are anti-aliased."""
+    mean: tuple[float, float, float] = MEAN
+    """Subtracted from red, green and blue in [0, 1]."""
+    std: tuple[float, float, float] = STD
+    """What the differences are divided by."""
+
+
+def save_weights(network: nn.Module, path: Path, about: About | None = None) -> None:
+    """Writes the state dict (parameters and buffers, on the CPU, contiguous) and `about`, whole or not at all.
+
+    `network` must be the network itself: a wrapper such as DistributedDataParallel prefixes every key.
+    """
+    write_state(network.state_dict(), path, about)
+
+
+def write_state(state: Mapping[str, Tensor], path: Path, about: About | None = None) -> None:
+    """As `save_weights`, for a state dict that was put together elsewhere."""
+    plain = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
+    if about is not None:
+        setattr(plain, ATTRIBUTE, dataclasses.asdict(about))
+    with replacing(path) as file:
+        torch.save(plain, file)
+
+
+def read_saved(path: Path) -> Any:
+    """What torch.save wrote into `path`, its tensors on the CPU; nothing in it is run.
+
+    Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
+        raise ShardfeedError(f"{path} is damaged, or was not written by torch.save") from error
+
+
+def about_of(saved: Any) -> About | None:
+    """What is said beside the weights in what `read_saved` gave; None if nothing is."""
+    try:
+        return About(**getattr(saved, ATTRIBUTE))
+    except (AttributeError, TypeError):
+        return None
+
+
+def load_model(path: Path) -> tuple[nn.Module, About]:
+    """The network that `path` holds the weights of, for inference on the CPU, and what is known about it.
+
+    Raises as `read_saved`; UsageError if the file holds no weights that training wrote, or those of a model that
+    this version does not know; ShardfeedError if weights and model do not fit each other.
+    """
+    saved = read_saved(path)
+    about = about_of(saved)
+    if about is None:
+        raise UsageError(
+            f"{path} does not say which model and classes it is of: give the .pth file that `python -m train` "
+            "wrote, of this version or newer"
+        )
+    try:
+        network = build_model(about.model, len(about.class_names), blur_pool=about.blur_pool)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    try:
+        network.load_state_dict(saved)
+    except RuntimeError as error:
+        raise ShardfeedError(f"{path} is damaged: its weights do not fit {about.model}, the model it names") from error
+    return network.eval(), about
