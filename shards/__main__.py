@@ -14,16 +14,17 @@ from shards.cli import Command, run_commands
 from shards.dataset import Split, open_dataset
 from shards.errors import ShardfeedError, UsageError
 from shards.preview import preview
+from shards.remote import is_url
 
-Directory = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+Place = Annotated[tyro.conf.Positional[str | Path], tyro.conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True)
 class Info:
     """Prints what is in a data set: where it came from, its settings, its splits."""
 
-    data: Directory
-    """The directory that `python -m preprocess` wrote."""
+    data: Place
+    """The directory that `python -m preprocess` wrote, or its URL."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Verify:
     Names whatever is damaged, missing or should not be there. Exit status: 0 whole, 1 damaged, 2 no data set.
     """
 
-    data: Directory
-    """The directory that `python -m preprocess` wrote."""
+    data: Place
+    """The directory that `python -m preprocess` wrote, on this machine: every byte is read."""
     decode: bool = False
     """Decode every image too, which takes about ten times as long."""
     workers: int | None = None
@@ -49,8 +50,8 @@ class Verify:
 class Preview:
     """Draws a labelled grid of one batch as the loader feeds it, augmentation included."""
 
-    data: Directory
-    """The directory that `python -m preprocess` wrote."""
+    data: Place
+    """The directory that `python -m preprocess` wrote, or its URL."""
     output: Path = Path("preview.png")
     """The PNG to write."""
     split: str = "train"
@@ -75,7 +76,8 @@ def info(options: Info) -> None:
     settings = manifest.settings
     stored = "original sizes" if settings.short_side is None else f"shorter side {settings.short_side}"
     print(f"source       {manifest.source}")
-    print(f"stored       JPEG, {stored}, quality {settings.quality} where encoded anew")
+    how = f"JPEG, quality {settings.quality} where encoded anew" if settings.encoding == "jpeg" else "raw pixels"
+    print(f"stored       {how}, {stored}")
     print(f"order        seed {settings.seed}, up to {settings.shard_size:,} samples a shard")
     print(f"classes      {len(manifest.class_names):,}: {', '.join(manifest.class_names[:4])}, ...")
     print(f"made by      shardfeed {manifest.program_version}, format version {manifest.format_version}")
@@ -105,7 +107,9 @@ def _shards(split: Split) -> str:
 
 
 def _wrong_length(split: Split) -> list[Path]:
-    """The shards that are missing or not as long as the manifest says."""
+    """The shards on this machine that are missing or not as long as the manifest says."""
+    if split.origin is not None:
+        return []
     paths = zip(split.shard_paths, split.info.shards, strict=True)
     return [path for path, shard in paths if not path.is_file() or path.stat().st_size != shard.bytes]
 
@@ -114,6 +118,8 @@ def check(options: Verify) -> None:
     """Prints a line for each problem. Raises ShardfeedError where there is one."""
     from shards.verify import verify
 
+    if is_url(options.data):
+        raise UsageError(f"verify reads every byte of a data set: copy {options.data} to this machine first")
     found = verify(options.data, options.decode, options.workers)
     for problem in found.problems:
         print(problem)

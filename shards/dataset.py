@@ -1,5 +1,10 @@
-"""A finished data set, opened for reading: its manifest and, when first asked for, each split's index."""
+"""A finished data set, opened for reading: its manifest and, when first asked for, each split's index.
 
+It lies in a directory, or behind a URL. Of a remote one the manifest is fetched at each opening and the index once,
+into the cache; the shards follow as they are needed (shards/fetcher.py).
+"""
+
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,19 +13,35 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shards.atomic import replacing
+from shards.cache import Cache, holding
 from shards.errors import ShardfeedError, UsageError
+from shards.fetcher import RemoteShards
 from shards.index import Index
-from shards.layout import INDEX, split_dir
+from shards.layout import INDEX, MANIFEST, split_dir
 from shards.manifest import Manifest, SplitInfo
+from shards.remote import Remote, is_url
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a remote data set lies, and where its shards are kept on this machine."""
+
+    remote: Remote
+    cache: Cache
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set. A sample's id is its row in `index`."""
+    """One split of a data set. A sample's id is its row in `index`.
+
+    `root`: the directory of the data set; of a remote one, of the copy of its manifest and indices in the cache.
+    """
 
     root: Path
     name: str
     manifest: Manifest
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return self.info.samples
@@ -37,17 +58,32 @@ class Split:
 
     @property
     def shard_paths(self) -> list[Path]:
-        """The shards, in order."""
+        """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
+        if self.origin is not None:
+            raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
         directory = split_dir(self.root, self.name)
         return [directory / shard.name for shard in self.info.shards]
+
+    def shard_place(self, number: int) -> str:
+        """The path or the URL of a shard, for people."""
+        name = self.info.shards[number].name
+        if self.origin is not None:
+            return self.origin.remote.at(f"{self.name}/{name}")
+        return str(split_dir(self.root, self.name) / name)
+
+    def remote_shards(self) -> RemoteShards:
+        """The shards of a remote data set, fetched as they are announced; to be closed."""
+        assert self.origin is not None
+        remote = Remote(self.origin.remote.at(self.name))
+        return RemoteShards(remote, self.info.shards, self.origin.cache)
 
     @cached_property
     def index(self) -> Index:
         """The table of samples, without keys. Raises ShardfeedError where it does not fit the manifest."""
-        index = Index.read(self._index_path)
+        index = Index.read(self._index_path())
         if len(index) != len(self):
             raise ShardfeedError(
-                f"{self._index_path} has {len(index):,} rows, the manifest says {len(self):,} samples: "
+                f"{self._index_path()} has {len(index):,} rows, the manifest says {len(self):,} samples: "
                 "copy or make the data set again"
             )
         return index
@@ -59,25 +95,62 @@ class Split:
 
     def keys(self) -> npt.NDArray[np.object_]:
         """The key of each sample in its tar, (n,) of str; read from disk at each call."""
-        keys = Index.read(self._index_path, keys=True).key
+        keys = Index.read(self._index_path(), keys=True).key
         assert keys is not None
         return keys
 
-    @property
     def _index_path(self) -> Path:
-        return split_dir(self.root, self.name) / INDEX
+        path = split_dir(self.root, self.name) / INDEX
+        if self.origin is None or path.exists():
+            return path
+        with holding(self.root / "lock"):
+            if not path.exists():  # another process may have fetched it while this one waited
+                name = f"{self.name}/{INDEX}"
+                try:
+                    data = self.origin.remote.read(name)
+                except FileNotFoundError:
+                    missing = f"{self.origin.remote.at(name)} is missing: the data set is not whole, upload it again"
+                    raise ShardfeedError(missing) from None
+                with replacing(path) as file:
+                    file.write(data)
+        return path
 
 
-def open_dataset(root: str | Path) -> dict[str, Split]:
-    """The splits of the data set in `root`, by name. Raises UsageError where `root` holds no finished data set."""
+def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Split]:
+    """The splits of the data set in the directory or behind the URL `root`, by name.
+
+    `cache`: where shards of a remote data set are kept. Raises UsageError where there is no finished data set,
+    ShardfeedError where a remote one cannot be reached.
+    """
+    if is_url(root):
+        return _open_remote(Remote(str(root)), cache or Cache())
     manifest = Manifest.read(root)
     return {name: Split(Path(root), name, manifest) for name in manifest.splits}
 
 
-def choose_split(root: str | Path, names: Sequence[str]) -> Split:
+def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = None) -> Split:
     """The first of `names` that the data set in `root` has. Raises UsageError where it has none of them."""
-    splits = open_dataset(root)
+    splits = open_dataset(root, cache)
     for name in names:
         if name in splits:
             return splits[name]
     raise UsageError(f"{root} has no split {' or '.join(names)}: it has {', '.join(splits)}")
+
+
+def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:
+    try:
+        data = remote.read(MANIFEST)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
+            "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
+        ) from None
+    # Another content, another directory: an index can never meet a manifest that it does not belong to.
+    name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
+    root = cache.directory / "datasets" / name
+    with holding(root / "lock"):
+        if not (root / MANIFEST).exists():
+            with replacing(root / MANIFEST) as file:
+                file.write(data)
+    manifest = Manifest.read(root)
+    return {name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits}

@@ -16,13 +16,19 @@ import numpy.typing as npt
 from shards.crops import Crop, Windows, windows
 from shards.dataset import Split
 from shards.errors import ShardfeedError
+from shards.fetcher import upcoming
+from shards.files import LocalShards
 from shards.memory import hold
-from shards.order import WINDOW, Order, Share, block_of_shard, epoch_order
+from shards.order import WINDOW, Order, Share, epoch_order
 from shards.pipeline import Decode
+from shards.policies import Policy, draws
 from shards.store import MemoryStore, Places, Reading, ShardStore, Store
 
 # Batches being read while the graph still has others to decode.
 AHEAD = 4
+# How far ahead shards are announced, in windows of "blocks": the one being read and the next. It is said anew several
+# times while a window is read, so that what is done with can go.
+HORIZON, RENEWALS = 2, 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Recipe:
     """Put the next whole sample in the place of one that cannot be read or whose checksum is wrong."""
     window: int = WINDOW
     """Shards that the order "blocks" mixes."""
+    augment: Policy | None = None
+    """The augmentation policy, if any."""
     in_memory: bool = False
     """Read from a copy of the split in memory, which the processes of a machine share."""
 
@@ -118,6 +126,8 @@ class Feeder:
             **_columns(cut, rows=self._decode == "raw"),
             "size": np.full((len(ids), 2), self.recipe.size, np.float32),
         }
+        if self.recipe.augment is not None:
+            arrays |= draws(self.recipe.augment, ids, self.recipe.seed, place.epoch)
         planned = Planned(place, ids, self._split.index.label[ids].astype(np.int64), arrays)
         self.planned.append(planned)
         return tuple(arrays[name] for name in self.inputs)
@@ -135,19 +145,39 @@ class Feeder:
         place = self._next
         ids = share.take(self._orders.of(place.epoch), place.position)
         self._next = Place(place.epoch, place.position + share.global_batch)
-        if self.recipe.order == "blocks":
-            self._announce(place.epoch, int(self._split.index.shard[ids[0]]))
+        self._announce(place)
         return place, ids
 
-    def _announce(self, epoch: int, shard: int) -> None:
-        """Has the kernel read the shards of this block, once, and those of the next one."""
-        block_of = block_of_shard(len(self._split.info.shards), self.recipe.seed, epoch, self.recipe.window)
-        block = int(block_of[shard])
-        for ahead in (block, block + 1):
-            if (epoch, ahead) > self._announced:
-                for number in np.flatnonzero(block_of == ahead).tolist():
-                    self._store.announce(number)
-                self._announced = (epoch, ahead)
+    def _announce(self, place: Place) -> None:
+        """Says which shards this rank reads from next, every now and then."""
+        if self.recipe.order != "blocks" and self._split.origin is None:
+            return  # the kernel reads on by itself, or could not hold them all
+        share = self.recipe.share
+        horizon = HORIZON * self.recipe.window * -(-len(self._split) // len(self._split.info.shards))
+        step = max(share.global_batch, horizon // RENEWALS)
+        renewal = (place.epoch, place.position // step if self.recipe.order != "global" else 0)
+        if renewal == self._announced:
+            return
+        self._announced = renewal
+        # What is being read comes first: it must not be let go of before.
+        numbers = [number for begun in self._reading for number in self._split.index.shard[begun.ids].tolist()]
+        numbers += self._all_shards(place) if self.recipe.order == "global" else self._upcoming(place, horizon)
+        self._store.announce(list(dict.fromkeys(numbers)))
+
+    def _upcoming(self, place: Place, horizon: int) -> list[int]:
+        """The shards of so many positions, those of the next epoch included where its order is known already."""
+        shard, share = self._split.index.shard, self.recipe.share
+        numbers = upcoming(shard, self._orders.of(place.epoch), share, place.position, horizon)
+        rest = place.position + horizon - len(self._split)
+        after = self._orders.after(place.epoch) if rest > 0 else None
+        return numbers if after is None else numbers + upcoming(shard, after, share, 0, rest)
+
+    def _all_shards(self, place: Place) -> list[int]:
+        """All shards, by their next use; always in the same order if a part of them has to do for the cache."""
+        every = list(range(len(self._split.info.shards)))
+        if self._split.origin is not None and self._split.info.bytes > self._split.origin.cache.bytes:
+            return every
+        return self._upcoming(place, len(self._split)) + every
 
     def _cut(self, place: Place, ids: npt.NDArray[np.int64]) -> Windows:
         index, recipe = self._split.index, self.recipe
@@ -218,14 +248,17 @@ class Feeder:
 def _store(split: Split, recipe: Recipe) -> Store:
     if recipe.in_memory:
         return MemoryStore(hold(split), check=recipe.skip_damaged)
-    return ShardStore(split.shard_paths, [shard.bytes for shard in split.info.shards], check=recipe.skip_damaged)
+    if split.origin is not None:
+        return ShardStore(split.remote_shards(), check=recipe.skip_damaged)
+    files = LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
+    return ShardStore(files, check=recipe.skip_damaged)
 
 
 def describe(split: Split, sample: int, trouble: str) -> str:
     """One line that names a sample, its shard and its place there, and says what to do."""
     index = split.index
     return (
-        f"sample {split.keys()[sample]} in {split.shard_paths[int(index.shard[sample])]} at byte "
+        f"sample {split.keys()[sample]} in {split.shard_place(int(index.shard[sample]))} at byte "
         f"{int(index.offset[sample]):,} {trouble}: copy or make the shard again; on_error skip goes on without it"
     )
 
@@ -254,6 +287,11 @@ class _Orders:
                 )
         self._orders = {number: order for number, order in self._orders.items() if number in (epoch, epoch + 1)}
         return self._orders[epoch].result()
+
+    def after(self, epoch: int) -> npt.NDArray[np.int64] | None:
+        """The order of the epoch that follows, if it is known already; `of` was asked for this one."""
+        following = self._orders[epoch + 1]
+        return following.result() if following.done() else None
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)

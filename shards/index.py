@@ -1,4 +1,4 @@
-"""The table of all samples of a split: where each one's JPEG lies, how big it is, what it shows.
+"""The table of all samples of a split: where each one's image lies, how big it is, what it shows.
 
 Its rows are in shard order and, inside a shard, in the order of the tar; a row's number is the sample's
 id everywhere in this project.
@@ -33,8 +33,9 @@ class Index:
     """Columns of length n, one row a sample.
 
     `shard` (int32): number of the shard within the split. `offset` (int64): position in the tar of the
-    JPEG's first byte. `size` (int32): length of the JPEG in bytes. `label` (int32): class number.
-    `width`, `height` (int32): pixels. `crc32` (uint32): of the JPEG's bytes, as zlib computes it.
+    image file's first byte. `size` (int32): length of that file in bytes, header included: it is a JPEG, or in raw
+    shards a PPM whose last 3 * width * height bytes are the pixels. `label` (int32): class number. `width`, `height`
+    (int32): pixels. `crc32` (uint32): of the file's bytes, as zlib computes it.
     `key` (objects of type str): the sample's name in the tar, or None if it was not asked for.
     """
 

@@ -23,6 +23,7 @@ from shards.errors import ShardfeedError, UsageError
 from shards.feeder import Place, Recipe
 from shards.order import ORDERS, WINDOW, Order, Share
 from shards.pipeline import Decode, Device, DType, Graph
+from shards.policies import POLICIES, Policy
 from shards.producer import Batch, Producer, must_resize
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
@@ -53,6 +54,8 @@ class Loader:
         but never more than the shorter side that the shards were made with.
     crop: "random" (Resize, RandomCrop: what train means by itself), "center" (Resize, CenterCrop) or
         "rrc" (RandomResizedCrop, as torchvision defines it).
+    augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
+        for ImageNet), as torchvision defines them, or "none". What each sample gets is drawn as its crop is.
     order: "global" (a permutation of the whole split each epoch: what train means by itself), "blocks"
         (shards in random order, read in sequence a window of them at a time and shuffled inside it, for
         disks and network file systems that are slow at random reads) or "index" (as stored).
@@ -92,6 +95,7 @@ class Loader:
         size: int = SIZE,
         resize: int | None = None,
         crop: Crop | None = None,
+        augment: Policy | Literal["none"] = "none",
         order: Order | None = None,
         window: int = WINDOW,
         seed: int = 0,
@@ -121,6 +125,9 @@ class Loader:
             raise UsageError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error must be raise or skip, not {on_error!r}")
+        if augment != "none" and augment not in POLICIES:
+            raise UsageError(f"augment must be none, {', '.join(POLICIES)}, not {augment!r}")
+        policy = None if augment == "none" else augment
         if window < 1:
             raise UsageError(f"window must be at least 1 shard, not {window}")
         recipe = Recipe(
@@ -133,6 +140,7 @@ class Loader:
             size=size,
             skip_damaged=on_error == "skip",
             window=window,
+            augment=policy,
             in_memory=in_memory,
         )
         if device == "auto":
@@ -145,6 +153,7 @@ class Loader:
             resize=device == "gpu" and must_resize(split, recipe),
             threads=default_threads() if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
+            augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,
             hw_decoder_load=hw_decoder_load,
         )

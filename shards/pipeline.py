@@ -12,10 +12,14 @@ from typing import Any, Literal
 
 from shards.errors import MissingDependency, UsageError
 from shards.pixels import MEAN, STD
+from shards.policies import INPUTS as POLICY_INPUTS
+from shards.policies import Policy
 
 try:
     from nvidia.dali import fn, types
-    from nvidia.dali.pipeline import Pipeline
+    from nvidia.dali.pipeline import Pipeline, do_not_convert, pipeline_def
+
+    from shards.augment import apply
 except ImportError as error:
     raise MissingDependency(
         "NVIDIA DALI is not installed: pip install 'shardfeed[cuda13]', or 'shardfeed[cuda12]' where the driver is "
@@ -48,6 +52,8 @@ class Graph:
     """Whether the graph resizes windows to the size that comes with each sample; else regions come out as they are."""
     threads: int
     """DALI's decoding threads on the CPU."""
+    augment: Policy | None = None
+    """The augmentation policy that the graph applies, after the resize."""
     device_id: int | None = None
     """The CUDA device; None builds a graph that runs on the CPU alone."""
     fast_idct: bool = False
@@ -75,20 +81,26 @@ class Graph:
     def inputs(self) -> tuple[str, ...]:
         """What the source gives for each batch, in this order; names as in `shards.crops.Windows`, and `size`."""
         first = "rows" if self.decode == "raw" else "encoded"
-        return (first, "anchor", "shape", "mirror", *(("start", "end", "size") if self.resize else ()))
+        resize = ("start", "end", "size") if self.resize else ()
+        return (first, "anchor", "shape", "mirror", *resize, *(POLICY_INPUTS if self.augment is not None else ()))
 
 
 def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
     """The pipeline of `graph`, fed by `source`.
 
     `source()` returns one batch as a tuple in the order of `graph.inputs`: encoded, a list of uint8 arrays
-    (bytes,), or rows, of uint8 arrays (height, width, 3); anchor and shape (n, 2) int32, mirror (n,) int32, and
-    start, end and size (n, 2) float32. The arrays must stay alive until the batch comes out: they are not copied.
+    (bytes,), or rows, of uint8 arrays (height, width, 3); anchor and shape (n, 2) int32, mirror (n,) int32, start,
+    end and size (n, 2) float32, and what `shards.policies.draws` gives. The arrays must stay alive until the batch
+    comes out: they are not copied.
 
     The output is uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU of `graph.dtype`,
     mirrored, and normalised unless uint8. All have one size where windows are resized, or are all of one size.
     """
-    pipeline = Pipeline(
+    # A policy applies to each sample one of many operations, which DALI writes as `if`.
+    definition = pipeline_def(_definition, enable_conditionals=graph.augment is not None)
+    return definition(
+        graph,
+        source,
         batch_size=graph.batch_size,
         num_threads=graph.threads,
         device_id=graph.device_id,
@@ -96,43 +108,55 @@ def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
         # The graph draws no random numbers; a fixed seed keeps DALI from making one up.
         seed=0,
     )
+
+
+def _definition(graph: Graph, source: Callable[[], Any]) -> Any:
+    images, fed = _windows(graph, source)
+    if graph.augment is not None:
+        images = apply(graph.augment, images, fed)
+    return _outputs(graph, images, fed)
+
+
+@do_not_convert
+def _windows(graph: Graph, source: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """uint8 (height, width, 3): the window of each sample, resized where the graph does that; and all inputs."""
     kinds = {
         "encoded": (types.UINT8, 1),
         "rows": (types.UINT8, 3),
         "mirror": (types.INT32, 0),
-        "anchor": (types.INT32, 1),
-        "shape": (types.INT32, 1),
+        **dict.fromkeys(("anchor", "shape", *POLICY_INPUTS), (types.INT32, 1)),
+        **dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1)),
     }
-    kinds |= dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1))
-    with pipeline:
-        outputs = fn.external_source(
-            source=source,
-            num_outputs=len(graph.inputs),
-            batch=True,
-            no_copy=True,
-            dtype=[kinds[name][0] for name in graph.inputs],
-            ndim=[kinds[name][1] for name in graph.inputs],
-            layout=["HWC" if name == "rows" else "" for name in graph.inputs],
+    outputs = fn.external_source(
+        source=source,
+        num_outputs=len(graph.inputs),
+        batch=True,
+        no_copy=True,
+        dtype=[kinds[name][0] for name in graph.inputs],
+        ndim=[kinds[name][1] for name in graph.inputs],
+        layout=["HWC" if name == "rows" else "" for name in graph.inputs],
+    )
+    fed = dict(zip(graph.inputs, outputs, strict=True))
+    images = _pixels(graph, fed)
+    if graph.resize:
+        images = fn.resize(
+            images,
+            size=fed["size"],
+            roi_start=fed["start"],
+            roi_end=fed["end"],
+            interp_type=types.INTERP_LINEAR,
+            # A triangular filter as wide as the scale: what torchvision's antialias=True does.
+            antialias=True,
         )
-        fed = dict(zip(graph.inputs, outputs, strict=True))
-        images = _pixels(graph, fed)
-        if graph.resize:
-            images = fn.resize(
-                images,
-                size=fed["size"],
-                roi_start=fed["start"],
-                roi_end=fed["end"],
-                interp_type=types.INTERP_LINEAR,
-                # A triangular filter as wide as the scale: what torchvision's antialias=True does.
-                antialias=True,
-            )
-        if graph.device == "gpu":
-            images = _mirror_normalise(images, fed["mirror"], graph.dtype)
-            pipeline.set_outputs(images)
-        else:
-            # DALI drops an input that nothing reads, and warns; shards/finish.py mirrors on the CPU.
-            pipeline.set_outputs(images, fed["mirror"])
-    return pipeline
+    return images, fed
+
+
+@do_not_convert
+def _outputs(graph: Graph, images: Any, fed: dict[str, Any]) -> Any:
+    if graph.device == "gpu":
+        return _mirror_normalise(images, fed["mirror"], graph.dtype)
+    # DALI drops an input that nothing reads, and warns; shards/finish.py mirrors on the CPU.
+    return images, fed["mirror"]
 
 
 def _pixels(graph: Graph, fed: dict[str, Any]) -> Any:

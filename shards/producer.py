@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from shards.augment import Augmenter
 from shards.dataset import Split
 from shards.errors import ShardfeedError
 from shards.feeder import Feeder, Place, Planned, Recipe, describe
@@ -45,6 +46,11 @@ class Producer:
         self._feeder = Feeder(split, recipe, graph.decode, graph.inputs)
         self._finisher = Finisher(graph.threads)
         self._resizes = must_resize(split, recipe)
+        self._augmenter = (
+            Augmenter(recipe.augment, graph.batch_size, graph.threads)
+            if recipe.augment is not None and graph.device == "cpu"
+            else None
+        )
         self._pipeline = self._built()
         self._expected: Place | None = None
         self._stream: Any = None
@@ -102,7 +108,10 @@ class Producer:
         output, planned = self._next()
         if self._graph.device == "gpu":
             return self._hand_over(output, planned)
-        images = self._finish_rows(planned) if output is None else self._finish(output, planned)
+        if self._augmenter is not None:
+            images = self._augmented(output, planned)
+        else:
+            images = self._finish_rows(planned) if output is None else self._finish(output, planned)
         return images, torch.from_numpy(planned.labels)
 
     def _next(self) -> tuple[Any, Planned]:
@@ -119,38 +128,62 @@ class Producer:
     def _finish_rows(self, planned: Planned) -> torch.Tensor:
         """Windows of stored pixels, resized where need be, mirrored, and normalised for float32."""
         rows, mirror = planned.arrays["rows"], planned.arrays["mirror"]
-        left, width = planned.arrays["anchor"][:, 1], planned.arrays["shape"][:, 1]
         if self._resizes:
-            edges = zip(rows, left.tolist(), width.tolist(), strict=True)
-            return self._resized([pixels[:, first : first + across] for pixels, first, across in edges], planned)
+            return self._resized(_regions(None, planned), planned)
+        left, width = planned.arrays["anchor"][:, 1], int(planned.arrays["shape"][0, 1])
         if self._graph.dtype == "uint8":
-            return torch.from_numpy(self._finisher.cut(rows, left, int(width[0]), mirror)).permute(0, 3, 1, 2)
-        return torch.from_numpy(self._finisher.cut_normalise(rows, left, int(width[0]), mirror))
+            return _channels_last(self._finisher.cut(rows, left, width, mirror))
+        return torch.from_numpy(self._finisher.cut_normalise(rows, left, width, mirror))
 
     def _finish(self, output: Any, planned: Planned) -> torch.Tensor:
         """What the CPU graph decoded, resized where need be, mirrored, and normalised for float32."""
         if self._resizes:
-            return self._resized([np.asarray(output.at(i)) for i in range(len(output))], planned)
-        mirror = planned.arrays["mirror"]
+            return self._resized(_regions(output, planned), planned)
         # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
-        pixels = from_dlpack(output.as_tensor())
-        if self._graph.dtype == "uint8":
-            self._finisher.flip(pixels.numpy(), mirror)
-            return pixels.permute(0, 3, 1, 2)
-        return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror))
+        return self._mirrored(from_dlpack(output.as_tensor()), planned.arrays["mirror"])
 
     def _resized(self, regions: list[npt.NDArray[np.uint8]], planned: Planned) -> torch.Tensor:
         finisher, size = self._finisher, self.recipe.size
         cut, mirror = (planned.arrays["start"], planned.arrays["end"]), planned.arrays["mirror"]
         if self._graph.dtype == "uint8":
-            return torch.from_numpy(finisher.resize(regions, cut, size, mirror)).permute(0, 3, 1, 2)
+            return _channels_last(finisher.resize(regions, cut, size, mirror))
         return torch.from_numpy(finisher.resize_normalise(regions, cut, size, mirror))
+
+    def _augmented(self, output: Any, planned: Planned) -> torch.Tensor:
+        """As `_finish` and `_finish_rows`, with the policy after the resize and before the mirror, as on a GPU."""
+        assert self._augmenter is not None
+        cut = (planned.arrays["start"], planned.arrays["end"])
+        # A window that fits is copied by the resize, bit for bit.
+        images = self._finisher.resize(
+            _regions(output, planned), cut, self.recipe.size, np.zeros_like(planned.arrays["mirror"])
+        )
+        return self._mirrored(from_dlpack(self._augmenter(images, planned.arrays)), planned.arrays["mirror"])
+
+    def _mirrored(self, pixels: torch.Tensor, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
+        """Pixels (n, height, width, 3), which nobody else uses, mirrored, and normalised for float32."""
+        if self._graph.dtype == "uint8":
+            self._finisher.flip(pixels.numpy(), mirror)
+            return pixels.permute(0, 3, 1, 2)
+        return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror))
 
     def _hand_over(self, output: Any, planned: Planned) -> Batch:
         with torch.cuda.stream(self._stream):
             images = from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
             labels = torch.from_numpy(planned.labels).pin_memory().to(images.device, non_blocking=True)
         return images, labels
+
+
+def _regions(output: Any, planned: Planned) -> list[npt.NDArray[np.uint8]]:
+    """Each sample's region (height, width, 3): decoded, or cut out of the stored rows where nothing was."""
+    if output is not None:
+        return [np.asarray(output.at(i)) for i in range(len(output))]
+    left, width = planned.arrays["anchor"][:, 1].tolist(), planned.arrays["shape"][:, 1].tolist()
+    return [rows[:, x : x + w] for rows, x, w in zip(planned.arrays["rows"], left, width, strict=True)]
+
+
+def _channels_last(images: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """(n, height, width, 3) as a tensor (n, 3, height, width) over the same memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class _Run:

@@ -4,13 +4,13 @@ Each shard is read once from end to end. Its SHA-256 is compared with the manife
 index.parquet and the `.idx`: names, positions, lengths, labels, checksums, sizes in pixels. `--decode` decodes every
 image too, with libjpeg-turbo by way of simplejpeg: the decoder that Pillow and DALI have inside, but one that also
 says when the data was corrupt, where those deliver a smear. On a core it checks about as many images as are decoded.
+Raw pixels need no decoding: an image whose header and length are right, and its checksum, is what was stored.
 """
 
 import hashlib
 import os
 import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,10 +20,12 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from shards.checksum import crc32
 from shards.errors import ShardfeedError
 from shards.index import Index
-from shards.layout import INDEX, MANIFEST, REJECTS, dali_index_name, split_dir
+from shards.layout import INDEX, MANIFEST, REJECTS, Encoding, dali_index_name, extension, split_dir
 from shards.manifest import Manifest, ShardInfo, SplitInfo
+from shards.ppm import ppm_size
 from shards.writer import BLOCK, archive_end, dali_index, label_text, tar_header
 
 # Called with how many more samples are checked.
@@ -36,7 +38,7 @@ _CHUNK = 1 << 20
 class Problem:
     """Something that is not as it should be. `file`: relative to the data set; the rest where it is of a sample.
 
-    `offset`: position in the tar of the first byte of the sample's JPEG.
+    `offset`: position in the tar of the first byte of the sample's image.
     """
 
     file: str
@@ -66,6 +68,7 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
     """
     root = Path(root)
     manifest = Manifest.read(root)
+    classes, encoding = len(manifest.class_names), manifest.settings.encoding
     problems = list(_unexpected(root, manifest))
     work: list[tuple[str, int, ShardInfo, Index | None]] = []
     for split, info in manifest.splits.items():
@@ -90,9 +93,7 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
                     bar.update(samples)
 
             futures = {
-                executor.submit(
-                    check_shard, root, split, shard, index, len(manifest.class_names), decode, progress
-                ): place
+                executor.submit(check_shard, root, split, shard, index, classes, decode, progress, encoding): place
                 for place, (split, _, shard, index) in enumerate(work)
             }
             for future in as_completed(futures):
@@ -113,11 +114,13 @@ def check_shard(
     classes: int,
     decode: bool = False,
     progress: Progress = lambda samples: None,
+    encoding: Encoding = "jpeg",
 ) -> list[Problem]:
     """All that is wrong with one shard and its `.idx`; empty for a shard that is whole.
 
     `info`: what the manifest says of it. `index`: its rows of the index, with keys, or None to compare hashes only.
-    `classes`: labels are below. Problems of reading are problems of the shard: no OSError is raised.
+    `classes`: labels are below. `encoding`: of its images. Problems of reading are problems of the shard: no OSError
+    is raised.
     """
     path = split_dir(root, split) / info.name
     name = f"{split}/{info.name}"
@@ -126,7 +129,7 @@ def check_shard(
         with path.open("rb") as file:
             reader = _Reader(file)
             if index is not None:
-                problems += _check_samples(name, reader, index, classes, decode, progress)
+                problems += _check_samples(name, reader, index, classes, decode, progress, encoding)
             while reader.read(_CHUNK):
                 pass
     except FileNotFoundError:
@@ -141,7 +144,7 @@ def check_shard(
         if index is not None and len(index) != info.samples:
             message = f"has {len(index):,} samples by {INDEX}, {info.samples:,} by the manifest"
             problems.append(Problem(name, message))
-    return problems + _check_dali_index(root, split, info, index)
+    return problems + _check_dali_index(root, split, info, index, encoding)
 
 
 class _Reader:
@@ -160,11 +163,12 @@ class _Reader:
 
 
 def _check_samples(
-    name: str, reader: _Reader, index: Index, classes: int, decode: bool, progress: Progress
+    name: str, reader: _Reader, index: Index, classes: int, decode: bool, progress: Progress, encoding: Encoding
 ) -> Iterator[Problem]:
     assert index.key is not None
+    ending = extension(encoding)
     columns = (index.key, index.offset, index.size, index.label, index.width, index.height, index.crc32)
-    for key, offset, size, label, width, height, crc32 in zip(*(column.tolist() for column in columns), strict=True):
+    for key, offset, size, label, width, height, checksum in zip(*(column.tolist() for column in columns), strict=True):
 
         def problem(message: str, key: str = key, offset: int = reader.position + BLOCK) -> Problem:
             return Problem(name, message, key, offset)
@@ -173,20 +177,20 @@ def _check_samples(
             yield problem(f"{INDEX} says offset {offset}")
         header = reader.read(BLOCK)
         # Where the tar contradicts the index it is followed, so that one mistake is not reported for all that follow.
-        there, length = _parse_header(header, f"{key}.jpg", size)
+        there, length = _parse_header(header, f"{key}.{ending}", size)
         if there is None:
             yield problem("the tar's header of its image is damaged")
-        elif (there, length) != (f"{key}.jpg", size):
-            yield problem(f"{INDEX} says {key}.jpg of {size} bytes, the tar has {there} of {length}")
+        elif (there, length) != (f"{key}.{ending}", size):
+            yield problem(f"{INDEX} says {key}.{ending} of {size} bytes, the tar has {there} of {length}")
         data = reader.read(length)
         padding = reader.read(-length % BLOCK)
         label_header, label_block = reader.read(BLOCK), reader.read(BLOCK)
         if len(label_block) < BLOCK:
             yield problem("the shard ends in it")
             return
-        if zlib.crc32(data) != crc32:
+        if crc32(data) != checksum:
             yield problem("its image is damaged: the CRC-32 is not that of the index")
-        yield from map(problem, _image_problems(data, width, height, decode))
+        yield from map(problem, _image_problems(data, width, height, decode, encoding))
         text = label_text(label)
         if label_header != tar_header(f"{key}.cls", len(text)) or label_block != text.ljust(BLOCK, b"\0"):
             yield problem(f"its label in the tar is not the {label} of {INDEX}")
@@ -213,15 +217,15 @@ def _parse_header(header: bytes, name: str, size: int) -> tuple[str | None, int]
     return None, size
 
 
-def _image_problems(data: bytes, width: int, height: int, decode: bool) -> Iterator[str]:
+def _image_problems(data: bytes, width: int, height: int, decode: bool, encoding: Encoding) -> Iterator[str]:
     try:
-        size = jpeg_size(data)
+        size = ppm_size(data) if encoding == "raw" else jpeg_size(data)
     except ValueError as error:
         yield f"its image is damaged: {error}"
         return
     if size != (width, height):
         yield f"{INDEX} says {width} x {height} pixels, its image has {size[0]} x {size[1]}"
-    if decode and (reason := _decoding_error(data)):
+    if decode and encoding == "jpeg" and (reason := _decoding_error(data)):
         yield f"its image cannot be decoded: {reason}"
 
 
@@ -270,7 +274,9 @@ def _pillow_error(data: bytes) -> str | None:
     return None
 
 
-def _check_dali_index(root: Path, split: str, info: ShardInfo, index: Index | None) -> list[Problem]:
+def _check_dali_index(
+    root: Path, split: str, info: ShardInfo, index: Index | None, encoding: Encoding
+) -> list[Problem]:
     file = dali_index_name(info.name)
     name = f"{split}/{file}"
     try:
@@ -279,7 +285,7 @@ def _check_dali_index(root: Path, split: str, info: ShardInfo, index: Index | No
         return [Problem(name, "is missing")]
     except OSError as error:
         return [Problem(name, f"cannot be read: {error.strerror}")]
-    if index is None or there == (expected := dali_index(index)):
+    if index is None or there == (expected := dali_index(index, encoding)):
         return []
     lines, wanted = there.split(b"\n"), expected.split(b"\n")
     differing = next(i for i in range(max(len(lines), len(wanted))) if lines[i : i + 1] != wanted[i : i + 1])

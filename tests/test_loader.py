@@ -297,6 +297,34 @@ def test_the_fast_transform_changes_pixels_a_little(photographs: Split) -> None:
     assert difference.float().mean() < 1.5
 
 
+@pytest.mark.parametrize("policy", ["trivial", "rand", "auto"])
+def test_a_policy_treats_a_sample_the_same_in_any_batch_and_after_a_restart(small_split: Split, policy: str) -> None:
+    with load(small_split, batch_size=6, augment=policy, dtype="uint8", drop_last=False) as loader:
+        whole = torch.cat([images for images, _ in epoch(loader)])
+    with load(small_split, batch_size=4, augment=policy, dtype="uint8", drop_last=False) as loader:
+        loader.load_state_dict({**loader.state_dict(), "position": 12})
+        assert torch.equal(torch.cat([images for images, _ in epoch(loader)]), whole[12:])
+
+
+def test_a_policy_changes_most_images_and_each_epoch_anew(small_split: Split) -> None:
+    options = {"batch_size": 29, "crop": "center", "order": "index"}
+    with load(small_split, **options) as loader:
+        plain, _ = next(iter(loader))
+    with load(small_split, augment="trivial", **options) as loader:
+        first, second = (epoch(loader)[0][0] for _ in range(2))
+    changed = [(image != other).any().item() for image, other in zip(first, plain, strict=True)]
+    assert 18 < sum(changed) < 29
+    assert not torch.equal(first, second)
+
+
+def test_normalised_values_of_a_policy_are_those_of_its_pixels(small_split: Split) -> None:
+    with load(small_split, augment="auto", crop="rrc", dtype="uint8") as loader:
+        pixels, _ = next(iter(loader))
+    with load(small_split, augment="auto", crop="rrc") as loader:
+        values, _ = next(iter(loader))
+    assert (values - normalised(pixels.contiguous())).abs().max() < 1e-5
+
+
 def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
     images = [jpeg(photo(40, 44, seed)) for seed in range(9)]
     split = write_split(tmp_path, images, short_side=40)
@@ -335,6 +363,8 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
     [
         ({"batch_size": 30}, "29 samples, fewer than one global batch of 30"),
         ({"resize": 31}, "crop of 32 pixels"),
+        ({"augment": "much"}, "augment must be none, trivial, rand, auto, not 'much'"),
+        ({"window": 0}, "at least 1 shard"),
         ({"resize": None, "size": 41}, "crop of 41 pixels"),
         ({"size": 0}, "at least 1 pixel"),
         ({"crop": "middle"}, "random, center"),

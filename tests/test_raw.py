@@ -70,7 +70,7 @@ def test_only_the_rows_of_the_window_are_read(pair: tuple[Split, Split], monkeyp
         read.append(sum(len(buffer) for buffer in buffers))
         return preadv(file, buffers, offset)
 
-    monkeypatch.setattr("shards.store.os.preadv", counted)
+    monkeypatch.setattr("shards.files.os.preadv", counted)
     epoch(raw, train=False, crop="center", order="index", batch_size=len(raw))
     # Batches of the next epochs are read ahead, whose windows are the same.
     expected = (32 * 3 * raw.index.width).tolist()

@@ -124,6 +124,13 @@ def test_columns_of_a_wider_image_are_an_image_of_their_own(left: int) -> None:
     assert np.array_equal(whole(narrow, (33, 20)), whole(np.ascontiguousarray(narrow), (33, 20)))
 
 
+def test_a_region_that_cannot_be_written_to_is_read() -> None:
+    region = photo(50, 40)
+    expected = whole(region, (33, 20))
+    region.flags.writeable = False
+    assert np.array_equal(whole(region, (33, 20)), expected)
+
+
 def test_pixels_in_another_order_are_refused() -> None:
     with pytest.raises(ValueError, match="side by side"):
         whole(photo(40, 40).swapaxes(0, 1), (20, 20))

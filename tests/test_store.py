@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import ShardfeedError
+from shards.files import LocalShards
 from shards.store import Places, ShardStore
 
 
@@ -22,8 +23,8 @@ def places(*where: tuple[int, int, int], crc32: int = 0) -> Places:
 def test_reads_are_the_bytes_of_the_files(tmp_path: Path) -> None:
     first, second = bytes(range(256)) * 40, b"second" * 2000
     paths = [write(tmp_path / "a.tar", first), write(tmp_path / "b.tar", second)]
-    store = ShardStore(paths, [len(first), len(second)])
-    store.announce(1)
+    store = ShardStore(LocalShards(paths, [len(first), len(second)]))
+    store.announce([1])
     wanted = [(i % 2, 300 * i, 100 + i) for i in range(25)]
     reading = store.read(places(*wanted))
     assert reading.wait() == []
@@ -34,17 +35,17 @@ def test_reads_are_the_bytes_of_the_files(tmp_path: Path) -> None:
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"gone\.tar: No such file"):
-        ShardStore([tmp_path / "gone.tar"], [10])
+        ShardStore(LocalShards([tmp_path / "gone.tar"], [10]))
 
 
 def test_a_shard_that_was_cut_off_is_named_with_both_lengths(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"a\.tar has 1,000 bytes, the manifest says 5,000"):
-        ShardStore([write(tmp_path / "a.tar", b"x" * 1000)], [5000])
+        ShardStore(LocalShards([write(tmp_path / "a.tar", b"x" * 1000)], [5000]))
 
 
 def test_what_was_cut_off_later_is_reported_by_position(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", b"x" * 5000)
-    store = ShardStore([path], [5000])
+    store = ShardStore(LocalShards([path], [5000]))
     path.write_bytes(b"x" * 1000)
     assert store.read(places((0, 0, 900), (0, 900, 200))).wait() == [(1, "is not there: the file has been cut off")]
     store.close()
@@ -52,7 +53,7 @@ def test_what_was_cut_off_later_is_reported_by_position(tmp_path: Path) -> None:
 
 def test_a_shard_that_was_deleted_can_still_be_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", b"x" * 5000)
-    store = ShardStore([path], [5000])
+    store = ShardStore(LocalShards([path], [5000]))
     path.unlink()
     assert store.read(places((0, 0, 900))).wait() == []
     store.close()
@@ -60,7 +61,7 @@ def test_a_shard_that_was_deleted_can_still_be_read(tmp_path: Path) -> None:
 
 def test_checksums_are_compared_where_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", b"x" * 100 + b"y" * 100)
-    store = ShardStore([path], [200], check=True)
+    store = ShardStore(LocalShards([path], [200]), check=True)
     trouble = store.read(places((0, 0, 100), (0, 100, 100), crc32=zlib.crc32(b"x" * 100))).wait()
     assert trouble == [(1, "is damaged (its checksum is wrong)")]
     store.close()
@@ -71,7 +72,7 @@ def test_the_limit_of_open_files_is_raised_for_many_shards(tmp_path: Path) -> No
     path = write(tmp_path / "a.tar", b"x" * 10)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        store = ShardStore([path] * 400, [10] * 400)
+        store = ShardStore(LocalShards([path] * 400, [10] * 400))
         reading = store.read(places((399, 0, 1)))
         assert reading.wait() == []
         assert bytes(reading.data[0]) == b"x"
@@ -86,7 +87,7 @@ def test_the_limit_of_open_files_counts_what_other_stores_hold(tmp_path: Path) -
     stores: list[ShardStore] = []
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        stores += [ShardStore([path] * 400, [10] * 400) for _ in range(3)]
+        stores += [ShardStore(LocalShards([path] * 400, [10] * 400)) for _ in range(3)]
         assert stores[2].read(places((399, 0, 1))).wait() == []
     finally:
         for store in stores:

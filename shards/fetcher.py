@@ -1,0 +1,291 @@
+"""Shards of a remote data set, made local ahead of use: whole, in the order in which an epoch needs them.
+
+    shards = RemoteShards(remote, "train", split.info.shards, Cache())
+    shards.announce([17, 3, 29])                   # needed next, in this order; whatever else is held may go
+    count = shards.preadv(17, [buffer], offset)    # waits until the shard is here
+
+Of what is announced, as much as the cache can hold, from the front, is fetched into it by a few threads and stays there
+until it is announced no more. Whatever else is asked for is read by range requests, sample by sample.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.cache import BeingFetched, Cache
+from shards.errors import ShardfeedError
+from shards.files import allow_open_files
+from shards.manifest import ShardInfo
+from shards.order import Share
+from shards.remote import Remote, Stopped
+
+# Downloads at once: what one connection leaves idle, several fill, and each is a whole shard of disk.
+FETCHERS = 4
+# Seconds between two looks at what another process fetches, and at whether there is room now.
+POLL, POLL_ROOM = 0.05, 1.0
+# Seconds that closing waits for a download to notice. Its thread ends with the process in any case.
+GRACE = 2.0
+
+
+def upcoming(
+    shard: npt.NDArray[np.int32], order: npt.NDArray[np.int64], share: Share, position: int, horizon: int
+) -> list[int]:
+    """The shards that a rank needs at the positions [position, position + horizon) of an epoch, by their first use.
+
+    `shard` (n,): that of each sample id; `order` (n,): the ids of the epoch. A pure function, 20 ns a sample.
+    """
+    mine = shard[order[position + share.rank : position + horizon : share.world_size]]
+    numbers, first = np.unique(mine, return_index=True)
+    return [int(number) for number in numbers[np.argsort(first)]]
+
+
+class RemoteShards:
+    """The shards of one split behind a URL; threads may share it.
+
+    `remote`: the directory of the split's shards; `shards`: by number, as the manifest names them.
+    """
+
+    def __init__(self, remote: Remote, shards: Sequence[ShardInfo], cache: Cache) -> None:
+        allow_open_files(len(shards))
+        self._remote = remote
+        self._shards = shards
+        self._cache = cache
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        # All below is guarded by the condition. A shard that is wanted is in one of: _files, _errors, _fetching,
+        # _no_room, or waits for its turn.
+        self._wanted: dict[int, None] = {}
+        self._files: dict[int, int] = {}
+        self._errors: dict[int, ShardfeedError] = {}
+        self._fetching: set[int] = set()
+        self._no_room: set[int] = set()
+        self._changes = 0  # of what is wanted and held: what was found out about room before one is out of date
+        self._not_before: dict[int, float] = {}  # what other processes fetch, and when to look at it again
+        self._reads: dict[int, int] = {}
+        self._warned = False
+        self._threads: list[threading.Thread] = []
+
+    def announce(self, numbers: Sequence[int]) -> None:
+        """These shards are needed next, in this order; others are let go of once nobody reads them. Returns at once."""
+        with self._changed:
+            self._wanted = dict.fromkeys(self._that_fit(numbers))
+            self._errors.clear()
+            self._room_changed()
+            for number in list(self._files):
+                self._let_go(number)
+            self._pin_what_is_here()
+            if not self._threads:
+                names = [f"shardfeed-fetch-{number}" for number in range(FETCHERS)]
+                self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+                for thread in self._threads:
+                    thread.start()
+            self._changed.notify_all()
+
+    def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
+        """Reads bytes of a shard as `os.preadv` does: waits for one that is announced, asks for a range of others.
+
+        Returns the number of bytes read, 0 at the end of the shard. Raises ShardfeedError where it cannot be had.
+        """
+        with self._held(number) as file:
+            if file is not None:
+                return os.preadv(file, list(buffers), offset)
+        return self._read_range(number, buffers, offset)
+
+    def stop(self) -> None:
+        """Ends the threads. Reads that still wait raise ShardfeedError."""
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the threads and lets go of all shards."""
+        self.stop()
+        with self._changed:
+            self._wanted = {}
+            for number in list(self._files):
+                self._let_go(number)
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(GRACE)
+
+    @contextlib.contextmanager
+    def _held(self, number: int) -> Iterator[int | None]:
+        """A descriptor of the shard that stays open meanwhile; None where the shard is not, and will not be, local."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or not self._is_coming(number))
+            if self._stop.is_set():
+                raise ShardfeedError(f"{self._name(number)} is asked for after the end")
+            if number in self._errors:
+                raise self._errors[number]
+            file = self._files.get(number)
+            if file is None and (file := self._pin(number)) is not None:
+                self._files[number] = file
+            self._reads[number] = self._reads.get(number, 0) + 1
+        try:
+            yield file
+        finally:
+            with self._changed:
+                self._reads[number] -= 1
+                self._let_go(number)
+
+    def _is_coming(self, number: int) -> bool:
+        done = number in self._files or number in self._errors or number in self._no_room
+        return number in self._wanted and not done
+
+    def _let_go(self, number: int) -> None:
+        """Unpins a shard that is neither wanted nor read, which makes room."""
+        if number in self._wanted or self._reads.get(number) or number not in self._files:
+            return
+        os.close(self._files.pop(number))
+        self._reads.pop(number, None)
+        self._room_changed()
+        self._changed.notify_all()
+
+    def _room_changed(self) -> None:
+        self._changes += 1
+        self._no_room.clear()
+
+    def _pin(self, number: int) -> int | None:
+        return self._cache.pin(self._shards[number].sha256, self._shards[number].bytes)
+
+    def _that_fit(self, numbers: Sequence[int]) -> Iterator[int]:
+        """The first ones, as many as the cache can hold: a later one must never take the room of an earlier one."""
+        left = self._cache.bytes
+        for number in numbers:
+            left -= self._shards[number].bytes
+            if left < 0:
+                return
+            yield number
+
+    def _pin_what_is_here(self) -> None:
+        """Keeps what is cached and wanted from making room for something else that is wanted."""
+        for number in self._wanted:
+            if number not in self._files and (file := self._pin(number)) is not None:
+                self._files[number] = file
+
+    def _name(self, number: int) -> str:
+        return self._remote.at(self._shards[number].name)
+
+    def _read_range(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
+        shard = self._shards[number]
+        views = [buffer.cast("B") for buffer in buffers]
+        length = min(sum(map(len, views)), max(0, shard.bytes - offset))
+        if not length:
+            return 0
+        self._warn()
+        try:
+            data = self._remote.read_range(shard.name, offset, length, self._stop)
+        except (FileNotFoundError, Stopped):
+            raise self._missing(number) from None
+        done = 0
+        for view in views:
+            part = data[done : done + len(view)]
+            view[: len(part)] = part
+            done += len(part)
+        return length
+
+    def _work(self) -> None:
+        """What each fetching thread does: takes the first shard that is wanted and not here, until the end."""
+        while True:
+            with self._changed:
+                number = self._next()
+                while number is None and not self._stop.is_set():
+                    # What other processes fetch, or let go of, nobody tells this one.
+                    pause = POLL if self._not_before else POLL_ROOM if self._no_room else None
+                    if not self._changed.wait(pause) and pause == POLL_ROOM:
+                        self._no_room.clear()
+                    number = self._next()
+                if self._stop.is_set() or number is None:
+                    return
+                self._fetching.add(number)
+                changes = self._changes
+            self._fetch(number, changes)
+
+    def _next(self) -> int | None:
+        now = time.monotonic()
+        for number in self._wanted:
+            if self._is_coming(number) and number not in self._fetching and self._not_before.get(number, 0) <= now:
+                self._not_before.pop(number, None)
+                return number
+        return None
+
+    def _fetch(self, number: int, changes: int) -> None:
+        file: int | None = None
+        failure: ShardfeedError | None = None
+        try:
+            file = self._pin(number)
+            if file is None:
+                file = self._download(number)
+        except BeingFetched:
+            # The next one on the list meanwhile: so processes that want the same divide it among them.
+            with self._changed:
+                self._fetching.discard(number)
+                self._not_before[number] = time.monotonic() + POLL
+                self._changed.notify_all()
+            return
+        except Stopped:
+            return
+        except ShardfeedError as error:
+            failure = error
+        except FileNotFoundError:
+            failure = self._missing(number)
+        except OSError as error:
+            why = "no space is left there" if error.errno == errno.ENOSPC else error.strerror or str(error)
+            failure = ShardfeedError(
+                f"{self._name(number)} cannot be kept in {self._cache.directory}: {why} (--cache-dir, --cache-size)"
+            )
+        except Exception as error:
+            failure = ShardfeedError(f"{self._name(number)} cannot be fetched: {type(error).__name__}: {error}")
+        with self._changed:
+            self._fetching.discard(number)
+            if failure is not None:
+                self._errors[number] = failure
+            elif file is None:
+                # Other processes hold what they want. The shards after this one are about as large.
+                if changes == self._changes:
+                    self._no_room.update(self._after(number))
+            elif number in self._files:
+                os.close(file)
+            else:
+                # Freshly written, its pages are in memory; should they go, only what is asked for comes back.
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+                self._files[number] = file
+                self._let_go(number)
+            self._changed.notify_all()
+
+    def _download(self, number: int) -> int | None:
+        shard = self._shards[number]
+        return self._cache.fetch(
+            shard.sha256,
+            shard.bytes,
+            lambda target: self._remote.fetch(shard.name, target, self._stop),
+            self._name(number),
+        )
+
+    def _after(self, number: int) -> Iterator[int]:
+        """What comes at or after a shard and nobody fetches at the moment."""
+        at_or_after = itertools.dropwhile(lambda each: each != number, self._wanted)
+        return (each for each in at_or_after if self._is_coming(each) and each not in self._fetching)
+
+    def _missing(self, number: int) -> ShardfeedError:
+        return ShardfeedError(f"{self._name(number)} is not there, and the manifest names it: upload it again")
+
+    def _warn(self) -> None:
+        with self._changed:
+            if self._warned or not self._threads:
+                return
+            self._warned = True
+        warnings.warn(
+            f"the cache in {self._cache.directory}, of {self._cache.bytes / 1e9:,.1f} GB, does not hold what is read "
+            f"of {self._remote} at once: the rest is read by range requests, sample by sample, which is slower "
+            "(--cache-size)",
+            stacklevel=2,
+        )
