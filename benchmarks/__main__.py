@@ -1,17 +1,51 @@
 """python -m benchmarks loaders --data DIR --source SOURCE    this project's loader against the naive PIL path
+python -m benchmarks peers --source SOURCE                 every loader that can be measured here, in one table
+python -m benchmarks peers-install                         environments for the other systems' loaders
 python -m benchmarks preprocess --source SOURCE            converting images to shards, against a PIL worker
+python -m benchmarks shuffle                               how well each order mixes neighbours on disk
+python -m benchmarks train --data DIR --recipe R           does training wait for its data?
+python -m benchmarks accuracy --data DIR --source SOURCE   does this loader train as well as the usual one?
+python -m benchmarks stages --data DIR                     the loader stage by stage, against the machine's limits
+python -m benchmarks scale --data DIR                      start-up, memory and speed over rows, epochs and threads
+python -m benchmarks verdict --data DIR --recipe R         what holds a run back, and what to change
+python -m benchmarks report RESULTS... --output FILE       results as one page with tables and charts
+python -m benchmarks plan --images 1.4e9 --nodes 64        what a larger scale would take
 python -m benchmarks demo                                  the whole project once, on synthetic images
 """
 
 import sys
 
-from benchmarks import demo, loaders, preprocess
+from benchmarks import (
+    accuracy,
+    demo,
+    loaders,
+    page,
+    plan,
+    preprocess,
+    rows,
+    scale,
+    shuffle,
+    stages,
+    train_step,
+    verdict,
+)
+from benchmarks.peers import install
 from shards.cli import Command, run_commands
 
 COMMANDS = {
+    "accuracy": Command(accuracy.Options, accuracy.run, "training with this loader and with the usual one, in top-1"),
     "demo": Command(demo.Options, demo.run, "the whole project once, on a small synthetic data set"),
     "loaders": Command(loaders.Options, loaders.run, "the loader against the naive PIL path, in images/s"),
+    "peers": Command(rows.Options, rows.run, "every loader that can be measured here, over every row of one table"),
+    "peers-install": Command(install.Options, install.run, "environments for the other systems' loaders"),
+    "plan": Command(plan.Options, plan.run, "what a larger scale would take, and where the design stops working"),
     "preprocess": Command(preprocess.Options, preprocess.run, "converting images to shards, in images/s and core"),
+    "report": Command(page.Options, page.run, "results as one page with tables and charts"),
+    "scale": Command(scale.Options, scale.run, "start-up, memory and speed over rows, epochs and threads"),
+    "shuffle": Command(shuffle.Options, lambda options: print(shuffle.run(options)), "how well each order mixes"),
+    "stages": Command(stages.Options, stages.run, "the loader stage by stage, against the machine's limits"),
+    "train": Command(train_step.Options, train_step.run, "training on real, cached and synthetic batches"),
+    "verdict": Command(verdict.Options, verdict.run, "what holds a training run back, and what to change"),
 }
 
 

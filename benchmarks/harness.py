@@ -5,39 +5,26 @@ closes it again, so that nothing of it (worker processes, threads, prefetched ba
 during another's turn. Contenders take turns in the order given, A B A B ..., which spreads whatever
 else the machine does over all of them. The whole first round is thrown away: it fills the page
 cache and compiles what is compiled when first used.
+
+A window knows its images, its seconds by the clock, and the processor seconds that this process and its
+children used meanwhile; on a machine that does other things too, trust the processor seconds. What
+the figures are written down as is in benchmarks/result.py.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from benchmarks.processor import processor_seconds
 from shards.errors import ShardfeedError, UsageError
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Something that gives batches without end.
-
-    open: a context manager that starts it, gives an iterator of batches, and leaves nothing behind.
-    images: how many images a batch holds; raises ShardfeedError for a batch that is not what was asked for.
-    depth: how many batches it may hold ready; more than that are thrown away at the start of a turn.
-    stride: batches that tend to come at once, as from workers that started together; a window is
-        a multiple of it, so that neither end cuts such a group.
-    """
-
-    name: str
-    open: Callable[[], AbstractContextManager[Iterator[Any]]]
-    images: Callable[[Any], int]
-    depth: int
-    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,14 +51,78 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Window:
-    """What one turn measured."""
+    """What one turn measured: images, seconds by the clock, and processor seconds over all processes of it.
+
+    Two windows are equal if images and seconds are: no two runs take the same processor time.
+    """
 
     images: int
     seconds: float
+    cpu: float = field(default=0.0, compare=False)
 
     @property
     def images_per_s(self) -> float:
         return self.images / self.seconds
+
+    @property
+    def cpu_ms_per_image(self) -> float:
+        """Milliseconds of one core that an image took."""
+        return 1e3 * self.cpu / self.images
+
+
+class Turns(Protocol):
+    """What `measure` measures: something with a name that can take a turn."""
+
+    @property
+    def name(self) -> str: ...
+    def turn(self, schedule: Schedule, clock: Clock) -> Window: ...
+
+
+def nothing() -> None: ...
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that gives batches without end, in this process.
+
+    open: a context manager that starts it, gives an iterator of batches, and leaves nothing behind.
+    images: how many images a batch holds; raises ShardfeedError for a batch that is not what was asked for.
+    depth: how many batches it may hold ready; more than that are thrown away at the start of a turn.
+    stride: batches that tend to come at once, as from workers that started together; a window is
+        a multiple of it, so that neither end cuts such a group.
+    sync: waits for work that was only queued, as on a GPU; called before the clock is read at both ends of
+        a window.
+    """
+
+    name: str
+    open: Callable[[], AbstractContextManager[Iterator[Any]]]
+    images: Callable[[Any], int]
+    depth: int
+    stride: int = 1
+    sync: Callable[[], object] = nothing
+
+    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Window:
+        """Starts it, warms it up, measures one window and ends it."""
+        skipped = max(schedule.warm_up, 2 * self.depth)
+        skipped += -skipped % self.stride
+        images = count = 0
+        with self.open() as batches:
+            for batch in islice(batches, skipped):
+                self.images(batch)
+            self.sync()
+            cpu = processor_seconds()
+            start = clock()
+            for batch in batches:
+                images += self.images(batch)
+                count += 1
+                if count % self.stride == 0 and clock() - start >= schedule.seconds:
+                    break
+            self.sync()
+            now = clock()
+            cpu = processor_seconds() - cpu
+        if not images or now <= start:
+            raise ShardfeedError(f"{self.name} ended before it gave a batch to measure")
+        return Window(images, now - start, cpu)
 
 
 @dataclass(frozen=True)
@@ -98,35 +149,16 @@ def throughput(windows: Sequence[Window]) -> Spread:
 
 
 def measure(
-    contenders: Sequence[Contender], schedule: Schedule, clock: Clock = time.perf_counter
+    contenders: Sequence[Turns], schedule: Schedule, clock: Clock = time.perf_counter
 ) -> dict[str, list[Window]]:
     """The windows of each contender, by its name, in the order of the rounds."""
     windows: dict[str, list[Window]] = {contender.name: [] for contender in contenders}
     with tqdm(total=(schedule.rounds + 1) * len(contenders), unit="turn", disable=None) as bar:
         for number in range(schedule.rounds + 1):
             for contender in contenders:
-                window = _turn(contender, schedule, clock)
+                window = contender.turn(schedule, clock)
                 if number > 0:
                     windows[contender.name].append(window)
                 bar.set_postfix_str(f"{contender.name}: {window.images_per_s:,.0f} images/s")
                 bar.update()
     return windows
-
-
-def _turn(contender: Contender, schedule: Schedule, clock: Clock) -> Window:
-    skipped = max(schedule.warm_up, 2 * contender.depth)
-    skipped += -skipped % contender.stride
-    images = count = 0
-    with contender.open() as batches:
-        for batch in islice(batches, skipped):
-            contender.images(batch)
-        start = now = clock()
-        for batch in batches:
-            images += contender.images(batch)
-            count += 1
-            now = clock()
-            if now - start >= schedule.seconds and count % contender.stride == 0:
-                break
-    if not images or now <= start:
-        raise ShardfeedError(f"{contender.name} ended before it gave a batch to measure")
-    return Window(images, now - start)

@@ -1,42 +1,57 @@
-"""python -m benchmarks loaders --data DIR --source SOURCE: this project's loader, the naive path and plain DALI.
+"""python -m benchmarks loaders --data DIR --source SOURCE: this project's loader against others, in turns.
 
-All deliver torch tensors of the same shape, type and recipe (shorter side 256, random crop of 224,
-random flip, normalised): the loader and plain DALI (benchmarks/plain_dali.py) from the shards in DIR,
-the naive path (benchmarks/naive.py) from SOURCE, the data set that the shards were made from. Takes
-about two minutes with the defaults.
+All deliver torch tensors of the same shape, type and recipe, each the way its own documentation recommends, each in a
+process of its own (benchmarks/peers/). Always there: the naive path over SOURCE, the data set that the shards were made
+from; DALI's own reader and operators; this project's loader. More with --peers:
+
+    folder torchvision webdataset     an image folder with Pillow, or decoded by torchvision; webdataset
+    ffcv spdl litdata streaming tfdata     other systems, installed by `python -m benchmarks peers-install`
+    turbojpeg                         a limit: libjpeg-turbo decodes in processes, and nothing else
+    fast-dct                          this loader with the less exact DCT, which FFCV and tf.data use
+    gpu gpu-region gpu-hardware       this loader on a GPU: a CPU decodes, the GPU's cores, its JPEG engines
+
+or `--peers all`. What cannot be measured is left out and named with the reason. Takes about two minutes with the
+defaults, and a minute more for each peer; what a peer makes of the shards is kept in --work for the next time.
 """
 
 import contextlib
-import functools
+import dataclasses
+import json
 import os
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+import tyro
 
-from benchmarks import naive, report
-from benchmarks.environment import hardware
-from benchmarks.harness import Contender, Schedule, measure, ratios, throughput
+from benchmarks import naive, table
+from benchmarks.harness import Schedule, measure
+from benchmarks.peers.job import Job
+from benchmarks.peers.remote import Remote
+from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, Entry
+from benchmarks.result import Ratio, Result, Series, write
+from benchmarks.settings import command_line
 from shards import Split
 from shards.dataset import choose_split
 from shards.errors import ShardfeedError, UsageError
-from shards.versions import versions
 
-NAIVE, DALI, LOADER = "naive HF + PIL", "plain DALI", "shardfeed"
+ALL = "all"
+ALWAYS = {NAIVE, DALI, OURS}
+TRIAL = 0.1  # seconds of the turn that shows whether a contender works
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compares the loader with the naive PIL path over the Hugging Face dataset and with plain DALI, in turns."""
+    """Compares the loader with the naive PIL path over the Hugging Face dataset, with plain DALI, and with others."""
 
     data: Path
     """Shards, as written by `python -m preprocess`."""
     source: str
     """The data set they were made from: whatever `python -m preprocess` takes, made-up images apart."""
+    peers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES")] = ()
+    """Who else: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
+    gpu-region, gpu-hardware; or all."""
     split: str = "train"
     """The split to read, of both."""
     image_column: str = "image"
@@ -49,6 +64,8 @@ class Options:
     """Side of the crop in pixels."""
     resize: int | None = None
     """Shorter side before the crop; in proportion 256 to 224 if not given, at most what is stored."""
+    crop: naive.Crop = naive.Recipe.crop
+    """random: Resize and RandomCrop; rrc: RandomResizedCrop."""
     dtype: naive.DType = naive.Recipe.dtype
     """float32: normalised; uint8: the pixels."""
     seed: int = 0
@@ -58,103 +75,177 @@ class Options:
     seconds: float = Schedule.seconds
     """Length of a window."""
     threads: int | None = None
-    """Decoding threads of the loader and of plain DALI; the loader's own default if not given."""
+    """Threads of those that have threads; a core each and one more if not given, for those whose own default it is."""
     workers: int | None = None
-    """Processes of the naive path; one a core if not given."""
+    """Processes of those that have processes; one a core if not given."""
+    sweep: tuple[int, ...] = ()
+    """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
+    work: Path | None = None
+    """Directory for the peers' own formats of these images, kept for the next time; a temporary one if not given."""
     out: Path = Path("results")
     """Directory for the chart and the JSON."""
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON; writes both and the chart to options.out.
+    """Measures, prints the table and, as the last line, the JSON; writes the result and its charts to options.out.
 
     Raises UsageError for data or options that do not fit together.
     """
-    from benchmarks import plain_dali
-    from shards.pipeline import PREFETCH
-    from shards.producer import READY
+    from benchmarks.charts import png
+    from benchmarks.pictures import charts
 
+    result = compare(options)
+    path = write(result, options.out)
+    chart = path.with_suffix(".png")
+    png(charts(result)[0], chart, table.setting(result))
+    print(table.text(result))
+    print(f"\nchart  {chart}\nresult {path}\n")
+    print(json.dumps({**summary(result), "chart": str(chart), "result": str(path)}))
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """The figures that programs ask for most, in one flat dictionary."""
+    figures: dict[str, Any] = {"benchmark": result.benchmark, "date": result.date}
+    for name, entry in (("naive", NAIVE), ("loader", OURS)):
+        figures[f"{name}_images_per_s"] = result[ROSTER[entry].title].spread.median
+    for ratio in result.ratios:
+        if (ratio.of, ratio.to) == (ROSTER[OURS].title, ROSTER[NAIVE].title):
+            figures |= {"ratio": ratio.median, "ratio_min": ratio.least, "ratio_max": ratio.most}
+    return figures
+
+
+def compare(options: Options) -> Result:
+    """Measures. Raises UsageError for data or options that do not fit together."""
     schedule = Schedule(options.rounds, options.seconds)
     split = choose_split(options.data, [options.split])
-    recipe, workers, threads = _settle(options, split)
-    rows = _rows(options, split)
-    contenders = [
-        Contender(
-            NAIVE,
-            functools.partial(naive.batches, rows, recipe, workers),
-            functools.partial(_checked_images, recipe),
-            depth=naive.PREFETCH * workers,
-            stride=max(1, workers),
-        ),
-        Contender(
-            DALI,
-            functools.partial(plain_dali.batches, split, recipe, threads),
-            functools.partial(_checked_images, recipe),
-            depth=PREFETCH,
-        ),
-        Contender(
-            LOADER,
-            functools.partial(_loader_batches, split, recipe, threads),
-            functools.partial(_checked_images, recipe),
-            depth=PREFETCH + READY,
-        ),
-    ]
+    recipe = _recipe(options, split)
+    names = _names(options.peers)
     options.out.mkdir(parents=True, exist_ok=True)  # a wrong path is better known before measuring than after
-    windows = measure(contenders, schedule)
-    slow, fast = throughput(windows[NAIVE]), throughput(windows[LOADER])
-    ratio, to_dali = ratios(windows[NAIVE], windows[LOADER]), ratios(windows[DALI], windows[LOADER])
-    stored = split.manifest.settings.short_side
-    result: dict[str, Any] = {
-        "benchmark": "loaders",
-        "naive_images_per_s": round(slow.median, 1),
-        "loader_images_per_s": round(fast.median, 1),
-        "ratio": round(ratio.median, 3),
-        "ratio_min": round(ratio.least, 3),
-        "ratio_max": round(ratio.most, 3),
-        "ratio_to_plain_dali": round(to_dali.median, 3),
-        "ratio_to_plain_dali_min": round(to_dali.least, 3),
-        "ratio_to_plain_dali_max": round(to_dali.most, 3),
-        "images_per_s": {name: [round(window.images_per_s, 1) for window in turns] for name, turns in windows.items()},
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "batch_size": recipe.batch_size,
-        "threads": threads,
-        "workers": workers,
-        "dtype": recipe.dtype,
-        "size": recipe.size,
-        "resize": recipe.resize,
-        "stored": "original" if stored is None else stored,
-        "images": len(split),
-        "versions": versions(),
-        "hardware": hardware(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command(options),
-    }
-    report.publish(result, options.out)
+    skipped: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
+        jobs = _Jobs(options, recipe, work)
+        contenders = {}
+        for name in names:
+            entry = ROSTER[name]
+            reason = entry.absence(split.manifest.settings.encoding)
+            try:
+                if reason is None:
+                    contenders[name] = stack.enter_context(jobs.started(entry))
+            except ShardfeedError as error:
+                if name in ALWAYS:
+                    raise
+                reason = str(error).removeprefix(f"{entry.title}: ")
+            if reason is not None:
+                skipped[entry.title] = reason
+        windows = measure(list(contenders.values()), schedule)
+        series = [Series.of(each.name, windows[each.name], each.settings) for each in contenders.values()]
+    by_name = dict(zip(contenders, series, strict=True))
+    ratios = [Ratio.between(by_name[OURS], by_name[base]) for base in BASES if base in by_name]
+    return Result.now(
+        "loaders",
+        title(recipe, split),
+        command_line("loaders", options),
+        series,
+        schedule=schedule,
+        ratios=ratios,
+        skipped=skipped,
+        settings={
+            **dataclasses.asdict(recipe),
+            "row": row_name(recipe, split),
+            "stored": split.manifest.settings.short_side,
+            "encoding": split.manifest.settings.encoding,
+            "images": len(split),
+        },
+    )
 
 
-def command(options: Options) -> str:
-    """The command line that these options came from, without those at their defaults."""
-    words = ["python", "-m", "benchmarks", "loaders"]
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
+def row_name(recipe: naive.Recipe, split: Split) -> str:
+    """What is stored, cropped and delivered, in a few words."""
+    stored = split.manifest.settings
+    size = "original" if stored.short_side is None else f"{stored.short_side}-px"
+    kind = "raw" if stored.encoding == "raw" else "JPEG"
+    return f"{size} {kind}, {recipe.crop}, {recipe.dtype}"
 
 
-def _settle(options: Options, split: Split) -> tuple[naive.Recipe, int, int]:
-    """What the options leave open: the recipe of both paths, the naive path's workers, the loader's threads."""
-    from shards.loader import default_threads
+def title(recipe: naive.Recipe, split: Split) -> str:
+    """One line: what was delivered, and from what."""
+    return f"{recipe.batch_size} x 3 x {recipe.size} x {recipe.size} a batch: {row_name(recipe, split)}"
 
+
+@dataclass(frozen=True)
+class _Jobs:
+    """Starts contenders with the number of threads that they are to have."""
+
+    options: Options
+    recipe: naive.Recipe
+    work: Path
+
+    def started(self, entry: Entry) -> Remote:
+        """A contender, ready and tried; with the best of the numbers of threads to try, if there are any."""
+        threads = self._threads(entry)
+        if self.options.sweep:
+            threads = max(self.options.sweep, key=lambda each: self._speed(entry, each))
+        remote = entry.start(self._job(entry, threads))
+        try:
+            remote.turn(Schedule(seconds=TRIAL))
+        except BaseException:
+            remote.close()
+            raise
+        return remote
+
+    def _speed(self, entry: Entry, threads: int) -> float:
+        """Images/s in one turn, after one that warms up; 0 for a number that it refuses."""
+        try:
+            with entry.start(self._job(entry, threads)) as remote:
+                remote.turn(Schedule(seconds=TRIAL))
+                return remote.turn(Schedule(seconds=self.options.seconds)).images_per_s
+        except ShardfeedError:  # FFCV, for one, takes no more threads than there are cores
+            return 0.0
+
+    def _job(self, entry: Entry, threads: int) -> Job:
+        options = self.options
+        return Job(
+            data=str(options.data),
+            split=options.split,
+            source=options.source,
+            image_column=options.image_column,
+            label_column=options.label_column,
+            work=str(self.work),
+            recipe=self.recipe,
+            threads=threads,
+            options=entry.options,
+        )
+
+    def _threads(self, entry: Entry) -> int:
+        from shards.loader import default_threads
+
+        cores = len(os.sched_getaffinity(0))
+        if entry.processes:
+            return cores if self.options.workers is None else self.options.workers
+        if self.options.threads is not None:
+            return self.options.threads
+        return cores if entry.environment else default_threads()
+
+
+def _names(peers: tuple[str, ...]) -> list[str]:
+    """Whom to measure, in the order of the roster. Raises UsageError for names that it does not hold."""
+    unknown = set(peers) - ROSTER.keys() - {ALL}
+    if unknown:
+        raise UsageError(f"no peer {', '.join(sorted(unknown))}: choose from {', '.join(ROSTER)}, {ALL}")
+    chosen = ALWAYS | (ROSTER.keys() if ALL in peers else set(peers))
+    return [name for name in ROSTER if name in chosen]
+
+
+def _recipe(options: Options, split: Split) -> naive.Recipe:
+    """What a batch is. Raises UsageError for what does not fit the split."""
     stored = split.manifest.settings.short_side
     resize = options.resize
     if resize is None:
         resize = round(options.size * naive.Recipe.resize / naive.Recipe.size)
         resize = resize if stored is None else min(resize, stored)
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
-    threads = default_threads() if options.threads is None else options.threads
-    if options.batch_size < 1 or threads < 1 or workers < 0:
+    few = [each for each in (options.threads, *options.sweep) if each is not None and each < 1]
+    if options.batch_size < 1 or few or (options.workers or 0) < 0:
         raise UsageError("the batch size and the number of threads must be at least 1, the number of workers 0 or more")
     if not 1 <= options.size <= resize:
         raise UsageError(f"a crop of {options.size} pixels does not fit into a shorter side of {resize}")
@@ -162,59 +253,4 @@ def _settle(options: Options, split: Split) -> tuple[naive.Recipe, int, int]:
         raise UsageError(
             f"{options.data}: {split.name} holds {len(split)} images, less than a batch of {options.batch_size}"
         )
-    return naive.Recipe(options.batch_size, resize, options.size, options.dtype, options.seed), workers, threads
-
-
-def _rows(options: Options, split: Split) -> naive.Rows:
-    """The split of the source, opened. Raises UsageError if the shards are not of that data set."""
-    from preprocess.source import hf_dataset
-
-    rows = hf_dataset(options.source, options.split, options.image_column, options.label_column)
-    names = tuple(rows.features["label"].names)
-    if names != split.class_names:
-        raise UsageError(
-            f"{options.data} was made from another data set than {options.source}: "
-            f"{len(split.class_names)} classes ({split.class_names[0]}, ...) and {len(names)} ({names[0]}, ...)"
-        )
-    taken = len(split) + split.info.rejects
-    if len(rows) != taken:
-        raise UsageError(
-            f"{options.data} was made from another data set than {options.source}: "
-            f"{taken} and {len(rows)} images in {options.split}"
-        )
-    return rows  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _loader_batches(split: Split, recipe: naive.Recipe, threads: int) -> Iterator[Iterator[naive.Batch]]:
-    from shards import Loader
-
-    with Loader(
-        split,
-        batch_size=recipe.batch_size,
-        train=True,
-        size=recipe.size,
-        resize=recipe.resize,
-        seed=recipe.seed,
-        dtype=recipe.dtype,
-        threads=threads,
-    ) as loader:
-        yield _epochs(loader)
-
-
-def _epochs(loader: Any) -> Iterator[naive.Batch]:
-    while True:
-        yield from loader
-
-
-def _checked_images(recipe: naive.Recipe, batch: naive.Batch) -> int:
-    """How many images a batch holds. Raises ShardfeedError if it is not what the recipe says."""
-    images, labels = batch
-    shape = (recipe.batch_size, 3, recipe.size, recipe.size)
-    dtype = getattr(torch, recipe.dtype)
-    if images.shape != shape or images.dtype != dtype or labels.shape != shape[:1] or labels.dtype != torch.int64:
-        raise ShardfeedError(
-            f"expected images {shape} {dtype} and int64 labels, got {tuple(images.shape)} {images.dtype} "
-            f"and {tuple(labels.shape)} {labels.dtype}"
-        )
-    return recipe.batch_size
+    return naive.Recipe(options.batch_size, resize, options.size, options.dtype, options.seed, options.crop)

@@ -17,9 +17,11 @@ from shards.pixels import MEAN, STD
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 DType = Literal["float32", "uint8"]
+Crop = Literal["random", "rrc"]
 
 PREFETCH = 2  # DataLoader's own default: batches a worker keeps ready
 ENDLESS = 1 << 40  # samples in the one long epoch: no gap between epochs counts against a small data set
+ENDLESS_EPOCH = 1 << 18  # the same, for systems that write down the order of an epoch beforehand
 
 
 class Rows(Protocol):
@@ -33,7 +35,8 @@ class Rows(Protocol):
 class Recipe:
     """What a batch is.
 
-    resize: shorter side before the random crop; size: side of the crop, both in pixels.
+    resize: shorter side before the crop of "random"; size: side of the crop, both in pixels.
+    crop: "random" (Resize, RandomCrop) or "rrc" (torchvision's RandomResizedCrop); both are flipped at random.
     dtype: "float32" normalised by ImageNet's mean and deviation, or "uint8" pixels.
     """
 
@@ -42,6 +45,7 @@ class Recipe:
     size: int = 224
     dtype: DType = "float32"
     seed: int = 0
+    crop: Crop = "random"
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -49,11 +53,10 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, rows: Rows, recipe: Recipe) -> None:
         self.rows = rows
-        steps: list[Any] = [
-            transforms.Resize(recipe.resize),
-            transforms.RandomCrop(recipe.size),
-            transforms.RandomHorizontalFlip(),
-        ]
+        steps: list[Any] = [transforms.Resize(recipe.resize), transforms.RandomCrop(recipe.size)]
+        if recipe.crop == "rrc":
+            steps = [transforms.RandomResizedCrop(recipe.size)]
+        steps.append(transforms.RandomHorizontalFlip())
         if recipe.dtype == "float32":
             steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         else:

@@ -17,9 +17,12 @@ from torch.utils.dlpack import from_dlpack
 
 from benchmarks.naive import Batch, Recipe
 from shards import Split
+from shards.layout import extension
 from shards.pixels import MEAN, STD
 
 SHUFFLE_BUFFER = 1024  # samples; DALI's own default
+RRC_AREA, RRC_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # torchvision's defaults
+PREFETCH = 2  # batches; DALI's own default
 
 
 @contextlib.contextmanager
@@ -43,20 +46,30 @@ def _pipeline(split: Split, recipe: Recipe, threads: int) -> Any:
     paths = [str(path) for path in split.shard_paths]
     whole = split.manifest.settings.short_side == recipe.resize
     pixels = recipe.dtype == "uint8"
-    pipeline = Pipeline(batch_size=recipe.batch_size, num_threads=threads, device_id=None, seed=recipe.seed)
+    pipeline = Pipeline(
+        batch_size=recipe.batch_size,
+        num_threads=threads,
+        device_id=None,
+        seed=recipe.seed,
+        prefetch_queue_depth=PREFETCH,
+    )
     reader: Any = fn.readers.webdataset  # its stub says that it may return nothing
     with pipeline:
         encoded, label = reader(
             paths=paths,
             index_paths=[f"{path.removesuffix('.tar')}.idx" for path in paths],
-            ext=["jpg", "cls"],
+            ext=[extension(split.manifest.settings.encoding), "cls"],
             missing_component_behavior="error",
             random_shuffle=True,
             initial_fill=SHUFFLE_BUFFER,
             name="reader",
         )
         place = {"crop_pos_x": fn.random.uniform(range=(0.0, 1.0)), "crop_pos_y": fn.random.uniform(range=(0.0, 1.0))}
-        if whole:
+        if recipe.crop == "rrc":
+            images = fn.decoders.image_random_crop(encoded, random_area=RRC_AREA, random_aspect_ratio=RRC_RATIO)
+            images = fn.resize(images, size=(recipe.size, recipe.size), interp_type=types.INTERP_LINEAR, antialias=True)
+            place = {}
+        elif whole:
             images = fn.decoders.image_crop(encoded, crop=(recipe.size, recipe.size), **place)
             place = {}
         else:

@@ -1,7 +1,7 @@
 """Images from anywhere to shards.
 
 python -m preprocess SOURCE OUT [--splits train validation] [--image-column image] [--label-column label]
-    [--short-side 256 | --original] [--quality 90] [--shard-size 1000] [--seed 0] [--workers N]
+    [--short-side 256 | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0] [--workers N]
     [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
 
 python -m preprocess SOURCE OUT ... --tasks i/n     slice i of n of the shards, one on each of n machines

@@ -1,5 +1,6 @@
 """The beginning of a job: what its plan is, and whether OUT is empty, half-done by the same plan, or finished."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from preprocess.options import Options
@@ -10,6 +11,7 @@ from shards.atomic import sync_directory
 from shards.errors import UsageError
 from shards.layout import MANIFEST
 from shards.manifest import Manifest
+from shards.remote import Remote
 from shards.versions import version
 
 # Other versions of these may make other bytes of the same picture.
@@ -40,11 +42,16 @@ def check_out(out: Path) -> None:
         raise UsageError(f"{out} is a file: give a directory for the shards")
     if not out.exists() or (out / MANIFEST).exists() or plan_path(out).exists():
         return
+    refuse_others(out, [path.name for path in out.iterdir()])
+
+
+def refuse_others(place: Path | Remote, names: Collection[str]) -> None:
+    """Raises UsageError where there are files, `names`, and none is of this program."""
     # A job killed while it wrote its plan leaves a work directory without one.
-    foreign = sorted(path.name for path in out.iterdir() if path.name != WORK)
-    if foreign:
+    foreign = sorted(name for name in names if name != WORK)
+    if foreign and (isinstance(place, Path) or WORK not in names):
         raise UsageError(
-            f"{out} holds other files ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}) "
+            f"{place} holds other files ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}) "
             "and no data set of this program: give another directory, or empty this one"
         )
 
@@ -52,9 +59,14 @@ def check_out(out: Path) -> None:
 def finished(out: Path, plan: Plan) -> Manifest:
     """The manifest of a finished data set. Raises UsageError where the plan would make another one."""
     manifest = Manifest.read(out)
+    check_same(out, manifest, plan)
+    return manifest
+
+
+def check_same(out: Path | Remote, manifest: Manifest, plan: Plan) -> None:
+    """Raises UsageError where the plan would make another data set than the manifest's."""
     if differences := Plan.of_manifest(manifest, plan.libraries, plan.program_version).differences(plan):
         raise UsageError(f"{out} holds another data set ({'; '.join(differences)}): give another directory")
-    return manifest
 
 
 def started(out: Path, plan: Plan) -> Plan:
@@ -65,12 +77,15 @@ def started(out: Path, plan: Plan) -> Plan:
     return found_plan(out, plan)
 
 
-def found_plan(out: Path, plan: Plan) -> Plan:
-    """The plan of the half-done job in `out`. Raises UsageError where `plan` would make other bytes."""
+def found_plan(out: Path, plan: Plan, place: str | None = None) -> Plan:
+    """The plan of the half-done job in `out`. Raises UsageError where `plan` would make other bytes.
+
+    `place`: what to call `out` for the user, where it is not that.
+    """
     before = Plan.read(plan_path(out))
     if differences := before.differences(plan):
         raise UsageError(
-            f"{out} holds a half-done data set made differently ({'; '.join(differences)}): "
+            f"{place or out} holds a half-done data set made differently ({'; '.join(differences)}): "
             "repeat what it was started with to go on, or give another directory"
         )
     return before

@@ -26,7 +26,7 @@ SECONDS = 3.0  # after which the sample is as large as it gets
 ERRORS = 2  # standard errors of the mean on top of the estimate, for what is asked of the disk
 STREAM = 0x5A4D  # of random numbers
 
-# Beside its JPEG each sample costs two headers and one block for its label in the tar, and a line in each index.
+# Beside its image each sample costs two headers and one block for its label in the tar, and a line in each index.
 SAMPLE_BYTES = 3 * BLOCK + 150
 
 
@@ -87,7 +87,7 @@ def sample(rows: Mapping[str, npt.NDArray[np.int64]], count: int, seed: int) -> 
 
 
 def stored_bytes(size: int) -> int:
-    """Bytes that a JPEG of `size` bytes takes in a shard and its indices."""
+    """Bytes that an image file of `size` bytes takes in a shard and its indices."""
     return -(-size // BLOCK) * BLOCK + SAMPLE_BYTES
 
 

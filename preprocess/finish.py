@@ -76,12 +76,12 @@ def contents(manifest: Manifest) -> str:
     return ", ".join(f"{split.samples:,} samples in {name}" for name, split in manifest.splits.items())
 
 
-def summarise(out: Path, manifest: Manifest) -> None:
-    """Prints what became of the images: samples, shards, kinds of input, rejects by reason."""
+def summarise(place: str | Path, manifest: Manifest) -> None:
+    """Prints what became of the images of the data set in `place`: samples, shards, kinds of input, rejects."""
     for name, split in manifest.splits.items():
         print(
             f"{name}: samples {split.samples:,}, shards {len(split.shards):,}, MB {split.bytes / 1e6:,.1f}, "
-            f"rejects {split.rejects:,}{f' (see {split_dir(out, name) / REJECTS})' if split.rejects else ''}"
+            f"rejects {split.rejects:,}{f' (see {place}/{name}/{REJECTS})' if split.rejects else ''}"
         )
         print(f"  from {counted(split.kinds)}")
         if split.reasons:

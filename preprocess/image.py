@@ -1,4 +1,4 @@
-"""One image's bytes -> one clean RGB JPEG, with its size and the kind of file it was.
+"""One image's bytes -> one clean RGB JPEG, or its pixels, with its size and the kind of file it was.
 
 Clean is what every decoder reads alike: a JPEG of 8-bit YCbCr, baseline or progressive, that needs no
 turning. Ordinary JPEGs take a fast path: libjpeg-turbo by way of simplejpeg, and preprocess/resize.py. The same
@@ -15,6 +15,7 @@ What each kind of file becomes (docs/images.md has the whole table, made from th
 
 An image that is clean and of the right size already is kept byte for byte. It is not decoded for that, which would
 cost ten times the rest: its structure is checked (jpeg.looks_whole), and it is decoded where that leaves a doubt.
+Raw pixels are those that a JPEG would be made of; nothing is kept as it is then.
 """
 
 import io
@@ -29,6 +30,8 @@ from PIL.ExifTags import Base
 
 from preprocess import jpeg
 from preprocess.resize import resize
+from shards.layout import Encoding
+from shards.ppm import ppm
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -67,7 +70,10 @@ class Reject(Exception):
 
 @dataclass(frozen=True)
 class Converted:
-    """A clean RGB JPEG, its size in pixels, and what it was made from ("jpeg", "jpeg gray", "png palette", ...)."""
+    """A clean RGB image, its size in pixels, and what it was made from ("jpeg", "jpeg gray", "png palette", ...).
+
+    `data`: a JPEG, or a binary PPM.
+    """
 
     data: bytes
     width: int
@@ -75,12 +81,13 @@ class Converted:
     kind: str
 
 
-def convert(data: bytes, short_side: int | None, quality: int) -> Converted:
-    """Makes a clean RGB JPEG of an image file.
+def convert(data: bytes, short_side: int | None, quality: int, encoding: Encoding = "jpeg") -> Converted:
+    """Makes a clean RGB image of an image file.
 
     `short_side`: length in pixels of the result's shorter side, the longer one is
     int(short_side * longer / shorter) as torchvision's Resize computes it, smaller images grow; None keeps the size.
-    `quality`: JPEG quality, 1 to 100, where the image is encoded anew. Raises Reject.
+    `quality`: JPEG quality, 1 to 100, where the image is encoded anew. `encoding`: "jpeg", or "raw" for the pixels.
+    Raises Reject.
     """
     if not data:
         raise Reject("the file is empty (0 bytes)")
@@ -89,9 +96,9 @@ def convert(data: bytes, short_side: int | None, quality: int) -> Converted:
             header = jpeg.read_header(data)
         except ValueError as error:
             raise Reject(f"damaged JPEG: {error}") from None
-        return _convert_jpeg(data, header, short_side, quality)
+        return _convert_jpeg(data, header, short_side, quality, encoding)
     pixels, kind = _pillow_pixels(data)
-    return _encode(pixels, kind, short_side, quality)
+    return _encode(pixels, kind, short_side, quality, encoding)
 
 
 def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -114,19 +121,22 @@ def target_size(width: int, height: int, short_side: int | None) -> tuple[int, i
     return size
 
 
-def _convert_jpeg(data: bytes, header: jpeg.Header, short_side: int | None, quality: int) -> Converted:
+def _convert_jpeg(
+    data: bytes, header: jpeg.Header, short_side: int | None, quality: int, encoding: Encoding
+) -> Converted:
     size = target_size(header.width, header.height, short_side)
     kind = _jpeg_kind(header)
     plain = header.precision == 8 and header.frame in jpeg.HUFFMAN
     ours = plain and (header.ycbcr or header.components == 1)
     if not header.whole and (scans := jpeg.count_scans(data, header)) > MAX_SCANS:
         raise Reject(f"{scans} scans are more than the limit of {MAX_SCANS}")
-    if plain and header.ycbcr and header.orientation == 1 and header.ended and size == (header.width, header.height):
+    clean = plain and header.ycbcr and header.orientation == 1 and header.ended
+    if clean and size == (header.width, header.height) and encoding == "jpeg":
         if not jpeg.looks_whole(data, header):
             _decode(data)
         return Converted(data, *size, kind)
     pixels = _decode(data) if ours else _pillow_pixels(data)[0]
-    return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality)
+    return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality, encoding)
 
 
 def _decode(data: bytes) -> Pixels:
@@ -241,9 +251,11 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.flip(pixels.swapaxes(0, 1) if swap else pixels, axes)
 
 
-def _encode(pixels: Pixels, kind: str, short_side: int | None, quality: int) -> Converted:
+def _encode(pixels: Pixels, kind: str, short_side: int | None, quality: int, encoding: Encoding) -> Converted:
     width, height = target_size(pixels.shape[1], pixels.shape[0], short_side)
     pixels = np.ascontiguousarray(pixels)
     if pixels.shape[:2] != (height, width):
         pixels = resize(pixels, width, height)
+    if encoding == "raw":
+        return Converted(ppm(pixels), width, height, kind)
     return Converted(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False), width, height, kind)

@@ -16,13 +16,15 @@ from PIL.ExifTags import Base
 
 START = b"\xff\xd8"
 END = b"\xff\xd9"
-SOS, DHT, DRI, APP1, APP2, APP14 = 0xDA, 0xC4, 0xDD, 0xE1, 0xE2, 0xEE
+SOS, DHT, DQT, DRI, COM, APP1, APP2, APP14 = 0xDA, 0xC4, 0xDB, 0xDD, 0xFE, 0xE1, 0xE2, 0xEE
 FIRST_RESTART, LAST_RESTART = 0xD0, 0xD7
 # Start-of-frame markers by coding process. The rest (lossless, hierarchical, arithmetic) few decoders know.
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 HUFFMAN = frozenset({BASELINE, EXTENDED, PROGRESSIVE})
 ARITHMETIC = frozenset({0xC9, 0xCA})
+# Segments that say nothing about what a picture is: tables of the decoder, and comments.
+PASSED_OVER = frozenset({DHT, DQT, DRI, COM})
 # Markers that stand alone: TEM and the restart markers have no length behind them.
 ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -88,13 +90,16 @@ def read_header(data: bytes) -> Header:
             if data[position] != 0xFF:
                 raise ValueError("a segment does not start with a marker")
             marker = data[position + 1]
+            if marker in PASSED_OVER:
+                position += 2 + (data[position + 2] << 8 | data[position + 3])
+                continue
             position += 1
             if marker == 0xFF:  # padding before a marker
                 continue
             position += 1
             if marker in ALONE:
                 continue
-            (length,) = struct.unpack_from(">H", data, position)
+            length = data[position] << 8 | data[position + 1]
             if marker == SOS:
                 coded, in_scan = position + length, data[position + 2]
                 break
@@ -115,7 +120,9 @@ def read_header(data: bytes) -> Header:
         if frame is None:
             raise ValueError("it has no frame header before its first scan")
         precision, height, width, components = struct.unpack_from(">BHHB", frame[1])
-        ids = bytes(frame[1][6 + 3 * i] for i in range(components))
+        ids = frame[1][6 : 6 + 3 * components : 3]
+        if len(ids) < components:
+            raise IndexError
     except (IndexError, struct.error):
         raise ValueError("it ends inside its header") from None
     return Header(
@@ -147,7 +154,7 @@ def looks_whole(data: bytes, header: Header) -> bool:
     there, where restart markers are out of turn, and where there is a hole of zeros. Bytes that changed into other
     bytes are not seen here. Some sound files are doubted too (restart markers in several scans): decode to be sure.
     """
-    if not header.ended:
+    if not header.ended or header.coded > len(data) - len(END):
         return False
     coded = np.frombuffer(data, np.uint8, offset=header.coded)
     strays, zeros = _count_pairs(coded)

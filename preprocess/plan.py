@@ -93,7 +93,8 @@ class Plan:
         settings = self.settings
         return {
             "--short-side": "--original" if settings.short_side is None else str(settings.short_side),
-            "--quality": str(settings.quality),
+            "--encoding": settings.encoding,
+            "--quality": str(settings.quality) if settings.encoding == "jpeg" else "none",
             "--shard-size": str(settings.shard_size),
             "--seed": str(settings.seed),
             "--order": "global" if settings.window is None else f"source (windows of {settings.window:,} rows)",

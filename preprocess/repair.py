@@ -9,7 +9,6 @@ import hashlib
 import json
 import shutil
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from preprocess.source import open_source
 from preprocess.task import WORK, Job, Rejected, Task
 from preprocess.workers import Progress, default_workers, run_tasks
 from shards.atomic import replacing, sync_directory
+from shards.checksum import crc32
 from shards.errors import ShardfeedError, UsageError
 from shards.index import Index
-from shards.layout import INDEX, REJECTS, dali_index_name, shard_name, split_dir
+from shards.layout import INDEX, REJECTS, Encoding, dali_index_name, extension, shard_name, split_dir
 from shards.manifest import Manifest, Settings, ShardInfo
+from shards.ppm import ppm_size
 from shards.writer import dali_index, write_shard
 
 STAGE = "repair"
@@ -60,18 +61,22 @@ class Repair:
         tar = split_dir(self.job.out, split) / self.shards[task].name
         if _sha256(tar) != self.shards[task].sha256:
             return self._remake(task, tar, progress)
-        index = _index_of(tar, number)
+        index = _index_of(tar, number, self._encoding)
         progress(0, self.shards[task].bytes, 0, len(self.job.plan.rows(split, number)))
         idx = tar.with_name(dali_index_name(tar.name))
-        if idx.is_file() and idx.read_bytes() == dali_index(index):
+        if idx.is_file() and idx.read_bytes() == dali_index(index, self._encoding):
             return Repaired(task, index)
         with replacing(idx) as file:
-            file.write(dali_index(index))
+            file.write(dali_index(index, self._encoding))
         return Repaired(task, index, (idx.name,))
+
+    @property
+    def _encoding(self) -> Encoding:
+        return self.job.plan.settings.encoding
 
     def _remake(self, task: Task, tar: Path, progress: Progress) -> Repaired:
         stage = self.job.out / WORK / STAGE
-        made, index = write_shard(stage, *task, self.job.samples(task, Counter(), [], progress))
+        made, index = write_shard(stage, *task, self.job.samples(task, Counter(), [], progress), self._encoding)
         staged = split_dir(stage, task[0]) / made.name
         wanted = self.shards[task].sha256
         if made.sha256 != wanted:
@@ -93,7 +98,7 @@ def repair(options: Options, manifest: Manifest) -> None:
 
     Raises UsageError for a source that is another one, ShardfeedError that names what could not be mended.
     """
-    out = options.out
+    out = Path(options.out)
     plan = _plan(options, manifest)
     source = open_source(options.source, tuple(manifest.splits), options.image_column, options.label_column)
     if source.fingerprint != manifest.fingerprint:
@@ -164,7 +169,7 @@ def _sha256(path: Path) -> str:
         return ""
 
 
-def _index_of(tar: Path, number: int) -> Index:
+def _index_of(tar: Path, number: int, encoding: Encoding) -> Index:
     """The rows of the index that a shard known to be whole stands for."""
     rows: list[tuple[int, int, int, int, int, int, int]] = []
     keys: list[str] = []
@@ -172,12 +177,18 @@ def _index_of(tar: Path, number: int) -> Index:
         members = iter(archive)
         for image, label in zip(members, members, strict=True):
             data = _read(archive.extractfile(image))
-            header = jpeg.read_header(data)
             number_of_class = int(_read(archive.extractfile(label)))
-            size = (header.width, header.height)
-            rows.append((number, image.offset_data, len(data), number_of_class, *size, zlib.crc32(data)))
-            keys.append(image.name.removesuffix(".jpg"))
+            size = _size(data, encoding)
+            rows.append((number, image.offset_data, len(data), number_of_class, *size, crc32(data)))
+            keys.append(image.name.removesuffix(f".{extension(encoding)}"))
     return Index.from_rows(rows, keys)
+
+
+def _size(data: bytes, encoding: Encoding) -> tuple[int, int]:
+    if encoding == "raw":
+        return ppm_size(data)
+    header = jpeg.read_header(data)
+    return header.width, header.height
 
 
 def _read(file: IO[bytes] | None) -> bytes:

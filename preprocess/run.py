@@ -7,11 +7,11 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from preprocess.bar import Bar
-from preprocess.begin import check_out, finished, found_plan, new_plan, only_a_manifest, started
+from preprocess.begin import check_out, check_same, finished, found_plan, new_plan, only_a_manifest, started
 from preprocess.estimate import Estimate, check_space, estimate, free_bytes, length, size
 from preprocess.finish import contents, finish, summarise, write_rejects
 from preprocess.lock import locked
@@ -21,11 +21,14 @@ from preprocess.signals import stopped_by_signals
 from preprocess.slices import WHOLE
 from preprocess.source import open_source
 from preprocess.stops import how_to_go_on, no_space_is_clear
+from preprocess.stored import Source
 from preprocess.task import WORK, Job, Rejected, ShardResult, Task, plan_path
-from preprocess.workers import default_workers, run_tasks
-from shards.errors import ShardfeedError
+from preprocess.upload import Upload, UploadingJob, check_remote_out, remote_manifest
+from preprocess.workers import Progress, default_workers, run_tasks
+from shards.errors import ShardfeedError, UsageError
 from shards.layout import MANIFEST, REJECTS, shard_name, split_dir
 from shards.manifest import Manifest
+from shards.remote import Remote, is_url
 
 SHOWN_REJECTS = 3
 SHOWN_SHARDS = 10
@@ -37,8 +40,11 @@ def preprocess(options: Options) -> None:
     Prints what became of it. Raises UsageError for options that do not fit the source or what OUT holds,
     ShardfeedError for what stopped the job, Stopped for a signal; whatever shards are finished by then are kept.
     """
-    out = options.out
     with stopped_by_signals():
+        if is_url(options.out):
+            _run_remote(options, Remote(str(options.out)))
+            return
+        out = Path(options.out)
         if options.repair:
             manifest = Manifest.read(out)
             with no_space_is_clear(out), locked(out / WORK):
@@ -46,17 +52,16 @@ def preprocess(options: Options) -> None:
             return
         check_out(out)
         if options.dry_run or only_a_manifest(out):
-            _look(options)
+            _look(options, out)
             return
         with no_space_is_clear(out), locked(out / WORK, options.part):
-            _run(options)
+            _run(options, out)
 
 
-def _run(options: Options) -> None:
+def _run(options: Options, out: Path) -> None:
     """Does the work, with the lock held."""
-    out = options.out
     began = time.monotonic()
-    source = open_source(options.source, options.splits, options.image_column, options.label_column)
+    source = _open(options)
     plan = new_plan(source, options)
     if (out / MANIFEST).exists():
         # Killed between the manifest and the end, or finished by another job while this one waited for its source.
@@ -65,31 +70,77 @@ def _run(options: Options) -> None:
             shutil.rmtree(out / WORK, ignore_errors=True)
         return
     job = Job(source, started(out, plan), out)
-    tasks = options.part.of(job.plan.tasks)
-    if options.finish:
-        results = _find_shards(job, options)
-    else:
-        if not options.force and (unfinished := _unfinished(job, job.plan.tasks)):
-            needed = estimate(job, unfinished)
-            check_space(out, needed)
-            print(_expectation(job, needed, tasks, options), flush=True)
-        results = _make_shards(job, tasks, options)
+    results = _all_shards(job, options)
     if options.tasks is None:
         summarise(out, finish(out, job.plan, source.class_names, results))
     _say_speed(options, results, time.monotonic() - began)
 
 
-def _look(options: Options) -> None:
+def _run_remote(options: Options, remote: Remote) -> None:
+    """Does the work where OUT is behind a URL: see preprocess/upload.py."""
+    if options.repair:
+        raise UsageError(f"--repair mends a directory: copy {remote} to a disk, mend it there, and upload it again")
+    began = time.monotonic()
+    check_remote_out(remote)
+    source = _open(options)
+    plan = new_plan(source, options)
+    manifest = remote_manifest(remote)
+    if manifest is not None:
+        check_same(remote, manifest, plan)
+        _say_complete(remote, manifest)
+        if options.part == WHOLE and not options.dry_run:
+            remote.remove(WORK)  # killed between the manifest and the end
+        return
+    if options.dry_run:
+        _say_plan(UploadingJob(Job(source, plan, Path()), remote), options, remote)
+        return
+    upload = Upload.begin(remote, plan)
+    with no_space_is_clear(upload.stage), locked(upload.stage / WORK, options.part):
+        job = upload.job(Job(source, started(upload.stage, upload.plan), upload.stage))
+        results = _all_shards(job, options)
+        if options.tasks is None:
+            summarise(str(remote), upload.finish(source.class_names, results))
+    _say_speed(options, results, time.monotonic() - began)
+
+
+def _open(options: Options) -> Source:
+    return open_source(options.source, options.splits, options.image_column, options.label_column)
+
+
+def _all_shards(job: Job | UploadingJob, options: Options) -> list[ShardResult]:
+    """The shards that are asked for: made, or with --finish found."""
+    if options.finish:
+        return _find_shards(job, options)
+    tasks = options.part.of(job.plan.tasks)
+    if not options.force and (unfinished := _unfinished(job, job.plan.tasks)):
+        needed = estimate(_local(job), unfinished)
+        if isinstance(job, Job):
+            check_space(job.out, needed)
+        print(_expectation(job, needed, tasks, options), flush=True)
+    return _make_shards(job, tasks, options)
+
+
+def _local(job: Job | UploadingJob) -> Job:
+    return job if isinstance(job, Job) else job.made
+
+
+def _look(options: Options, out: Path) -> None:
     """Says what there is or would be, and writes nothing."""
-    out = options.out
-    source = open_source(options.source, options.splits, options.image_column, options.label_column)
+    source = _open(options)
     plan = new_plan(source, options)
     if (out / MANIFEST).exists():
         _say_complete(out, finished(out, plan))
         return
     if plan_path(out).exists():
         plan = found_plan(out, plan)
-    job = Job(source, plan, out)
+    needed = _say_plan(Job(source, plan, out), options, out)
+    free, place = free_bytes(out)
+    print(f"free in {place}: {size(free)}{', which is not enough' if needed.most > free else ''}")
+
+
+def _say_plan(job: Job | UploadingJob, options: Options, out: Path | Remote) -> Estimate:
+    """Prints what would be made, and an estimate of what it takes."""
+    plan = job.plan
     tasks = options.part.of(plan.tasks)
     print(f"{plan.source} ({plan.fingerprint[:8]}) -> {out}")
     for split, rows in plan.splits.items():
@@ -101,17 +152,18 @@ def _look(options: Options) -> None:
     unfinished = _unfinished(job, plan.tasks)
     if len(unfinished) < len(plan.tasks):
         print(f"{len(plan.tasks) - len(unfinished):,} of {len(plan.tasks):,} shards are finished already")
-    needed = estimate(job, unfinished)
-    free, place = free_bytes(out)
+    needed = estimate(_local(job), unfinished)
     print(_expectation(job, needed, tasks, options))
-    print(f"free in {place}: {size(free)}{', which is not enough' if needed.most > free else ''}")
+    return needed
 
 
-def _unfinished(job: Job, tasks: Sequence[Task]) -> list[Task]:
+def _unfinished(job: Job | UploadingJob, tasks: Sequence[Task]) -> list[Task]:
+    if isinstance(job, UploadingJob):
+        return job.unfinished(tasks)
     return [task for task in tasks if not job.looks_finished(task)]
 
 
-def _expectation(job: Job, needed: Estimate, tasks: Sequence[Task], options: Options) -> str:
+def _expectation(job: Job | UploadingJob, needed: Estimate, tasks: Sequence[Task], options: Options) -> str:
     """The estimate in words. All slices share the disk, so its size is that of all; its time is this slice's."""
     own = sum(len(job.plan.rows(*task)) for task in _unfinished(job, tasks))
     workers = min(_workers(options), default_workers())
@@ -127,23 +179,34 @@ def _workers(options: Options) -> int:
     return options.workers or default_workers()
 
 
-def _make_shards(job: Job, tasks: Sequence[Task], options: Options) -> list[ShardResult]:
+def _make_shards(job: Job | UploadingJob, tasks: Sequence[Task], options: Options) -> list[ShardResult]:
     """Makes, or finds whole, the shards of the plan that are asked for; the results are in the plan's order."""
     rejects: dict[str, list[Rejected]] = {split: [] for split in job.plan.splits}
     results: dict[Task, ShardResult] = {}
     with (
         Bar(sum(len(job.plan.rows(*task)) for task in tasks)) as bar,
-        how_to_go_on(job, results, len(tasks)),
-        contextlib.closing(run_tasks(job.run, tasks, _workers(options), bar.advance)) as running,
+        how_to_go_on(_local(job), results, len(tasks)),
+        contextlib.closing(_results(job, tasks, options, bar.advance)) as running,
     ):
         for result in running:
             results[result.split, result.number] = result
             rejects[result.split] += result.rejects
-            _check_rejects(job, result.split, rejects[result.split], options.max_rejects)
+            _check_rejects(_local(job), result.split, rejects[result.split], options.max_rejects)
     return [results[task] for task in tasks]
 
 
-def _find_shards(job: Job, options: Options) -> list[ShardResult]:
+def _results(
+    job: Job | UploadingJob, tasks: Sequence[Task], options: Options, progress: Progress
+) -> Generator[ShardResult, None, None]:
+    """The shards as they are finished, by whatever runs the tasks."""
+    if options.executor == "local":
+        return run_tasks(job.run, tasks, _workers(options), progress)
+    from preprocess.cluster import run_on_ray
+
+    return run_on_ray(options, job.plan, tasks, progress)
+
+
+def _find_shards(job: Job | UploadingJob, options: Options) -> list[ShardResult]:
     """All shards of the plan, each checked. Raises ShardfeedError that names those that are missing."""
     tasks = job.plan.tasks
     results: dict[Task, ShardResult] = {}
@@ -162,7 +225,7 @@ def _find_shards(job: Job, options: Options) -> list[ShardResult]:
             "again (--tasks), or run without --tasks and --finish to make them here"
         )
     for split in job.plan.splits:
-        _check_rejects(job, split, _rejects_of(results, split), options.max_rejects)
+        _check_rejects(_local(job), split, _rejects_of(results, split), options.max_rejects)
     return [results[task] for task in tasks]
 
 
@@ -186,7 +249,7 @@ def _check_rejects(job: Job, split: str, rejects: list[Rejected], allowed: float
     )
 
 
-def _say_complete(out: Path, manifest: Manifest) -> None:
+def _say_complete(out: Path | Remote, manifest: Manifest) -> None:
     print(f"{out} is complete already: {contents(manifest)}")
 
 

@@ -6,6 +6,7 @@ A source gives encoded bytes, one row at a time and in any order, and never deco
     DIR/data/train-*.parquet      a directory of parquet in the hub's layout; also DIR/train-*.parquet
     DIR                           what `save_to_disk` of a `Dataset` or a `DatasetDict` wrote
     DIR/<split>/<class>/*.jpg     an image folder
+    s3://BUCKET/PATH              one of the three above, copied here first (preprocess/mirror.py); also gs://, hf://
     ILSVRC/imagenet-1k            anything else: a data set on the hub, through `datasets.load_dataset`
 """
 
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess import folder, tables
+from preprocess.mirror import mirrored
 from preprocess.stored import ChosenSplits, Source, StoredSource, choose
 from shards.errors import UsageError
+from shards.remote import is_url
 
 if TYPE_CHECKING:
     import datasets
@@ -62,6 +65,8 @@ def local_path(name: str) -> Path | None:
 
     What exists is local. Raises UsageError for a file, and for what looks like a path and is not there.
     """
+    if is_url(name):
+        return mirrored(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return path

@@ -5,8 +5,9 @@ neighbours; `Image(decode=False)` gives the encoded bytes.
 """
 
 import bisect
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.chunk import Values
 from preprocess.hub import load_hub
-from preprocess.mapped import announce, read_at_random, release
+from preprocess.mapped import mappings, read_at_random, release
 from preprocess.stored import HIDDEN_LABEL, StoredSource, choose, stored_source
 from shards.errors import ShardfeedError, UsageError
 
@@ -25,38 +27,35 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 ARROW = ".arrow"
-RELEASE_EVERY = 64_000_000  # bytes read from mapped files between two times that their memory is given back
 
 
 @dataclass(frozen=True, eq=False)
 class TableImages:
     """The image column of one split, under the name "image" and not decoding. It pickles as the path of its files.
 
-    A row is read from its Arrow chunk directly, which is twice as fast as asking the `datasets` library for it: a
-    copy of its bytes out of the memory-mapped file, which is all that is touched of it.
+    A row is read from its Arrow chunk directly, which is three times as fast as asking the `datasets` library for it.
     """
 
     split: str
     column: "datasets.Dataset"
 
     @cached_property
-    def _chunks(self) -> "tuple[list[int], list[tuple[Any, Any]]]":
+    def _chunks(self) -> tuple[list[int], list[tuple[Values, Values]]]:
         """The first row of each chunk of the table; and of each its bytes and its paths, null where the row is."""
-        read_at_random(ARROW)
+        files = mappings(ARROW)
         starts: list[int] = []
-        fields: list[tuple[Any, Any]] = []
+        fields: list[tuple[Values, Values]] = []
         row = 0
-        for chunk in self.column.data.column(IMAGE).chunks:
+        for images, paths in self._columns():
             starts.append(row)
-            columns = chunk.flatten()
-            fields.append((columns[chunk.type.get_field_index("bytes")], columns[chunk.type.get_field_index("path")]))
-            row += len(chunk)
+            fields.append((Values(images, files), Values(paths, files)))
+            row += len(images)
         return starts, fields
 
-    @cached_property
-    def _touched(self) -> list[int]:
-        """Bytes read since memory was last given back: one number, in a list because the dataclass is frozen."""
-        return [0]
+    def _columns(self) -> "Iterator[tuple[Any, Any]]":
+        for chunk in self.column.data.column(IMAGE).chunks:
+            columns = chunk.flatten()
+            yield columns[chunk.type.get_field_index("bytes")], columns[chunk.type.get_field_index("path")]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"split": self.split, "column": self.column}
@@ -68,8 +67,9 @@ class TableImages:
         """Reads the offsets of the bytes only; the lengths of files that the table merely names from the disk."""
         import pyarrow.compute as pc
 
+        read_at_random(ARROW)
         parts: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-        for images, paths in self._chunks[1]:
+        for images, paths in self._columns():
             sizes = pc.binary_length(images)
             lengths = pc.fill_null(sizes, -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for row in np.flatnonzero(lengths < 0):
@@ -77,24 +77,17 @@ class TableImages:
                 if path is not None and Path(path).is_file():
                     lengths[row] = Path(path).stat().st_size
             parts.append(lengths)
+        release(ARROW)
         return np.concatenate(parts)
 
     def read(self, row: int) -> tuple[bytes, str]:
         starts, fields = self._chunks
         chunk = bisect.bisect_right(starts, row) - 1
         images, paths = fields[chunk]
-        buffer, path = images[row - starts[chunk]].as_buffer(), paths[row - starts[chunk]].as_py()
-        data = b""
-        if buffer is not None:
-            announce(buffer.address, buffer.size)
-            data = buffer.to_pybytes()
-        elif path is not None:
-            data = Path(path).read_bytes()
-        touched = self._touched
-        touched[0] += len(data)
-        if touched[0] > RELEASE_EVERY:
-            touched[0] = 0
-            release(ARROW)
+        data, name = images[row - starts[chunk]], paths[row - starts[chunk]]
+        path = os.fsdecode(name or b"")
+        if data is None:
+            data = Path(path).read_bytes() if path else b""
         return data, path or f"{self.split} row {row}"
 
     def table(self) -> "datasets.Dataset":

@@ -17,7 +17,7 @@ from preprocess.workers import Progress
 from shards.atomic import replacing
 from shards.errors import ShardfeedError
 from shards.index import Index
-from shards.layout import dali_index_name, sample_key, shard_name, split_dir
+from shards.layout import Encoding, dali_index_name, sample_key, shard_name, split_dir
 from shards.manifest import ShardInfo
 from shards.writer import Sample, dali_index, write_shard
 
@@ -68,10 +68,10 @@ class Job:
         split, number = task
         kinds: Counter[str] = Counter()
         rejects: list[Rejected] = []
-        info, index = write_shard(self.out, split, number, self.samples(task, kinds, rejects, progress))
+        info, index = write_shard(self.out, split, number, self.samples(task, kinds, rejects, progress), self._encoding)
         result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects))
         index.write(index_path(self.out, split, number))
-        with replacing(_marker_path(self.out, split, number)) as file:
+        with replacing(marker_path(self.out, split, number)) as file:
             file.write(json.dumps(dataclasses.asdict(result)).encode())
         return result
 
@@ -89,7 +89,7 @@ class Job:
             idx = tar.with_name(dali_index_name(tar.name)).read_bytes()
         except (FileNotFoundError, ShardfeedError):
             return None
-        if sha256 != found.info.sha256 or idx != dali_index(index):
+        if sha256 != found.info.sha256 or idx != dali_index(index, self._encoding):
             return None
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
@@ -127,7 +127,7 @@ class Job:
         try:
             item = self.source.row(split, row)
             path = item.path
-            image = convert(item.data, settings.short_side, settings.quality)
+            image = convert(item.data, settings.short_side, settings.quality, settings.encoding)
         except Reject as error:
             return Rejected(split, row, path, str(error))
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -136,6 +136,10 @@ class Job:
             named = f"row {row} of {split} in {self.source.name}" + (f" ({path})" if path != f"row {row}" else "")
             raise ShardfeedError(f"{named} cannot be read or converted: {type(error).__name__}: {error}") from error
         return Sample(sample_key(row), image.data, item.label, image.width, image.height), image.kind
+
+    @property
+    def _encoding(self) -> Encoding:
+        return self.plan.settings.encoding
 
     @property
     def _in_source_order(self) -> bool:
@@ -157,18 +161,26 @@ class Job:
 
     def _read_marker(self, split: str, number: int) -> ShardResult | None:
         try:
-            content = json.loads(_marker_path(self.out, split, number).read_bytes())
-            return ShardResult(
-                split=split,
-                number=number,
-                info=ShardInfo(**content["info"]),
-                kinds=content["kinds"],
-                rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
-                fresh=False,
-            )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            # Never finished, or damaged since: it is made again, and comes out the same.
+            return read_marker((split, number), marker_path(self.out, split, number).read_bytes())
+        except FileNotFoundError:
             return None
+
+
+def read_marker(task: Task, data: bytes) -> ShardResult | None:
+    """The shard that a marker tells of; None for a damaged one: the shard is made again, and comes out the same."""
+    split, number = task
+    try:
+        content = json.loads(data)
+        return ShardResult(
+            split=split,
+            number=number,
+            info=ShardInfo(**content["info"]),
+            kinds=content["kinds"],
+            rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
+            fresh=False,
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def plan_path(out: Path) -> Path:
@@ -181,5 +193,6 @@ def index_path(out: Path, split: str, number: int) -> Path:
     return out / WORK / f"{split}-{number:05d}.parquet"
 
 
-def _marker_path(out: Path, split: str, number: int) -> Path:
+def marker_path(out: Path, split: str, number: int) -> Path:
+    """Where the marker of a finished shard lies."""
     return out / WORK / f"{split}-{number:05d}.json"

@@ -27,6 +27,7 @@ from tests.picture_helpers import (
     saved,
     with_exif,
     with_orientation_in_xmp,
+    with_scan_header,
     with_size,
     ycck,
 )
@@ -141,6 +142,7 @@ CASES = (
     _rejected("JPEG, truncated", _JPEG[:-200], TRUNCATED),
     _rejected("JPEG, its last byte missing", _JPEG[:-1], TRUNCATED),
     _rejected("JPEG, truncated inside its header", _JPEG[:150], "damaged JPEG: it ends inside its header"),
+    _rejected("JPEG whose pixels would begin behind its end", with_scan_header(_JPEG, 60_000), UNKNOWN),
     _rejected("JPEG, gray, truncated", saved(picture("L"), "JPEG")[:-200], TRUNCATED),
     _rejected(
         "JPEG, CMYK, truncated",

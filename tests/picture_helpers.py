@@ -75,6 +75,12 @@ def with_size(data: bytes, width: int, height: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
+def with_scan_header(data: bytes, length: int) -> bytes:
+    """A JPEG whose scan header lies about its length."""
+    at = data.index(b"\xff\xda") + 2
+    return data[:at] + struct.pack(">H", length) + data[at + 2 :]
+
+
 def exif(orientation: int) -> Image.Exif:
     """EXIF as Pillow writes it."""
     tags = Image.Exif()

@@ -13,6 +13,7 @@ from torch import nn
 
 import model
 import train.engine
+import train.step
 from train.config import Config
 from train.engine import Result
 from train.keeper import Keeper
@@ -31,18 +32,25 @@ def tiny(num_classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(64, num_classes))
 
 
+def smooth(num_classes: int) -> nn.Module:
+    """Without dropout, batch norm or kinks: the same on any number of ranks, up to rounding."""
+    blocks = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Tanh())
+    return nn.Sequential(blocks, nn.Flatten(), nn.Linear(64, num_classes))
+
+
 @contextmanager
 def tiny_models() -> Iterator[pytest.MonkeyPatch]:
-    """`--model tiny` exists; what else is changed through the yielded value is put back, too."""
+    """`--model tiny` and `--model smooth` exist; what else is changed through the yielded value is put back, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(model.MODELS, "tiny", tiny)
+        patch.setitem(model.MODELS, "smooth", smooth)
         yield patch
 
 
 def train_until(config: Config, step: int | None = None, saves: Collection[int] = ()) -> Result:
     """Trains `config`, saving inside epochs after the steps `saves`; raises Killed in place of the given step."""
     taken = [0]
-    take: Callable[..., Any] = train.engine._step
+    take: Callable[..., Any] = train.step.update
 
     def counted(run: Any, *args: Any) -> Any:
         if step is not None and run.step + 1 >= step:
@@ -51,7 +59,7 @@ def train_until(config: Config, step: int | None = None, saves: Collection[int] 
         return take(run, *args)
 
     with tiny_models() as patch:
-        patch.setattr(train.engine, "_step", counted)
+        patch.setattr(train.engine, "update", counted)
         patch.setattr(Keeper, "_is_due", lambda keeper, now: taken[0] in saves)
         return train.engine.train(config)
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_both_workers_write_the_same_pictures(tmp_path: Path) -> None:
             assert decoded(data).shape == decoded(pil[name]).shape == (32, 42, 3)
         else:
             assert data == pil[name]
+
+
+def test_raw_pixels_are_written_as_such(tmp_path: Path) -> None:
+    write_ours(replace(work(tmp_path), encoding="raw"), 0, rows())
+    (path,) = tmp_path.rglob("*.tar")
+    with tarfile.open(path) as archive:
+        assert [member.name for member in archive.getmembers()[:2]] == ["00000000.ppm", "00000000.cls"]
 
 
 @pytest.mark.slow

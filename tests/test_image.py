@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from preprocess import jpeg as header
 from preprocess.image import MAX_ASPECT, Reject, convert, target_size
 from shards.manifest import Manifest
+from shards.ppm import ppm_size
 from tests.conftest import SHARED, decoded, jpeg, photo
 from tests.picture_cases import CASES, KEPT, UNNOTICED, with_table
 from tests.picture_helpers import PHOTO, picture, rotated, saved
@@ -73,6 +74,25 @@ def test_original_rejects_it_too_unless_the_table_says_otherwise(name: str) -> N
     with pytest.raises(Reject) as caught:
         convert(case.data, None, 90)
     assert str(caught.value) == case.reason
+
+
+@pytest.mark.parametrize("name", USED)
+def test_every_kind_becomes_raw_pixels(name: str) -> None:
+    case = USED[name]
+    converted = convert(case.data, None, 90, "raw")
+    pixels = decoded(converted.data)
+    assert (converted.kind, ppm_size(converted.data)) == (case.kind, (converted.width, converted.height))
+    assert np.abs(pixels.astype(int) - case.looks()).mean() < 4
+    if case.original == KEPT:
+        assert np.array_equal(pixels, decoded(case.data))
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_cannot_be_used_has_no_raw_pixels(name: str) -> None:
+    """Damage that --original does not notice in a JPEG included, since everything is decoded."""
+    with pytest.raises(Reject) as caught:
+        convert(REJECTED[name].data, None, 90, "raw")
+    assert str(caught.value) == REJECTED[name].reason
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -1,13 +1,17 @@
 import pytest
 
 from shards.errors import UsageError
-from shards.layout import check_split_name, dali_index_name, sample_key, shard_name, split_dir
+from shards.layout import check_split_name, dali_index_name, extension, sample_key, shard_name, split_dir
 
 
 def test_names_sort_in_the_order_of_their_numbers() -> None:
     assert shard_name("train", 17) == "train-00017.tar"
     assert dali_index_name(shard_name("train", 17)) == "train-00017.idx"
     assert sample_key(1_281_166) == "01281166"
+
+
+def test_stored_images_are_named_by_what_they_are() -> None:
+    assert (extension("jpeg"), extension("raw")) == ("jpg", "ppm")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "val.v2", "-x", ".work"])

@@ -74,9 +74,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    ("train", "in_memory", "position"), [(True, True, 8), (False, False, 0)]
-)
+@pytest.mark.parametrize(("train", "in_memory", "position"), [(True, True, 8), (False, False, 0)])
 def test_two_ranks_read_what_one_reads(
     small_split: Split, tmp_path: Path, train: bool, in_memory: bool, position: int
 ) -> None:

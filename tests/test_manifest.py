@@ -79,6 +79,6 @@ def test_half_a_manifest_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"short_side": 0}, {"quality": 101}, {"shard_size": 0}, {"seed": -1}])
-def test_settings_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Settings(**wrong)

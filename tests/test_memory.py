@@ -88,6 +88,7 @@ def test_after_a_kill_the_next_process_fills_memory_again(split: Split) -> None:
 
 
 def test_memory_and_its_thread_are_gone_with_the_last_reference(split: Split) -> None:
+    gc.collect()
     files = set(Path("/proc/self/fd").iterdir())
     held = memory.hold(split)
     part = held.shards[0][:10]
@@ -98,7 +99,7 @@ def test_memory_and_its_thread_are_gone_with_the_last_reference(split: Split) ->
     assert not [thread for thread in threading.enumerate() if thread.name == "shardfeed-memory"]
     del part
     gc.collect()
-    assert set(Path("/proc/self/fd").iterdir()) == files
+    assert set(Path("/proc/self/fd").iterdir()) <= files
 
 
 def test_memory_cannot_be_written(split: Split) -> None:

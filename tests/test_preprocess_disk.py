@@ -60,7 +60,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     said = capsys.readouterr().out
     assert "train: 23 images in 6 shards of at most 4" in said
     assert "validation: 5 images in 2 shards of at most 3" in said
-    assert "--short-side 16, --quality 90, --shard-size 4, --seed 0, --order global" in said
+    assert "--short-side 16, --encoding jpeg, --quality 90, --shard-size 4, --seed 0, --order global" in said
     assert "kB for 28 images; 28 take" in said
     assert "50.0 kB, which is not enough" in said
     assert tree(tmp_path) == before

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from model import build_model
+from model.weights import About
+from shards.dataset import open_dataset
 from shards.errors import ShardfeedError, UsageError
-from train.checkpoint import WEIGHTS, load_weights, save_weights
+from tests.training_helpers import write_dataset
+from train.checkpoint import WEIGHTS, describe, load_weights, save_weights
 
 
 @pytest.fixture
@@ -86,3 +89,23 @@ def test_another_width_is_not_taken_for_a_class_count(tmp_path: Path) -> None:
     save_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), tmp_path / WEIGHTS)
     with pytest.raises(UsageError, match=r"0\.weight has shape \(4, 3\) instead of \(5, 3\)"):
         load_weights(nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)), tmp_path / WEIGHTS)
+
+
+def test_another_model_is_named_where_the_file_names_its_own(tmp_path: Path) -> None:
+    about = About("resnet18", ("a", "b"), size=32, resize=37, blur_pool=True)
+    save_weights(build_model("resnet18", 2, blur_pool=True), tmp_path / WEIGHTS, about)
+    with pytest.raises(UsageError, match="is of another model, resnet18 with blur pooling: of the"):
+        load_weights(build_model("resnet18", 2), tmp_path / WEIGHTS)
+    load_weights(build_model("resnet18", 2, blur_pool=True), tmp_path / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "side", "expected"),
+    [(None, 16, 16), (None, 64, 37), (40, 16, 40)],
+    ids=["no more than is stored", "in proportion", "as asked"],
+)
+def test_what_is_said_beside_the_weights(given: int | None, side: int, expected: int, tmp_path: Path) -> None:
+    held_out = open_dataset(write_dataset(tmp_path, {"validation": 3}, side=side))["validation"]
+    size = 32 if side > 32 else 16
+    about = describe(held_out, model="cnn", size=size, resize=given)
+    assert about == About("cnn", ("class 0", "class 1", "class 2"), size=size, resize=expected)

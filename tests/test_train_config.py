@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_cnn_recipe_is_the_reference_recipe() -> None:
     config = parse_config(["--data", "somewhere", "--recipe", "cnn"])
-    assert (config.model, config.size, config.micro_batch, config.accumulate) == ("cnn", 224, 16, 4)
+    assert (config.model, config.size, config.batch, config.micro_batch) == ("cnn", 224, 64, 16)
     assert (config.max_lr, config.pct_start, config.div_factor, config.final_div_factor) == (0.01, 0.3, 10, 100)
     assert config.max_lr / config.div_factor == pytest.approx(1e-3)
     assert (config.weight_decay, config.clip) == (1e-2, 1.0)
@@ -36,7 +36,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("epochs", 0, "--epochs"),
         ("size", 7, "--size"),
         ("micro_batch", 0, "--micro-batch"),
-        ("accumulate", 0, "--accumulate"),
+        ("batch", 0, "--batch"),
         ("log_every", 0, "--log-every"),
         ("threads", 0, "--threads"),
         ("seed", -1, "--seed"),
@@ -62,9 +62,32 @@ def test_float16_on_a_cpu_is_refused() -> None:
         Config(DATA, device="cpu", precision="float16")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--offload", "--offload needs --parallel fsdp"),
+        ("--parallel fsdp --precision float16", "give --precision bfloat16"),
+        ("--parallel fsdp --ema 0.9", "--ema needs whole weights"),
+        ("--start-size 256", "--start-size 256 is more than --size 224"),
+        ("--grow-from 3 --grow-until 2", "--grow-until must be --grow-from"),
+        ("--mixup 5", "--mixup must be from 0 to 4"),
+        ("--erase 1.5", "--erase must be from 0 to 1"),
+        ("--ema 1", "--ema must be from 0 to below 1"),
+        ("--label-smoothing 2", "--label-smoothing must be from 0 to 1"),
+        ("--bad-losses 0", "--bad-losses must be 1 or more"),
+        ("--period 1", "--period must be 2 or more"),
+        ("--device cpu --precision tf32", "tf32 needs a GPU"),
+        ("--check --find-lr", "exclude each other"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", "somewhere", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_check_and_evaluate_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="exclude each other"):
-        Config(DATA, check=True, evaluate=Path("weights.pth"))
+        Config(DATA, check=True, evaluate=(Path("weights.pth"),))
 
 
 @pytest.mark.parametrize("words", [["--recipe", "cnn"], ["--recipe=cnn"], []])
@@ -87,7 +110,7 @@ def test_every_recipe_says_its_own_name() -> None:
 def test_options_override_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECIPES, "other", lambda data: Config(data, recipe="other", epochs=90, clip=2.0))
     config = parse_config(["--data", "somewhere", "--recipe=other", "--clip", "0.5", "--evaluate", "weights.pth"])
-    assert config == Config(DATA, recipe="other", epochs=90, clip=0.5, evaluate=Path("weights.pth"))
+    assert config == Config(DATA, recipe="other", epochs=90, clip=0.5, evaluate=(Path("weights.pth"),))
 
 
 @pytest.mark.parametrize(

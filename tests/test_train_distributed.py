@@ -25,7 +25,7 @@ from train.run import begin
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = Config(Path("unused"), micro_batch=4, accumulate=2, epochs=2, device="cpu", max_lr=0.02)
+CONFIG = Config(Path("unused"), batch=16, micro_batch=4, epochs=2, device="cpu", max_lr=0.02)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def train_and_evaluate(config: Config, world: World, training: FixedBatches, hel
     with Recorder(None, {}) as recorder:
         losses = [train_epoch(run, training, config, world, recorder, epoch) for epoch in (1, 2)]
     average_statistics(model, world)
-    accuracy = evaluate(model, held_out, 9, world, torch.float32)
+    accuracy = evaluate(model, held_out, 9, config, world, torch.float32)[0]
     return {"losses": losses, "accuracy": dataclasses.astuple(accuracy), "state": model.state_dict()}
 
 
@@ -158,7 +158,7 @@ def test_batch_statistics_are_the_same_on_every_rank_after_an_epoch(reports: lis
 def test_torchrun_trains_on_two_processes(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", {"train": 40, "validation": 7})
     words = ["--data", data, "--out", tmp_path / "out", "--device", "cpu", "--size", "16", "--threads", "1"]
-    words += ["--epochs", "1", "--micro-batch", "8", "--accumulate", "2"]
+    words += ["--epochs", "1", "--batch", "32", "--micro-batch", "8"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
         [*torchrun, "-m", "train", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120

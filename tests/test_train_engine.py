@@ -20,9 +20,11 @@ from train.config import Config
 from train.distributed import World
 from train.engine import train, train_epoch
 from train.metrics import Recorder
+from train.options import Memory, Mixing, Sharing, Sizes, Update
 from train.run import Run, begin, make_network
 
-SMALL = Config(Path("unused"), micro_batch=4, accumulate=2, epochs=2, device="cpu", log_every=3)
+SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
+GROUPS = {"update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory, "sharing": Sharing}
 SILENT = Recorder(None, {})
 
 
@@ -44,7 +46,8 @@ def run_epochs(network: nn.Module, batches: FixedBatches, config: Config) -> Run
 
 def plain_loop(network: nn.Module, batches: FixedBatches, config: Config) -> int:
     """The recipe as a person writes it down with PyTorch alone; returns its optimizer steps."""
-    groups = [batches.batches[i : i + config.accumulate] for i in range(0, len(batches), config.accumulate)]
+    count = config.batch // int(config.micro_batch)
+    groups = [batches.batches[i : i + count] for i in range(0, len(batches), count)]
     total = config.epochs * len(groups)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2, foreach=False)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -103,7 +106,7 @@ def test_the_cnn_equals_a_plain_pytorch_loop_to_float_tolerance() -> None:
 def test_the_learning_rate_ends_exactly_at_the_last_optimizer_step(
     micro_batches: int, accumulate: int, epochs: int, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(SMALL, accumulate=accumulate, epochs=epochs, log_every=1)
+    config = dataclasses.replace(SMALL, batch=4 * accumulate, epochs=epochs, log_every=1)
     batches = FixedBatches([4] * micro_batches, side=8)
     run = begin(tiny_network(), config, World(), torch.float32, micro_batches)
     with Recorder(tmp_path, {}) as recorder:
@@ -126,7 +129,7 @@ def test_the_mean_loss_of_an_epoch_is_over_images() -> None:
 
 
 def test_gradients_are_clipped_to_the_norm() -> None:
-    config = dataclasses.replace(SMALL, clip=1e-3, epochs=1, micro_batch=4, accumulate=1)
+    config = dataclasses.replace(SMALL, clip=1e-3, epochs=1, batch=4)
     norms: list[float] = []
     network = tiny_network()
     run = begin(network, config, World(), torch.float32, 2)
@@ -139,12 +142,32 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     assert norms == pytest.approx([1e-3, 1e-3], rel=1e-3)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step() -> None:
-    batches = FixedBatches([4] * 8, side=8)
-    batches.batches[5][0][0, 0, 0, 0] = float("nan")  # the sixth micro-batch, so the third step
-    run = begin(tiny_network(), SMALL, World(), torch.float32, len(batches))
-    with pytest.raises(ShardfeedError, match="the loss is nan at optimizer step 3, in epoch 1"):
-        train_epoch(run, batches, dataclasses.replace(SMALL, log_every=100), World(), SILENT, 1)
+@pytest.mark.parametrize(("allowed", "step"), [(1, 2), (2, 5), (3, 6)])
+def test_losses_that_are_not_finite_stop_the_run_when_so_many_come_in_a_row(allowed: int, step: int) -> None:
+    batches = FixedBatches([4] * 16, side=8)
+    for number in (3, 7, 9, 10):  # of two micro-batches a step: the steps 2, 4, 5 and 6
+        batches.batches[number][0][0, 0, 0, 0] = float("nan")
+    config = dataclasses.replace(SMALL, log_every=100, update=Update(bad_losses=allowed))
+    run = begin(tiny_network(), config, World(), torch.float32, len(batches))
+    with pytest.raises(ShardfeedError, match=f"the loss is nan at optimizer step {step}, in epoch 1"):
+        train_epoch(run, batches, config, World(), SILENT, 1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted(optimizer: Any, tmp_path: Path) -> None:
+    batches, config = FixedBatches([4] * 3, side=8), dataclasses.replace(SMALL, batch=4, epochs=1, log_every=1)
+    config = dataclasses.replace(config, update=Update(optimizer=optimizer))
+    batches.batches[0][0][0, 0, 0, 0] = float("nan")
+    network = tiny_network()
+    weight = list(network.parameters())[-2]
+    before, seen = weight.detach().clone(), []
+    run = begin(network, config, World(), torch.float32, len(batches))
+    with Recorder(tmp_path, {}) as recorder:
+        train_epoch(run, batches, config, World(), recorder, 1, lambda: seen.append(weight.detach().clone()))
+    assert torch.equal(seen[0], before)
+    assert not torch.equal(seen[1], before)
+    assert torch.isfinite(weight).all()
+    assert [line["skipped_steps"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 1, 1]
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
@@ -186,7 +209,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(dataset: Path) -> tuple[Path, Config]:
     """The output directory and configuration of a finished run of two epochs."""
-    config = dataclasses.replace(SMALL, data=dataset, out=dataset / "out", size=16, micro_batch=8, epochs=2)
+    config = dataclasses.replace(SMALL, data=dataset, out=dataset / "out", size=16, batch=16, micro_batch=8, epochs=2)
     torch.set_num_threads(1)
     train(config)
     return config.out, config
@@ -201,6 +224,8 @@ def test_a_run_leaves_its_files(finished: tuple[Path, Config]) -> None:
         "total_training_time.csv",
         "metrics.jsonl",
         "config.json",
+        "per_class.csv",
+        "curves.png",
         "checkpoints",
     }
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.pt", "previous.pt", "best.pt"}
@@ -233,7 +258,9 @@ def test_the_resolved_configuration_can_be_read_back(finished: tuple[Path, Confi
     assert kept["classes"] == 3
     assert kept["versions"]["torch"] == torch.__version__.partition("+")[0]
     fields = {field.name: kept[field.name] for field in dataclasses.fields(Config)}
-    assert Config(**{**fields, "data": Path(fields["data"]), "out": Path(fields["out"])}) == config
+    paths = {name: Path(fields[name]) for name in ("data", "out")}
+    groups = {name: kind(**fields[name]) for name, kind in GROUPS.items()}
+    assert Config(**{**fields, **paths, **groups, "evaluate": ()}) == config
 
 
 def test_a_second_run_into_the_same_directory_is_refused_and_changes_nothing(finished: tuple[Path, Config]) -> None:
@@ -289,16 +316,16 @@ def test_an_unknown_model_is_refused_before_anything_is_written(dataset: Path, t
 
 def test_a_split_too_small_for_a_batch_is_refused(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="70 samples, fewer than one global batch of 71"):
-        train(dataclasses.replace(SMALL, data=dataset, out=tmp_path / "out", size=16, micro_batch=71))
+        train(dataclasses.replace(SMALL, data=dataset, out=tmp_path / "out", size=16, batch=71, micro_batch=71))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--accumulate", "1", "--max-lr", "1e30"]
+    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch", "16", "--max-lr", "1e30"]
     assert main([*words, "--out", str(tmp_path)]) == 1
-    assert "at optimizer step" in capsys.readouterr().err
+    assert "optimizer step 4, in epoch 1: training has diverged" in capsys.readouterr().err
     assert not (tmp_path / "imagenet_trained_model.pth").exists()
 
 
@@ -308,7 +335,7 @@ def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tm
     with (data / "train" / "train-00000.tar").open("r+b") as file:
         file.seek(int(index.offset[9]))
         file.write(b"\0" * 100)
-    config = dataclasses.replace(SMALL, data=data, size=16, micro_batch=8, epochs=1)
+    config = dataclasses.replace(SMALL, data=data, size=16, batch=16, micro_batch=8, epochs=1)
     with pytest.raises(ShardfeedError, match=r"sample 00000009 in .*train-00000\.tar"):
         train(dataclasses.replace(config, out=tmp_path / "stopped"))
     train(dataclasses.replace(config, out=tmp_path / "skipped", on_error="skip"))
@@ -317,5 +344,5 @@ def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tm
 
 
 def test_a_run_in_blocks_of_resized_crops_takes_as_many_steps(dataset: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, data=dataset, out=tmp_path, size=16, micro_batch=8, epochs=1)
+    config = dataclasses.replace(SMALL, data=dataset, out=tmp_path, size=16, batch=16, micro_batch=8, epochs=1)
     assert train(dataclasses.replace(config, order="blocks", crop="rrc")).steps > 0

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from torch.multiprocessing.spawn import spawn
 
 import train.engine
+import train.step
 from shards import Loader
 from shards.dataset import open_dataset
 from shards.errors import ShardfeedError, UsageError
@@ -33,6 +34,7 @@ from train.config import Config
 from train.distributed import World
 from train.evaluation import evaluate
 from train.keeper import Keeper
+from train.portions import portions
 from train.resume import read_checkpoint
 from train.run import begin
 from train.signals import Stopped, StopRequest
@@ -55,7 +57,7 @@ def _one_thread() -> Iterator[None]:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     data = write_dataset(tmp_path_factory.mktemp("dataset"), {"train": 38, "validation": 7})
     return Config(
-        data=data, out=data / "out", model="tiny", size=16, micro_batch=4, accumulate=2, epochs=2, device="cpu",
+        data=data, out=data / "out", model="tiny", size=16, batch=8, micro_batch=4, epochs=2, device="cpu",
         threads=1, log_every=3,
     )  # fmt: skip
 
@@ -195,10 +197,10 @@ def test_without_a_whole_checkpoint_nothing_is_overwritten(config: Config, tmp_p
 def test_a_named_checkpoint_must_be_whole_and_of_a_run(config: Config, whole: Path, tmp_path: Path) -> None:
     weights, damaged, newer = whole / "imagenet_trained_model.pth", tmp_path / "damaged.pt", tmp_path / "newer.pt"
     state = read_checkpoint(whole / "checkpoints" / "last.pt")
-    torch.save({**state, "format": 2}, newer)
+    torch.save({**state, "format": 3}, newer)
     torch.save(state, damaged)
     damage(damaged)
-    cases = {weights: "is no checkpoint of a run", damaged: "is damaged", newer: "has format 2; this version reads"}
+    cases = {weights: "is no checkpoint of a run", damaged: "is damaged", newer: "has format 3; this version reads"}
     for path, message in cases.items():
         with pytest.raises(ShardfeedError, match=message):
             train_until(dataclasses.replace(config, out=tmp_path / "out", resume=path))
@@ -212,7 +214,7 @@ def test_a_named_checkpoint_must_be_whole_and_of_a_run(config: Config, whole: Pa
         ({"epochs": 3}, "epochs is 2 there and 3 here .the learning rates of all steps"),
         ({"max_lr": 0.02}, "max_lr is 0.01 there and 0.02 here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
-        ({"accumulate": 4}, "accumulate is 2 there and 4 here"),
+        ({"batch": 16}, "batch is 8 there and 16 here"),
         ({"precision": "bfloat16"}, "precision is float32 there and bfloat16 here"),
     ],
 )
@@ -241,7 +243,7 @@ def test_the_checkpoint_of_another_data_set_is_refused(
 
 def test_the_same_images_a_step_may_be_computed_in_other_portions(config: Config, tmp_path: Path) -> None:
     again = killed(config, tmp_path)
-    result = train_until(dataclasses.replace(again, micro_batch=2, accumulate=4))
+    result = train_until(dataclasses.replace(again, micro_batch=2))
     assert result.steps == STEPS
 
 
@@ -308,7 +310,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(
 def test_a_diverged_run_names_the_last_good_checkpoint_and_keeps_it(
     broken: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accumulate = train.engine._accumulate
+    accumulate = train.step.accumulate
 
     def diverging(run: Any, *args: Any) -> Any:
         loss, images = accumulate(run, *args)
@@ -319,7 +321,7 @@ def test_a_diverged_run_names_the_last_good_checkpoint_and_keeps_it(
                 loss = loss * float("nan")
         return loss, images
 
-    monkeypatch.setattr(train.engine, "_accumulate", diverging)
+    monkeypatch.setattr(train.engine, "accumulate", diverging)
     with pytest.raises(ShardfeedError, match=r"optimizer step 4.*diverged.*last good checkpoint is .*last\.pt"):
         train_until(dataclasses.replace(config, out=tmp_path), saves={3, 4})
     assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 3
@@ -331,7 +333,7 @@ def test_a_signal_ends_the_run_after_the_step(
     number: signal.Signals, step: int, config: Config, whole: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    accumulate, before = train.engine._accumulate, signal.getsignal(number)
+    accumulate, before = train.step.accumulate, signal.getsignal(number)
 
     def signalled(run: Any, *args: Any) -> Any:
         if run.step == step - 1:
@@ -340,7 +342,7 @@ def test_a_signal_ends_the_run_after_the_step(
 
     again = dataclasses.replace(config, out=tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(train.engine, "_accumulate", signalled)
+        patch.setattr(train.engine, "accumulate", signalled)
         with pytest.raises(Stopped) as stopped:
             train_until(again)
     assert stopped.value.code == 128 + number
@@ -361,19 +363,21 @@ def test_the_random_generators_of_python_and_numpy_go_on_too(config: Config, tmp
     assert (random.getstate(), np.random.get_state()[1].tolist()) == state  # type: ignore[index]  # noqa: NPY002
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("step", [3, 5, 7])
 def test_the_schedule_ends_at_its_last_step_on_any_number_of_ranks(
-    ranks: int, step: int, config: Config, tmp_path: Path
+    ranks: int, step: int, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed(config, tmp_path, step=step + 1, saves=(step,))
     state = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
     split = open_dataset(config.data)["train"]
     seen = 4 * 9 * (state["epoch"] - 1) + state["loader"]["position"]
-    with Loader(split, batch_size=4, train=True, size=16, world_size=ranks, threads=1) as loader:
-        run = begin(tiny(3), config, World(), torch.float32, len(loader))
+    world, size = World(0, ranks), portions(config, World(0, ranks)).micro_batch
+    monkeypatch.setattr("train.run.spread", lambda model, config, world: model)
+    with Loader(split, batch_size=size, train=True, size=16, world_size=ranks, threads=1) as loader:
+        run = begin(tiny(3), config, world, torch.float32, len(loader))
         whole_run = run.total_steps
-        restore(run, loader, state, config, World(0, ranks))
+        restore(run, loader, state, config, world)
         left = run.total_steps - run.step
         assert run.step == step
         # The part of the steps that is left is the part of the images, up to a step at each epoch's end.
@@ -412,7 +416,7 @@ def test_ranks_look_for_signals_every_other_second(config: Config, monkeypatch: 
 def words(config: Config) -> list[str]:
     """The command line of `config`, which saves after every step."""
     paths = ["--data", str(config.data), "--out", str(config.out)]
-    sizes = "--model cnn --size 16 --micro-batch 4 --accumulate 2 --epochs 4 --device cpu --threads 1 --log-every 3"
+    sizes = "--model cnn --size 16 --batch 8 --micro-batch 4 --epochs 4 --device cpu --threads 1 --log-every 3"
     return [*paths, *sizes.split(), "--checkpoint-minutes", "1e-6"]
 
 
@@ -453,7 +457,7 @@ def test_the_program_killed_at_some_moment_goes_on(
 def rank_main(rank: int, ports: list[int], config: Config) -> None:
     """One of two ranks: a whole run; one that a signal to the second rank stops; the same, gone on with."""
     torch.set_num_threads(1)
-    accumulate = train.engine._accumulate
+    accumulate = train.step.accumulate
 
     def signalled(run: Any, *args: Any) -> Any:
         if rank == 1 and run.step == 3:
@@ -465,7 +469,7 @@ def rank_main(rank: int, ports: list[int], config: Config) -> None:
         patch.setattr("train.keeper.AGREE_S", 0.0)
         for port, name in zip(ports, ("whole", "stopped", "stopped"), strict=True):
             os.environ["MASTER_PORT"] = str(port)
-            patch.setattr(train.engine, "_accumulate", signalled if port == ports[1] else accumulate)
+            patch.setattr(train.engine, "accumulate", signalled if port == ports[1] else accumulate)
             each = dataclasses.replace(config, out=config.out / name)
             if port != ports[1]:
                 train.engine.train(each)
@@ -489,10 +493,10 @@ def test_two_ranks_go_on_as_two_or_as_one(config: Config, tmp_path: Path) -> Non
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
     alone = train_until(dataclasses.replace(again, out=tmp_path / "alone", resume=tmp_path / "stopped.pt"))
-    # 4 steps of 8 images; 4 images of the first epoch are left, which one rank takes in micro-batches of 2; and its
-    # second epoch of 19 micro-batches is 10 steps.
+    # 4 steps of 8 images; 6 images of the first epoch are left, which one rank takes in micro-batches of 2; and its
+    # second epoch of 19 micro-batches is 5 steps.
     lines = [json.loads(line) for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
-    assert alone.steps == 4 + 2 + 10
+    assert alone.steps == 4 + 1 + 5
     assert lines[-2]["lr"] == pytest.approx(1e-5)
     assert left_behind(tmp_path / "alone")["images"] == str(2 * 38)
 

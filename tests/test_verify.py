@@ -16,6 +16,7 @@ from shards.dataset import Split, open_dataset
 from shards.index import Index
 from shards.layout import INDEX
 from shards.manifest import Manifest
+from shards.ppm import ppm
 from shards.verify import check_shard, jpeg_size, verify
 from shards.writer import dali_index
 from tests.conftest import jpeg, photo, write_split
@@ -210,6 +211,49 @@ def test_decoding_knows_every_way_of_subsampling(tmp_path: Path) -> None:
     data[data.index(b"\xff\xc0") + 11] = 0x13
     write_split(tmp_path, [bytes(data)], short_side=None)
     assert not any("subsampling" in problem for problem in said(tmp_path, decode=True))
+
+
+@pytest.fixture
+def raw_root(tmp_path: Path) -> Path:
+    """Nine samples of raw pixels in two shards."""
+    images = [ppm(photo(20, 24 + i, seed=i)) for i in range(9)]
+    write_split(tmp_path / "raw", images, short_side=20, encoding="raw")
+    return tmp_path / "raw"
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_raw_pixels_have_no_problems(raw_root: Path, decode: bool) -> None:
+    found = verify(raw_root, decode)
+    assert (found.samples, found.problems) == (9, ())
+
+
+def test_damaged_raw_pixels_are_named(raw_root: Path) -> None:
+    key, offset, size = sample(raw_root, 8)
+    where = f"{TAR}: sample {key} at offset {offset}: "
+    checksum = "its image is damaged: the CRC-32 is not that of the index"
+    for place, data, messages in [
+        (offset + size - 5, b"\x55\x66", [checksum]),
+        (offset, b"P5", [checksum, "its image is damaged: it does not start like a binary PPM of 8 bits"]),
+        (offset + 3, b"99", [checksum, f"its image is damaged: a PPM of 99 x 20 pixels has 5953 bytes, not {size}"]),
+    ]:
+        before = (raw_root / TAR).read_bytes()
+        overwrite(raw_root / TAR, place, data)
+        assert said(raw_root)[1:] == [where + message for message in messages]
+        (raw_root / TAR).write_bytes(before)
+
+    def widen(index: Index) -> Index:
+        width = index.width.copy()
+        width[8] = 30
+        return replace(index, width=width)
+
+    change_index(raw_root, widen)
+    assert said(raw_root) == [where + "index.parquet says 30 x 20 pixels, its image has 32 x 20"]
+
+
+def test_a_raw_data_set_whose_manifest_says_jpeg_is_not_whole(raw_root: Path) -> None:
+    manifest = Manifest.read(raw_root)
+    replace(manifest, settings=replace(manifest.settings, encoding="jpeg")).write(raw_root)
+    assert any(".jpg of " in problem for problem in said(raw_root))
 
 
 def test_one_shard_can_be_checked_alone(root: Path) -> None:

@@ -3,7 +3,8 @@
     python -m train --data DIR [--recipe cnn] [--epochs 5 ...]      train; the results are in Results/
     torchrun --standalone --nproc-per-node 8 -m train --data DIR    the same, one process per GPU
     python -m train --data DIR --check                              is everything ready? A few seconds
-    python -m train --data DIR --evaluate Results/imagenet_trained_model.pth
+    python -m train --data DIR --evaluate Results/imagenet_trained_model.pth [MORE.pth ...]     with a table
+    python -m train --data DIR --recipe rn18_16 --find-lr           a range test of the learning rate
 
 The same command again goes on with a run that was cut short (--resume). SIGTERM and SIGUSR1 save the run between two
 steps and end it, with exit status 143 and 138.
@@ -16,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -52,22 +53,37 @@ def _run(words: list[str]) -> None:
         from train.check import check
 
         check(config)
-    elif config.evaluate is not None:
-        from train.engine import evaluate_file
+    elif config.evaluate:
+        from train.compare import evaluate_files, table
 
-        _print(evaluate_file(config, config.evaluate))
+        reached = evaluate_files(config)
+        if len(reached) > 1:
+            _print(table(config.evaluate, reached), dict(zip(map(str, config.evaluate), reached, strict=True)))
+        else:
+            _print(_line(reached[0]), reached[0])
+    elif config.find_lr:
+        from train.find_lr import find_lr
+
+        found = find_lr(config)
+        _print(f"suggestion after {found.steps} steps: --max-lr {found.max_lr:.2g}; see {found.picture}", found)
     else:
         from train.engine import train
 
         result = train(config)
-        _print(result, f", {result.images_per_s:,.0f} images/s; the weights are in {result.weights}")
+        _print(f"{_line(result)}, {result.images_per_s:,.0f} images/s; the weights are in {result.weights}", result)
 
 
-def _print(reached: "Accuracy | Result", more: str = "") -> None:
-    """A line for people and one for programs, on the main rank."""
+def _line(reached: "Accuracy | Result") -> str:
+    return f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}"
+
+
+def _print(line: str, result: Any) -> None:
+    """A line or more for people and one for programs, on the main rank."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{more}")
-        print(json.dumps(dataclasses.asdict(reached), default=str))
+        print(line)
+        plain = result if isinstance(result, dict) else {"": result}
+        values = {name: dataclasses.asdict(each) for name, each in plain.items()}
+        print(json.dumps(values.get("", values), default=str))
 
 
 if __name__ == "__main__":

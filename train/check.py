@@ -3,6 +3,7 @@
 The checks build on each other, so the first failure ends them.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ from train.engine import train_epoch
 from train.environment import device_name, peak_memory
 from train.metrics import Recorder
 from train.optim import choose_dtype
+from train.portions import portions
 from train.run import begin, make_network
+from train.sizes import training_size
 
 STEPS = 3
 
@@ -33,7 +36,7 @@ def check(config: Config) -> None:
     """
     with joined(config.device) as world:
         with _named("imports and devices"):
-            dtype = choose_dtype(config.precision, world.device)
+            dtype = choose_dtype(config, world.device)
             _ = shards.Loader  # imports DALI
             packages = ", ".join(f"{name} {version}" for name, version in versions().items())
             _passed(
@@ -41,13 +44,17 @@ def check(config: Config) -> None:
             )
 
         with _named("data set opens"):
-            split, held_out = choose_split(config.data, [TRAINING]), choose_split(config.data, HELD_OUT)
+            split, held_out = (
+                choose_split(config.data, [TRAINING], config.feeding.cache),
+                choose_split(config.data, HELD_OUT, config.feeding.cache),
+            )
             sizes = f"{split.name} {len(split):,} images, {held_out.name} {len(held_out):,}"
             _passed(world, "data set opens", f"{sizes}, {len(split.class_names):,} classes")
 
         with _named("batch shape"), training_loader(split, config, world, dtype) as loader:
-            batches = list(itertools.islice(loader, STEPS * config.accumulate))
-            shape, expected = tuple(batches[0][0].shape), (config.micro_batch, 3, config.size, config.size)
+            portion, size = portions(config, world), training_size(config, epoch=1)
+            batches = list(itertools.islice(loader, STEPS * portion.accumulate))
+            shape, expected = tuple(batches[0][0].shape), (portion.micro_batch, 3, size, size)
             if shape != expected:
                 raise ShardfeedError(f"a batch has shape {shape} instead of {expected}")
             _passed(world, "batch shape", f"{shape}, {batches[0][0].dtype} on {batches[0][0].device}")
@@ -61,7 +68,8 @@ def check(config: Config) -> None:
         with _named("training steps"), Recorder(None, {}) as recorder:
             network = make_network(config, len(split.class_names), world)
             run = begin(network, config, world, dtype, micro_batches=len(batches))
-            loss = train_epoch(run, batches, config, world, recorder, epoch=1)
+            strict = dataclasses.replace(config, update=dataclasses.replace(config.update, bad_losses=1))
+            loss = train_epoch(run, batches, strict, world, recorder, epoch=1)
             _passed(world, "training steps", f"{run.step} of {config.model}, loss {loss:.3f}")
 
         with _named("peak memory"):

@@ -1,25 +1,34 @@
-"""The trained weights on disk: a plain state dict that `torch.load(..., weights_only=True)` opens anywhere."""
+"""The trained weights of a run: where they are, what is said beside them, and reading them into a network.
+
+What the file holds, and how it is used without a data set: model/weights.py.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from shards.atomic import replacing
+from model.weights import About, about_of, read_saved, save_weights
+from shards.dataset import Split
 from shards.errors import ShardfeedError, UsageError
+
+__all__ = ["WEIGHTS", "describe", "load_weights", "save_weights"]
 
 WEIGHTS = "imagenet_trained_model.pth"
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the model's state dict (parameters and buffers, on the CPU, contiguous) whole or not at all.
+def describe(held_out: Split, *, model: str, size: int, resize: int | None = None, blur_pool: bool = False) -> About:
+    """What is said beside the weights of a network that was evaluated on `held_out` with these values.
 
-    `model` must be the network itself: a wrapper such as DistributedDataParallel prefixes every key.
+    resize: as `Loader` takes it, and by default as it chooses it.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with replacing(path) as file:
-        torch.save(state, file)
+    if resize is None:
+        from shards.loader import RESIZE, SIZE  # loads DALI, which the rest of this module need not
+
+        resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
+        resize = resize if stored is None else min(resize, stored)
+    return About(model=model, class_names=held_out.class_names, size=size, resize=resize, blur_pool=blur_pool)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -30,30 +39,33 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises UsageError if there is no such file or it is of another model or class count; ShardfeedError if the
     file is damaged or is no state dict.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
-        raise ShardfeedError(f"{path} is damaged, or was not written by torch.save") from error
-    if isinstance(state, Mapping) and "of_ranks" in state:  # a checkpoint: train/state.py
-        state = state.get("network")
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    saved = read_saved(path)
+    about = about_of(saved)
+    if isinstance(saved, Mapping) and "of_ranks" in saved:  # a checkpoint: train/state.py
+        saved = _of_checkpoint(saved)
+    if not isinstance(saved, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in saved.items()
     ):
         raise ShardfeedError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
-    _compare(model.state_dict(), state, path)
-    model.load_state_dict(state)
+    _compare(model.state_dict(), saved, path, about)
+    model.load_state_dict(saved)
 
 
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+def _of_checkpoint(saved: Mapping[str, Any]) -> Any:
+    """The weights that its run evaluates: the moving average, where there is one."""
+    average = saved.get("average")
+    if average is None:
+        return saved.get("network")
+    return {key.removeprefix("module."): value for key, value in average.items() if key.startswith("module.")}
+
+
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, about: About | None) -> None:
+    named = "" if about is None else f", {about.model}{' with blur pooling' if about.blur_pool else ''}"
     missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or surplus:
         key, verb = (min(missing), "lacks") if missing else (min(surplus), "also has")
         raise UsageError(
-            f"{path} is of another model: of the {len(expected)} tensors expected it has "
+            f"{path} is of another model{named}: of the {len(expected)} tensors expected it has "
             f"{len(expected) - len(missing)}, and it {verb} {key}; name its model with --model"
         )
     differing = [key for key in expected if expected[key].shape != found[key].shape]
@@ -65,6 +77,6 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: 
     if set(differing) <= set(list(expected)[-2:]) and wanted[1:] == given[1:]:
         raise UsageError(f"{path} is for {given[0]} classes, but the data set has {wanted[0]}")
     raise UsageError(
-        f"{path} is of another model: {first} has shape {tuple(given)} instead of {tuple(wanted)}; "
+        f"{path} is of another model{named}: {first} has shape {tuple(given)} instead of {tuple(wanted)}; "
         "name its model with --model"
     )

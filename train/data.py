@@ -11,6 +11,8 @@ import shards
 from shards.order import Share
 from train.config import Config
 from train.distributed import World
+from train.portions import portions, steps_per_epoch
+from train.sizes import training_size
 
 TRAINING = "train"
 HELD_OUT = ("validation", "test")
@@ -29,10 +31,13 @@ def training_loader(split: shards.Split, config: Config, world: World, dtype: to
     """Full micro-batches in a new order each epoch, for this rank; what does not fill one on every rank is left out."""
     return shards.Loader(
         split,
-        batch_size=config.micro_batch,
+        batch_size=portions(config, world).micro_batch,
         train=True,
+        size=training_size(config, epoch=1),
         crop=config.crop,
         order=config.order,
+        augment=config.feeding.augment,
+        window=config.feeding.window,
         on_error=config.on_error,
         **_shared(config, world, dtype),
     )
@@ -40,14 +45,17 @@ def training_loader(split: shards.Split, config: Config, world: World, dtype: to
 
 def rest_of_epoch(loader: "shards.Loader", config: Config, world: World) -> "Rest":
     """What the training loader's next iteration gives: a whole epoch, or what is left of one that is gone on with."""
-    state = loader.state_dict()
-    share = Share(config.micro_batch, world.rank, world.size, drop_last=True)
-    return Rest(loader, share.steps(state["samples"], state["position"]))
+    state, portion = loader.state_dict(), portions(config, world)
+    share = Share(portion.micro_batch, world.rank, world.size, drop_last=True)
+    micro_batches = share.steps(state["samples"], state["position"])
+    if config.update.drop_last:
+        micro_batches = steps_per_epoch(micro_batches, portion.accumulate, drop_last=True) * portion.accumulate
+    return Rest(loader, micro_batches)
 
 
 @dataclass(frozen=True)
 class Rest:
-    """The next iteration of `loader`, which gives `micro_batches`."""
+    """The next iteration of `loader`, of which `micro_batches` are taken."""
 
     loader: "shards.Loader"
     micro_batches: int
@@ -61,14 +69,19 @@ class Rest:
 
 def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
     """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
-    batch_size = config.micro_batch * config.accumulate
-    return shards.Loader(split, batch_size=batch_size, train=False, **_shared(config, world, dtype))
+    return shards.Loader(
+        split,
+        batch_size=portions(config, world).images,
+        train=False,
+        size=config.sizes.val_size or config.size,
+        resize=config.sizes.val_resize,
+        **_shared(config, world, dtype),
+    )
 
 
 def _shared(config: Config, world: World, dtype: torch.dtype) -> dict[str, Any]:
     """The arguments that are the same for both loaders."""
     return {
-        "size": config.size,
         "seed": config.seed,
         "rank": world.rank,
         "world_size": world.size,
@@ -77,4 +90,6 @@ def _shared(config: Config, world: World, dtype: torch.dtype) -> dict[str, Any]:
         # float16 halves what a batch occupies; autocast would make it that anyway.
         "dtype": "float16" if dtype == torch.float16 else "float32",
         "threads": config.threads,
+        "in_memory": config.feeding.in_memory,
+        "decode": config.feeding.decode,
     }

@@ -1,25 +1,26 @@
 """One process or many: who this process is, which device is its own, and what the processes add up.
 
-`torchrun` says through RANK, LOCAL_RANK and WORLD_SIZE who a process is; without them it is alone. Ranks share
+`torchrun` says through RANK, LOCAL_RANK and WORLD_SIZE who a process is; without them it is alone. Sharing share
 gradients through NCCL on GPUs and through gloo on CPUs.
 """
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from shards.errors import UsageError
+from shards.errors import ShardfeedError, UsageError
 from train.config import Device
 
 T = TypeVar("T")
+
+# What carries the exchanges: errors of theirs are plain RuntimeErrors.
+_EXCHANGES = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> Wor
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
-    """The world, its process group made where there are several processes, and destroyed whatever happens."""
+    """The world, its process group made where there are several processes, and destroyed whatever happens.
+
+    Raises ShardfeedError where another process has gone in the middle of an exchange.
+    """
     world = read_world(os.environ, device, torch.cuda.device_count())
     if world.on_gpu:
         torch.cuda.set_device(world.device)
@@ -79,34 +83,16 @@ def joined(device: Device) -> Iterator[World]:
     dist.init_process_group("nccl" if world.on_gpu else "gloo", device_id=world.device if world.on_gpu else None)
     try:
         yield world
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(name in str(error).lower() for name in _EXCHANGES):
+            raise
+        raise ShardfeedError(
+            f"rank {world.rank} has lost the other ranks, because one of them ended or stopped answering "
+            f"({str(error).splitlines()[0][:200]}): look for the message of the first that failed, then give the same "
+            "command again to go on from the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
-
-
-def spread(model: nn.Module, world: World) -> nn.Module:
-    """The model with rank 0's weights on every rank and gradients averaged over ranks; itself if there is one rank.
-
-    Batch norm's running statistics stay each rank's own while training (no traffic each step): call
-    `average_statistics` before using them.
-    """
-    if world.size == 1:
-        return model
-    with warnings.catch_warnings():
-        # Newer versions call this option `forward_sync_buffers`, which older ones do not know.
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-        return DistributedDataParallel(
-            model,
-            device_ids=[world.local_rank] if world.on_gpu else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
-
-
-def gradients_kept(model: nn.Module, keep: bool) -> AbstractContextManager[None]:
-    """While entered with `keep`, gradients stay on their rank: the exchange waits for the step's last micro-batch."""
-    if keep and isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return nullcontext()
 
 
 def sum_over_ranks(values: Tensor, world: World) -> Tensor:

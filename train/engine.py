@@ -8,35 +8,43 @@ Under torchrun each process calls the same function. The results lie in `config.
 the files besides the weights.
 """
 
+import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from shards.dataset import choose_split
-from train.checkpoint import WEIGHTS, load_weights, save_weights
+from model.weights import About, write_state
+from shards.dataset import Split, choose_split
+from train.checkpoint import WEIGHTS, describe
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, rest_of_epoch, training_loader
-from train.distributed import World, average_statistics, gradients_kept, joined
-from train.environment import circumstances
+from train.distributed import World, joined
+from train.environment import circumstances, peak_memory
 from train.evaluation import Accuracy, bar_disabled, evaluate
 from train.keeper import Keeper
+from train.memory import choose_micro_batch, memory_advice
 from train.metrics import Reading, Recorder
-from train.optim import choose_dtype, scale_gradients
+from train.optim import choose_dtype
+from train.parallel import network_state
+from train.per_class import write_per_class
+from train.portions import portions
 from train.resume import find_checkpoint, refuse_results
 from train.run import Run, begin, make_network, read_losses
 from train.signals import StopRequest
+from train.sizes import changes_size, training_size
 from train.state import identity
+from train.step import accumulate, update
 
 # Optimizer steps left out of the throughput: libraries choose their algorithms and the loader fills its queue.
 WARM_UP_STEPS = 3
+
+PER_CLASS = "per_class.csv"
 
 
 @dataclass(frozen=True)
@@ -63,11 +71,16 @@ def train(config: Config) -> Result:
     """
     began = time.perf_counter()
     refuse_results(config)
-    split, held_out = choose_split(config.data, [TRAINING]), choose_split(config.data, HELD_OUT)
+    split, held_out = (
+        choose_split(config.data, [TRAINING], config.feeding.cache),
+        choose_split(config.data, HELD_OUT, config.feeding.cache),
+    )
     with joined(config.device) as world, StopRequest() as stop:
-        dtype = choose_dtype(config.precision, world.device)
+        dtype = choose_dtype(config, world.device)
         network = make_network(config, len(split.class_names), world)
+        config = choose_micro_batch(network, config, world, dtype)
         with (
+            memory_advice(config, world),
             training_loader(split, config, world, dtype) as batches,
             held_out_loader(held_out, config, world, dtype) as held_out_batches,
         ):
@@ -75,25 +88,29 @@ def train(config: Config) -> Result:
             own = identity(config, split, dtype)
             found = find_checkpoint(config, world, own)
             resolved, out = circumstances(config, split, world, dtype), config.out if world.is_main else None
-            with Recorder(out, resolved, None if found is None else found.kept) as recorder:
+            with Recorder(out, resolved, None if found is None else found.kept, wandb=config.wandb) as recorder:
                 keeper = Keeper(config, world, recorder, own, stop)
                 if found is not None:
                     keeper.resume(run, batches, found)
                     del found  # as large as the run itself
                 for epoch in range(max(1, run.epoch), config.epochs + 1):
+                    if epoch > run.epoch and changes_size(config, epoch):
+                        batches.set_size(training_size(config, epoch))
                     rest = rest_of_epoch(batches, config, world)
                     loss = train_epoch(run, rest, config, world, recorder, epoch, partial(keeper.at_step, run, batches))
                     if len(rest):
-                        average_statistics(network, world)
+                        run.settle(world)
                         keeper.at_epoch_end(run, batches)
                     after = run.clock.read()
 
                     asked = time.perf_counter()
-                    accuracy = evaluate(network, held_out_batches, len(held_out), world, dtype)
+                    accuracy, classes = evaluate(run.result, held_out_batches, len(held_out), config, world, dtype)
                     validation_s = time.perf_counter() - asked
                     keeper.keep(run, accuracy.top1)
+                    weights = network_state(run.result)
                     if world.is_main:
-                        save_weights(network, config.out / WEIGHTS)
+                        write_state(weights, config.out / WEIGHTS, _about(config, held_out))
+                        write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
 
                     steady = after - max(run.entered, run.warm or run.entered, key=lambda reading: reading.seconds)
                     figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
@@ -130,31 +147,31 @@ def train_epoch(
 ) -> float:
     """One pass over `batches`, or what is left of it; returns the mean loss over all ranks' images of the epoch.
 
-    An optimizer step takes `accumulate` micro-batches, and the epoch's last step what is left. Losses stay on the
-    device until they are logged or saved: reading one makes the host wait for the GPU. `after_step` is called
-    between two steps.
+    An optimizer step takes as many micro-batches as make up `batch`, and the epoch's last step what is left.
+    Losses stay on the device until they are logged or saved: reading one makes the host wait for the GPU.
+    `after_step` is called between two steps.
     """
     run.model.train()
     run.clock.start()
     if epoch != run.epoch:
         run.enter(epoch)
-    micro_batches = run.clock.timed(batches)
-    firsts = range(0, len(batches), config.accumulate)
+    micro_batches, in_a_step = run.clock.timed(batches), portions(config, world).accumulate
+    firsts = range(0, len(batches), in_a_step)
     with tqdm(
         firsts, desc=f"epoch {epoch}/{config.epochs}", unit="step", leave=False, disable=bar_disabled(world)
     ) as bar:
         for first in bar:
-            count = min(config.accumulate, len(batches) - first)
+            count = min(in_a_step, len(batches) - first)
             lr = float(run.schedule.get_last_lr()[0])
-            loss, images = _accumulate(run, itertools.islice(micro_batches, count), count, config, world)
-            norm = _step(run, images, config)
+            loss, images = accumulate(run, itertools.islice(micro_batches, count), count, config, world)
+            norm = update(run, images, config, world)
             run.losses.append(loss)
             run.clock.count(images * world.size)
 
             ends_epoch = first == firsts[-1]
             ends_warm_up = run.warm is None and run.step >= WARM_UP_STEPS and not ends_epoch
             if ends_epoch or ends_warm_up or run.step % config.log_every == 0:
-                figures = _log(run, world, recorder, lr=lr, gradient_norm=norm)
+                figures = _log(run, config, world, recorder, lr=lr, gradient_norm=norm)
                 bar.set_postfix_str("loss {:.3f}, {:,.0f} images/s, data-wait {:.1f}%".format(*figures.values()))
             if ends_warm_up:
                 run.warm = run.logged
@@ -164,9 +181,11 @@ def train_epoch(
     return run.loss_of_epoch / (run.logged - run.entered).images
 
 
-def _log(run: Run, world: World, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict[str, float]:
+def _log(
+    run: Run, config: Config, world: World, recorder: Recorder, lr: float, gradient_norm: Tensor
+) -> dict[str, float]:
     """A line about the steps since the last one: loss, images/s, and data-wait in percent."""
-    read_losses(run, world)
+    read_losses(run, config, world)
     loss, run.unlogged = sum(run.unlogged), []
     now = run.clock.read()
     window, run.logged = now - run.logged, now
@@ -176,64 +195,15 @@ def _log(run: Run, world: World, recorder: Recorder, lr: float, gradient_norm: T
         "images_per_s": window.images_per_s,
         "data_wait_percent": window.wait_percent,
     }
-    recorder.metrics("train", run.epoch, run.step, lr=lr, gradient_norm=float(gradient_norm), **figures)
+    steps = {"lr": lr, "gradient_norm": float(gradient_norm), "skipped_steps": int(run.skipped)}
+    memory = {"gpu_memory_mib": peak_memory(world) / 2**20} if world.on_gpu else {}
+    recorder.metrics("train", run.epoch, run.step, **steps, **figures, **memory)
     return figures
 
 
-def _accumulate(
-    run: Run, micro_batches: Iterable[tuple[Tensor, Tensor]], count: int, config: Config, world: World
-) -> tuple[Tensor, int]:
-    """Adds up the gradients of a step's `count` micro-batches; returns the sum of this rank's losses, and its images.
-
-    Every loss is divided by the images of a full step; `_step` corrects that for a step that had fewer.
-    """
-    total, images_seen = torch.zeros((), device=world.device), 0
-    for number, (images, labels) in enumerate(micro_batches, start=1):
-        with gradients_kept(run.model, keep=number < count):
-            with torch.autocast(world.device.type, run.dtype, enabled=run.dtype != torch.float32):
-                logits = run.model(images.contiguous(memory_format=torch.channels_last))
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-            run.scaler.scale(loss / _full_step(config)).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-        images_seen += len(labels)
-    return total, images_seen
-
-
-def _step(run: Run, images: int, config: Config) -> Tensor:
-    """Moves the weights by the gradients of this step's `images` on this rank; returns the gradients' norm.
-
-    The gradients are those of the mean loss over the images really seen, so clipping and weights see no difference
-    between a full step and the short one at an epoch's end. The schedule goes on also where the scaler skips the
-    step, so that it ends at the last one.
-    """
-    parameters = list(run.network.parameters())
-    run.scaler.unscale_(run.optimizer)
-    if images != _full_step(config):
-        scale_gradients(parameters, _full_step(config) / images)
-    norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.step += 1
-    if run.step < run.total_steps:
-        run.schedule.step()
-    return norm
-
-
-def evaluate_file(config: Config, path: Path) -> Accuracy:
-    """The accuracy of saved weights on the held-out split. Raises as `load_weights` does."""
-    held_out = choose_split(config.data, HELD_OUT)
-    with joined(config.device) as world:
-        dtype = choose_dtype(config.precision, world.device)
-        network = make_network(config, len(held_out.class_names), world)
-        load_weights(network, path)
-        with held_out_loader(held_out, config, world, dtype) as batches:
-            return evaluate(network, batches, len(held_out), world, dtype)
-
-
-def _full_step(config: Config) -> int:
-    """Images of one rank in an optimizer step that is not cut short by the epoch's end."""
-    return config.micro_batch * config.accumulate
+def _about(config: Config, held_out: Split) -> About:
+    size, resize = config.sizes.val_size or config.size, config.sizes.val_resize
+    return describe(held_out, model=config.model, size=size, resize=resize, blur_pool=config.blur_pool)
 
 
 def _epoch_line(epoch: int, epochs: int, loss: float, accuracy: Accuracy, speed: Reading) -> str:

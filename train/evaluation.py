@@ -1,15 +1,17 @@
-"""Top-1 and top-5 accuracy over a whole split, exact on any number of ranks."""
+"""Top-1 and top-5 accuracy over a whole split, exact on any number of ranks, and the accuracy of each class."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from shards.errors import ShardfeedError
+from train.config import Config
 from train.data import Batches
-from train.distributed import World, sum_over_ranks
+from train.distributed import World, max_over_ranks, sum_over_ranks
 
 
 @dataclass(frozen=True)
@@ -22,31 +24,73 @@ class Accuracy:
     images: int
 
 
-@torch.inference_mode()
-def evaluate(network: nn.Module, batches: Batches, images_expected: int, world: World, dtype: torch.dtype) -> Accuracy:
+@dataclass(frozen=True)
+class ClassCounts:
+    """Of each class, its images, and how many of them have it as the best guess, and among the five best."""
+
+    images: list[int]
+    top1: list[int]
+    top5: list[int]
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, batches: Batches, images_expected: int, config: Config, world: World, dtype: torch.dtype
+) -> tuple[Accuracy, ClassCounts]:
     """The accuracy of `network` over all ranks' batches, which together hold each image of the split once.
 
     Each rank sums what is correct and what it has seen; one exchange adds the sums up. With fewer than five
-    classes every guess is among the best five. Raises ShardfeedError if another number of images was seen
-    than `images_expected`.
+    classes every guess is among the best five. With `config.sizes.flip_tta` the guesses are the mean of those for
+    each image and its mirror image. Raises ShardfeedError if another number of images was seen than `images_expected`.
     """
     network.eval()
+
+    def logits_of(images: Tensor) -> Tensor:
+        with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
+            logits: Tensor = network(images.contiguous(memory_format=torch.channels_last))
+        return logits.float()
+
     # correct at 1, correct at 5, sum of losses, images seen: float64 counts exactly up to 2**53.
     sums = torch.zeros(4, dtype=torch.float64, device=world.device)
-    for batch, labels in tqdm(batches, desc="validation", unit="batch", leave=False, disable=bar_disabled(world)):
-        images = batch.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(images).float()
+    of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
+    for images, labels in tqdm(batches, desc="validation", unit="batch", leave=False, disable=bar_disabled(world)):
+        logits = logits_of(images)
+        if config.sizes.flip_tta:
+            logits = (logits + logits_of(images.flip(3))) / 2
+        if not of_classes.numel():
+            of_classes = of_classes.new_zeros((3, logits.shape[1]))
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = best == labels.unsqueeze(1)
         sums[0] += hits[:, 0].sum()
         sums[1] += hits.sum()
         sums[2] += F.cross_entropy(logits, labels, reduction="sum")
         sums[3] += len(labels)
-    correct1, correct5, loss, seen = sum_over_ranks(sums, world).tolist()
+        of_classes[0].index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
+        of_classes[1].index_add_(0, labels, hits[:, 0].double())
+        of_classes[2].index_add_(0, labels, hits.any(1).double())
+    if isinstance(network, FSDPModule):
+        _keep_company(network, batches, config, world)
+    of_classes = _same_shape(of_classes, world)
+    totals = sum_over_ranks(torch.cat([sums, of_classes.flatten()]), world)
+    correct1, correct5, loss, seen = totals[:4].tolist()
     if seen != images_expected:
         raise ShardfeedError(f"validation saw {seen:.0f} images of a split of {images_expected}: no figure is given")
-    return Accuracy(top1=100 * correct1 / seen, top5=100 * correct5 / seen, loss=loss / seen, images=int(seen))
+    accuracy = Accuracy(top1=100 * correct1 / seen, top5=100 * correct5 / seen, loss=loss / seen, images=int(seen))
+    return accuracy, ClassCounts(*totals[4:].long().view(3, -1).tolist())
+
+
+def _keep_company(network: nn.Module, batches: Batches, config: Config, world: World) -> None:
+    """Runs a divided network as often as the rank with most batches does: its weights come from all ranks."""
+    most = int(max_over_ranks(torch.tensor(float(len(batches))), world))
+    size = config.sizes.val_size or config.size
+    for _ in range((most - len(batches)) * (1 + config.sizes.flip_tta)):
+        network(torch.zeros(1, 3, size, size, device=world.device))
+
+
+def _same_shape(of_classes: Tensor, world: World) -> Tensor:
+    """The counts, also on a rank that has seen no batch and so no logits."""
+    classes = int(max_over_ranks(torch.tensor(float(of_classes.shape[1])), world))
+    return of_classes if of_classes.numel() else of_classes.new_zeros((3, classes))
 
 
 def bar_disabled(world: World) -> bool | None:

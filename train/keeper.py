@@ -65,7 +65,9 @@ class Keeper:
             return
         due, number = self._agree()
         if due or number:
-            read_losses(run, self._world)  # on a GPU this waits for the steps done, which the clock must count
+            read_losses(
+                run, self._config, self._world
+            )  # on a GPU this waits for the steps done, which the clock must count
             run.clock.stop()
             self.save(run, loader)
             run.clock.start()
@@ -90,8 +92,8 @@ class Keeper:
 
         Raises ShardfeedError if training has diverged or the file cannot be written; what was saved before stays.
         """
-        read_losses(run, self._world)
-        refuse_broken(run)
+        read_losses(run, self._config, self._world)
+        refuse_broken(run, self._world)
         state = capture(run, loader, self._own, self._world)
         last = self._folder / LAST
         if state is not None:

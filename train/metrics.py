@@ -5,7 +5,14 @@ epoch_times.csv           a line per epoch
 total_training_time.csv   one line, written at the end
 checkpoints/              what an interrupted run goes on from: train/keeper.py
 config.json               the resolved configuration and the versions of what ran it
+curves.png                the curves of metrics.jsonl, drawn at the end: train/curves.py
 tensorboard/              the numbers of metrics.jsonl, if the extra [tensorboard] is installed
+wandb/                    what W&B keeps of them here, if a project there was asked for: train/boards.py
+
+A line of "train" is about the steps since the one before it: loss is their mean over images; lr and gradient_norm are
+those of the last step; images_per_s and data_wait_percent leave out evaluation and saving; skipped_steps counts, since
+the beginning, those that changed nothing because a gradient was not finite; gpu_memory_mib is the most that this rank's
+tensors have held.
 """
 
 import csv
@@ -19,6 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
 from shards.atomic import PART, replacing
+from train.boards import Board, open_boards
 
 METRICS = "metrics.jsonl"
 EPOCH_TIMES = "epoch_times.csv"
@@ -110,12 +118,15 @@ class Recorder:
     """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None.
 
     A run that goes on gives what its checkpoint says: lines written after it are cut off, because they come again.
+    wandb: a project of W&B that gets the numbers too. Raises as `open_boards` does.
     """
 
-    def __init__(self, out: Path | None, resolved: Mapping[str, Any], kept: Kept | None = None) -> None:
+    def __init__(
+        self, out: Path | None, resolved: Mapping[str, Any], kept: Kept | None = None, *, wandb: str | None = None
+    ) -> None:
         self._out = out
         self._metrics: IO[str] | None = None
-        self._board: Any = None
+        self._boards: list[Board] = []
         if out is None:
             return
         with replacing(out / CONFIG) as file:
@@ -124,8 +135,8 @@ class Recorder:
             _cut(out / name, 0 if kept is None else kept.sizes[name])
         if not (out / EPOCH_TIMES).stat().st_size:
             _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
+        self._boards = open_boards(out, resolved, None if kept is None else kept.step + 1, wandb)
         self._metrics = (out / METRICS).open("a", encoding="utf-8")
-        self._board = _tensorboard(out, None if kept is None else kept.step + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +146,8 @@ class Recorder:
     ) -> None:
         if self._metrics is not None:
             self._metrics.close()
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close(failed=kind is not None)
 
     def sizes(self) -> dict[str, int]:
         """Bytes written so far to each file that grows; none without a directory."""
@@ -145,16 +156,14 @@ class Recorder:
         return {name: (self._out / name).stat().st_size for name in (METRICS, EPOCH_TIMES)}
 
     def metrics(self, event: str, epoch: int, step: int, **values: float) -> None:
-        """One line of metrics.jsonl, and the same numbers to TensorBoard. `epoch` and `step` count finished ones."""
+        """One line of metrics.jsonl, and the same numbers to the boards. `epoch` and `step` count finished ones."""
         if self._metrics is None:
             return
-        # JSON has no infinity: a gradient norm is one where the scaler's factor was too high for that step.
-        rounded = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in values.items()}
+        rounded = {name: _rounded(value) for name, value in values.items()}
         self._metrics.write(json.dumps({"event": event, "epoch": epoch, "step": step, **rounded}) + "\n")
         self._metrics.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{event}/{name}", value, step)
+        for board in self._boards:
+            board.write(event, epoch, step, values)
 
     def epoch_time(self, epoch: int, training: Reading, validation_seconds: float, images_per_s: float) -> None:
         """One line of epoch_times.csv."""
@@ -163,12 +172,18 @@ class Recorder:
             _write_csv(self._out / EPOCH_TIMES, [row], "a")
 
     def total_time(self, training: Reading, wall_seconds: float, images_per_s: float) -> None:
-        """Writes total_training_time.csv: training alone, and everything between the first and the last moment."""
+        """Writes total_training_time.csv: training alone, and everything between the first and the last moment.
+
+        Then draws curves.png.
+        """
         if self._out is not None:
             row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, f"{images_per_s:.1f}")
             part = self._out / (TOTAL_TIME + PART)
             _write_csv(part, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
             part.replace(self._out / TOTAL_TIME)  # it marks the run as complete, so it must be there as a whole
+            from train.curves import draw  # loads matplotlib
+
+            draw(self._out)
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[object]], mode: Literal["w", "a"]) -> None:
@@ -182,13 +197,8 @@ def _cut(path: Path, size: int) -> None:
         file.truncate(min(size, path.stat().st_size))
 
 
-def _tensorboard(out: Path, first_step: int | None) -> Any:
-    """A writer of TensorBoard's files, or None where that extra is not installed.
-
-    Numbers of `first_step` and later that an earlier one wrote are hidden.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
+def _rounded(value: float) -> float | None:
+    """As JSON holds it, which knows no infinity: a gradient norm is one where the scaler's factor was too high."""
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,0 +1,17 @@
+"""DALI's own webdataset reader and operators over the shards: benchmarks/plain_dali.py."""
+
+from benchmarks import plain_dali
+from benchmarks.peers.job import Job, Peer
+
+
+def peer(job: Job) -> Peer:
+    return Peer(
+        lambda: plain_dali.batches(job.opened(), job.recipe, job.threads),
+        {
+            "prefetch_queue_depth": plain_dali.PREFETCH,
+            "initial_fill": plain_dali.SHUFFLE_BUFFER,
+            "dct": "accurate",
+            "resize": "triangular, antialiased",
+        },
+        depth=plain_dali.PREFETCH,
+    )

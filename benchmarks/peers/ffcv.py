@@ -1,0 +1,143 @@
+"""FFCV, written as its documentation has it: a .beton file, numba-compiled operations, random order, OS page cache.
+
+The .beton holds the very bytes of the shards (with raw shards, their pixels). FFCV decodes the whole image with
+libjpeg-turbo's fast, less accurate DCT. Its own decoders resize what they crop; the window of RandomCrop has the size
+of the output already, so nothing is resized there, and its decoder is extended by six lines to draw such windows.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ffcv.fields.rgb_image as rgb_image
+import numpy as np
+import numpy.typing as npt
+from ffcv.fields import IntField, RGBImageField
+from ffcv.fields.basics import IntDecoder
+from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
+from ffcv.loader import Loader, OrderOption
+from ffcv.reader import Reader
+from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+from ffcv.writer import DatasetWriter
+from PIL import Image
+
+from benchmarks.naive import ENDLESS_EPOCH, Batch, Recipe
+from benchmarks.peers.job import Job, Peer, own_format, stored_bytes
+from shards.dataset import Split
+from shards.pixels import MEAN, STD
+from shards.versions import version
+
+BATCHES_AHEAD = 3  # its default
+
+
+def peer(job: Job) -> Peer:
+    """Writes the .beton, where there is none yet."""
+    raw = job.opened().manifest.settings.encoding == "raw"
+    beton = own_format(job, "ffcv", lambda path: write(job.opened(), path, raw))
+    loader = make_loader(beton, job.recipe, job.threads)  # once: to compile it takes ten seconds
+    return Peer(
+        open=lambda: batches(loader),
+        settings={
+            "ffcv": version("ffcv"),
+            "numba": version("numba"),
+            "order": "RANDOM",
+            "os_cache": True,
+            "batches_ahead": BATCHES_AHEAD,
+            "dct": "none (raw pixels)" if raw else "fast",
+            "resize": "none" if job.recipe.crop == "random" else "OpenCV INTER_AREA",
+        },
+        depth=BATCHES_AHEAD,
+    )
+
+
+class _Encoded(np.ndarray[Any, Any]):
+    """An image for FFCV's writer that brings its encoded bytes along: nothing is decoded or encoded again."""
+
+    encoded: npt.NDArray[np.uint8]
+
+
+class _Samples:
+    def __init__(self, split: Split, raw: bool) -> None:
+        self._bytes, self._index, self._raw = stored_bytes(split), split.index, raw
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __getitem__(self, row: int) -> tuple[npt.NDArray[np.uint8], int]:
+        label = int(self._index.label[row])
+        if self._raw:
+            return np.array(Image.open(io.BytesIO(self._bytes[row].tobytes()))), label
+        shape = (int(self._index.height[row]), int(self._index.width[row]), 3)
+        image = np.zeros(shape, np.uint8).view(_Encoded)
+        image.encoded = self._bytes[row]
+        return image, label
+
+
+def write(split: Split, path: Path, raw: bool) -> None:
+    """Writes the images and labels of `split` to a .beton file, as JPEGs byte for byte or as pixels."""
+    rgb_image.encode_jpeg = lambda image, quality: image.encoded
+    fields = {"image": RGBImageField(write_mode="raw" if raw else "jpg"), "label": IntField()}
+    DatasetWriter(str(path), fields, num_workers=2).from_indexed_dataset(_Samples(split, raw))
+
+
+class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
+    """torchvision's RandomCrop: a window of the output's size, anywhere."""
+
+    @property
+    def get_crop_generator(self) -> Callable[..., Any]:
+        size = self.output_size[0]
+
+        def window(height: int, width: int, scale: Any, ratio: Any) -> tuple[int, int, int, int]:
+            # numba knows numpy's old generator alone.
+            top = np.random.randint(0, height - size + 1)  # noqa: NPY002
+            left = np.random.randint(0, width - size + 1)  # noqa: NPY002
+            return top, left, size, size
+
+        return window
+
+
+def make_loader(beton: Path, recipe: Recipe, threads: int) -> Any:
+    """A loader whose epoch is so long that no gap between epochs counts against a small data set."""
+    logging.getLogger("numba").setLevel(logging.ERROR)
+    decoder = RandomCropDecoder if recipe.crop == "random" else RandomResizedCropRGBImageDecoder
+    image: list[Any] = [decoder((recipe.size, recipe.size)), RandomHorizontalFlip()]
+    if recipe.dtype == "float32":
+        image.append(NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32))
+    samples = int(Reader(str(beton)).num_samples)
+    return Loader(
+        str(beton),
+        batch_size=recipe.batch_size,
+        num_workers=threads,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        seed=recipe.seed,
+        batches_ahead=BATCHES_AHEAD,
+        drop_last=True,
+        indices=np.tile(np.arange(samples), -(-ENDLESS_EPOCH // samples)),
+        pipelines={
+            "image": [*image, ToTensor(), ToTorchImage()],
+            "label": [IntDecoder(), ToTensor(), Squeeze()],
+        },
+    )
+
+
+@contextlib.contextmanager
+def batches(loader: Any) -> Iterator[Iterator[Batch]]:
+    """Shuffled batches without end; the thread that makes them is gone when the block is left."""
+    epochs: list[Any] = []
+
+    def stream() -> Iterator[Batch]:
+        while True:
+            epochs[:] = [iter(loader)]
+            yield from epochs[0]
+
+    try:
+        yield stream()
+    finally:
+        for epoch in epochs:
+            epoch.terminate_event.set()  # it looks there once its queue is full
+            epoch.join()
+            epoch.close()

@@ -1,0 +1,90 @@
+"""SPDL, written as its documentation has it: a pipeline of threads, images decoded, cropped and flipped by FFmpeg.
+
+It reads the bytes from our shards (memory-mapped), since it brings no format of its own. Frames of a batch are
+converted to one buffer, which torch then normalises.
+"""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+import spdl.io
+import torch
+from spdl.pipeline import PipelineBuilder
+from torchvision.transforms import RandomResizedCrop
+
+from benchmarks.naive import Batch, Recipe
+from benchmarks.peers.job import Job, Peer, stored_bytes
+from benchmarks.peers.workers import normalised
+from shards.versions import version
+
+SINK = 3  # batches kept ready; its default
+
+
+def peer(job: Job) -> Peer:
+    return Peer(
+        lambda: batches(job),
+        {"spdl-io": version("spdl-io"), "buffer_size": SINK, "decoder": "FFmpeg", "resize": "swscale bilinear"},
+        depth=SINK + 2,
+    )
+
+
+@contextlib.contextmanager
+def batches(job: Job) -> Iterator[Iterator[Batch]]:
+    """Shuffled batches without end."""
+    split, recipe = job.opened(), job.recipe
+    data, index = stored_bytes(split), split.index
+    spdl.io.utils.set_ffmpeg_log_level(16)  # errors alone: each JPEG would warn of its range of colours
+    zoom = split.manifest.settings.short_side != recipe.resize
+
+    def rows() -> Iterator[int]:
+        order = list(range(len(data)))
+        shuffle = random.Random(recipe.seed).shuffle
+        while True:
+            shuffle(order)
+            yield from order
+
+    def decode(row: int) -> tuple[Any, int]:
+        filters = _filters(recipe, int(index.width[row]), int(index.height[row]), zoom)
+        packets = spdl.io.demux_image(data[row].tobytes())
+        return spdl.io.decode_packets(packets, filter_desc=filters), int(index.label[row])
+
+    def convert(samples: list[tuple[Any, int]]) -> Batch:
+        frames = spdl.io.convert_frames([frame for frame, _ in samples])
+        images = spdl.io.to_torch(frames).permute(0, 3, 1, 2)
+        if recipe.dtype == "float32":
+            images = normalised(images)
+        return images, torch.tensor([label for _, label in samples])
+
+    pipeline = (
+        PipelineBuilder()
+        .add_source(rows())
+        .pipe(decode, concurrency=job.threads)
+        .aggregate(recipe.batch_size, drop_last=True)
+        .pipe(convert)
+        .add_sink(SINK)
+        .build(num_threads=job.threads + 1)
+    )
+    with pipeline.auto_stop():
+        yield iter(pipeline)
+
+
+def _filters(recipe: Recipe, width: int, height: int, zoom: bool) -> str:
+    """FFmpeg's description of a random window, a random flip and RGB."""
+    size, steps = recipe.size, []
+    if recipe.crop == "rrc":
+        template: npt.NDArray[Any] | torch.Tensor = torch.empty((1, height, width), device="meta")
+        top, left, rows, columns = RandomResizedCrop.get_params(template, [0.08, 1.0], [3 / 4, 4 / 3])
+        steps += [f"crop={columns}:{rows}:{left}:{top}:exact=1", f"scale={size}:{size}:flags=bilinear"]
+    else:
+        if zoom:
+            ratio = recipe.resize / min(width, height)
+            width, height = round(width * ratio), round(height * ratio)
+            steps.append(f"scale={width}:{height}:flags=bilinear")
+        left, top = random.randint(0, width - size), random.randint(0, height - size)
+        steps.append(f"crop={size}:{size}:{left}:{top}:exact=1")
+    if random.random() < 0.5:
+        steps.append("hflip")
+    return ",".join([*steps, "format=pix_fmts=rgb24"])

@@ -1,0 +1,164 @@
+"""OUT behind a URL: every shard is finished on this machine's disk, uploaded, compared, and only then marked as done.
+
+The layout there is the one of a directory: plan and markers under `.work`, the manifest last. A file is uploaded
+again until what can be read back is what was sent. Shards are made in a directory of the cache (`stage`) and removed
+from it once they are uploaded, so each worker needs room for one.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess.begin import found_plan, refuse_others
+from preprocess.finish import finish
+from preprocess.plan import Plan
+from preprocess.task import WORK, Job, ShardResult, Task, index_path, marker_path, plan_path, read_marker
+from preprocess.workers import Progress
+from shards.cache import cache_home
+from shards.errors import ShardfeedError
+from shards.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
+from shards.manifest import Manifest
+from shards.remote import Remote
+
+# How often a file is uploaded that does not come back as it was sent.
+WRONG_BYTES = 3
+# Small files on their way at once.
+TRANSFERS = 16
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The data set behind a URL. `stage`: where this machine makes its shards of this plan."""
+
+    remote: Remote
+    stage: Path
+    plan: Plan
+
+    @classmethod
+    def begin(cls, remote: Remote, plan: Plan) -> "Upload":
+        """Writes the plan there, or goes on with the one found. Raises UsageError where that makes other bytes."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = plan_path(Path(directory))
+            plan.write(path)
+            name = f"{WORK}/{path.name}"
+            remote.create(name, path.read_bytes())
+            data = remote.read(name)
+            path.write_bytes(data)
+            plan = found_plan(Path(directory), plan, str(remote))
+        digest = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
+        return cls(remote, cache_home() / "staging" / digest, plan)
+
+    def job(self, job: Job) -> "UploadingJob":
+        """What makes and uploads the shards of `job`, whose directory is the stage."""
+        return UploadingJob(job, self.remote)
+
+    def finish(self, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
+        """Makes index and rejects of each split out of what the shards left, uploads them, and the manifest last."""
+        parts = [index_path(self.stage, result.split, result.number) for result in results]
+        with ThreadPoolExecutor(TRANSFERS) as threads:
+            list(threads.map(self._fetch, parts))
+        manifest = finish(self.stage, self.plan, class_names, results)
+        for split in manifest.splits:
+            for name in (INDEX, REJECTS):
+                send(split_dir(self.stage, split) / name, self.remote, f"{split}/{name}")
+        send(self.stage / MANIFEST, self.remote, MANIFEST)
+        self.remote.remove(WORK)
+        shutil.rmtree(self.stage, ignore_errors=True)
+        return manifest
+
+    def _fetch(self, path: Path) -> None:
+        path.write_bytes(self.remote.read(f"{WORK}/{path.name}"))
+
+
+@dataclass(frozen=True)
+class UploadingJob:
+    """Makes any shard of a data set behind a URL; what `Job` is to a directory. It pickles, for worker processes."""
+
+    made: Job
+    remote: Remote
+
+    @property
+    def plan(self) -> Plan:
+        """What is made."""
+        return self.made.plan
+
+    def run(self, task: Task, progress: Progress) -> ShardResult:
+        """Makes and uploads one shard, its index and its marker, or finds them there. Raises as `Job.run` does."""
+        found = self.find(task, progress)
+        if found is not None:
+            return found
+        result = self.made.run(task, progress)
+        tar = self._tar(task)
+        index, marker = index_path(self.made.out, *task), marker_path(self.made.out, *task)
+        own = [tar, tar.with_name(dali_index_name(tar.name)), index, marker]
+        for path in own:
+            send(path, self.remote, path.relative_to(self.made.out).as_posix())
+        for path in reversed(own):
+            path.unlink()
+        return result
+
+    def find(self, task: Task, progress: Progress) -> ShardResult | None:
+        """The shard as its marker there tells, if it and its index are there in full length; None if not."""
+        try:
+            found = read_marker(task, self.remote.read(f"{WORK}/{marker_path(self.made.out, *task).name}"))
+        except FileNotFoundError:
+            return None
+        if found is None or self.remote.size(f"{task[0]}/{found.info.name}") != found.info.bytes:
+            return None
+        if not self.remote.size(f"{task[0]}/{dali_index_name(found.info.name)}"):
+            return None
+        progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
+        return found
+
+    def unfinished(self, tasks: Sequence[Task]) -> list[Task]:
+        """Those that have no marker there; what the markers say is not checked."""
+        there = self.remote.sizes(WORK)
+        return [task for task in tasks if marker_path(self.made.out, *task).name not in there]
+
+    def _tar(self, task: Task) -> Path:
+        return split_dir(self.made.out, task[0]) / shard_name(*task)
+
+
+def check_remote_out(remote: Remote) -> None:
+    """Refuses (UsageError) a place of other things."""
+    there = remote.sizes()
+    if MANIFEST not in there:
+        refuse_others(remote, there)
+
+
+def remote_manifest(remote: Remote) -> Manifest | None:
+    """The manifest of a finished data set; None where there is none yet."""
+    try:
+        data = remote.read(MANIFEST)
+    except FileNotFoundError:
+        return None
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / MANIFEST).write_bytes(data)
+        return Manifest.read(directory)
+
+
+def send(path: Path, remote: Remote, name: str) -> None:
+    """Uploads a file until what is read back is what was sent. Raises ShardfeedError where it never is."""
+    sent = _sha256(path)
+    back = path.with_name(f"{path.name}.back")
+    try:
+        for _ in range(WRONG_BYTES):
+            remote.put(path, name)
+            remote.fetch(name, back)
+            if _sha256(back) == sent:
+                return
+    finally:
+        back.unlink(missing_ok=True)
+    raise ShardfeedError(
+        f"{remote.at(name)} comes back with other bytes than were sent ({WRONG_BYTES} attempts): check the store and "
+        "the network, and start the same command again"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

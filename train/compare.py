@@ -1,0 +1,42 @@
+"""`python -m train --data DIR --evaluate FILE...`: the accuracy of saved weights on the held-out split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from shards.dataset import choose_split
+from train.checkpoint import load_weights
+from train.config import Config
+from train.data import HELD_OUT, held_out_loader
+from train.distributed import joined
+from train.evaluation import Accuracy, evaluate
+from train.memory import choose_micro_batch, memory_advice
+from train.optim import choose_dtype, round_products
+from train.run import make_network
+
+
+def evaluate_files(config: Config) -> list[Accuracy]:
+    """The accuracy of each file of `config.evaluate`, in that order. Raises as `load_weights` does."""
+    held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
+    with joined(config.device) as world:
+        dtype = choose_dtype(config, world.device)
+        round_products(config)
+        network = make_network(config, len(held_out.class_names), world)
+        config = choose_micro_batch(network, config, world, dtype)
+        with memory_advice(config, world), held_out_loader(held_out, config, world, dtype) as batches:
+            reached = []
+            for number, path in enumerate(config.evaluate):
+                load_weights(network, path)
+                batches.set_epoch(number)
+                reached.append(evaluate(network, batches, len(held_out), config, world, dtype)[0])
+    return reached
+
+
+def table(paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:
+    """A line per file, the best top-1 marked, for people."""
+    width = max(len(str(path)) for path in paths)
+    best = max(each.top1 for each in reached)
+    lines = [f"{'weights':<{width}}   top-1   top-5     loss"]
+    for path, each in zip(paths, reached, strict=True):
+        mark = "  best" if each.top1 == best else ""
+        lines.append(f"{path!s:<{width}}  {each.top1:5.2f}%  {each.top5:5.2f}%  {each.loss:7.4f}{mark}")
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""python -m train.curves RUN...: a picture of each run's curves from its metrics.jsonl, also while it still trains.
+
+Loss, accuracy, learning rate and images/s over the optimizer steps, to RUN/curves.png. Every run draws one at its end.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from shards.atomic import replacing
+from shards.cli import run as run_command
+from shards.errors import ShardfeedError, UsageError
+from train.metrics import METRICS
+
+PICTURE = "curves.png"
+
+# Each panel: its title, and its curves as (label, event, key) of metrics.jsonl.
+PANELS = (
+    ("loss", (("training", "train", "loss"), ("validation", "validation", "loss"))),
+    ("accuracy in percent", (("top-1", "validation", "top1"), ("top-5", "validation", "top5"))),
+    ("learning rate", (("", "train", "lr"),)),
+    ("images/s", (("", "train", "images_per_s"),)),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draws the curves of training runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The directories that `python -m train` wrote, or is writing."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UsageError("no runs to draw: give the --out of a training run")
+
+
+def run(options: Options) -> None:
+    """Draws each run and prints where the picture is. Raises as `draw` does."""
+    for directory in options.runs:
+        print(draw(directory))
+
+
+def draw(directory: Path) -> Path:
+    """Draws the curves of the run in `directory` into its curves.png, and returns that path.
+
+    Raises UsageError where there is no metrics.jsonl, ShardfeedError for a line of it that is damaged.
+    """
+    # Without pyplot, which would choose a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = read_lines(directory / METRICS)
+    figure = Figure(figsize=(11, 7), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+        for label, event, key in curves:
+            points = [(line["step"], line[key]) for line in lines if line["event"] == event and key in line]
+            steps = [step for step, _ in points]
+            values = [math.nan if value is None else value for _, value in points]
+            # A run of one epoch has one point of accuracy, which a line alone would not show.
+            axes.plot(steps, values, label=label, marker="." if event == "validation" else "", linewidth=1.2)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("optimizer steps", fontsize=8)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(directory.resolve().name)
+    with replacing(directory / PICTURE) as file:
+        figure.savefig(file, format="png")
+    return directory / PICTURE
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; one that is still being written, at the end, is left out."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: give the --out of a training run")
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ShardfeedError(f"{path} is damaged: a line of it is not JSON ({error})") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    return run_command("python -m train.curves", Options, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
