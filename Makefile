@@ -2,6 +2,9 @@
 # make demo      everything once, on a small synthetic data set
 # make test      lint, types and tests
 # make test-gpu  the tests that need a GPU
+# make docs-check   every command, option, link and program in the documents
+# make bench-peers  every loader that can be measured here, in one table: SOURCE=... names the data set
+# make bench-gpu    on a machine with a GPU: its tests, and loaders, stages and training, dated in results/; DATA=, SOURCE=
 
 PYTHON ?= python3.11
 # The DALI wheel that fits the driver: cuda13 or cuda12.
@@ -13,7 +16,10 @@ BIN := $(VENV)/bin
 # One stamp for each choice of wheel, since both in one environment overwrite each other.
 STAMP := $(VENV)/.installed-$(DALI)
 
-.PHONY: install demo lint types test test-gpu clean
+SOURCE ?= ILSVRC/imagenet-1k
+DATA ?= shards-256
+
+.PHONY: install demo lint types test test-gpu docs-check bench-peers bench-gpu clean
 
 install: $(STAMP)
 
@@ -39,6 +45,19 @@ test: lint types
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu -rs
+
+docs-check: install
+	$(BIN)/python -m pytest tests/test_docs.py -q
+
+bench-peers: install
+	$(BIN)/python -m benchmarks peers-install
+	$(BIN)/python -m benchmarks peers --source $(SOURCE)
+
+bench-gpu: test-gpu
+	$(BIN)/python -m benchmarks loaders --data $(DATA) --source $(SOURCE)
+	$(BIN)/python -m benchmarks stages --data $(DATA)
+	$(BIN)/python -m benchmarks train --data $(DATA) --recipe cnn
+	$(BIN)/python -m benchmarks train --data $(DATA) --recipe rn18_16
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
