@@ -38,12 +38,19 @@ def smooth(num_classes: int) -> nn.Module:
     return nn.Sequential(blocks, nn.Flatten(), nn.Linear(64, num_classes))
 
 
+def pooled(num_classes: int) -> nn.Module:
+    """For images of any size, with batch norm and dropout."""
+    layers = [nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(8, num_classes))
+
+
 @contextmanager
 def tiny_models() -> Iterator[pytest.MonkeyPatch]:
-    """`--model tiny` and `--model smooth` exist; what else is changed through the yielded value is put back, too."""
+    """`--model tiny`, `smooth` and `pooled` exist; what else is changed through the yielded value is put back, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(model.MODELS, "tiny", tiny)
         patch.setitem(model.MODELS, "smooth", smooth)
+        patch.setitem(model.MODELS, "pooled", pooled)
         yield patch
 
 

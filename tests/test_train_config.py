@@ -110,7 +110,7 @@ def test_every_recipe_says_its_own_name() -> None:
 def test_options_override_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECIPES, "other", lambda data: Config(data, recipe="other", epochs=90, clip=2.0))
     config = parse_config(["--data", "somewhere", "--recipe=other", "--clip", "0.5", "--evaluate", "weights.pth"])
-    assert config == Config(DATA, recipe="other", epochs=90, clip=0.5, evaluate=(Path("weights.pth"),))
+    assert config == Config("somewhere", recipe="other", epochs=90, clip=0.5, evaluate=(Path("weights.pth"),))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The optimizer, the learning rate of every step, and the precision."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shards.errors import UsageError
-from train.config import Config
+from train.config import Config, Precision
 from train.optim import choose_dtype, make_optimizer, make_schedule, round_products, scale_gradients
 from train.options import Sharing, Update
 from train.portions import steps_per_epoch
 
+PRODUCTS: list[tuple[Precision, str]] = [("tf32", "tf32"), ("float32", "ieee")]
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -131,22 +133,31 @@ def test_the_linear_schedule_stays_inside_its_bounds_and_ends_at_the_least(total
         assert rates[-1] == pytest.approx(least)
 
 
+def kinds() -> list[str]:
+    return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def _products_as_before() -> Iterator[None]:
+    matmul, convolution = kinds()
+    yield
+    torch.backends.cuda.matmul.fp32_precision = matmul
+    torch.backends.cudnn.conv.fp32_precision = convolution  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_products_as_before")
 def test_tf32_rounds_products_and_float32_does_not() -> None:
-    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
-    try:
-        for precision, kind in (("tf32", "tf32"), ("float32", "ieee")):
-            round_products(Config(Path(), precision=precision))  # type: ignore[arg-type]
-            assert torch.backends.cuda.matmul.fp32_precision == kind
-            assert torch.backends.cudnn.conv.fp32_precision == kind
-    finally:
-        torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = before
+    for precision, kind in PRODUCTS:
+        round_products(Config(Path(), precision=precision))
+        assert kinds() == [kind, kind]
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("_products_as_before")
 def test_tf32_is_less_exact_than_float32_on_a_gpu() -> None:
     left, right = torch.randn(2, 256, 256, dtype=torch.float64, device="cuda")
     errors = {}
-    for precision in ("tf32", "float32"):
-        round_products(Config(Path(), precision=precision))  # type: ignore[arg-type]
+    for precision, _ in PRODUCTS:
+        round_products(Config(Path(), precision=precision))
         errors[precision] = (left.float() @ right.float() - left @ right).abs().max().item()
     assert errors["float32"] < errors["tf32"] / 10
