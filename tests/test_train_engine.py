@@ -20,11 +20,11 @@ from train.config import Config
 from train.distributed import World
 from train.engine import train, train_epoch
 from train.metrics import Recorder
-from train.options import Memory, Mixing, Sharing, Sizes, Update
+from train.options import Feeding, Memory, Mixing, Sharing, Sizes, Update
 from train.run import Run, begin, make_network
 
 SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
-GROUPS = {"update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory, "sharing": Sharing}
+GROUPS = {"feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory, "sharing": Sharing}
 SILENT = Recorder(None, {})
 
 
