@@ -183,7 +183,8 @@ def _all(of: Callable[[Path], Iterator[Any]]) -> list[Any]:
     return [each for document in documents() if document.exists() for each in of(document)]
 
 
-COMMANDS = sorted(set(_all(commands)), key=lambda command: command.place)
+# Two commands may stand on one line: their order has to be the same in every process of a parallel run.
+COMMANDS = sorted(set(_all(commands)), key=lambda command: (command.place, str(command)))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.place} {command.text[:60]}")

@@ -69,7 +69,9 @@ class _Ramp:
 
     def __init__(self, config: Config, total_steps: int) -> None:
         self._last = max(1, total_steps - 1)
-        self._peak = min(self._last, config.pct_start * total_steps)
+        # In a run of a few steps the peak comes early enough for the last one to have the least rate.
+        latest = self._last if config.pct_start == 1 else self._last - 1
+        self._peak = min(latest, config.pct_start * total_steps)
         self._high, self._end = config.div_factor, 1 / config.final_div_factor
 
     def __call__(self, step: int) -> float:
