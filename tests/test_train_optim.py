@@ -140,9 +140,11 @@ def kinds() -> list[str]:
 @pytest.fixture
 def _products_as_before() -> Iterator[None]:
     matmul, convolution = kinds()
+    recurrent = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]
     yield
     torch.backends.cuda.matmul.fp32_precision = matmul
     torch.backends.cudnn.conv.fp32_precision = convolution  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = recurrent  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("_products_as_before")

@@ -102,6 +102,8 @@ def round_products(config: Config) -> None:
     kind = "tf32" if config.precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = kind
     torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+    # Nothing here is recurrent; but torch.export and the compiler refuse a process in which the two differ.
+    torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
 
 
 def scale_gradients(parameters: list[nn.Parameter], factor: float) -> None:
