@@ -133,25 +133,24 @@ def test_the_linear_schedule_stays_inside_its_bounds_and_ends_at_the_least(total
         assert rates[-1] == pytest.approx(least)
 
 
-def kinds() -> list[str]:
-    return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision]  # type: ignore[attr-defined]
+def rounded() -> list[bool]:
+    """Whether products of matrices, and convolutions, are rounded to TF32; raises where torch finds it in two minds."""
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
 
 @pytest.fixture
 def _products_as_before() -> Iterator[None]:
-    matmul, convolution = kinds()
-    recurrent = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
-    torch.backends.cuda.matmul.fp32_precision = matmul
-    torch.backends.cudnn.conv.fp32_precision = convolution  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn.fp32_precision = recurrent  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolution
 
 
 @pytest.mark.usefixtures("_products_as_before")
 def test_tf32_rounds_products_and_float32_does_not() -> None:
     for precision, kind in PRODUCTS:
         round_products(Config(Path(), precision=precision))
-        assert kinds() == [kind, kind]
+        assert rounded() == [kind == "tf32"] * 2
 
 
 @pytest.mark.gpu

@@ -99,11 +99,10 @@ def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
 
 def round_products(config: Config) -> None:
     """Lets products of float32 numbers be rounded to TF32 on GPUs, or not: PyTorch by itself rounds in convolutions."""
-    kind = "tf32" if config.precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = kind
-    torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
-    # Nothing here is recurrent; but torch.export and the compiler refuse a process in which the two differ.
-    torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
+    # These, and not the newer `fp32_precision`: after that is set, torch 2.14 raises wherever it reads these, as
+    # torch.compile and torch.export do.
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
 
 
 def scale_gradients(parameters: list[nn.Parameter], factor: float) -> None:
