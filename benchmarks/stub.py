@@ -32,7 +32,7 @@ class _Output:
     def as_tensor(self) -> torch.Tensor:
         return self._images
 
-    def at(self, position: int) -> Any:
+    def __getitem__(self, position: int) -> Any:
         return self._images[position].numpy()
 
 

@@ -18,6 +18,7 @@ from shards.policies import Policy
 try:
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline, do_not_convert, pipeline_def
+    from nvidia.dali.tensors import TensorListCPU
 
     from shards.augment import apply
 except ImportError as error:
@@ -128,7 +129,7 @@ def _windows(graph: Graph, source: Callable[[], Any]) -> tuple[Any, dict[str, An
         **dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1)),
     }
     outputs = fn.external_source(
-        source=source,
+        source=lambda: tuple(_wrapped(each) for each in source()),
         num_outputs=len(graph.inputs),
         batch=True,
         no_copy=True,
@@ -149,6 +150,13 @@ def _windows(graph: Graph, source: Callable[[], Any]) -> tuple[Any, dict[str, An
             antialias=True,
         )
     return images, fed
+
+
+def _wrapped(batch: Any) -> Any:
+    """A list of arrays as what DALI would make of it: in one call, which takes a tenth of the time of its own loop."""
+    if isinstance(batch, list) and all(each.flags.writeable for each in batch):  # DLPack refuses what is read-only
+        return TensorListCPU.from_dlpack_list(batch)  # type: ignore[attr-defined]  # not in its stubs
+    return batch
 
 
 @do_not_convert

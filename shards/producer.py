@@ -176,7 +176,8 @@ class Producer:
 def _regions(output: Any, planned: Planned) -> list[npt.NDArray[np.uint8]]:
     """Each sample's region (height, width, 3): decoded, or cut out of the stored rows where nothing was."""
     if output is not None:
-        return [np.asarray(output.at(i)) for i in range(len(output))]
+        # Views: `output.at(i)` would copy, 15 microseconds an image.
+        return [np.asarray(output[i]) for i in range(len(output))]
     left, width = planned.arrays["anchor"][:, 1].tolist(), planned.arrays["shape"][:, 1].tolist()
     return [rows[:, x : x + w] for rows, x, w in zip(planned.arrays["rows"], left, width, strict=True)]
 
