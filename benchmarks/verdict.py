@@ -173,6 +173,8 @@ def _config(options: Options) -> "Config":
     from train.recipes import find_recipe
 
     config = find_recipe(["--recipe", options.recipe])(options.data)
+    # Images at their full size from the first epoch, for model and loader alike.
+    config = replace(config, sizes=replace(config.sizes, start_size=None))
     return config if options.order is None else replace(config, order=options.order)
 
 
