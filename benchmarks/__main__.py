@@ -17,24 +17,28 @@ python -m benchmarks demo                                  the whole project onc
 
 import sys
 
-from benchmarks import (
-    accuracy,
-    demo,
-    gpu,
-    loaders,
-    page,
-    plan,
-    preprocess,
-    readme,
-    rows,
-    scale,
-    shuffle,
-    stages,
-    train_step,
-    verdict,
-)
-from benchmarks.peers import install
-from shards.cli import Command, run_commands
+try:
+    from benchmarks import (
+        accuracy,
+        demo,
+        gpu,
+        loaders,
+        page,
+        plan,
+        preprocess,
+        readme,
+        rows,
+        scale,
+        shuffle,
+        stages,
+        train_step,
+        verdict,
+    )
+    from benchmarks.peers import install
+    from shards.cli import Command, run_commands
+except KeyboardInterrupt:  # the libraries take seconds to load
+    print("python -m benchmarks: interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 COMMANDS = {
     "accuracy": Command(accuracy.Options, accuracy.run, "training with this loader and with the usual one, in top-1"),

@@ -129,22 +129,26 @@ def compare(options: Options) -> Result:
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
         jobs = _Jobs(options, recipe, work)
-        contenders = {}
-        for name in names:
-            entry = ROSTER[name]
-            reason = entry.absence(split.manifest.settings.encoding)
-            if name == NAIVE and options.source is None:
-                reason = "it reads the originals: give --source"
-            try:
-                if reason is None:
-                    contenders[name] = stack.enter_context(jobs.started(entry))
-            except ShardfeedError as error:
-                if name in ALWAYS:
-                    raise
-                reason = str(error).removeprefix(f"{entry.title}: ")
-            if reason is not None:
-                skipped[entry.title] = reason
-        windows = measure(list(contenders.values()), schedule)
+        contenders: dict[str, Remote] = {}
+        try:
+            for name in names:
+                entry = ROSTER[name]
+                reason = entry.absence(split.manifest.settings.encoding)
+                if name == NAIVE and options.source is None:
+                    reason = "it reads the originals: give --source"
+                try:
+                    if reason is None:
+                        contenders[name] = stack.enter_context(jobs.started(entry))
+                except ShardfeedError as error:
+                    if name in ALWAYS:
+                        raise
+                    reason = str(error).removeprefix(f"{entry.title}: ")
+                if reason is not None:
+                    skipped[entry.title] = reason
+            windows = measure(list(contenders.values()), schedule)
+        finally:
+            for each in contenders.values():
+                each.stop()  # all at once, before any is waited for: to end takes seconds
         series = [Series.of(each.name, windows[each.name], each.settings) for each in contenders.values()]
     by_name = dict(zip(contenders, series, strict=True))
     ratios = [Ratio.between(by_name[OURS], by_name[base]) for base in BASES if base in by_name]

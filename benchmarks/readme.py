@@ -129,8 +129,8 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
         f"{setting(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}. Versions: {versions}.",
         (
             f"{settings['images']} images stored {stored}, page cache warm; batches of {settings['batch_size']} of "
-            f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, least "
-            "to most in brackets. `threads` are threads or worker processes; the naive path reads the originals."
+            f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, "
+            "least to most in brackets. `threads` are threads or worker processes; the naive path reads the originals."
         ),
         (
             f"Command: {commands}, with `--crop` and `--dtype` as the head of a column says; `DIR` is made by "
