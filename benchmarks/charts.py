@@ -69,6 +69,8 @@ def number(value: float) -> str:
     """A figure as people read it: three digits at least, thousands separated."""
     if value >= 100 or value == 0:
         return f"{value:,.0f}"
+    if abs(value) < 1e-4:
+        return f"{value:.3g}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
