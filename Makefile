@@ -4,7 +4,8 @@
 # make test-gpu  the tests that need a GPU
 # make docs-check   every command, option, link and program in the documents
 # make bench-peers  every loader that can be measured here, in one table: SOURCE=... names the data set
-# make bench-gpu    on a machine with a GPU: its tests, and loaders, stages and training, dated in results/; DATA=, SOURCE=
+# make bench-gpu    on a machine with a GPU, unattended, in ten minutes: its tests, and loaders, stages and training, in a
+#                   dated directory of results/; DATA=... names shards, SOURCE=... images; made-up ones without both
 
 PYTHON ?= python3.11
 # The DALI wheel that fits the driver: cuda13 or cuda12.
@@ -16,8 +17,8 @@ BIN := $(VENV)/bin
 # One stamp for each choice of wheel, since both in one environment overwrite each other.
 STAMP := $(VENV)/.installed-$(DALI)
 
-SOURCE ?= ILSVRC/imagenet-1k
-DATA ?= shards-256
+SOURCE ?=
+DATA ?=
 
 .PHONY: install demo lint types test test-gpu docs-check bench-peers bench-gpu clean
 
@@ -49,15 +50,13 @@ test-gpu: install
 docs-check: install
 	$(BIN)/python -m pytest tests/test_docs.py -q
 
+# A peer that cannot be installed is left out of the table, which says so.
 bench-peers: install
-	$(BIN)/python -m benchmarks peers-install
-	$(BIN)/python -m benchmarks peers --source $(SOURCE)
+	-$(BIN)/python -m benchmarks peers-install
+	$(BIN)/python -m benchmarks peers --source $(or $(SOURCE),ILSVRC/imagenet-1k)
 
-bench-gpu: test-gpu
-	$(BIN)/python -m benchmarks loaders --data $(DATA) --source $(SOURCE)
-	$(BIN)/python -m benchmarks stages --data $(DATA)
-	$(BIN)/python -m benchmarks train --data $(DATA) --recipe cnn
-	$(BIN)/python -m benchmarks train --data $(DATA) --recipe rn18_16
+bench-gpu: install
+	$(BIN)/python -m benchmarks gpu $(if $(DATA),--data $(DATA)) $(if $(SOURCE),--source $(SOURCE))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

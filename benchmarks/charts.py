@@ -4,12 +4,14 @@ The SVG is made for a phone first: 320 units wide, text of 12, colours taken fro
 (classes `ink`, `faint`, `grid`, `mark`, `s0` to `s3`), so that a dark page has a dark chart.
 """
 
+import io
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import Spread
 
@@ -67,6 +69,8 @@ def number(value: float) -> str:
     """A figure as people read it: three digits at least, thousands separated."""
     if value >= 100 or value == 0:
         return f"{value:,.0f}"
+    if abs(value) < 1e-4:
+        return f"{value:.3g}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
@@ -212,16 +216,7 @@ def png(chart: Chart, path: Path, note: str = "") -> None:
     axes.set_title(note, fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if isinstance(chart, Bars):
-        for i, bar in enumerate(chart.bars):
-            spread = bar.spread
-            whisker = [[spread.median - spread.least], [spread.most - spread.median]]
-            colour = _PNG_COLOURS[0] if bar.strong else _PNG_OTHERS
-            axes.barh([i], [spread.median], xerr=whisker, color=colour, height=0.55, capsize=4, zorder=2)
-            reach = max(spread.most, bar.mark or 0)
-            axes.annotate(number(spread.median), (reach, i), (6, 0), textcoords="offset points", va="center")
-            if bar.mark is not None:
-                axes.plot([bar.mark] * 2, [i - 0.38, i + 0.38], color="black", linewidth=2, zorder=3)
-        axes.set_yticks(range(rows), [bar.label for bar in chart.bars])
+        _draw(axes, chart, [bar.label for bar in chart.bars])
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_xlabel(chart.unit + (f" (tick: {chart.mark})" if chart.mark else ""))
@@ -241,3 +236,46 @@ def png(chart: Chart, path: Path, note: str = "") -> None:
         if len(chart.curves) > 1:
             axes.legend()
     figure.savefig(path)
+
+
+def panels(charts: Sequence[Bars], path: Path, note: str = "") -> None:
+    """Draws charts side by side to one small PNG, bars of the same label in line; `note` stands small above them.
+
+    Its ground is white, so that it can be read on a dark page too; it has few colours, so that its file is small.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    longest = max(charts, key=lambda chart: len(chart.bars))
+    labels = [bar.label for bar in longest.bars]
+    labels += [bar.label for chart in charts for bar in chart.bars if bar.label not in labels]
+    figure = Figure(figsize=(2.2 + 1.9 * len(charts), 1.0 + 0.3 * len(labels)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(note, fontsize=8)
+    for axes, chart in zip(figure.subplots(1, len(charts), sharey=True, squeeze=False)[0], charts, strict=True):
+        axes.set_title(chart.title, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        _draw(axes, chart, labels, fontsize=8)
+        axes.set_xlabel(chart.unit, fontsize=8)
+        axes.set_xlim(0, 1.35 * max(bar.spread.most for bar in chart.bars))
+        axes.tick_params(axis="x", labelbottom=False, length=0)
+        axes.tick_params(axis="y", labelsize=9)
+    figure.axes[0].invert_yaxis()
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    Image.open(drawn).convert("RGB").quantize(32).save(path, format="PNG", optimize=True)
+
+
+def _draw(axes: Any, chart: Bars, labels: Sequence[str], fontsize: float | None = None) -> None:
+    """Bars with whiskers and figures, each in the place of its label; places without a bar stay empty."""
+    for bar in chart.bars:
+        i, spread = labels.index(bar.label), bar.spread
+        whisker = [[spread.median - spread.least], [spread.most - spread.median]]
+        colour = _PNG_COLOURS[0] if bar.strong else _PNG_OTHERS
+        axes.barh([i], [spread.median], xerr=whisker, color=colour, height=0.55, capsize=3, zorder=2)
+        place = (max(spread.most, bar.mark or 0), i)
+        axes.annotate(number(spread.median), place, (6, 0), textcoords="offset points", va="center", fontsize=fontsize)
+        if bar.mark is not None:
+            axes.plot([bar.mark] * 2, [i - 0.38, i + 0.38], color="black", linewidth=2, zorder=3)
+    axes.set_yticks(range(len(labels)), labels)

@@ -135,12 +135,15 @@ def _ordered(figures: Figures) -> tuple[Stage, ...]:
     """The stages from the slowest; one that is held back by a part of it comes after the part."""
     stages = sorted(_stages(figures), key=lambda stage: stage.images_per_s)
     rates = {stage.name: stage for stage in stages}
-    slowest = stages[0]
-    for name in CONTAINED.get(slowest.name, ()):
-        if rates[name].images_per_s <= HELD * slowest.images_per_s:
-            part = rates[name]
-            return (part, *(stage for stage in stages if stage is not part))
-    return tuple(stages)
+
+    def origin(stage: Stage) -> Stage:
+        for part in (rates[name] for name in CONTAINED.get(stage.name, ())):
+            if part.images_per_s <= HELD * stage.images_per_s:
+                return origin(part)
+        return stage
+
+    first = origin(stages[0])
+    return (first, *(stage for stage in stages if stage is not first))
 
 
 def cores_for(figures: Figures) -> int:
@@ -235,6 +238,8 @@ def _summary(figures: Figures, stages: tuple[Stage, ...], feeding: float, cores:
             f"The first epoch reads from the disk, at {figures.disk:,.0f} images/s in the order {figures.order}; "
             "later ones find the shards in memory."
         )
+    if slowest.name == MODEL and _shares_the_gpu(figures):
+        yield "Together they are slower than the model alone: the loader decodes on the GPU that trains."
     if figures.together is not None:
         waited = "" if figures.waited is None else f", waiting for data {figures.waited:.0%} of the time"
         yield f"Loader and model together, as a check: {figures.together:,.0f} images/s{waited}."
@@ -258,7 +263,7 @@ def _name(figures: Figures, stage: Stage) -> str:
 
 def _disk_advice(figures: Figures) -> Iterator[str]:
     need = _need(figures)
-    yield f"The GPUs need {need * figures.image_bytes / 1e6:,.0f} MB/s of these shards."
+    yield f"Training needs {need * figures.image_bytes / 1e6:,.0f} MB/s of these shards."
     if figures.order != "blocks" and figures.disk_in_sequence > WORTH * figures.disk:
         enough = "enough" if figures.disk_in_sequence >= need else "still less than the model takes"
         yield (
@@ -335,15 +340,39 @@ def _copy_advice(figures: Figures) -> Iterator[str]:
 
 
 def _model_advice(figures: Figures) -> Iterator[str]:
-    before = min(stage.images_per_s for stage in _stages(figures) if stage.name != MODEL)
-    yield "Nothing in the loader: a faster one would not train faster."
+    if _shares_the_gpu(figures):
+        yield (
+            "Loader(decode='cpu'): decoding takes time of the GPU from the model; the CPU decodes "
+            f"{figures.decode:,.0f} images/s (measured)."
+        )
+    else:
+        yield "Nothing in the loader: a faster one would not train faster."
     if figures.model_runs == "cpu":
         yield "A GPU. --gpu-images-per-s X says whether this machine could feed one that trains X images/s."
         return
-    could = int(before / figures.model)
-    if could > figures.gpus:
-        yield f"This machine could feed {could} such GPUs."
+    if feedable(figures) > figures.gpus:
+        yield f"This machine could feed {feedable(figures)} such GPUs."
     yield "In the model: a lower --precision, larger micro-batches, smaller images."
+
+
+def feedable(figures: Figures) -> int:
+    """GPUs of this speed that the machine could feed, by what does not grow with their number: disk and cores.
+
+    Each takes a core for its process; where the CPU decodes, cores for its images too.
+    """
+    disk = (figures.disk_cached if figures.cached else figures.disk) / figures.model
+    if figures.gpu_decode is not None:
+        return int(min(disk, figures.cores))
+    # A little more than the quotient, which may come out just below a whole number.
+    cores = figures.cores / (figures.model / figures.per_core + 1)
+    return int(min(disk, cores, _decoding(figures) / figures.model) + 1e-9)
+
+
+def _shares_the_gpu(figures: Figures) -> bool:
+    """Whether the model is slower with the loader beside it, which decodes on its GPU."""
+    if figures.gpu_decode is None or figures.together is None:
+        return False
+    return NEAR * figures.together < figures.model
 
 
 _ADVICE = {

@@ -9,9 +9,11 @@ from; DALI's own reader and operators; this project's loader. More with --peers:
     turbojpeg                         a limit: libjpeg-turbo decodes in processes, and nothing else
     fast-dct                          this loader with the less exact DCT, which FFCV and tf.data use
     gpu gpu-region gpu-hardware       this loader on a GPU: a CPU decodes, the GPU's cores, its JPEG engines
+    gpu-hardware-0.5 -0.8 -0.95       the engines with that share of a batch, as `hw_decoder_load`
 
-or `--peers all`. What cannot be measured is left out and named with the reason. Takes about two minutes with the
-defaults, and a minute more for each peer; what a peer makes of the shards is kept in --work for the next time.
+or `--peers all`. What cannot be measured is left out and named with the reason; the naive path is, without --source.
+Takes about two minutes with the defaults, and a minute more for each peer; what a peer makes of the shards is kept in
+--work for the next time.
 """
 
 import contextlib
@@ -47,11 +49,12 @@ class Options:
 
     data: Path
     """Shards, as written by `python -m preprocess`."""
-    source: str
-    """The data set they were made from: whatever `python -m preprocess` takes, made-up images apart."""
+    source: str | None = None
+    """The data set they were made from, for the naive path, which is left out if not given: whatever
+    `python -m preprocess` takes, made-up images apart."""
     peers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES")] = ()
     """Who else: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
-    gpu-region, gpu-hardware; or all."""
+    gpu-region, gpu-hardware, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or all."""
     split: str = "train"
     """The split to read, of both."""
     image_column: str = "image"
@@ -107,7 +110,8 @@ def summary(result: Result) -> dict[str, Any]:
     """The figures that programs ask for most, in one flat dictionary."""
     figures: dict[str, Any] = {"benchmark": result.benchmark, "date": result.date}
     for name, entry in (("naive", NAIVE), ("loader", OURS)):
-        figures[f"{name}_images_per_s"] = result[ROSTER[entry].title].spread.median
+        if ROSTER[entry].title not in result.skipped:
+            figures[f"{name}_images_per_s"] = result[ROSTER[entry].title].spread.median
     for ratio in result.ratios:
         if (ratio.of, ratio.to) == (ROSTER[OURS].title, ROSTER[NAIVE].title):
             figures |= {"ratio": ratio.median, "ratio_min": ratio.least, "ratio_max": ratio.most}
@@ -125,20 +129,26 @@ def compare(options: Options) -> Result:
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
         jobs = _Jobs(options, recipe, work)
-        contenders = {}
-        for name in names:
-            entry = ROSTER[name]
-            reason = entry.absence(split.manifest.settings.encoding)
-            try:
-                if reason is None:
-                    contenders[name] = stack.enter_context(jobs.started(entry))
-            except ShardfeedError as error:
-                if name in ALWAYS:
-                    raise
-                reason = str(error).removeprefix(f"{entry.title}: ")
-            if reason is not None:
-                skipped[entry.title] = reason
-        windows = measure(list(contenders.values()), schedule)
+        contenders: dict[str, Remote] = {}
+        try:
+            for name in names:
+                entry = ROSTER[name]
+                reason = entry.absence(split.manifest.settings.encoding)
+                if name == NAIVE and options.source is None:
+                    reason = "it reads the originals: give --source"
+                try:
+                    if reason is None:
+                        contenders[name] = stack.enter_context(jobs.started(entry))
+                except ShardfeedError as error:
+                    if name in ALWAYS:
+                        raise
+                    reason = str(error).removeprefix(f"{entry.title}: ")
+                if reason is not None:
+                    skipped[entry.title] = reason
+            windows = measure(list(contenders.values()), schedule)
+        finally:
+            for each in contenders.values():
+                each.stop()  # all at once, before any is waited for: to end takes seconds
         series = [Series.of(each.name, windows[each.name], each.settings) for each in contenders.values()]
     by_name = dict(zip(contenders, series, strict=True))
     ratios = [Ratio.between(by_name[OURS], by_name[base]) for base in BASES if base in by_name]
@@ -208,7 +218,7 @@ class _Jobs:
         return Job(
             data=str(options.data),
             split=options.split,
-            source=options.source,
+            source=options.source or "",
             image_column=options.image_column,
             label_column=options.label_column,
             work=str(self.work),

@@ -21,13 +21,14 @@ def charts(result: Result) -> list[Chart]:
     """The charts of a result, in the order in which its series begin."""
     groups: dict[tuple[str, str], list[Series]] = {}
     for series in result.series:
-        kind = str(series.settings["axis"]) if "curve" in series.settings else str(series.settings.get("group", ""))
+        kind = str(series.settings["axis"] if _on_a_curve(series) else series.settings.get("group", ""))
         groups.setdefault((kind, series.unit), []).append(series)
-    return [_chart(result, kind, unit, members) for (kind, unit), members in groups.items()]
+    drawn = [_chart(result, kind, unit, members) for (kind, unit), members in groups.items()]
+    return [chart for chart in drawn if isinstance(chart, Curves) or chart.bars]
 
 
 def _chart(result: Result, kind: str, unit: str, members: list[Series]) -> Chart:
-    if "curve" in members[0].settings:
+    if all(map(_on_a_curve, members)):
         return _curves(kind, unit, members)
     if kind == "ladder":
         return _ladder(result, members)
@@ -35,6 +36,11 @@ def _chart(result: Result, kind: str, unit: str, members: list[Series]) -> Chart
     ours = [series for series in members if series.name.startswith("shardfeed")]
     strong = {series.name for series in ours or members}
     return Bars(title, unit, tuple(Bar(series.name, series.spread, strong=series.name in strong) for series in members))
+
+
+def _on_a_curve(series: Series) -> bool:
+    where = series.settings
+    return "curve" in where and "axis" in where and isinstance(where.get("at"), (int, float))
 
 
 def _curves(axis: str, unit: str, members: list[Series]) -> Curves:
@@ -54,6 +60,8 @@ def _ladder(result: Result, members: list[Series]) -> Bars:
     bars = []
     for series in members:
         limit = ceilings.get(str(series.settings.get("limit")))
-        mark = None if limit is None else 1e6 / limit.spread.median
-        bars.append(Bar(series.name, Spread.of([1e6 / value for value in series.values]), mark, strong=True))
+        mark = 1e6 / limit.spread.median if limit is not None and limit.spread.median else None
+        times = [1e6 / value for value in series.values if value]  # where nothing was done, no image took any time
+        if times:
+            bars.append(Bar(series.name, Spread.of(times), mark, strong=True))
     return Bars("The ladder: what an image takes", "microseconds", tuple(bars), mark="the least that its limit allows")

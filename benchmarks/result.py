@@ -8,6 +8,7 @@ Measuring ends here; tables and charts are made of results alone, on any machine
 """
 
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -187,6 +188,9 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         return value if value is None else _as(arguments, value, where)
     if kind is float and type(value) is int:
         return float(value)
+    # JSON as Python reads it has these; no measurement gives them.
+    if kind is float and isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+        raise TypeError(f"{where} is {value}, not a figure from 0")
     return _as(kind, value, where)
 
 

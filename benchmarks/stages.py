@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.rungs import Work
 
 COLD_SEQUENCE, COLD_RANDOM, WARM = "disk, cold, in sequence", "disk, cold, random", "disk, warm"
-BARE, MEMORY, PCIE = "libjpeg-turbo alone", "memory copy", "PCIe"
+BARE, MEMORY, PCIE = "libjpeg-turbo, whole images", "memory copy", "PCIe"
 
 
 @dataclass(frozen=True)

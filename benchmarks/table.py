@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from benchmarks.harness import Spread
-from benchmarks.result import Result
+from benchmarks.result import Ratio, Result
 
 EXPLANATION = (
     "Medians over the rounds; ratios are taken round by round, least to most in brackets. "
@@ -26,8 +26,7 @@ def text(result: Result) -> str:
         lines.append(f"{series.name:<{width}}{each.median:>9,.0f}{each.least:>9,.0f}{each.most:>9,.0f}{core}")
     if result.ratios:
         lines.append("")
-    for ratio in result.ratios:
-        lines.append(f"{ratio.of}: {ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f}) times {ratio.to}")
+    lines += [f"{each.of}: {_times(each)} times {each.to}" for each in result.ratios]
     lines += [f"left out: {name}: {reason}" for name, reason in result.skipped.items()]
     return "\n".join(lines)
 
@@ -36,27 +35,28 @@ def setting(result: Result) -> str:
     """One line: on what it was measured, how often, when."""
     machine = result.hardware
     gpu = machine["gpu"] or "no GPU"
+    rounds = f"{result.rounds} round{'' if result.rounds == 1 else 's'}"
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {gpu}; {result.rounds} rounds in turns of {result.seconds:g} s; "
+        f"{machine['cpu']}, {machine['cores']} cores, {gpu}; {rounds} in turns of {result.seconds:g} s; "
         f"{result.date[:10]}"
     )
 
 
 def markdown(results: Sequence[Result], ours: str) -> str:
     """All results as one document: a row each with the ratios of `ours`, then each one's figures and settings."""
-    bases = list(dict.fromkeys(ratio.to for result in results for ratio in result.ratios if ratio.of == ours))
+    bases = list(dict.fromkeys(each.to for result in results for each in result.ratios if each.of == ours))
     parts = [
         "# Loaders compared",
         f"{setting(results[0])}. Versions: {', '.join(f'{name} {v}' for name, v in results[0].versions.items())}.",
         EXPLANATION,
-        _table(
+        grid(
             ["row", f"{ours}, images/s", "ms", *(f"to {base}" for base in bases)],
             (
                 [
                     str(result.settings["row"]),
                     f"{result[ours].spread.median:,.0f}",
                     f"{Spread.of(result[ours].cpu_ms).median:.3f}",
-                    *(_ratio(result, ours, base) for base in bases),
+                    *(ratio(result, ours, base) for base in bases),
                 ]
                 for result in results
             ),
@@ -71,18 +71,24 @@ def markdown(results: Sequence[Result], ours: str) -> str:
                 [series.name, f"{each.median:,.0f} ({each.least:,.0f} to {each.most:,.0f})", f"{core.median:.3f}", told]
             )
         parts += [f"## {result.settings['row']}", f"{result.title}. `{result.command}`"]
-        parts.append(_table(["", "images/s", "ms", "settings"], rows))
+        parts.append(grid(["", "images/s", "ms", "settings"], rows))
         parts += [f"Left out: {name}: {reason}." for name, reason in result.skipped.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _ratio(result: Result, of: str, to: str) -> str:
+def ratio(result: Result, of: str, to: str) -> str:
+    """A ratio with its range, or a dash where there is none."""
     for each in result.ratios:
         if (each.of, each.to) == (of, to):
-            return f"{each.median:.2f} ({each.least:.2f} to {each.most:.2f})"
+            return _times(each)
     return "-"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)

@@ -172,11 +172,15 @@ def run(options: Options) -> None:
 
 
 def configuration(options: Options) -> Config:
-    """The recipe with the options' values in place of its own. Raises UsageError for values that make no sense."""
+    """The recipe with the options' values in place of its own, and its images at their full size from the first epoch.
+
+    Raises UsageError for values that make no sense.
+    """
     given = {name: getattr(options, name) for name in ("size", "batch", "micro_batch", "threads")}
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = find_recipe(["--recipe", options.recipe])(options.data)
-    return dataclasses.replace(recipe, device=options.device, **changes)
+    sizes = dataclasses.replace(recipe.sizes, start_size=None)
+    return dataclasses.replace(recipe, device=options.device, sizes=sizes, **changes)
 
 
 def summary(

@@ -73,6 +73,10 @@ def run(options: Options) -> None:
 
     Raises UsageError for a recipe, data or options that do not fit together.
     """
+    if options.gpus > 1 and options.gpu_images_per_s is None and not _gpu_here():
+        raise UsageError(
+            f"--gpus {options.gpus}: there is no GPU here to measure; say what one trains, --gpu-images-per-s X"
+        )
     if options.gpu_images_per_s is None:
         sleep_while_waiting()
     schedule = Schedule(1, options.seconds)
@@ -100,6 +104,12 @@ def run(options: Options) -> None:
     print(json.dumps(asdict(result)))
 
 
+def _gpu_here() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def told(verdict: Verdict) -> str:
     """The verdict for people: the sentences, the stages from the slowest, the advice."""
     lines = [*verdict.summary, "", f"{'images/s':>12}  each stage by itself"]
@@ -116,7 +126,7 @@ def measured(options: Options) -> Figures:
 
     config = _config(options)
     split = choose_split(options.data, ["train"])
-    given, here = options.gpu_images_per_s, torch.cuda.is_available()
+    given, here = options.gpu_images_per_s, _gpu_here()
     on_cpu = given is None and not here
     with tqdm(unit="figure", disable=None) as bar:
 
@@ -173,6 +183,8 @@ def _config(options: Options) -> "Config":
     from train.recipes import find_recipe
 
     config = find_recipe(["--recipe", options.recipe])(options.data)
+    # Images at their full size from the first epoch, for model and loader alike.
+    config = replace(config, sizes=replace(config.sizes, start_size=None))
     return config if options.order is None else replace(config, order=options.order)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.judgement import COPY, DECODE, DISK, HELD, MODEL, PYTHON, Figures, cores_for, judge
+from benchmarks.judgement import COPY, DECODE, DISK, HELD, MODEL, PYTHON, Figures, cores_for, feedable, judge
 
 # A machine of 16 cores with a GPU of 3,000 images/s: everything feeds it easily.
 FINE = Figures(
@@ -105,7 +105,7 @@ def advice(figures: Figures) -> str:
             but(disk=1_000, cache_bytes=10**9),
             "--order blocks: shards are read in sequence, which this disk does at 40,",
         ),
-        (but(disk=1_000, cache_bytes=10**9), "need 93 MB/s of these shards"),
+        (but(disk=1_000, cache_bytes=10**9), "needs 93 MB/s of these shards"),
         (but(disk=1_000, cache_bytes=10**9), "40 GB, and 1 GB of memory are free"),
         (but(disk_cached=1_000), "Loader(in_memory=True)"),
         (but(disk_cached=1_000, encoding="raw"), "JPEG shards"),
@@ -119,7 +119,7 @@ def advice(figures: Figures) -> str:
         (but(gpu_decode=1_500.0), "Loader(decode='cpu'): the CPU decodes 24,000 images/s"),
         (but(python=1_000), "--micro-batch"),
         (but(copy=1_500.0), "decode='region'"),
-        (FINE, "This machine could feed 8 such GPUs"),
+        (FINE, "This machine could feed 6 such GPUs"),
         (but(model=20, model_runs="cpu"), "A GPU."),
     ],
 )
@@ -180,3 +180,27 @@ def test_the_summary_says_it_in_words(figures: Figures, told: str) -> None:
 def test_figures_that_cannot_be_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         judge(but(**{name: value}))
+
+
+def test_how_many_gpus_are_fed_goes_by_what_they_share() -> None:
+    # 16 cores: 1.5 for the images of each GPU and one for its process.
+    assert feedable(FINE) == 6
+    assert cores_for(but(gpus=6)) <= 16 < cores_for(but(gpus=7))
+    # Each GPU decodes for itself: what one decodes says nothing of their number.
+    assert feedable(but(gpu_decode=6_000.0, gpus=4)) == 16
+    assert feedable(but(gpu_decode=6_000.0, disk_cached=9_000)) == 3
+
+
+def test_decoding_that_slows_the_model_on_its_gpu_is_named() -> None:
+    slow, fine = but(gpu_decode=9_000.0, together=2_000.0), but(gpu_decode=9_000.0, together=2_900.0)
+    assert judge(slow).bottleneck == judge(fine).bottleneck == MODEL
+    assert any("decode='cpu'" in line for line in judge(slow).advice)
+    assert any("on the GPU that trains" in line for line in judge(slow).summary)
+    assert not any("Nothing in the loader" in line for line in judge(slow).advice)
+    assert not any("decode='cpu'" in line for line in judge(fine).advice)
+    assert not any("on the GPU that trains" in line for line in judge(fine).summary)
+
+
+def test_what_holds_back_a_part_of_the_slowest_is_named() -> None:
+    assert judge(but(decode=100, python=120, disk_cached=145)).bottleneck == DISK
+    assert judge(but(decode=100, python=120, disk_cached=160)).bottleneck == PYTHON

@@ -169,6 +169,18 @@ def test_a_sweep_in_which_nothing_works_says_why() -> None:
     assert entry.running == []
 
 
+@pytest.mark.slow
+def test_without_a_source_the_naive_path_is_left_out(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["loaders", "--data", str(small_split.root), "--batch-size", "4", "--size", "32", "--threads", "1"]
+    assert main([*words, "--rounds", "1", "--seconds", "0.05", "--out", str(tmp_path)]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["loader_images_per_s"] > 0
+    assert not last.keys() & {"naive_images_per_s", "ratio"}
+    assert "--source" in read(Path(last["result"])).skipped["naive HF + PIL"]
+
+
 def test_the_table_shows_median_and_range() -> None:
     lines = table.text(_result(skipped={"FFCV": "not installed"})).splitlines()
     cells = [line.split() for line in lines]

@@ -103,7 +103,8 @@ def test_a_chart_of_zeros_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.0123, "0.0123"), (1.234, "1.23"), (99.9, "99.9"), (1234.5, "1,234")]
+    ("value", "text"),
+    [(0, "0"), (1e-300, "1e-300"), (0.0123, "0.0123"), (1.234, "1.23"), (99.9, "99.9"), (1234.5, "1,234")],
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
@@ -120,6 +121,34 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert "<li>Another disk.</li>" in text
     assert "<li>FFCV: it is not installed</li>" in text
     assert "<td>10.25</td>" in text or "<td>10.24</td>" in text
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        [Series("read", (0.0,), settings={"group": "ladder", "limit": "disk"})],
+        [
+            Series("read", (5.0,), settings={"group": "ladder", "limit": "disk"}),
+            Series("disk", (0.0,), settings={"group": "limits"}),
+        ],
+        [Series("point", (1.0,), settings={"curve": "c", "axis": "a"})],
+        [Series("point", (1.0,), settings={"curve": "c", "axis": "a", "at": "left"})],
+        [Series("tiny", (1e-300,))],
+        [],
+    ],
+)
+def test_odd_results_are_shown_all_the_same(series: list[Series]) -> None:
+    text = page([dataclasses.replace(result("stages", series, schedule=Schedule(1)), hardware={})])
+    assert text.count("</section>") == 1
+    assert all(f"<td>{each.name}</td>" in text for each in series)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1.0"])
+def test_figures_that_no_measurement_gives_are_refused(value: str, tmp_path: Path) -> None:
+    path = write(result("stages", [Series("read", (12.5,))], schedule=Schedule(1)), tmp_path)
+    path.write_text(path.read_text().replace("12.5", value))
+    with pytest.raises(ShardfeedError, match=r"series\[0\]\.values\[0\]"):
+        run(Options((path,), tmp_path / "report.html"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A contender in a process of its own: its windows, and what is said when it cannot or dies."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from benchmarks.harness import Schedule, measure
 from benchmarks.naive import Recipe
 from benchmarks.peers import install
-from benchmarks.peers.job import Job
+from benchmarks.peers.job import Job, own_format
 from benchmarks.peers.remote import Remote
 from benchmarks.peers.roster import Entry
 from benchmarks.peers.serve import Check
@@ -84,3 +85,51 @@ def test_an_encoding_that_a_contender_does_not_read_is_named() -> None:
 def test_only_known_environments_are_installed() -> None:
     with pytest.raises(UsageError, match="ffcv"):
         install.run(install.Options(("nonsense",)))
+
+
+def _job(split: Split, work: Path) -> Job:
+    return Job(str(split.root), "train", "", "image", "label", str(work), Recipe(batch_size=4, size=8), 2)
+
+
+def test_a_format_of_its_own_is_written_anew_after_an_interruption(small_split: Split, tmp_path: Path) -> None:
+    def write(path: Path, fails: bool) -> None:
+        path.mkdir()  # refuses a directory that is there
+        (path / "part").write_text("x")
+        if fails:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        own_format(_job(small_split, tmp_path), "peer", lambda path: write(path, True))
+    made = own_format(_job(small_split, tmp_path), "peer", lambda path: write(path, False))
+    assert (made / "part").exists()
+    assert own_format(_job(small_split, tmp_path), "peer", lambda path: pytest.fail("made twice")) == made
+
+
+def test_an_interruption_while_it_ends_leaves_no_process(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = _remote(small_split, "well")
+    real = subprocess.Popen.wait
+    interrupted: list[float | None] = []
+
+    def wait(self: "subprocess.Popen[str]", timeout: float | None = None) -> int:
+        if not interrupted:
+            interrupted.append(timeout)
+            raise KeyboardInterrupt
+        return real(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        remote.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(remote.pid, 0)
+
+
+def test_several_end_together(small_split: Split) -> None:
+    first, second = _remote(small_split, "well"), _remote(small_split, "well")
+    first.stop()
+    second.stop()
+    deadline = time.monotonic() + 60
+    while None in (first._process.poll(), second._process.poll()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (first._process.poll(), second._process.poll()) == (0, 0)
+    first.close()
+    second.close()

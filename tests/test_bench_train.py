@@ -32,6 +32,7 @@ from shards.errors import UsageError
 from tests.training_helpers import write_dataset
 from train.config import Config
 from train.distributed import World
+from train.sizes import training_size
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -155,3 +156,9 @@ def test_ratios_are_of_what_was_measured_and_not_of_what_is_shown(data: Path, tm
     result = summary(small(data, tmp_path), work, Schedule(1, 1.0), windows, {name: [0.0] for name in windows})
     assert [ratio.median for ratio in result.ratios] == [0.97, 0.939]
     assert result[REAL].values == (0.60606,)
+
+
+def test_images_that_would_grow_are_measured_at_their_full_size() -> None:
+    for size in (None, 32):  # 32 is less than the recipe's first size
+        config = configuration(Options(Path("unused"), recipe="rn18_16", size=size))
+        assert training_size(config, epoch=1) == config.size == (size or 192)

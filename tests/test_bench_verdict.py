@@ -16,6 +16,7 @@ from benchmarks.verdict import Options, measured, told
 from shards.dataset import Split
 from shards.errors import UsageError
 from tests.conftest import jpeg, photo, write_split
+from train.sizes import training_size
 
 # Far above what this machine gives, and far below.
 PLENTY, LITTLE = 1e6, 5.0
@@ -120,3 +121,14 @@ def test_the_words_list_stages_and_advice(photographs: Split) -> None:
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any], photographs: Split) -> None:
     with pytest.raises(UsageError):
         measured(Options(photographs.root, **wrong))
+
+
+def test_several_gpus_that_are_not_there_need_a_speed(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "_gpu_here", lambda: False)
+    with pytest.raises(UsageError, match="--gpu-images-per-s"):
+        verdict.run(Options(photographs.root, gpus=2))
+
+
+def test_model_and_loader_are_measured_at_one_size() -> None:
+    config = verdict._config(Options(Path("unused"), recipe="rn18_16"))
+    assert training_size(config, epoch=1) == config.size

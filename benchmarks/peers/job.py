@@ -1,5 +1,6 @@
 """What a contender is told, and what it says of itself: the two values that cross the line between the processes."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -72,12 +73,19 @@ def stored_bytes(split: Split) -> list[npt.NDArray[np.uint8]]:
 
 
 def own_format(job: Job, name: str, write: Callable[[Path], None]) -> Path:
-    """The path of what `write(path)` makes of the shards; made once for each data set, and named after it."""
+    """The path of what `write(path)` makes of the shards; made once for each data set, and named after it.
+
+    It is whole or absent: what an interrupted `write` left is removed before the next one, since some formats refuse
+    to be written into a directory that holds something.
+    """
     split = job.opened()
     path = Path(job.work) / f"{name}-{split.name}-{split.info.shards[0].sha256[:12]}-{len(split)}"
     done = path.with_name(path.name + ".done")
     if not done.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
         write(path)
         done.touch()
     return path

@@ -1,8 +1,10 @@
 """The measuring side of benchmarks/peers/serve.py: a contender in another process, maybe another environment."""
 
+import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,19 +66,27 @@ class Remote:
             raise ShardfeedError(f"{self.name} has ended: {self._last_words()}") from None
         return Window(**self._answer(schedule.seconds + TURN))
 
-    def close(self) -> None:
-        """Ends the process and whatever it started."""
-        if self._process.poll() is None:
-            assert self._process.stdin is not None
+    def stop(self) -> None:
+        """Tells the process to end, and does not wait: several that are told one after the other end together."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, 9)
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._log.close()
+
+    def close(self) -> None:
+        """Ends the process and whatever it started, at once if this is interrupted."""
+        self.stop()
+        try:
+            self._process.wait(10)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+        finally:
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._log.close()
 
     def __enter__(self) -> "Remote":
         return self
