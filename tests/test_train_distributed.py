@@ -16,8 +16,9 @@ from torch.multiprocessing.spawn import spawn
 
 from shards.errors import UsageError
 from tests.training_helpers import FixedBatches, write_dataset
+from train.__main__ import main
 from train.config import Config, Device
-from train.distributed import World, average_statistics, joined, read_world
+from train.distributed import World, average_statistics, joined, node_warning, read_world
 from train.engine import train_epoch
 from train.evaluation import evaluate
 from train.metrics import Recorder
@@ -60,6 +61,26 @@ def test_a_place_that_does_not_exist_is_refused(
 
 def test_only_rank_0_is_the_main_one() -> None:
     assert [World(rank, 3).is_main for rank in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize(("nodes", "restarts", "said"), [("3", "1", True), ("2", "1", False), ("3", "0", False)])
+def test_agents_that_would_not_find_each_other_again_are_told_of(nodes: str, restarts: str, said: bool) -> None:
+    warning = node_warning({"GROUP_WORLD_SIZE": nodes, "TORCHELASTIC_MAX_RESTARTS": restarts})
+    assert (warning is not None and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in warning) == said
+
+
+def test_ranks_without_a_place_to_meet_are_told_to_use_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = write_dataset(tmp_path, {"train": 8, "validation": 3})
+    assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert "rank 1 of 2 did not find the others" in said
+    assert "MASTER_ADDR" in said
+    assert "start the ranks with torchrun" in said
 
 
 class Sample(nn.Module):
