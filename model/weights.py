@@ -63,13 +63,18 @@ def write_state(state: Mapping[str, Tensor], path: Path, about: About | None = N
         torch.save(plain, file)
 
 
+def require_file(path: Path) -> None:
+    """Raises UsageError where there is no such file."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
+
+
 def read_saved(path: Path) -> Any:
     """What torch.save wrote into `path`, its tensors on the CPU; nothing in it is run.
 
     Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -257,6 +258,21 @@ def test_a_run_goes_on_from_the_checkpoint_that_is_named(config: Config, whole: 
     assert other.steps == STEPS
     with pytest.raises(UsageError, match="is not a file: give a checkpoint"):
         train_until(dataclasses.replace(config, resume=tmp_path / "nowhere.pt"))
+
+
+@pytest.mark.parametrize("resume", ["never", "path"])
+def test_ranks_that_torchrun_starts_again_go_on_whatever_the_run_began_from(
+    resume: str, config: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.pt"
+    if resume == "path":
+        shutil.copy(killed(config, tmp_path / "first").out / "checkpoints" / "previous.pt", kept)
+    again = dataclasses.replace(config, out=tmp_path / "out", resume="never" if resume == "never" else kept)
+    with pytest.raises(Killed):
+        train_until(again, 9, saves={7})
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    train_until(again)
+    assert torch.equal(*(left_behind(out)["weights"]["5.weight"] for out in (again.out, whole)))
 
 
 def test_the_best_checkpoint_is_of_the_epoch_with_the_best_top_1(whole: Path, config: Config) -> None:

@@ -111,3 +111,14 @@ def test_several_files_are_evaluated_in_a_table(
     assert reached[str(files[0])] == reached[str(files[1])]
     line = [line for line in left_behind(whole / "average")["lines"] if line["event"] == "validation"][-1]
     assert reached[str(files[0])]["loss"] == pytest.approx(line["loss"], rel=1e-5)
+
+
+@pytest.mark.usefixtures("_pooled_exists")
+def test_a_missing_file_is_told_before_the_others_are_evaluated(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("train.compare.evaluate")
+    files = [whole / "average" / "imagenet_trained_model.pth", tmp_path / "nowhere.pth"]
+    words = ["--data", whole / "data", "--model", "pooled", "--size", "16", "--device", "cpu", "--threads", "1"]
+    assert main(list(map(str, [*words, "--evaluate", *files]))) == 2
+    assert "nowhere.pth is not a file: give the .pth file that training wrote" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.weights import require_file
 from shards.dataset import choose_split
 from train.checkpoint import load_weights
 from train.config import Config
@@ -16,6 +17,8 @@ from train.run import make_network
 
 def evaluate_files(config: Config) -> list[Accuracy]:
     """The accuracy of each file of `config.evaluate`, in that order. Raises as `load_weights` does."""
+    for path in config.evaluate:
+        require_file(path)  # before the first is evaluated, which may take long
     held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
     with joined(config.device) as world:
         dtype = choose_dtype(config, world.device)

@@ -73,9 +73,11 @@ def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> Wor
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
-    """The world, its process group made where there are several processes, and destroyed whatever happens.
+    """The world, its process group made where there are several processes, and destroyed at the end.
 
-    Raises ShardfeedError where another process has gone in the middle of an exchange.
+    NCCL's is left as it is after an error: destroying it waits for the other ranks, which wait for this one
+    in an exchange (see `leave` in train/__main__.py). Raises ShardfeedError where another process has gone in the
+    middle of an exchange.
     """
     world = read_world(os.environ, device, torch.cuda.device_count())
     if world.on_gpu:
@@ -84,8 +86,13 @@ def joined(device: Device) -> Iterator[World]:
         yield world
         return
     _join(world)
+    failed = True
     try:
         yield world
+        failed = False
+    except SystemExit:  # a signal that all ranks have agreed to obey
+        failed = False
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(name in str(error).lower() for name in _EXCHANGES):
             raise
@@ -95,7 +102,8 @@ def joined(device: Device) -> Iterator[World]:
             "command again to go on from the last checkpoint"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if not (failed and world.on_gpu):
+            dist.destroy_process_group()
 
 
 def _join(world: World) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ from shards.dataset import Split, choose_split
 from train.checkpoint import WEIGHTS, describe
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, rest_of_epoch, training_loader
-from train.distributed import World, joined
+from train.distributed import World, joined, sum_over_ranks
 from train.environment import circumstances, peak_memory
 from train.evaluation import Accuracy, bar_disabled, evaluate
 from train.keeper import Keeper
@@ -118,9 +119,10 @@ def train(config: Config) -> Result:
                     recorder.epoch_time(epoch, after - run.entered, validation_s, steady.images_per_s)
                     if world.is_main:
                         tqdm.write(_epoch_line(epoch, config.epochs, loss, accuracy, steady))
-                    if batches.skipped:
-                        recorder.metrics("damaged", epoch, run.step, skipped=batches.skipped)
-                        tqdm.write(f"rank {world.rank}: {batches.skipped} damaged samples replaced so far")
+                    skipped = int(sum_over_ranks(torch.tensor(batches.skipped, device=world.device), world))
+                    if skipped and world.is_main:
+                        recorder.metrics("damaged", epoch, run.step, skipped=skipped)
+                        tqdm.write(f"{skipped} damaged samples replaced so far, on all ranks")
                     batches.set_epoch(epoch)
                 total = run.clock.read()
                 images_per_s = (total - (run.warm or Reading())).images_per_s
@@ -178,7 +180,8 @@ def train_epoch(
             if not ends_epoch:
                 after_step()
     run.clock.stop()
-    return run.loss_of_epoch / (run.logged - run.entered).images
+    # Nothing is unlogged but where a run goes on, on more ranks, with too few images left for a step.
+    return (run.loss_of_epoch + sum(run.unlogged)) / (run.clock.read() - run.entered).images
 
 
 def _log(
