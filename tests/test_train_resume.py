@@ -1,10 +1,10 @@
 """A run that is cut short goes on as if nothing had happened, or says why it cannot."""
 
 import dataclasses
-import errno
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from hypothesis import strategies as st
 from torch.multiprocessing.spawn import spawn
 
 import train.engine
+import train.keeper
 import train.step
+from model.weights import save_whole
 from shards import Loader
 from shards.dataset import open_dataset
 from shards.errors import ShardfeedError, UsageError
@@ -297,23 +300,32 @@ def test_a_directory_that_holds_something_else_is_not_written_to(config: Config,
         train_until(dataclasses.replace(config, out=tmp_path))
 
 
+@contextmanager
+def no_files_above(size: int) -> Iterator[None]:
+    """What a full disk does to a file while it is written, here by the kernel's limit for this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("failing", [1, 2], ids=["the first", "the second"])
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(
     failing: int, config: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, calls = torch.save, []
+    save, calls = save_whole, []
 
-    def full(state: Any, file: Any) -> None:
+    def full(content: Any, path: Path) -> None:
         calls.append(1)
-        if len(calls) == failing:
-            file.write(b"the beginning")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(state, file)
+        with no_files_above(4000) if len(calls) == failing else nullcontext():
+            save(content, path)
 
     again = dataclasses.replace(config, out=tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("train.keeper.torch.save", full)
-        with pytest.raises(ShardfeedError, match="No space left on device") as raised:
+        patch.setattr(train.keeper, "save_whole", full)
+        with pytest.raises(ShardfeedError, match=r"File too large.*so training stops") as raised:
             train_until(again, saves={2, 4})
     kept = ["nothing was saved before", f"{tmp_path / 'checkpoints' / 'last.pt'} is kept"]
     assert kept[failing - 1] in str(raised.value)

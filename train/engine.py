@@ -30,7 +30,7 @@ from train.environment import circumstances, peak_memory
 from train.evaluation import Accuracy, bar_disabled, evaluate
 from train.keeper import Keeper
 from train.memory import choose_micro_batch, memory_advice
-from train.metrics import Reading, Recorder
+from train.metrics import Reading, Recorder, room_in
 from train.optim import choose_dtype
 from train.parallel import network_state
 from train.per_class import write_per_class
@@ -89,7 +89,8 @@ def train(config: Config) -> Result:
             own = identity(config, split, dtype)
             found = find_checkpoint(config, world, own)
             resolved, out = circumstances(config, split, world, dtype), config.out if world.is_main else None
-            with Recorder(out, resolved, None if found is None else found.kept, wandb=config.wandb) as recorder:
+            kept = None if found is None else found.kept
+            with room_in(config.out), Recorder(out, resolved, kept, wandb=config.wandb) as recorder:
                 keeper = Keeper(config, world, recorder, own, stop)
                 if found is not None:
                     keeper.resume(run, batches, found)

@@ -119,12 +119,25 @@ class Kept:
     sizes: Mapping[str, int]
 
 
+@contextlib.contextmanager
+def room_in(out: Path) -> Iterator[None]:
+    """Turns a full disk while a run writes into `out` into a ShardfeedError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ShardfeedError(
+            f"there is no room left for the files in {out} ({error.strerror}): make some, then give the same command "
+            "again to go on from the last checkpoint"
+        ) from error
+
+
 class Recorder:
     """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None.
 
     A run that goes on gives what its checkpoint says: lines written after it are cut off, because they come again.
-    wandb: a project of W&B that gets the numbers too. Raises as `open_alone` and `open_boards` do; ShardfeedError
-    where the disk is full when it is left.
+    wandb: a project of W&B that gets the numbers too. Raises as `open_alone` and `open_boards` do.
     """
 
     def __init__(
@@ -157,11 +170,6 @@ class Recorder:
         if self._metrics is not None:
             with contextlib.suppress(OSError):  # a line that found no room finds none now
                 self._metrics.close()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ShardfeedError(
-                f"there is no room left for the files in {self._out or error.filename} ({error.strerror}): make some, "
-                "then give the same command again to go on from the last checkpoint"
-            ) from error
 
     def sizes(self) -> dict[str, int]:
         """Bytes written so far to each file that grows; none without a directory."""
