@@ -59,8 +59,28 @@ def write_state(state: Mapping[str, Tensor], path: Path, about: About | None = N
     plain = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
     if about is not None:
         setattr(plain, ATTRIBUTE, dataclasses.asdict(about))
-    with replacing(path) as file:
-        torch.save(plain, file)
+    save_whole(plain, path)
+
+
+def save_whole(content: Any, path: Path) -> None:
+    """torch.save into a file that is whole or absent. Raises OSError where it cannot be written."""
+    try:
+        with replacing(path) as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # On a full disk torch.save fails at the end, with a RuntimeError about a position in the file.
+        cause = error.__context__
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def require_file(path: Path) -> None:
+    """Raises UsageError where there is no such file."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
 
 
 def read_saved(path: Path) -> Any:
@@ -68,8 +88,7 @@ def read_saved(path: Path) -> Any:
 
     Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -30,6 +30,7 @@ def noted(notes: Path) -> Any:
             if share.drop_last:  # not validation
                 position = loader.state_dict()["position"] - share.global_batch
                 line = {"position": position, "rank": rank, "size": size, "labels": labels.tolist()}
+                line["process"] = os.getpid()
                 with (notes / f"{os.getpid()}.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 time.sleep(PAUSE)

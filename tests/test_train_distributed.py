@@ -1,5 +1,6 @@
 """Ranks: who they are, and that two of them compute what one does (processes on gloo)."""
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -14,14 +15,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from shards.errors import UsageError
+from shards.errors import ShardfeedError, UsageError
 from tests.training_helpers import FixedBatches, write_dataset
+from train.__main__ import leave, main
 from train.config import Config, Device
-from train.distributed import World, average_statistics, joined, read_world
+from train.distributed import World, average_statistics, joined, node_warning, read_world
 from train.engine import train_epoch
 from train.evaluation import evaluate
 from train.metrics import Recorder
 from train.run import begin
+from train.signals import Stopped
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +63,66 @@ def test_a_place_that_does_not_exist_is_refused(
 
 def test_only_rank_0_is_the_main_one() -> None:
     assert [World(rank, 3).is_main for rank in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize(("nodes", "restarts", "said"), [("3", "1", True), ("2", "1", False), ("3", "0", False)])
+def test_agents_that_would_not_find_each_other_again_are_told_of(nodes: str, restarts: str, said: bool) -> None:
+    warning = node_warning({"GROUP_WORLD_SIZE": nodes, "TORCHELASTIC_MAX_RESTARTS": restarts})
+    assert (warning is not None and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in warning) == said
+
+
+def test_ranks_without_a_place_to_meet_are_told_to_use_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = write_dataset(tmp_path, {"train": 8, "validation": 3})
+    assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert "rank 1 of 2 did not find the others" in said
+    assert "MASTER_ADDR" in said
+    assert "start the ranks with torchrun" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "device", "destroyed"),
+    [
+        (None, "cuda", True),
+        (Stopped(15), "cuda", True),
+        (ShardfeedError("the disk is full"), "cuda", False),
+        (KeyboardInterrupt(), "cuda", False),
+        (ShardfeedError("the disk is full"), "cpu", True),
+    ],
+)
+def test_a_rank_that_fails_does_not_wait_for_nccl(
+    error: BaseException | None, device: str, destroyed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    world = World(0, 2, 0, torch.device(device))
+    monkeypatch.setattr("train.distributed.read_world", lambda *_: world)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: calls.append("made"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroyed"))
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)), joined("auto"):
+        if error is not None:
+            raise error
+    assert calls == ["made", "destroyed"][: 1 + destroyed]
+
+
+@pytest.mark.parametrize(
+    ("status", "in_a_group", "ways"),
+    [(0, True, ["sys 0"]), (1, False, ["sys 1"]), (1, True, ["os 1", "sys 1"])],  # os._exit does not return
+)
+def test_a_rank_that_failed_leaves_at_once(
+    status: int, in_a_group: bool, ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: in_a_group)
+    monkeypatch.setattr(os, "_exit", lambda status: taken.append(f"os {status}"))
+    monkeypatch.setattr(sys, "exit", lambda status: taken.append(f"sys {status}"))
+    leave(status)
+    assert taken == ways
 
 
 class Sample(nn.Module):

@@ -21,7 +21,7 @@ from train.distributed import World
 from train.engine import train, train_epoch
 from train.metrics import Recorder
 from train.options import Feeding, Memory, Mixing, Sharing, Sizes, Update
-from train.run import Run, begin, make_network
+from train.run import Run, begin, make_network, read_losses
 
 SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
 GROUPS = {"feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory, "sharing": Sharing}
@@ -153,8 +153,17 @@ def test_losses_that_are_not_finite_stop_the_run_when_so_many_come_in_a_row(allo
         train_epoch(run, batches, config, World(), SILENT, 1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted(optimizer: Any, tmp_path: Path) -> None:
+def not_fused(network: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """As for weights that are divided over ranks."""
+    return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1, fused=False)
+
+
+@pytest.mark.parametrize(("optimizer", "fused"), [("adamw", True), ("sgd", True), ("sgd", False)])
+def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted(
+    optimizer: Any, fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        monkeypatch.setattr("train.run.make_optimizer", not_fused)
     batches, config = FixedBatches([4] * 3, side=8), dataclasses.replace(SMALL, batch=4, epochs=1, log_every=1)
     config = dataclasses.replace(config, update=Update(optimizer=optimizer))
     batches.batches[0][0][0, 0, 0, 0] = float("nan")
@@ -189,6 +198,25 @@ def test_the_network_sees_channels_last_images() -> None:
     run = begin(network, SMALL, World(), torch.float32, 2)
     train_epoch(run, FixedBatches([4, 4], side=8), SMALL, World(), SILENT, 1)
     assert seen == [True, True]
+
+
+def test_the_loss_of_an_epoch_whose_rest_has_no_step_is_that_of_the_steps_before() -> None:
+    class Cut(Exception):
+        pass
+
+    def save_and_go() -> None:
+        losses.append(float(run.losses[0]) / 8)
+        read_losses(run, config, World())
+        raise Cut
+
+    config, losses = dataclasses.replace(SMALL, log_every=100), list[float]()
+    run = begin(tiny_network(), config, World(), torch.float32, 4)
+    with pytest.raises(Cut):
+        train_epoch(run, FixedBatches([4] * 4, side=8), config, World(), SILENT, 1, save_and_go)
+    run.clock.stop()
+    assert train_epoch(run, FixedBatches([]), config, World(), SILENT, 1) == pytest.approx(losses[0])
+    run.enter(2)
+    assert run.unlogged == []  # or the next line of the log would count them again
 
 
 def tiny_network() -> nn.Sequential:

@@ -18,7 +18,7 @@ from train.boards import WANDB_RUN
 from train.config import Config
 from train.distributed import World
 from train.engine import train_epoch
-from train.metrics import EPOCH_TIMES, METRICS, Clock, Kept, Reading, Recorder
+from train.metrics import EPOCH_TIMES, METRICS, Clock, Kept, Reading, Recorder, room_in
 from train.run import begin
 
 
@@ -231,3 +231,17 @@ def test_wandb_that_is_missing_or_does_not_start_is_a_sentence(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingDependency, match="pip install wandb"):
         Recorder(tmp_path, {}, wandb="imagenet")
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    sentence = r"no room left for the files in .* \(No space left on device\): make some"
+    with Path("/dev/full").open("a") as full, pytest.raises(ShardfeedError, match=sentence):  # noqa: PT012, SIM117
+        with room_in(tmp_path), Recorder(tmp_path, {}) as recorder:
+            recorder._metrics = full
+            recorder.metrics("train", 1, 1, loss=1.0)
+
+
+def test_a_run_that_begins_anew_is_not_taken_for_a_complete_one(tmp_path: Path) -> None:
+    (tmp_path / "total_training_time.csv").write_text("of a run whose checkpoints were removed")
+    with Recorder(tmp_path, {}):
+        assert not (tmp_path / "total_training_time.csv").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from shards.dataset import open_dataset
 from shards.errors import UsageError
 from tests.rank_helpers import on_two_ranks
 from tests.resume_helpers import Killed, assert_same, left_behind, train_until
@@ -36,6 +37,10 @@ MODES = {
     "offloaded": dataclasses.replace(BASE, sharing=Sharing(parallel="fsdp"), memory=Memory(offload=True)),
     "local-sgd": dataclasses.replace(BASE, sharing=APART, update=Update(drop_last=True, ema=0.5), model="tiny"),
 }
+
+
+# Rows whose image cannot be decoded, of another data set.
+DAMAGED = range(3, 36, 5)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = dataclasses.replace(mode, data=data, out=root / name)
         again = dataclasses.replace(config, out=root / f"{name}-again")
         jobs += [Whole(config), CutShort(again), Whole(again)]
+    damaged = write_dataset(root / "damaged", {"train": 36, "validation": 7})
+    offsets = open_dataset(damaged)["train"].index.offset
+    with (damaged / "train" / "train-00000.tar").open("r+b") as file:
+        for row in DAMAGED:
+            file.seek(int(offsets[row]))
+            file.write(b"\0" * 100)
+    jobs.append(Whole(dataclasses.replace(BASE, data=damaged, out=root / "skipped", batch=4, on_error="skip")))
     on_two_ranks(jobs)
     return root
 
@@ -107,6 +119,16 @@ def test_two_ranks_follow_the_loss_curve_of_one(mode: str, out: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_two_ranks_go_on_with_the_same_bits(mode: str, out: Path) -> None:
     assert_same(out / f"{mode}-again", out / mode)
+
+
+@pytest.mark.slow
+def test_damaged_samples_of_all_ranks_are_counted(out: Path) -> None:
+    lines = [json.loads(line) for line in (out / "skipped" / "metrics.jsonl").read_text().splitlines()]
+    counts = [line["skipped"] for line in lines if line["event"] == "damaged"]
+    # Each is met once an epoch; what is read ahead counts too.
+    assert len(counts) == 2
+    assert counts[0] >= len(DAMAGED)
+    assert counts[1] >= 2 * len(DAMAGED)
 
 
 @pytest.mark.slow

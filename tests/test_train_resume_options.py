@@ -111,3 +111,29 @@ def test_several_files_are_evaluated_in_a_table(
     assert reached[str(files[0])] == reached[str(files[1])]
     line = [line for line in left_behind(whole / "average")["lines"] if line["event"] == "validation"][-1]
     assert reached[str(files[0])]["loss"] == pytest.approx(line["loss"], rel=1e-5)
+
+
+@pytest.mark.usefixtures("_pooled_exists")
+def test_a_missing_file_is_told_before_the_others_are_evaluated(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("train.compare.evaluate")
+    files = [whole / "average" / "imagenet_trained_model.pth", tmp_path / "nowhere.pth"]
+    words = ["--data", whole / "data", "--model", "pooled", "--size", "16", "--device", "cpu", "--threads", "1"]
+    assert main(list(map(str, [*words, "--evaluate", *files]))) == 2
+    assert "nowhere.pth is not a file: give the .pth file that training wrote" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_pooled_exists")
+def test_weights_of_other_classes_are_told_by_their_names(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path / "data", {"train": 8, "validation": 7})
+    manifest = data / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("class 1", "zebra"))
+    weights = whole / "average" / "imagenet_trained_model.pth"
+    for place, said in ((whole / "data", False), (data, True)):
+        words = ["--data", place, "--model", "pooled", "--size", "16", "--device", "cpu", "--threads", "1"]
+        assert main(list(map(str, [*words, "--evaluate", weights]))) == 0
+        warning = f"{weights} was trained on other classes: label 1 is 'class 1' there and 'zebra' here"
+        assert (warning in capsys.readouterr().err) == said

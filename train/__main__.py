@@ -86,5 +86,18 @@ def _print(line: str, result: Any) -> None:
         print(json.dumps(values.get("", values), default=str))
 
 
+def leave(status: int) -> None:
+    """Ends the process: at once where it is a rank that failed, because the ways out of Python wait for NCCL.
+
+    NCCL waits for ranks that wait for this one, and torchrun ends those only when it sees that this one is gone.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if status and distributed is not None and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

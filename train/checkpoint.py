@@ -31,8 +31,8 @@ def describe(held_out: Split, *, model: str, size: int, resize: int | None = Non
     return About(model=model, class_names=held_out.class_names, size=size, resize=resize, blur_pool=blur_pool)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Reads weights that `save_weights` wrote, or those in a checkpoint, into `model`.
+def load_weights(model: nn.Module, path: Path) -> About | None:
+    """Reads weights that `save_weights` wrote, or those in a checkpoint, into `model`; returns what they say of it.
 
     It must be the same network for as many classes.
 
@@ -49,6 +49,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ShardfeedError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
     _compare(model.state_dict(), saved, path, about)
     model.load_state_dict(saved)
+    return about
 
 
 def _of_checkpoint(saved: Mapping[str, Any]) -> Any:

@@ -1,8 +1,10 @@
 """`python -m train --data DIR --evaluate FILE...`: the accuracy of saved weights on the held-out split."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.weights import require_file
 from shards.dataset import choose_split
 from train.checkpoint import load_weights
 from train.config import Config
@@ -16,6 +18,8 @@ from train.run import make_network
 
 def evaluate_files(config: Config) -> list[Accuracy]:
     """The accuracy of each file of `config.evaluate`, in that order. Raises as `load_weights` does."""
+    for path in config.evaluate:
+        require_file(path)  # before the first is evaluated, which may take long
     held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
     with joined(config.device) as world:
         dtype = choose_dtype(config, world.device)
@@ -25,10 +29,23 @@ def evaluate_files(config: Config) -> list[Accuracy]:
         with memory_advice(config, world), held_out_loader(held_out, config, world, dtype) as batches:
             reached = []
             for number, path in enumerate(config.evaluate):
-                load_weights(network, path)
+                about = load_weights(network, path)
+                if world.is_main and about is not None:
+                    _compare_names(about.class_names, held_out.class_names, path)
                 batches.set_epoch(number)
                 reached.append(evaluate(network, batches, len(held_out), config, world, dtype)[0])
     return reached
+
+
+def _compare_names(trained: Sequence[str], here: Sequence[str], path: Path) -> None:
+    """Warns where labels mean other classes than in training: the figures would be wrong without looking so."""
+    for label, (theirs, ours) in enumerate(zip(trained, here, strict=True)):
+        if theirs != ours:
+            print(
+                f"{path} was trained on other classes: label {label} is {theirs!r} there and {ours!r} here",
+                file=sys.stderr,
+            )
+            return
 
 
 def table(paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:

@@ -5,6 +5,7 @@ gradients through NCCL on GPUs and through gloo on CPUs.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed has them, but not their types
 
 from shards.errors import ShardfeedError, UsageError
 from train.config import Device
+from train.meeting import meet
 
 T = TypeVar("T")
 
@@ -70,9 +73,11 @@ def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> Wor
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
-    """The world, its process group made where there are several processes, and destroyed whatever happens.
+    """The world, its process group made where there are several processes, and destroyed at the end.
 
-    Raises ShardfeedError where another process has gone in the middle of an exchange.
+    NCCL's is left as it is after an error: destroying it waits for the other ranks, which wait for this one
+    in an exchange (see `leave` in train/__main__.py). Raises ShardfeedError where another process has gone in the
+    middle of an exchange.
     """
     world = read_world(os.environ, device, torch.cuda.device_count())
     if world.on_gpu:
@@ -80,19 +85,69 @@ def joined(device: Device) -> Iterator[World]:
     if world.size == 1:
         yield world
         return
-    dist.init_process_group("nccl" if world.on_gpu else "gloo", device_id=world.device if world.on_gpu else None)
+    _join(world)
+    failed = True
     try:
         yield world
+        failed = False
+    except SystemExit:  # a signal that all ranks have agreed to obey
+        failed = False
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(name in str(error).lower() for name in _EXCHANGES):
             raise
         raise ShardfeedError(
             f"rank {world.rank} has lost the other ranks, because one of them ended or stopped answering "
-            f"({str(error).splitlines()[0][:200]}): look for the message of the first that failed, then give the same "
+            f"({_first_line(error)}): look for the message of the first that failed, then give the same "
             "command again to go on from the last checkpoint"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if not (failed and world.on_gpu):
+            dist.destroy_process_group()
+
+
+def _join(world: World) -> None:
+    """Makes the process group. Raises ShardfeedError where the ranks do not find each other."""
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if world.is_main and shared and (warning := node_warning(os.environ)):
+        print(warning, file=sys.stderr)
+    try:
+        # Without the agent's store, the main rank makes one at the address that torchrun or a person gives.
+        dist.init_process_group(
+            "nccl" if world.on_gpu else "gloo",
+            store=meet(_store_of_agent(), world.rank, world.size) if shared else None,
+            rank=world.rank,
+            world_size=world.size,
+            device_id=world.device if world.on_gpu else None,
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ShardfeedError(
+            f"rank {world.rank} of {world.size} did not find the others ({_first_line(error)}): "
+            "start the ranks with torchrun, which tells them where they meet"
+        ) from error
+
+
+def node_warning(environment: Mapping[str, str]) -> str | None:
+    """What to say where torchrun's agents share their store and one of them would keep its old address; or None.
+
+    An agent that is not the first keeps the address of the store that it has seen first. So after the first node is
+    gone, a third one looks for it there (seen with torch 2.14.1 and three agents).
+    """
+    nodes, restarts = (int(environment.get(name, "0")) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
+    if nodes < 3 or not restarts:
+        return None
+    return (
+        "if the node of rank 0 is lost, the others will not find each other: start torchrun with "
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+    )
+
+
+def _store_of_agent() -> Store:
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def sum_over_ranks(values: Tensor, world: World) -> Tensor:

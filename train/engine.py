@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,12 +25,12 @@ from shards.dataset import Split, choose_split
 from train.checkpoint import WEIGHTS, describe
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, rest_of_epoch, training_loader
-from train.distributed import World, joined
+from train.distributed import World, joined, sum_over_ranks
 from train.environment import circumstances, peak_memory
 from train.evaluation import Accuracy, bar_disabled, evaluate
 from train.keeper import Keeper
 from train.memory import choose_micro_batch, memory_advice
-from train.metrics import Reading, Recorder
+from train.metrics import Reading, Recorder, room_in
 from train.optim import choose_dtype
 from train.parallel import network_state
 from train.per_class import write_per_class
@@ -88,7 +89,8 @@ def train(config: Config) -> Result:
             own = identity(config, split, dtype)
             found = find_checkpoint(config, world, own)
             resolved, out = circumstances(config, split, world, dtype), config.out if world.is_main else None
-            with Recorder(out, resolved, None if found is None else found.kept, wandb=config.wandb) as recorder:
+            kept = None if found is None else found.kept
+            with room_in(config.out), Recorder(out, resolved, kept, wandb=config.wandb) as recorder:
                 keeper = Keeper(config, world, recorder, own, stop)
                 if found is not None:
                     keeper.resume(run, batches, found)
@@ -118,9 +120,10 @@ def train(config: Config) -> Result:
                     recorder.epoch_time(epoch, after - run.entered, validation_s, steady.images_per_s)
                     if world.is_main:
                         tqdm.write(_epoch_line(epoch, config.epochs, loss, accuracy, steady))
-                    if batches.skipped:
-                        recorder.metrics("damaged", epoch, run.step, skipped=batches.skipped)
-                        tqdm.write(f"rank {world.rank}: {batches.skipped} damaged samples replaced so far")
+                    skipped = int(sum_over_ranks(torch.tensor(batches.skipped, device=world.device), world))
+                    if skipped and world.is_main:
+                        recorder.metrics("damaged", epoch, run.step, skipped=skipped)
+                        tqdm.write(f"{skipped} damaged samples replaced so far, on all ranks")
                     batches.set_epoch(epoch)
                 total = run.clock.read()
                 images_per_s = (total - (run.warm or Reading())).images_per_s
@@ -178,7 +181,8 @@ def train_epoch(
             if not ends_epoch:
                 after_step()
     run.clock.stop()
-    return run.loss_of_epoch / (run.logged - run.entered).images
+    # Nothing is unlogged but where a run goes on, on more ranks, with too few images left for a step.
+    return (run.loss_of_epoch + sum(run.unlogged)) / (run.clock.read() - run.entered).images
 
 
 def _log(

@@ -52,6 +52,7 @@ def find_lr(config: Config) -> Suggestion:
 
     Raises ShardfeedError where the loss never fell, or the split has too few images.
     """
+    config.out.mkdir(parents=True, exist_ok=True)  # now, and not after the test, if that cannot be
     split = choose_split(config.data, [TRAINING], config.feeding.cache)
     with joined(config.device) as world:
         dtype = choose_dtype(config, world.device)
@@ -108,7 +109,6 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
 def _write(out: Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:
     from matplotlib.figure import Figure
 
-    out.mkdir(parents=True, exist_ok=True)
     with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("lr", "loss", "smoothed"))

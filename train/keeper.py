@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from model.weights import save_whole
 from shards.atomic import PART, replacing, sync_directory
 from shards.errors import ShardfeedError
 from train.config import Config
@@ -98,8 +99,7 @@ class Keeper:
         last = self._folder / LAST
         if state is not None:
             try:
-                with replacing(self._folder / NEW) as file:
-                    torch.save({**state, "files": self._recorder.sizes()}, file)
+                save_whole({**state, "files": self._recorder.sizes()}, self._folder / NEW)
                 if last.exists():
                     last.replace(self._folder / PREVIOUS)
                 (self._folder / NEW).replace(last)

@@ -15,9 +15,12 @@ the beginning, those that changed nothing because a gradient was not finite; gpu
 tensors have held.
 """
 
+import contextlib
 import csv
+import errno
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +29,9 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
 from shards.atomic import PART, replacing
+from shards.errors import ShardfeedError
 from train.boards import Board, open_boards
+from train.lock import open_alone
 
 METRICS = "metrics.jsonl"
 EPOCH_TIMES = "epoch_times.csv"
@@ -114,11 +119,25 @@ class Kept:
     sizes: Mapping[str, int]
 
 
+@contextlib.contextmanager
+def room_in(out: Path) -> Iterator[None]:
+    """Turns a full disk while a run writes into `out` into a ShardfeedError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ShardfeedError(
+            f"there is no room left for the files in {out} ({error.strerror}): make some, then give the same command "
+            "again to go on from the last checkpoint"
+        ) from error
+
+
 class Recorder:
     """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None.
 
     A run that goes on gives what its checkpoint says: lines written after it are cut off, because they come again.
-    wandb: a project of W&B that gets the numbers too. Raises as `open_boards` does.
+    wandb: a project of W&B that gets the numbers too. Raises as `open_alone` and `open_boards` do.
     """
 
     def __init__(
@@ -129,14 +148,16 @@ class Recorder:
         self._boards: list[Board] = []
         if out is None:
             return
+        self._metrics = open_alone(out / METRICS)
         with replacing(out / CONFIG) as file:
             file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
-        for name in (METRICS, EPOCH_TIMES):
-            _cut(out / name, 0 if kept is None else kept.sizes[name])
+        (out / TOTAL_TIME).unlink(missing_ok=True)  # of a run whose weights and checkpoints were removed
+        _cut(self._metrics, 0 if kept is None else kept.sizes[METRICS])
+        with (out / EPOCH_TIMES).open("a") as times:
+            _cut(times, 0 if kept is None else kept.sizes[EPOCH_TIMES])
         if not (out / EPOCH_TIMES).stat().st_size:
             _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
         self._boards = open_boards(out, resolved, None if kept is None else kept.step + 1, wandb)
-        self._metrics = (out / METRICS).open("a", encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -144,10 +165,11 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
         for board in self._boards:
             board.close(failed=kind is not None)
+        if self._metrics is not None:
+            with contextlib.suppress(OSError):  # a line that found no room finds none now
+                self._metrics.close()
 
     def sizes(self) -> dict[str, int]:
         """Bytes written so far to each file that grows; none without a directory."""
@@ -191,10 +213,9 @@ def _write_csv(path: Path, rows: Iterable[Iterable[object]], mode: Literal["w", 
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _cut(path: Path, size: int) -> None:
-    """Shortens a file to `size` bytes, or makes it; one that is shorter already (after a power loss) stays so."""
-    with path.open("ab") as file:
-        file.truncate(min(size, path.stat().st_size))
+def _cut(file: IO[str], size: int) -> None:
+    """Shortens a file to `size` bytes; one that is shorter already (after a power loss) stays so."""
+    file.truncate(min(size, os.fstat(file.fileno()).st_size))
 
 
 def _rounded(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """Which checkpoint a run goes on from, if any; and what its output directory must not hold."""
 
+import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ def refuse_results(config: Config) -> None:
 
     Raises it for a `resume` that is no file, too.
     """
-    out, resume = config.out, config.resume
+    out, resume = config.out, "auto" if _has_begun(config) else config.resume
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, not a directory")
     if isinstance(resume, Path) and not resume.is_file():
@@ -56,6 +57,12 @@ def refuse_results(config: Config) -> None:
     for path in [out / WEIGHTS, *saved]:
         if path.exists():
             raise UsageError(f"{path} exists already: choose another --out, or remove it to train again")
+
+
+def _has_begun(config: Config) -> bool:
+    """Whether this run has saved something before torchrun started its ranks again: `resume` was for its beginning."""
+    restarts, folder = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), config.out / CHECKPOINTS
+    return restarts > 0 and any((folder / name).exists() for name in (NEW, LAST, PREVIOUS))
 
 
 def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
@@ -72,6 +79,8 @@ def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Fou
             found = _find(config, world, own)
         except ShardfeedError as error:
             found = error
+        except OSError as error:  # the others are waiting
+            found = ShardfeedError(f"{config.out / CHECKPOINTS} cannot be read ({error})")
     found = from_main(found, world)
     if isinstance(found, ShardfeedError):
         raise found
@@ -79,11 +88,12 @@ def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Fou
 
 
 def _find(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
-    if config.resume == "never":
+    resume: str | Path = "auto" if _has_begun(config) else config.resume
+    if resume == "never":
         return None
     folder = config.out / CHECKPOINTS
-    given = isinstance(config.resume, Path)
-    paths = [config.resume] if isinstance(config.resume, Path) else [folder / name for name in (NEW, LAST, PREVIOUS)]
+    given = isinstance(resume, Path)
+    paths = [resume] if isinstance(resume, Path) else [folder / name for name in (NEW, LAST, PREVIOUS)]
     damaged = None
     for path in paths:
         if not path.exists():

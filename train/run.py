@@ -68,7 +68,7 @@ class Run:
 
     def enter(self, epoch: int) -> None:
         """Begins an epoch."""
-        self.epoch, self.loss_of_epoch = epoch, 0.0
+        self.epoch, self.loss_of_epoch, self.unlogged = epoch, 0.0, []
         self.entered = self.logged = self.clock.read()
 
     @property

@@ -57,10 +57,12 @@ def update(run: Run, images: int, config: Config, world: World) -> Tensor:
     norm = whole(nn.utils.clip_grad_norm_(parameters, math.inf if config.clip is None else config.clip))
     bad = ~torch.isfinite(norm)
     run.skipped += bad
-    if not run.scaler.is_enabled() and run.optimizer.defaults.get("fused"):
+    fused = bool(run.optimizer.defaults.get("fused"))
+    if fused and not run.scaler.is_enabled():
         leave_out(run.optimizer, bad)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
+    if fused or not bad:  # an optimizer that is not fused cannot leave a step out, so the host waits for the device
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
     if run.averager is not None:
         average_weights(run.averager, parameters)
     run.optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@
 #SBATCH --signal=TERM@120
 
 set -euo pipefail
-# Or restarted ranks may be given the addresses of ranks that are gone, and hang (pytorch/pytorch#135712).
+# Or agents keep the address of a first node that is gone (pytorch/pytorch#135712; docs/cluster.md).
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # which reads to the end, unlike head
 exec srun torchrun \

@@ -1,0 +1,61 @@
+"""Two runs at one moment do not write into one directory. Locks exclude processes, so the holder is another one."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shards.errors import ShardfeedError
+from tests.job_helpers import ROOT
+from train.lock import open_alone
+from train.metrics import METRICS, Recorder
+
+HOLD = """
+import sys
+from pathlib import Path
+from train.lock import open_alone
+file = open_alone(Path(sys.argv[1]))
+file.write("a line")
+file.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that writes to metrics.jsonl."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / METRICS)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_run_is_refused_and_changes_nothing(holder: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    with pytest.raises(ShardfeedError, match=r"another run is writing into .*: wait for it, stop it, or choose"):
+        Recorder(tmp_path, {})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {METRICS: "a line"}
+
+
+def test_a_killed_run_is_not_in_the_way(holder: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    holder.kill()
+    holder.wait()
+    with Recorder(tmp_path, {}) as recorder:
+        assert recorder.sizes()[METRICS] == 0
+
+
+def test_ranks_that_start_again_wait_for_those_before(
+    holder: "subprocess.Popen[str]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+
+    def end(_: float) -> None:
+        holder.kill()
+        holder.wait()
+
+    monkeypatch.setattr("train.lock.time.sleep", end)
+    open_alone(tmp_path / METRICS).close()
