@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.atomic import replacing
-from shards.cache import Cache, holding
+from shards.cache import WRONG_BYTES, Cache, holding
 from shards.errors import ShardfeedError, UsageError
 from shards.fetcher import RemoteShards
 from shards.index import Index
@@ -105,15 +105,28 @@ class Split:
             return path
         with holding(self.root / "lock"):
             if not path.exists():  # another process may have fetched it while this one waited
-                name = f"{self.name}/{INDEX}"
-                try:
-                    data = self.origin.remote.read(name)
-                except FileNotFoundError:
-                    missing = f"{self.origin.remote.at(name)} is missing: the data set is not whole, upload it again"
-                    raise ShardfeedError(missing) from None
+                data = self._remote_index(self.origin.remote, f"{self.name}/{INDEX}")
                 with replacing(path) as file:
                     file.write(data)
         return path
+
+    def _remote_index(self, remote: Remote, name: str) -> bytes:
+        """The content of a remote index. Raises ShardfeedError where it is missing, or not what the manifest says."""
+        expected = self.info.index and self.info.index.sha256
+        for _ in range(WRONG_BYTES):
+            try:
+                data = remote.read(name)
+            except FileNotFoundError:
+                missing = f"{remote.at(name)} is missing: the data set is not whole, upload it again"
+                raise ShardfeedError(missing) from None
+            found = hashlib.sha256(data).hexdigest()
+            if expected in (None, found):
+                return data
+        raise ShardfeedError(
+            f"{remote.at(name)} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest "
+            f"{str(expected)[:8]}; {WRONG_BYTES} attempts): it is damaged there, or of another version of the data set; "
+            "upload it again"
+        )
 
 
 def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Split]:

@@ -2,9 +2,11 @@
 
 import functools
 import http.server
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from shards.cache import Cache
 from shards.dataset import Split, choose_split, open_dataset
 from shards.errors import MissingDependency, ShardfeedError, UsageError
 from shards.fetcher import RemoteShards, upcoming
+from shards.index import Index
+from shards.layout import INDEX
 from shards.order import Share, epoch_order
 from shards.remote import Remote, is_url
 from shards.secrets import without_secrets
@@ -211,6 +215,32 @@ def test_a_server_that_stays_down_is_an_error_without_credentials(
         read(shards, split, 0)
     assert SECRET not in str(said.value)
     shards.close()
+
+
+def test_an_index_that_arrives_wrong_is_fetched_again(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
+    s3.fault = first(2, "wrong", suffix="index.parquet")
+    assert np.array_equal(opened(url, cache(tmp_path, 1, local)).index.crc32, local.index.crc32)
+    assert len(s3.gets("index.parquet")) == 3
+
+
+def test_an_index_of_another_version_of_the_data_set_is_an_error_that_names_it(
+    s3: S3, url: str, local: Split, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.parquet"
+    index = Index.read(local.root / "train" / INDEX, keys=True)
+    replace(index, label=index.label[::-1].copy()).write(other)
+    Remote(url).put(other, f"train/{INDEX}")
+    split = opened(url, cache(tmp_path, 1, local))
+    with pytest.raises(ShardfeedError, match=f"{url}/train/index.parquet arrives with other bytes than its manifest"):
+        _ = split.index
+    assert not list((tmp_path / "cache").rglob(INDEX))
+
+
+def test_a_manifest_that_says_nothing_of_the_index_is_read(s3: S3, local: Split, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(local.root, tmp_path / "old"))
+    replace(local.manifest, splits={"train": replace(local.info, index=None)}).write(root)
+    split = opened(s3.upload(root, "old"), cache(tmp_path, 1, local))
+    assert np.array_equal(split.index.crc32, local.index.crc32)
 
 
 def test_a_shard_that_is_gone_is_named(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
