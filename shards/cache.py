@@ -93,16 +93,7 @@ class Cache:
         if file is None:
             return self.pin(sha256, size)
         try:
-            for _ in range(WRONG_BYTES):
-                download(part)
-                found = _sha256(file)
-                if found == sha256:
-                    break
-            else:
-                raise ShardfeedError(
-                    f"{name} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest "
-                    f"{sha256[:8]}; {WRONG_BYTES} attempts): it is damaged there, upload it again"
-                )
+            download_verified(file, part, sha256, download, name)
             os.fsync(file)
             with self._alone():
                 part.rename(self._path(sha256))
@@ -169,6 +160,22 @@ class Cache:
                     size = int(parts[1]) if parts[-1] == "part" else status.st_size
                     entries.append(_Entry(Path(file.path), size, status.st_mtime))
         return entries
+
+
+def download_verified(file: int, path: Path, sha256: str, download: Callable[[Path], object], name: str) -> None:
+    """Downloads a shard to `path`, which is also open as `file`, until it has the hash that it should have.
+
+    Raises ShardfeedError, which calls it `name`, where it never has, and whatever `download` raises.
+    """
+    for _ in range(WRONG_BYTES):
+        download(path)
+        found = _sha256(file)
+        if found == sha256:
+            return
+    raise ShardfeedError(
+        f"{name} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest {sha256[:8]}; "
+        f"{WRONG_BYTES} attempts): it is damaged there, upload it again"
+    )
 
 
 @contextlib.contextmanager

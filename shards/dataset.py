@@ -124,8 +124,8 @@ class Split:
                 return data
         raise ShardfeedError(
             f"{remote.at(name)} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest "
-            f"{str(expected)[:8]}; {WRONG_BYTES} attempts): it is damaged there, or of another version of the data set; "
-            "upload it again"
+            f"{str(expected)[:8]}; {WRONG_BYTES} attempts): it is damaged there, or of another version of the data "
+            "set; upload it again"
         )
 
 
