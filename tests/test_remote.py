@@ -313,10 +313,22 @@ def test_a_data_set_on_a_web_server_is_read(web: str, local: Split, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("place", "yes"),
-    [("s3://a/b", True), ("https://a", True), ("/a/b", False), ("a:b", False), ("s3:/a", False), ("C://", False)],
+    [("s3://a/b", True), ("https://a", True), ("/a/b", False), ("a:b", False), ("./s3:/a", False), ("C://", False)],
 )
 def test_urls(place: str, yes: bool) -> None:
     assert is_url(place) is yes
+
+
+@pytest.mark.parametrize(
+    "place", ["s3:/bucket/data", "s3:bucket", "s3://", "S3:///data", "hf:/datasets/me", "https:/a"]
+)
+def test_what_is_nearly_a_url_is_no_directory(place: str) -> None:
+    with pytest.raises(UsageError, match=r"is not a URL: write [a-z0-9]+://BUCKET/PATH"):
+        open_dataset(place)
+
+
+def test_capitals_and_slashes_around_a_url_do_not_matter(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
+    assert Remote(f"S3://{url.partition('://')[2]}//") == Remote(url)
 
 
 @pytest.mark.parametrize(
