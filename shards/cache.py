@@ -193,9 +193,11 @@ def holding(path: Path) -> Iterator[None]:
 def _remove_unused(path: Path) -> bool:
     """Removes a file that no process has locked; whether it did."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks what is open for writing alone
     except FileNotFoundError:
         return True
+    except PermissionError:  # another user's
+        return False
     try:
         if _locked(file):
             path.unlink(missing_ok=True)

@@ -4,8 +4,9 @@ It lies in a directory, or behind a URL. Of a remote one the manifest is fetched
 into the cache; the shards follow as they are needed (shards/fetcher.py).
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +104,7 @@ class Split:
         path = split_dir(self.root, self.name) / INDEX
         if self.origin is None or path.exists():
             return path
-        with holding(self.root / "lock"):
+        with _cache_is_named(self.origin.cache), holding(self.root / "lock"):
             if not path.exists():  # another process may have fetched it while this one waited
                 data = self._remote_index(self.origin.remote, f"{self.name}/{INDEX}")
                 with replacing(path) as file:
@@ -136,7 +137,9 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Spli
     ShardfeedError where a remote one cannot be reached.
     """
     if is_url(root):
-        return _open_remote(Remote(str(root)), cache or Cache())
+        remote, cache = Remote(str(root)), cache or Cache()
+        with _cache_is_named(cache):
+            return _open_remote(remote, cache)
     manifest = Manifest.read(root)
     return {name: Split(Path(root), name, manifest) for name in manifest.splits}
 
@@ -148,6 +151,18 @@ def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = N
         if name in splits:
             return splits[name]
     raise UsageError(f"{root} has no split {' or '.join(names)}: it has {', '.join(splits)}")
+
+
+@contextlib.contextmanager
+def _cache_is_named(cache: Cache) -> Iterator[None]:
+    """Says of a cache that cannot be written which one it is, and with which option to give another."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ShardfeedError(
+            f"the cache in {cache.directory} cannot be written: {reason} (--cache-dir, or XDG_CACHE_HOME, moves it)"
+        ) from None
 
 
 def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:

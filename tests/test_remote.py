@@ -1,15 +1,20 @@
 """Data sets behind URLs, from a real S3 server on loopback whose answers are slow, wrong, cut off or errors."""
 
+import errno
 import functools
 import http.server
+import os
 import shutil
+import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -214,6 +219,75 @@ def test_a_server_that_stays_down_is_an_error_without_credentials(
     ) as said:
         read(shards, split, 0)
     assert SECRET not in str(said.value)
+    shards.close()
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "file/below"])
+def test_a_cache_that_cannot_be_written_is_named_with_its_option(
+    s3: S3, url: str, local: Split, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ShardfeedError, match=rf"the cache in .*{place} cannot be written: .* \(--cache-dir"):
+        open_dataset(url, Cache(tmp_path / place))
+
+
+def test_a_full_disk_is_said_when_the_index_is_kept(
+    s3: S3, url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shards.dataset.replacing", full)
+    with pytest.raises(ShardfeedError, match=r"cannot be written: No space left on device \(--cache-dir"):
+        _ = split.index
+
+
+def test_a_full_disk_is_said_when_a_shard_is_kept(
+    s3: S3, url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+    shards = split.remote_shards()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fsspec.filesystem("s3"), "get_file", full)
+    shards.announce([0])
+    with pytest.raises(ShardfeedError, match=r"train-00000.tar cannot be kept in .*: no space is left there"):
+        read(shards, split, 0)
+    shards.close()
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_who_waits_for_a_shard_takes_over_when_the_process_that_fetches_it_dies(
+    s3: S3, url: str, local: Split, tmp_path: Path
+) -> None:
+    place = cache(tmp_path, 1, local)
+    split = opened(url, place)
+    assert len(split.index) == 96
+    shard = local.info.shards[0]
+
+    def hang(path: Path) -> None:
+        (tmp_path / "begun").touch()
+        time.sleep(100)
+
+    child = os.fork()
+    if child == 0:
+        place.fetch(shard.sha256, shard.bytes, hang, "it")
+        os._exit(0)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.005)
+    shards = split.remote_shards()
+    shards.announce([0, 1])
+    assert read(shards, split, 3) == expected(local, 3)  # the next one does not wait
+    assert s3.gets() == [local.info.shards[1].name]
+    killer = threading.Timer(0.2, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    assert read(shards, split, 0) == expected(local, 0)
+    os.waitpid(child, 0)
+    assert s3.gets() == [local.info.shards[1].name, shard.name]
     shards.close()
 
 
