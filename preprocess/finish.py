@@ -13,7 +13,7 @@ from preprocess.task import WORK, Rejected, ShardResult, index_path
 from shards.atomic import replacing
 from shards.index import Index
 from shards.layout import INDEX, REJECTS, split_dir
-from shards.manifest import FORMAT_VERSION, Manifest, SplitInfo
+from shards.manifest import FORMAT_VERSION, Manifest, SplitInfo, index_info
 
 
 def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
@@ -35,6 +35,7 @@ def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequenc
             shards=tuple(result.info for result in done),
             kinds=dict(sorted(sum((Counter(result.kinds) for result in done), Counter()).items())),
             reasons=dict(sorted(Counter(general(entry.reason) for entry in rejects).items())),
+            index=index_info(split_dir(out, split) / INDEX),
         )
     manifest = Manifest(
         format_version=FORMAT_VERSION,

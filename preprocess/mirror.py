@@ -26,7 +26,7 @@ def mirrored(url: str) -> Path:
     Raises UsageError where there are no files, ShardfeedError where they cannot be had, OSError for a full disk.
     """
     remote = Remote(url)
-    if url.startswith(("http://", "https://")):
+    if remote.scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server does not list its files; copy them here, and give the directory")
     root = cache_home() / "sources" / hashlib.sha256(f"{remote}".encode()).hexdigest()[:32]
     files, known = root / "files", root / "files.json"
@@ -34,6 +34,12 @@ def mirrored(url: str) -> Path:
         there = remote.below()
         if not there:
             raise UsageError(f"there are no files at {remote}: check the spelling")
+        for file in there:
+            # A store takes any name; as a path it must not lead out of the copy.
+            if {"", ".", ".."} & set(file.name.split("/")):
+                raise UsageError(
+                    f"{remote.at(file.name)} cannot be a file here: rename it there, or copy the rest here"
+                )
         before = _read(known)
         missing = [file for file in there if not _is_here(files, file, before)]
         for path in _strangers(files, {file.name for file in there}):

@@ -9,6 +9,7 @@ exactly where it stood, and any shard can be made again alone.
 import dataclasses
 import errno
 import functools
+import hashlib
 import json
 import os
 import socket
@@ -75,6 +76,11 @@ class Plan:
         if "source" in differing:
             ours["source"], theirs["source"] = (f"{plan.source} ({plan.fingerprint[:8]})" for plan in (self, other))
         return [f"{name} {ours[name]} there, {theirs[name]} here" for name in differing]
+
+    @property
+    def digest(self) -> str:
+        """The same for all plans that make the same bytes."""
+        return hashlib.sha256(json.dumps(self._shaping(), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def of_manifest(cls, manifest: Manifest, libraries: Mapping[str, str], program_version: str) -> "Plan":

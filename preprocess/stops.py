@@ -9,7 +9,7 @@ from pathlib import Path
 from preprocess.signals import Stopped
 from preprocess.task import Job, ShardResult, Task
 from preprocess.workers import WorkerDied
-from shards.errors import ShardfeedError
+from shards.errors import ShardfeedError, UsageError
 from shards.layout import shard_name
 
 
@@ -22,6 +22,8 @@ def how_to_go_on(job: Job, results: Mapping[Task, ShardResult], shards: int) -> 
         state = f"{len(results)} of {shards} shards are finished and kept; the same command goes on from there"
         if isinstance(error, WorkerDied):
             raise ShardfeedError(f"{error} {_where(job, error)}. {state}") from error
+        if isinstance(error, UsageError):
+            raise  # the same command would come to the same
         if isinstance(error, ShardfeedError):
             raise ShardfeedError(f"{error}. {state}") from error
         if _is_no_space(error):

@@ -6,6 +6,7 @@ from it once they are uploaded, so each worker needs room for one.
 """
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ from pathlib import Path
 from preprocess.begin import found_plan, refuse_others
 from preprocess.finish import finish
 from preprocess.plan import Plan
-from preprocess.task import WORK, Job, ShardResult, Task, index_path, marker_path, plan_path, read_marker
+from preprocess.task import PLAN, WORK, Job, ShardResult, Task, index_path, marker_path, plan_path, read_marker
 from preprocess.workers import Progress
 from shards.cache import cache_home
-from shards.errors import ShardfeedError
+from shards.errors import ShardfeedError, UsageError
 from shards.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
 from shards.manifest import Manifest
 from shards.remote import Remote
@@ -28,6 +29,7 @@ from shards.remote import Remote
 WRONG_BYTES = 3
 # Small files on their way at once.
 TRANSFERS = 16
+_PLAN = f"{WORK}/{PLAN}"
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,9 @@ class Upload:
         with tempfile.TemporaryDirectory() as directory:
             path = plan_path(Path(directory))
             plan.write(path)
-            name = f"{WORK}/{path.name}"
-            remote.create(name, path.read_bytes())
-            data = remote.read(name)
-            path.write_bytes(data)
-            plan = found_plan(Path(directory), plan, str(remote))
-        digest = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
+            remote.create(_PLAN, path.read_bytes())
+        plan = check_plan(remote, plan)
+        digest = hashlib.sha256(f"{remote}\n{plan.digest}".encode()).hexdigest()[:32]
         return cls(remote, cache_home() / "staging" / digest, plan)
 
     def job(self, job: Job) -> "UploadingJob":
@@ -57,7 +56,11 @@ class Upload:
         return UploadingJob(job, self.remote)
 
     def finish(self, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
-        """Makes index and rejects of each split out of what the shards left, uploads them, and the manifest last."""
+        """Makes index and rejects of each split out of what the shards left, uploads them, and the manifest last.
+
+        Raises UsageError where the plan there is another one meanwhile, ShardfeedError where there is none any more.
+        """
+        check_plan(self.remote, self.plan)
         parts = [index_path(self.stage, result.split, result.number) for result in results]
         with ThreadPoolExecutor(TRANSFERS) as threads:
             list(threads.map(self._fetch, parts))
@@ -71,7 +74,10 @@ class Upload:
         return manifest
 
     def _fetch(self, path: Path) -> None:
-        path.write_bytes(self.remote.read(f"{WORK}/{path.name}"))
+        try:
+            path.write_bytes(self.remote.read(f"{WORK}/{path.name}"))
+        except FileNotFoundError:
+            raise _gone(self.remote) from None
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class UploadingJob:
         result = self.made.run(task, progress)
         tar = self._tar(task)
         index, marker = index_path(self.made.out, *task), marker_path(self.made.out, *task)
+        marker.write_text(json.dumps({**json.loads(marker.read_bytes()), "plan": self.plan.digest}))
+        check_plan(self.remote, self.plan)
         own = [tar, tar.with_name(dali_index_name(tar.name)), index, marker]
         for path in own:
             send(path, self.remote, path.relative_to(self.made.out).as_posix())
@@ -102,14 +110,18 @@ class UploadingJob:
         return result
 
     def find(self, task: Task, progress: Progress) -> ShardResult | None:
-        """The shard as its marker there tells, if it and its index are there in full length; None if not."""
+        """The shard as its marker there tells, if it is there in full length, and its indices are; None if not."""
         try:
-            found = read_marker(task, self.remote.read(f"{WORK}/{marker_path(self.made.out, *task).name}"))
+            data = self.remote.read(f"{WORK}/{marker_path(self.made.out, *task).name}")
         except FileNotFoundError:
             return None
-        if found is None or self.remote.size(f"{task[0]}/{found.info.name}") != found.info.bytes:
+        found = read_marker(task, data)
+        if found is None or json.loads(data).get("plan") != self.plan.digest:
             return None
-        if not self.remote.size(f"{task[0]}/{dali_index_name(found.info.name)}"):
+        if self.remote.size(f"{task[0]}/{found.info.name}") != found.info.bytes:
+            return None
+        indices = (f"{task[0]}/{dali_index_name(found.info.name)}", f"{WORK}/{index_path(self.made.out, *task).name}")
+        if not all(map(self.remote.size, indices)):
             return None
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
@@ -123,8 +135,35 @@ class UploadingJob:
         return split_dir(self.made.out, task[0]) / shard_name(*task)
 
 
+def check_plan(remote: Remote, plan: Plan) -> Plan:
+    """The plan there. Raises UsageError where it makes other bytes than `plan`, ShardfeedError where there is none.
+
+    There are no locks on a store. On one where creating is not a single step, two jobs that begin at the same moment
+    may both have written their plan, and only the last one is there: so the other one, which looks again before each
+    shard that it uploads and before the manifest, stops. What it has marked by then bears its plan's mark, and is made
+    again. Two jobs of the same plan make the same bytes.
+    """
+    try:
+        data = remote.read(_PLAN)
+    except FileNotFoundError:
+        raise _gone(remote) from None
+    with tempfile.TemporaryDirectory() as directory:
+        path = plan_path(Path(directory))
+        path.parent.mkdir()
+        path.write_bytes(data)
+        return found_plan(Path(directory), plan, str(remote))
+
+
+def _gone(remote: Remote) -> ShardfeedError:
+    return ShardfeedError(
+        f"another job has finished or removed {remote} meanwhile: start the same command again to see what is there"
+    )
+
+
 def check_remote_out(remote: Remote) -> None:
-    """Refuses (UsageError) a place of other things."""
+    """Refuses (UsageError) a place of other things, and one that cannot be written."""
+    if remote.scheme in ("http", "https"):
+        raise UsageError(f"{remote}: a web server is read from, not written to: give a directory, or s3://BUCKET/PATH")
     there = remote.sizes()
     if MANIFEST not in there:
         refuse_others(remote, there)

@@ -3,8 +3,9 @@
 A shard's name is its SHA-256, so two data sets, or two runs, share what is the same, and nothing in here can be out of
 date. A file is written as `<sha256>.<bytes>.part` by one process, which holds the kernel's lock on it, compared with
 its hash, synced and renamed; whoever reads it holds a shared lock. Locks end with their process: after a crash there
-is nothing to clean up but partial files that nobody holds, which the next download removes. What nobody holds is
-removed, least recently used first, when room is needed. The directory must be on a local file system.
+is nothing to clean up but partial files that nobody holds, which go when a process first downloads something, or when
+room is needed. Then whatever nobody holds is removed, least recently used first. The directory must be on a local file
+system.
 """
 
 import contextlib
@@ -20,6 +21,10 @@ from shards.errors import ShardfeedError, UsageError
 
 # How often a file that arrives with other bytes than it should is fetched before that is taken for the truth.
 WRONG_BYTES = 3
+
+_COUNT = b"%020d"
+# Directories of caches whose files this process has looked at.
+_looked_at: set[Path] = set()
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)B?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -88,21 +93,12 @@ class Cache:
         whatever `download` raises.
         """
         part = self._path(sha256).with_suffix(f".{size}.part")
-        with self._alone():
-            file = self._begin(part, size)
+        with self._alone() as count:
+            file = self._begin(part, size, count)
         if file is None:
             return self.pin(sha256, size)
         try:
-            for _ in range(WRONG_BYTES):
-                download(part)
-                found = _sha256(file)
-                if found == sha256:
-                    break
-            else:
-                raise ShardfeedError(
-                    f"{name} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest "
-                    f"{sha256[:8]}; {WRONG_BYTES} attempts): it is damaged there, upload it again"
-                )
+            download_verified(file, part, sha256, download, name)
             os.fsync(file)
             with self._alone():
                 part.rename(self._path(sha256))
@@ -117,7 +113,8 @@ class Cache:
 
     def used(self) -> int:
         """Bytes that the shards take, those being fetched included."""
-        return sum(entry.bytes for entry in self._entries())
+        with self._alone():  # or a file that is renamed meanwhile may be seen under both names
+            return sum(entry.bytes for entry in self._entries())
 
     def _path(self, sha256: str) -> Path:
         return self._shards / f"{sha256}.tar"
@@ -127,13 +124,16 @@ class Cache:
         return self.directory / "shards"
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keeps other processes and threads from adding and removing files meanwhile: for milliseconds."""
-        self._shards.mkdir(parents=True, exist_ok=True)
-        with holding(self.directory / "lock"):
-            yield
+    def _alone(self) -> Iterator[int]:
+        """Keeps other processes and threads from adding and removing files meanwhile: for milliseconds.
 
-    def _begin(self, part: Path, size: int) -> int | None:
+        Yields a descriptor of the lock's file, in which the bytes taken are counted.
+        """
+        self._shards.mkdir(parents=True, exist_ok=True)
+        with holding(self.directory / "lock") as file:
+            yield file
+
+    def _begin(self, part: Path, size: int, count: int) -> int | None:
         """The partial file, locked, after making room; None if there is none, or the shard has arrived meanwhile."""
         if part.with_name(f"{part.name.partition('.')[0]}.tar").exists():
             return None
@@ -141,13 +141,23 @@ class Cache:
         if not _locked(file):
             os.close(file)
             raise BeingFetched
-        if self._make_room(size, part):
+        if self._make_room(size, part, count):
             return file
         part.unlink()
         os.close(file)
         return None
 
-    def _make_room(self, size: int, own: Path) -> bool:
+    def _make_room(self, size: int, own: Path, count: int) -> bool:
+        """Looks at the files only where they may be too many, and once in each process: there may be 100,000.
+
+        What is counted is never less than they take. What a crash or a failed download leaves counted, and what
+        somebody removed by hand, is seen at the next look.
+        """
+        taken = _counted(count) if self._shards in _looked_at else None
+        if taken is not None and taken + size <= self.bytes:
+            os.pwrite(count, _COUNT % (taken + size), 0)
+            return True
+        _looked_at.add(self._shards)
         others = [entry for entry in self._entries() if entry.path != own]
         excess = sum(entry.bytes for entry in others) + size - self.bytes
         # What a crash left goes first, in any case.
@@ -156,6 +166,7 @@ class Cache:
                 break
             if _remove_unused(entry.path):
                 excess -= entry.bytes
+        os.pwrite(count, _COUNT % (excess + self.bytes), 0)
         return excess <= 0
 
     def _entries(self) -> list[_Entry]:
@@ -171,24 +182,53 @@ class Cache:
         return entries
 
 
+def download_verified(file: int, path: Path, sha256: str, download: Callable[[Path], object], name: str) -> None:
+    """Downloads a shard to `path`, which is also open as `file`, until it has the hash that it should have.
+
+    Raises ShardfeedError, which calls it `name`, where it never has, and whatever `download` raises.
+    """
+    for _ in range(WRONG_BYTES):
+        download(path)
+        found = _sha256(file)
+        if found == sha256:
+            return
+    raise ShardfeedError(
+        f"{name} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest {sha256[:8]}; "
+        f"{WRONG_BYTES} attempts): it is damaged there, upload it again"
+    )
+
+
 @contextlib.contextmanager
-def holding(path: Path) -> Iterator[None]:
-    """Holds the lock that the file `path` stands for, after waiting for whoever has it; the file stays."""
+def holding(path: Path) -> Iterator[int]:
+    """Holds the lock that the file `path` stands for, after waiting for whoever has it; the file stays.
+
+    Yields a descriptor of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file
     finally:
         os.close(file)
+
+
+def _counted(file: int) -> int | None:
+    """The bytes taken, as they were counted; None where nobody has yet."""
+    try:
+        return int(os.pread(file, 32, 0))
+    except ValueError:
+        return None
 
 
 def _remove_unused(path: Path) -> bool:
     """Removes a file that no process has locked; whether it did."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks what is open for writing alone
     except FileNotFoundError:
         return True
+    except PermissionError:  # another user's
+        return False
     try:
         if _locked(file):
             path.unlink(missing_ok=True)

@@ -100,9 +100,11 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
 
 
 def _fail(prog: str, message: str, status: int, debug: bool) -> int:
+    from shards.secrets import without_secrets  # which loads fsspec
+
     if debug:
-        traceback.print_exc()
-    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+    print(f"{prog}: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

@@ -4,8 +4,9 @@ It lies in a directory, or behind a URL. Of a remote one the manifest is fetched
 into the cache; the shards follow as they are needed (shards/fetcher.py).
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.atomic import replacing
-from shards.cache import Cache, holding
+from shards.cache import WRONG_BYTES, Cache, holding
 from shards.errors import ShardfeedError, UsageError
 from shards.fetcher import RemoteShards
 from shards.index import Index
@@ -103,17 +104,30 @@ class Split:
         path = split_dir(self.root, self.name) / INDEX
         if self.origin is None or path.exists():
             return path
-        with holding(self.root / "lock"):
+        with _cache_is_named(self.origin.cache), holding(self.root / "lock"):
             if not path.exists():  # another process may have fetched it while this one waited
-                name = f"{self.name}/{INDEX}"
-                try:
-                    data = self.origin.remote.read(name)
-                except FileNotFoundError:
-                    missing = f"{self.origin.remote.at(name)} is missing: the data set is not whole, upload it again"
-                    raise ShardfeedError(missing) from None
+                data = self._remote_index(self.origin.remote, f"{self.name}/{INDEX}")
                 with replacing(path) as file:
                     file.write(data)
         return path
+
+    def _remote_index(self, remote: Remote, name: str) -> bytes:
+        """The content of a remote index. Raises ShardfeedError where it is missing, or not what the manifest says."""
+        expected = self.info.index and self.info.index.sha256
+        for _ in range(WRONG_BYTES):
+            try:
+                data = remote.read(name)
+            except FileNotFoundError:
+                missing = f"{remote.at(name)} is missing: the data set is not whole, upload it again"
+                raise ShardfeedError(missing) from None
+            found = hashlib.sha256(data).hexdigest()
+            if expected in (None, found):
+                return data
+        raise ShardfeedError(
+            f"{remote.at(name)} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest "
+            f"{str(expected)[:8]}; {WRONG_BYTES} attempts): it is damaged there, or of another version of the data "
+            "set; upload it again"
+        )
 
 
 def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Split]:
@@ -123,7 +137,9 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Spli
     ShardfeedError where a remote one cannot be reached.
     """
     if is_url(root):
-        return _open_remote(Remote(str(root)), cache or Cache())
+        remote, cache = Remote(str(root)), cache or Cache()
+        with _cache_is_named(cache):
+            return _open_remote(remote, cache)
     manifest = Manifest.read(root)
     return {name: Split(Path(root), name, manifest) for name in manifest.splits}
 
@@ -135,6 +151,18 @@ def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = N
         if name in splits:
             return splits[name]
     raise UsageError(f"{root} has no split {' or '.join(names)}: it has {', '.join(splits)}")
+
+
+@contextlib.contextmanager
+def _cache_is_named(cache: Cache) -> Iterator[None]:
+    """Says of a cache that cannot be written which one it is, and with which option to give another."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ShardfeedError(
+            f"the cache in {cache.directory} cannot be written: {reason} (--cache-dir, or XDG_CACHE_HOME, moves it)"
+        ) from None
 
 
 def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:

@@ -10,22 +10,24 @@ until it is announced no more. Whatever else is asked for is read by range reque
 
 import contextlib
 import errno
-import itertools
+import heapq
 import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from shards.cache import BeingFetched, Cache
+from shards.cache import BeingFetched, Cache, download_verified
 from shards.errors import ShardfeedError
 from shards.files import allow_open_files
 from shards.manifest import ShardInfo
 from shards.order import Share
 from shards.remote import Remote, Stopped
+from shards.secrets import without_secrets
 
 # Downloads at once: what one connection leaves idle, several fill, and each is a whole shard of disk.
 FETCHERS = 4
@@ -61,12 +63,14 @@ class RemoteShards:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         # All below is guarded by the condition. A shard that is wanted is in one of: _files, _errors, _fetching,
-        # _no_room, or waits for its turn.
-        self._wanted: dict[int, None] = {}
+        # _not_before, or in _waiting for its turn. Nothing goes through all that is wanted but `announce`: there may
+        # be a hundred thousand.
+        self._wanted: dict[int, int] = {}  # and its place among what is wanted
+        self._waiting: list[tuple[int, int]] = []  # a heap of places and numbers; may hold what has come since
         self._files: dict[int, int] = {}
         self._errors: dict[int, ShardfeedError] = {}
         self._fetching: set[int] = set()
-        self._no_room: set[int] = set()
+        self._no_room_from: int | None = None  # the place from which on there is no room
         self._changes = 0  # of what is wanted and held: what was found out about room before one is out of date
         self._not_before: dict[int, float] = {}  # what other processes fetch, and when to look at it again
         self._reads: dict[int, int] = {}
@@ -76,12 +80,15 @@ class RemoteShards:
     def announce(self, numbers: Sequence[int]) -> None:
         """These shards are needed next, in this order; others are let go of once nobody reads them. Returns at once."""
         with self._changed:
-            self._wanted = dict.fromkeys(self._that_fit(numbers))
+            self._wanted = {number: place for place, number in enumerate(self._that_fit(numbers))}
             self._errors.clear()
+            self._not_before.clear()
             self._room_changed()
             for number in list(self._files):
                 self._let_go(number)
             self._pin_what_is_here()
+            here = self._files.keys() | self._fetching
+            self._waiting = [(place, number) for number, place in self._wanted.items() if number not in here]
             if not self._threads:
                 names = [f"shardfeed-fetch-{number}" for number in range(FETCHERS)]
                 self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
@@ -98,6 +105,20 @@ class RemoteShards:
             if file is not None:
                 return os.preadv(file, list(buffers), offset)
         return self._read_range(number, buffers, offset)
+
+    @contextlib.contextmanager
+    def whole(self, number: int, keep: bool) -> Iterator[int]:
+        """A descriptor of one whole shard, verified: of the cache, into which `keep` fetches it, or else of memory.
+
+        For those who want each shard once; no announcement is needed. Raises ShardfeedError where it cannot be had,
+        Stopped after `stop`.
+        """
+        with self._in_words(number):
+            file = self._whole(number, keep)
+        try:
+            yield file
+        finally:
+            os.close(file)
 
     def stop(self) -> None:
         """Ends the threads. Reads that still wait raise ShardfeedError."""
@@ -137,8 +158,11 @@ class RemoteShards:
                 self._let_go(number)
 
     def _is_coming(self, number: int) -> bool:
-        done = number in self._files or number in self._errors or number in self._no_room
-        return number in self._wanted and not done
+        place = self._wanted.get(number)
+        if place is None or number in self._files or number in self._errors:
+            return False
+        under_way = number in self._fetching or number in self._not_before
+        return under_way or self._no_room_from is None or place < self._no_room_from
 
     def _let_go(self, number: int) -> None:
         """Unpins a shard that is neither wanted nor read, which makes room."""
@@ -151,7 +175,7 @@ class RemoteShards:
 
     def _room_changed(self) -> None:
         self._changes += 1
-        self._no_room.clear()
+        self._no_room_from = None
 
     def _pin(self, number: int) -> int | None:
         return self._cache.pin(self._shards[number].sha256, self._shards[number].bytes)
@@ -199,9 +223,9 @@ class RemoteShards:
                 number = self._next()
                 while number is None and not self._stop.is_set():
                     # What other processes fetch, or let go of, nobody tells this one.
-                    pause = POLL if self._not_before else POLL_ROOM if self._no_room else None
+                    pause = POLL if self._not_before else POLL_ROOM if self._no_room_from is not None else None
                     if not self._changed.wait(pause) and pause == POLL_ROOM:
-                        self._no_room.clear()
+                        self._no_room_from = None
                     number = self._next()
                 if self._stop.is_set() or number is None:
                     return
@@ -211,47 +235,51 @@ class RemoteShards:
 
     def _next(self) -> int | None:
         now = time.monotonic()
-        for number in self._wanted:
-            if self._is_coming(number) and number not in self._fetching and self._not_before.get(number, 0) <= now:
-                self._not_before.pop(number, None)
-                return number
+        due = [number for number, when in self._not_before.items() if when <= now]
+        if due:
+            number = min(due, key=self._wanted.__getitem__)
+            del self._not_before[number]
+            return number
+        while self._waiting:
+            place, number = self._waiting[0]
+            if self._is_coming(number):
+                return heapq.heappop(self._waiting)[1]
+            if self._no_room_from is not None and place >= self._no_room_from:
+                return None
+            heapq.heappop(self._waiting)  # it has come by another way
         return None
 
     def _fetch(self, number: int, changes: int) -> None:
         file: int | None = None
         failure: ShardfeedError | None = None
         try:
-            file = self._pin(number)
-            if file is None:
-                file = self._download(number)
+            with self._in_words(number):
+                file = self._pin(number)
+                if file is None:
+                    file = self._download(number)
         except BeingFetched:
             # The next one on the list meanwhile: so processes that want the same divide it among them.
             with self._changed:
                 self._fetching.discard(number)
-                self._not_before[number] = time.monotonic() + POLL
+                if number in self._wanted:
+                    self._not_before[number] = time.monotonic() + POLL
                 self._changed.notify_all()
             return
         except Stopped:
             return
         except ShardfeedError as error:
             failure = error
-        except FileNotFoundError:
-            failure = self._missing(number)
-        except OSError as error:
-            why = "no space is left there" if error.errno == errno.ENOSPC else error.strerror or str(error)
-            failure = ShardfeedError(
-                f"{self._name(number)} cannot be kept in {self._cache.directory}: {why} (--cache-dir, --cache-size)"
-            )
-        except Exception as error:
-            failure = ShardfeedError(f"{self._name(number)} cannot be fetched: {type(error).__name__}: {error}")
         with self._changed:
             self._fetching.discard(number)
             if failure is not None:
                 self._errors[number] = failure
             elif file is None:
-                # Other processes hold what they want. The shards after this one are about as large.
-                if changes == self._changes:
-                    self._no_room.update(self._after(number))
+                place = self._wanted.get(number)
+                if place is not None:
+                    heapq.heappush(self._waiting, (place, number))
+                    # Other processes hold what they want. The shards after this one are about as large.
+                    if changes == self._changes:
+                        self._no_room_from = min(place, self._no_room_from or place)
             elif number in self._files:
                 os.close(file)
             else:
@@ -261,19 +289,52 @@ class RemoteShards:
                 self._let_go(number)
             self._changed.notify_all()
 
+    @contextlib.contextmanager
+    def _in_words(self, number: int) -> Iterator[None]:
+        """Says of whatever is in the way of a shard which one it is, and what to do: ShardfeedError."""
+        try:
+            yield
+        except (BeingFetched, Stopped, ShardfeedError):
+            raise
+        except FileNotFoundError:
+            raise self._missing(number) from None
+        except OSError as error:
+            why = "no space is left there" if error.errno == errno.ENOSPC else error.strerror or str(error)
+            raise ShardfeedError(
+                f"{self._name(number)} cannot be kept in {self._cache.directory}: {why} (--cache-dir, --cache-size)"
+            ) from None
+        except Exception as error:
+            said = without_secrets(f"{type(error).__name__}: {error}")
+            raise ShardfeedError(f"{self._name(number)} cannot be fetched: {said}") from None
+
+    def _whole(self, number: int, keep: bool) -> int:
+        while True:
+            try:
+                file = self._pin(number)
+                if file is None and keep:
+                    file = self._download(number)
+                return self._in_memory(number) if file is None else file
+            except BeingFetched:
+                if self._stop.wait(POLL):
+                    raise Stopped from None
+
+    def _in_memory(self, number: int) -> int:
+        shard = self._shards[number]
+        file = os.memfd_create("shardfeed-shard", os.MFD_CLOEXEC)
+        try:
+            path = Path(f"/proc/self/fd/{file}")
+            download_verified(file, path, shard.sha256, self._download_to(number), self._name(number))
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
     def _download(self, number: int) -> int | None:
         shard = self._shards[number]
-        return self._cache.fetch(
-            shard.sha256,
-            shard.bytes,
-            lambda target: self._remote.fetch(shard.name, target, self._stop),
-            self._name(number),
-        )
+        return self._cache.fetch(shard.sha256, shard.bytes, self._download_to(number), self._name(number))
 
-    def _after(self, number: int) -> Iterator[int]:
-        """What comes at or after a shard and nobody fetches at the moment."""
-        at_or_after = itertools.dropwhile(lambda each: each != number, self._wanted)
-        return (each for each in at_or_after if self._is_coming(each) and each not in self._fetching)
+    def _download_to(self, number: int) -> Callable[[Path], None]:
+        return lambda target: self._remote.fetch(self._shards[number].name, target, self._stop)
 
     def _missing(self, number: int) -> ShardfeedError:
         return ShardfeedError(f"{self._name(number)} is not there, and the manifest names it: upload it again")

@@ -76,7 +76,8 @@ class Loader:
     drop_last: where it is not to follow `train`.
     on_error: "raise", or "skip": a sample that cannot be read, or whose checksum is wrong, is replaced by
         the next one that is whole, and counted in `skipped`.
-    in_memory: read from a copy of the split in memory, which all processes of this machine share; made by the first.
+    in_memory: read from a copy of the split in memory, which all processes of this machine share; made by the first,
+        from disk or from behind a URL.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with
     channels-last strides; labels (B,) int64; both on the device.

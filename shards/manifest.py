@@ -4,6 +4,7 @@ It is written last, so its presence means that every shard it names is whole.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,10 +30,25 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class IndexInfo:
+    """A split's index.parquet: its length in bytes, and its SHA-256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
+def index_info(path: Path) -> IndexInfo:
+    """What a manifest says of the index in `path`. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return IndexInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@dataclass(frozen=True)
 class SplitInfo:
     """One split: samples kept, source rows rejected, and its shards in order.
 
-    `kinds`: samples by kind of input; `reasons`: rejects by reason.
+    `kinds`: samples by kind of input; `reasons`: rejects by reason. `index`: None in data sets made before manifests
+    held it.
     """
 
     samples: int
@@ -40,6 +56,7 @@ class SplitInfo:
     shards: tuple[ShardInfo, ...]
     kinds: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    index: IndexInfo | None = None
 
     @property
     def bytes(self) -> int:
@@ -101,8 +118,12 @@ class Manifest:
 
     def write(self, root: str | Path) -> None:
         """Writes `root`/manifest.json: atomically, synced to disk, the same bytes for the same content."""
+        content = dataclasses.asdict(self)
+        for split in content["splits"].values():
+            if split["index"] is None:
+                del split["index"]
         with replacing(Path(root) / MANIFEST) as file:
-            file.write((json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def read(cls, root: str | Path) -> "Manifest":
@@ -145,6 +166,9 @@ def _from_json(content: dict[str, Any]) -> Manifest:
             shards=tuple(ShardInfo(**shard) for shard in split["shards"]),
             kinds={str(kind): int(count) for kind, count in split["kinds"].items()},
             reasons={str(reason): int(count) for reason, count in split["reasons"].items()},
+            index=IndexInfo(int(split["index"]["bytes"]), str(split["index"]["sha256"]))
+            if split.get("index")
+            else None,
         )
         for name, split in content["splits"].items()
     }

@@ -1,6 +1,7 @@
 """A split held in RAM, once for all processes of a machine that read it.
 
-The first process copies the shards into anonymous memory (`memfd_create`) and answers on a socket, whose
+The first process copies the shards into anonymous memory (`memfd_create`), from disk or from behind a URL, by way of
+the cache as far as that holds them. Then it answers on a socket, whose
 name in the kernel's own namespace is made from the data set; the others get the same memory through it.
 Nothing of this has a name in a file system: when the last process ends, however it ends, the memory is
 free. Once filled it is sealed, so nobody can change or shorten it under a reader.
@@ -17,6 +18,7 @@ import struct
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Never
@@ -25,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from shards.dataset import Split
+from shards.dataset import Origin, Split
 from shards.errors import ShardfeedError
+from shards.fetcher import RemoteShards
 from shards.layout import MANIFEST
 
 # Shards copied at once: more than a cold disk or a network file system needs to be busy.
@@ -163,10 +166,11 @@ def _refuse_waiting(server: socket.socket, reason: str) -> None:
 def _filled(split: Split, sizes: list[int]) -> int:
     """A sealed memory file with the shards one after the other."""
     total = sum(sizes)
-    room = available_memory()
-    if total > room:
+    source = _FromDisk(split) if split.origin is None else _FromStore(split, split.remote_shards(), split.origin)
+    need, room = total + source.extra, available_memory()
+    if need > room:
         raise ShardfeedError(
-            f"the split {split.name} has {total / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free: "
+            f"the split {split.name} needs {need / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free: "
             "start without in_memory, which reads from disk as needed"
         )
     file = os.memfd_create("shardfeed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -179,47 +183,100 @@ def _filled(split: Split, sizes: list[int]) -> int:
             ThreadPoolExecutor(COPIERS, thread_name_prefix="shardfeed-copy") as copiers,
         ):
             copies = [
-                copiers.submit(_copy, path, file, start, size, stop, bar)
-                for path, start, size in zip(split.shard_paths, starts, sizes, strict=True)
+                copiers.submit(_copy, source, number, file, start, size, stop, bar)
+                for number, (start, size) in enumerate(zip(starts, sizes, strict=True))
             ]
             try:
                 for copy in copies:
                     copy.result()
             except BaseException:
                 stop.set()
+                source.stop()
                 copiers.shutdown(cancel_futures=True)
                 raise
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
     except BaseException:
         os.close(file)
         raise
+    finally:
+        source.stop()
     return file
 
 
-def _copy(path: Path, target: int, start: int, size: int, stop: threading.Event, bar: "tqdm[Never]") -> None:
+class _FromDisk:
+    """The shards of a split in a directory."""
+
+    extra = 0  # bytes of memory that copying takes for itself
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def place(self, number: int) -> str:
+        return self._split.shard_place(number)
+
+    @contextlib.contextmanager
+    def opened(self, number: int) -> Iterator[int]:
+        with self._split.shard_paths[number].open("rb") as file:
+            yield file.fileno()
+
+    def stop(self) -> None:
+        """Nothing to do: no read waits for long."""
+
+
+class _FromStore:
+    """The shards of a split behind a URL: as many as the cache can hold come by way of it, the others straight."""
+
+    def __init__(self, split: Split, shards: RemoteShards, origin: Origin) -> None:
+        self._split = split
+        self._shards = shards
+        sizes = [shard.bytes for shard in split.info.shards]
+        self._cached = sum(taken <= origin.cache.bytes for taken in itertools.accumulate(sizes))
+        self.extra = sum(sorted(sizes[self._cached :])[-COPIERS:])
+
+    def place(self, number: int) -> str:
+        return self._split.shard_place(number)
+
+    def opened(self, number: int) -> contextlib.AbstractContextManager[int]:
+        return self._shards.whole(number, keep=number < self._cached)
+
+    def stop(self) -> None:
+        """Ends downloads under way."""
+        self._shards.close()
+
+
+def _copy(
+    source: _FromDisk | _FromStore,
+    number: int,
+    target: int,
+    start: int,
+    size: int,
+    stop: threading.Event,
+    bar: "tqdm[Never]",
+) -> None:
     """Copies one shard into the memory file, inside the kernel."""
+    place = source.place(number)
     own = -1
     try:
         own = os.open(f"/proc/self/fd/{target}", os.O_WRONLY | os.O_CLOEXEC)  # a position of its own
         os.lseek(own, start, os.SEEK_SET)
-        with path.open("rb") as shard:
-            actual = os.fstat(shard.fileno()).st_size
+        with source.opened(number) as shard:
+            actual = os.fstat(shard).st_size
             if actual != size:
                 raise ShardfeedError(
-                    f"shard {path} has {actual:,} bytes, the manifest says {size:,}: it was cut off or changed; "
+                    f"shard {place} has {actual:,} bytes, the manifest says {size:,}: it was cut off or changed; "
                     "copy or make the data set again"
                 )
             done = 0
             while done < size and not stop.is_set():
-                count = os.sendfile(own, shard.fileno(), done, min(CHUNK, size - done))
+                count = os.sendfile(own, shard, done, min(CHUNK, size - done))
                 if count == 0:
-                    raise ShardfeedError(f"shard {path} ends at byte {done:,} of {size:,}: copy or make it again")
+                    raise ShardfeedError(f"shard {place} ends at byte {done:,} of {size:,}: copy or make it again")
                 done += count
                 bar.update(count)
             # Its pages in the cache would take the room that the copy needs.
-            os.posix_fadvise(shard.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(shard, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise ShardfeedError(f"shard {path} cannot be copied into memory: {error.strerror}") from None
+        raise ShardfeedError(f"shard {place} cannot be copied into memory: {error.strerror}") from None
     finally:
         if own >= 0:
             os.close(own)

@@ -24,15 +24,24 @@ FIRST_PAUSE = 0.5  # seconds; each further pause is twice as long
 LONGEST_PAUSE = 30.0
 # The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+# What is asked of a store that then has to have a place for it.
+WRITING = frozenset({"uploaded", "written"})
 # Of this machine's disk, which does not get better by waiting.
 LOCAL_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
+_ALMOST = re.compile(rf"({'|'.join([*EXTRAS, 'hf'])}):", re.IGNORECASE)
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether `place` is a URL and not a path."""
-    return bool(_URL.match(str(place)))
+    """Whether `place` is a URL and not a path. Raises UsageError for `s3:/BUCKET` and the like, which are neither."""
+    if _URL.match(str(place)):
+        return True
+    if almost := _ALMOST.match(str(place)):
+        raise UsageError(
+            f"{place} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{place} for a directory)"
+        )
+    return False
 
 
 class Stopped(Exception):
@@ -59,12 +68,18 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", self.url.rstrip("/"))
+        scheme, _, rest = self.url.partition("://")
+        object.__setattr__(self, "url", f"{scheme.lower()}://{rest.rstrip('/')}")
         check_no_secrets(self.url)
         self._open()
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def scheme(self) -> str:
+        """What stands before "://", in small letters."""
+        return self.url.partition("://")[0]
 
     def at(self, name: str) -> str:
         """The URL of a file."""
@@ -101,11 +116,22 @@ class Remote:
         self._tried("written", name, lambda files, path: files.pipe_file(path, data), None)
 
     def create(self, name: str, data: bytes) -> None:
-        """Makes a small file unless there is one of that name, in one step where the store offers that."""
+        """Makes a small file unless there is one of that name, in one step where the store offers that.
+
+        S3 does (`If-None-Match`). Where a store does not, two that create at the same moment may both believe that
+        theirs is the one: read it again before something depends on it.
+        """
 
         def create(files: Any, path: str) -> None:
-            with contextlib.suppress(FileExistsError):
+            try:
                 files.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                pass
+            except OSError as error:
+                # "412 Precondition Failed" of stores that do not say which condition.
+                files.invalidate_cache()
+                if error.errno != errno.EINVAL or not files.exists(path):
+                    raise
 
         self._tried("written", name, create, None)
 
@@ -166,7 +192,7 @@ class Remote:
         """The file system. fsspec keeps one of each kind for a process."""
         import fsspec
 
-        scheme = self.url.partition("://")[0].lower()
+        scheme = self.scheme
         try:
             return fsspec.filesystem(scheme)
         except ImportError:
@@ -190,8 +216,16 @@ class Remote:
                 files = self._open()
                 path = self._path(files)
                 return call(files, f"{path.rstrip('/')}/{name}" if name else path)
-            except (FileNotFoundError, ShardfeedError):
+            except FileNotFoundError as error:
+                if what not in WRITING:
+                    raise
+                raise ShardfeedError(
+                    f"{self.at(name)} cannot be {what}: {_said(error)}; check the spelling of the bucket"
+                ) from None
+            except ShardfeedError:
                 raise
+            except NotImplementedError:
+                raise UsageError(f"{self.at(name)} cannot be {what}: {self.scheme}:// does not offer that") from None
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in LOCAL_TROUBLE:
                     raise
@@ -215,8 +249,9 @@ def _stored(name: str, entry: dict[str, Any]) -> Stored:
 
 
 def _is_refused(error: BaseException) -> bool:
-    """Whether the store knows what is asked and says no, or nobody gave it credentials."""
+    """Whether the store knows what is asked and says no, or nobody gave it credentials, or what is asked cannot be."""
     return isinstance(error, PermissionError) or type(error).__name__ in (
+        "ParamValidationError",
         "NoCredentialsError",
         "PartialCredentialsError",
         "TokenRetrievalError",

@@ -24,7 +24,7 @@ from shards.checksum import crc32
 from shards.errors import ShardfeedError
 from shards.index import Index
 from shards.layout import INDEX, MANIFEST, REJECTS, Encoding, dali_index_name, extension, split_dir
-from shards.manifest import Manifest, ShardInfo, SplitInfo
+from shards.manifest import Manifest, ShardInfo, SplitInfo, index_info
 from shards.ppm import ppm_size
 from shards.writer import BLOCK, archive_end, dali_index, label_text, tar_header
 
@@ -309,6 +309,9 @@ def _split_index(root: Path, split: str, info: SplitInfo) -> tuple[Index | None,
     if np.any(index.size < 1) or not all(key.isascii() and 0 < len(key) <= MAX_KEY for key in keys):
         return None, [Problem(name, "is damaged: it holds lengths or keys that cannot be")]
     problems = []
+    # An index that cannot be used at all was named above.
+    if info.index is not None and index_info(path) != info.index:
+        problems.append(Problem(name, "its SHA-256 is not the manifest's: its bytes have changed"))
     if len(index) != info.samples:
         problems.append(Problem(name, f"has {len(index):,} rows, the manifest says {info.samples:,} samples"))
     if len(set(keys)) != len(index):

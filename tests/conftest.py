@@ -19,7 +19,7 @@ from PIL import Image
 from shards.dataset import Split, open_dataset
 from shards.index import Index
 from shards.layout import INDEX, Encoding, sample_key, split_dir
-from shards.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo
+from shards.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo, index_info
 from shards.writer import Sample, write_shard
 
 # A shell that runs the tests in the background, or nohup, has these ignored, and processes that tests start and
@@ -106,7 +106,7 @@ def write_split(
         fingerprint="test",
         class_names=tuple(f"class {i}" for i in range(classes)),
         settings=Settings(short_side=short_side, shard_size=shard_size, encoding=encoding),
-        splits={name: SplitInfo(len(images), 0, tuple(infos))},
+        splits={name: SplitInfo(len(images), 0, tuple(infos), index=index_info(split_dir(root, name) / INDEX))},
     ).write(root)
     return open_dataset(root)[name]
 

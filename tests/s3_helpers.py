@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ACCESS, SECRET = "AKIATESTTESTTESTTEST", "s3cr3t/that+must=never/appear"
 
@@ -40,13 +41,26 @@ class S3:
 
     def upload(self, root: Path, prefix: str = "data") -> str:
         """Puts a directory into the bucket, past the server; returns its URL."""
+        for path in root.rglob("*"):
+            if path.is_file():
+                self.put(f"{prefix}/{path.relative_to(root)}", path.read_bytes())
+        return f"{self.url}/{prefix}"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Puts an object into the bucket, past the server."""
+        self._backend.put_object(self.bucket, name, data)
+
+    def remove(self, prefix: str) -> None:
+        """Removes all objects whose names begin so, past the server."""
+        for name in [name for name in self._backend.buckets[self.bucket].keys if name.startswith(prefix)]:
+            self._backend.delete_object(self.bucket, name)
+
+    @property
+    def _backend(self) -> Any:
         from moto.s3.models import s3_backends
 
         (backend,) = (account["aws"] for account in s3_backends.values() if self.bucket in account["aws"].buckets)
-        for path in root.rglob("*"):
-            if path.is_file():
-                backend.put_object(self.bucket, f"{prefix}/{path.relative_to(root)}", path.read_bytes())
-        return f"{self.url}/{prefix}"
+        return backend
 
     def tree(self, prefix: str) -> dict[str, bytes]:
         """Every object below a prefix."""

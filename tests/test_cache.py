@@ -132,6 +132,36 @@ def test_a_download_under_way_takes_room_and_is_not_done_twice(cache: Cache) -> 
     assert seen == [3 * SIZE, 3 * SIZE]
 
 
+def test_files_are_looked_at_only_where_room_is_needed(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+    entries = Cache._entries
+
+    def look(self: Cache) -> object:
+        looks.append(None)
+        return entries(self)
+
+    monkeypatch.setattr(Cache, "_entries", look)
+    fetch_and_leave(cache, 1, 2, 3)
+    assert len(looks) == 1
+    fetch_and_leave(cache, 4)
+    assert len(looks) == 2
+    assert [number for number in range(1, 5) if holds(cache, number)] == [2, 3, 4]
+
+
+def test_what_was_removed_by_hand_and_failed_downloads_give_their_room_back(cache: Cache) -> None:
+    fetch_and_leave(cache, 1, 2)
+    for path in (cache.directory / "shards").iterdir():
+        path.unlink()
+    for number in (3, 4, 5):
+        with pytest.raises(ShardfeedError):
+            cache.fetch(sha(number), SIZE, writes(shard(99)), "it")
+    fetch_and_leave(cache, 6, 7, 8)
+    assert cache.used() == 3 * SIZE
+    (cache.directory / "lock").write_bytes(b"nonsense")
+    fetch_and_leave(cache, 9)
+    assert cache.used() == 3 * SIZE
+
+
 def in_child(action: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:

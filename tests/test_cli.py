@@ -4,7 +4,7 @@ from typing import Annotated
 import pytest
 import tyro
 
-from shards.cli import Command, run, run_commands
+from shards.cli import Command, guarded, run, run_commands
 from shards.errors import ShardfeedError, UsageError
 
 
@@ -116,3 +116,21 @@ def test_commands(args: list[str], status: int, capsys: pytest.CaptureFixture[st
 def test_an_unknown_command_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     run_commands("python -m thing", COMMANDS, ["od"])
     assert capsys.readouterr().err == "python -m thing: unknown command 'od': choose one of do\n"
+
+
+def test_neither_a_message_nor_a_traceback_repeats_a_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t/that+must=never/appear")
+
+    def fails(_: list[str]) -> None:
+        try:
+            raise RuntimeError("signed with s3cr3t/that+must=never/appear")
+        except RuntimeError as error:
+            raise OSError(f"failed: {error}") from error
+
+    assert guarded("prog", fails, ["--debug"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.count("signed with ***") == 4
+    assert "s3cr3t" not in said

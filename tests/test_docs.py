@@ -26,7 +26,7 @@ from shards.dataset import open_dataset
 from shards.errors import UsageError
 from shards.index import DTYPES
 from shards.layout import Encoding
-from shards.manifest import Manifest, Settings, ShardInfo, SplitInfo
+from shards.manifest import IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
 from shards.ppm import ppm
 from shards.verify import verify
 from tests.conftest import decoded, jpeg, photo, write_split
@@ -259,7 +259,7 @@ def test_the_loaders_arguments_are_all_described() -> None:
 
 
 def test_the_fields_of_the_format_are_all_described() -> None:
-    classes = (Manifest, Settings, SplitInfo, ShardInfo, Rejected)
+    classes = (Manifest, Settings, SplitInfo, ShardInfo, IndexInfo, Rejected)
     fields = {field.name for each in classes for field in dataclasses.fields(each)} | {*DTYPES, "key"}
     described = {code for _, code in inline_code(ROOT / "docs" / "format.md")}
     assert fields - described == set()

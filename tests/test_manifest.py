@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shards.errors import UsageError
-from shards.manifest import FORMAT_VERSION, Manifest, Settings, ShardInfo, SplitInfo
+from shards.manifest import FORMAT_VERSION, IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
 
 SHARDS = (ShardInfo("train-00000.tar", 10240, 3, "ab" * 32), ShardInfo("train-00001.tar", 10240, 2, "cd" * 32))
 MANIFEST = Manifest(
@@ -16,7 +16,10 @@ MANIFEST = Manifest(
     fingerprint="ef" * 32,
     class_names=("Ente", "Känguru"),
     settings=Settings(short_side=None, quality=87, shard_size=3, seed=5),
-    splits={"train": SplitInfo(5, 1, SHARDS, {"jpeg": 4, "jpeg gray": 1})},
+    splits={
+        "train": SplitInfo(5, 1, SHARDS, {"jpeg": 4, "jpeg gray": 1}, index=IndexInfo(4321, "12" * 32)),
+        "before": SplitInfo(5, 0, SHARDS),
+    },
     libraries={"pillow": "12.0"},
 )
 

@@ -3,11 +3,16 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from preprocess.__main__ import main
+from shards.index import Index
+from shards.manifest import Manifest, index_info
+from shards.verify import verify
 from tests.conftest import jpeg, photo
 from tests.job_helpers import BROKEN, convert, count_reads, folder, line, tree
 
@@ -58,6 +63,49 @@ def test_a_damaged_or_missing_file_comes_back(
     said = capsys.readouterr().out
     assert f"made again: {name if name.endswith(('.parquet', '.jsonl')) else name.split('/')[1]}" in said
     assert "now whole" in said
+    assert tree(out) == whole
+
+
+def other_bytes(path: Path) -> None:
+    """What another version of the parquet library might make of the same table."""
+    pq.write_table(pq.read_table(path), path, compression="none")
+
+
+def test_an_index_of_another_parquet_library_stays_where_the_manifest_has_its_hash(source: Path, out: Path) -> None:
+    other_bytes(out / "train" / "index.parquet")
+    manifest = Manifest.read(out)
+    info = replace(manifest.splits["train"], index=index_info(out / "train" / "index.parquet"))
+    replace(manifest, splits={**manifest.splits, "train": info}).write(out)
+    before = tree(out)
+    assert repair(source, out) == 0
+    assert tree(out) == before
+
+
+def test_an_index_that_comes_out_with_other_bytes_takes_the_manifest_along(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / "train" / "index.parquet").unlink()
+    write = Index.write
+
+    def differently(index: Index, path: Path) -> None:
+        write(index, path)
+        other_bytes(path)
+
+    monkeypatch.setattr(Index, "write", differently)
+    assert repair(source, out) == 0
+    assert "written again for it: manifest.json" in capsys.readouterr().out
+    assert verify(out).problems == ()
+    assert repair(source, out) == 0
+    assert "nothing is damaged or missing" in capsys.readouterr().out
+
+
+def test_a_data_set_made_before_manifests_held_the_index_is_mended(source: Path, out: Path) -> None:
+    manifest = Manifest.read(out)
+    splits = {name: replace(info, index=None) for name, info in manifest.splits.items()}
+    replace(manifest, splits=splits).write(out)
+    whole = tree(out)
+    flip_a_bit(out / "train" / "index.parquet")
+    assert repair(source, out) == 0
     assert tree(out) == whole
 
 

@@ -1,13 +1,20 @@
 """Data sets behind URLs, from a real S3 server on loopback whose answers are slow, wrong, cut off or errors."""
 
+import errno
 import functools
 import http.server
+import os
+import shutil
+import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -15,6 +22,8 @@ from shards.cache import Cache
 from shards.dataset import Split, choose_split, open_dataset
 from shards.errors import MissingDependency, ShardfeedError, UsageError
 from shards.fetcher import RemoteShards, upcoming
+from shards.index import Index
+from shards.layout import INDEX
 from shards.order import Share, epoch_order
 from shards.remote import Remote, is_url
 from shards.secrets import without_secrets
@@ -213,6 +222,101 @@ def test_a_server_that_stays_down_is_an_error_without_credentials(
     shards.close()
 
 
+@pytest.mark.parametrize("place", ["/proc/nowhere", "file/below"])
+def test_a_cache_that_cannot_be_written_is_named_with_its_option(
+    s3: S3, url: str, local: Split, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ShardfeedError, match=rf"the cache in .*{place} cannot be written: .* \(--cache-dir"):
+        open_dataset(url, Cache(tmp_path / place))
+
+
+def test_a_full_disk_is_said_when_the_index_is_kept(
+    s3: S3, url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shards.dataset.replacing", full)
+    with pytest.raises(ShardfeedError, match=r"cannot be written: No space left on device \(--cache-dir"):
+        _ = split.index
+
+
+def test_a_full_disk_is_said_when_a_shard_is_kept(
+    s3: S3, url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+    shards = split.remote_shards()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fsspec.filesystem("s3"), "get_file", full)
+    shards.announce([0])
+    with pytest.raises(ShardfeedError, match=r"train-00000.tar cannot be kept in .*: no space is left there"):
+        read(shards, split, 0)
+    shards.close()
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_who_waits_for_a_shard_takes_over_when_the_process_that_fetches_it_dies(
+    s3: S3, url: str, local: Split, tmp_path: Path
+) -> None:
+    place = cache(tmp_path, 1, local)
+    split = opened(url, place)
+    assert len(split.index) == 96
+    shard = local.info.shards[0]
+
+    def hang(path: Path) -> None:
+        (tmp_path / "begun").touch()
+        time.sleep(100)
+
+    child = os.fork()
+    if child == 0:
+        place.fetch(shard.sha256, shard.bytes, hang, "it")
+        os._exit(0)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.005)
+    shards = split.remote_shards()
+    shards.announce([0, 1])
+    assert read(shards, split, 3) == expected(local, 3)  # the next one does not wait
+    assert s3.gets() == [local.info.shards[1].name]
+    killer = threading.Timer(0.2, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    assert read(shards, split, 0) == expected(local, 0)
+    os.waitpid(child, 0)
+    assert s3.gets() == [local.info.shards[1].name, shard.name]
+    shards.close()
+
+
+def test_an_index_that_arrives_wrong_is_fetched_again(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
+    s3.fault = first(2, "wrong", suffix="index.parquet")
+    assert np.array_equal(opened(url, cache(tmp_path, 1, local)).index.crc32, local.index.crc32)
+    assert len(s3.gets("index.parquet")) == 3
+
+
+def test_an_index_of_another_version_of_the_data_set_is_an_error_that_names_it(
+    s3: S3, url: str, local: Split, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.parquet"
+    index = Index.read(local.root / "train" / INDEX, keys=True)
+    replace(index, label=index.label[::-1].copy()).write(other)
+    Remote(url).put(other, f"train/{INDEX}")
+    split = opened(url, cache(tmp_path, 1, local))
+    with pytest.raises(ShardfeedError, match=f"{url}/train/index.parquet arrives with other bytes than its manifest"):
+        _ = split.index
+    assert not list((tmp_path / "cache").rglob(INDEX))
+
+
+def test_a_manifest_that_says_nothing_of_the_index_is_read(s3: S3, local: Split, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(local.root, tmp_path / "old"))
+    replace(local.manifest, splits={"train": replace(local.info, index=None)}).write(root)
+    split = opened(s3.upload(root, "old"), cache(tmp_path, 1, local))
+    assert np.array_equal(split.index.crc32, local.index.crc32)
+
+
 def test_a_shard_that_is_gone_is_named(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
     split = opened(url, cache(tmp_path, 1, local))
     Remote(url).remove("train/train-00005.tar")
@@ -283,10 +387,22 @@ def test_a_data_set_on_a_web_server_is_read(web: str, local: Split, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("place", "yes"),
-    [("s3://a/b", True), ("https://a", True), ("/a/b", False), ("a:b", False), ("s3:/a", False), ("C://", False)],
+    [("s3://a/b", True), ("https://a", True), ("/a/b", False), ("a:b", False), ("./s3:/a", False), ("C://", False)],
 )
 def test_urls(place: str, yes: bool) -> None:
     assert is_url(place) is yes
+
+
+@pytest.mark.parametrize(
+    "place", ["s3:/bucket/data", "s3:bucket", "s3://", "S3:///data", "hf:/datasets/me", "https:/a"]
+)
+def test_what_is_nearly_a_url_is_no_directory(place: str) -> None:
+    with pytest.raises(UsageError, match=r"is not a URL: write [a-z0-9]+://BUCKET/PATH"):
+        open_dataset(place)
+
+
+def test_capitals_and_slashes_around_a_url_do_not_matter(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
+    assert Remote(f"S3://{url.partition('://')[2]}//") == Remote(url)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The loader over a data set behind a URL: the same batches as from disk, whatever the store does."""
 
+import gc
 import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
+from shards import memory
 from shards.cache import Cache
 from shards.dataset import Split, open_dataset
 from shards.errors import ShardfeedError
@@ -31,9 +33,17 @@ def opened(url: str, tmp_path: Path, share: float, local: Split) -> Split:
     return open_dataset(url, Cache(tmp_path / "cache", int(share * local.info.bytes) + 1))["train"]
 
 
-def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1) -> Loader:
-    train = order != "index"
-    return Loader(split, batch_size=2, train=train, order=order, rank=rank, world_size=world_size, **SETTINGS)  # type: ignore[arg-type]
+def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1, in_memory: bool = False) -> Loader:
+    return Loader(
+        split,
+        batch_size=2,
+        train=order != "index",
+        order=order,
+        rank=rank,
+        world_size=world_size,
+        in_memory=in_memory,
+        **SETTINGS,  # type: ignore[arg-type]
+    )
 
 
 def assert_same(ours: Epoch, theirs: Epoch) -> None:
@@ -83,6 +93,35 @@ def test_ranks_share_what_one_of_them_fetched_and_an_epoch_is_entered_in_its_mid
             disk.load_state_dict(state)
             assert_same(list(remote), list(disk))
     assert len(set(s3.gets())) == len(s3.gets())
+
+
+@pytest.mark.parametrize("share", [1, 0.3])
+def test_a_split_in_memory_is_filled_from_the_store_and_by_way_of_the_cache(
+    s3: S3, local: Split, tmp_path: Path, share: float
+) -> None:
+    split = opened(s3.upload(local.root), tmp_path, share, local)
+    s3.fault = first(1, "wrong")
+    with loader(split, "global", in_memory=True) as remote, loader(local, "global") as disk:
+        assert_same(list(remote), list(disk))
+    names = [shard.name for shard in local.info.shards]
+    assert sorted(s3.gets()) == sorted(2 * names)
+    del remote
+    gc.collect()  # nobody holds the memory any more
+    s3.requests.clear()
+    held = memory.hold(split)
+    assert [shard.tobytes() for shard in held.shards] == [path.read_bytes() for path in local.shard_paths]
+    assert sorted(s3.gets()) == names[int(share * len(names)) :]
+
+
+def test_a_split_that_cannot_be_had_for_memory_is_an_error_that_names_the_shard(
+    s3: S3, local: Split, tmp_path: Path
+) -> None:
+    split = opened(s3.upload(local.root), tmp_path, 0.3, local)
+    assert len(split.index) == 256
+    for number in (2, 30):  # one that goes into the cache, and one that does not
+        s3.fault = first(1000, "wrong", suffix=f"{number:05d}.tar")
+        with pytest.raises(ShardfeedError, match=rf"train-{number:05d}\.tar arrives with other bytes"):
+            loader(split, "global", in_memory=True)
 
 
 def test_a_store_that_answers_badly_costs_time_alone(s3: S3, local: Split, tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """`preprocess` with OUT behind a URL: a real S3 server on loopback, and what goes wrong on the way to it."""
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from preprocess.__main__ import main
 from shards.cache import Cache, cache_home
 from shards.dataset import open_dataset
+from shards.errors import ShardfeedError
 from shards.remote import Remote
 from tests.job_helpers import ROOT, convert, folder, line, tree, wait_until
 from tests.s3_helpers import ACCESS, S3, SECRET, Request, first
@@ -154,6 +159,124 @@ def test_a_place_of_other_things_and_repair_are_refused(
     assert "--repair mends a directory" in line(capsys)
 
 
+def test_a_web_server_and_a_bucket_that_is_not_there_are_refused_at_once(
+    s3: S3, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upload(source, f"{s3.endpoint}/{s3.bucket}/out") == 2
+    assert "a web server is read from, not written to: give a directory, or s3://" in line(capsys)
+    assert s3.requests == []
+    assert upload(source, "s3://no-such-bucket/out") == 1
+    said = line(capsys)
+    assert "s3://no-such-bucket/out/.work/plan.json cannot be written: FileNotFoundError" in said
+    assert "check the spelling of the bucket" in said
+    assert upload(source, "s3:/bucket/out") == 2
+    assert "s3:/bucket/out is not a URL: write s3://BUCKET/PATH" in line(capsys)
+
+
+def test_a_store_that_does_not_say_which_condition_failed_keeps_what_is_there(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(f"{s3.url}/out")
+    remote.create("plan", b"first")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EINVAL, "At least one of the preconditions you specified did not hold.")
+
+    monkeypatch.setattr(fsspec.filesystem("s3"), "pipe_file", refused)
+    remote.create("plan", b"second")
+    assert remote.read("plan") == b"first"
+    monkeypatch.setattr("shards.remote.ATTEMPTS", 2)
+    with pytest.raises(ShardfeedError, match="cannot be written"):
+        remote.create("another", b"...")
+
+
+def plan_of(s3: S3, source: Path, tmp_path: Path, *options: str) -> Path:
+    """A directory that holds the plan of a job alone, as it lies in OUT."""
+    upload(source, f"{s3.url}/elsewhere", "--tasks", "0/5", *options)
+    (tmp_path / "plan" / ".work").mkdir(parents=True)
+    (tmp_path / "plan" / ".work" / "plan.json").write_bytes(s3.tree("elsewhere")[".work/plan.json"])
+    return tmp_path / "plan"
+
+
+@pytest.mark.parametrize("moment", [".work/train-00001.json", ".work/validation-00000.json"])
+def test_of_two_jobs_that_both_wrote_their_plan_the_first_stops_and_the_other_takes_nothing_of_it(
+    s3: S3, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str
+) -> None:
+    """As on a store that cannot create in one step; the second plan comes after some shards, or all of them."""
+    theirs = plan_of(s3, source, tmp_path, "--seed", "1")
+    assert convert(source, tmp_path / "whole", "--max-rejects", "0.5", "--seed", "1") == 0
+
+    def other_begins(request: Request) -> str:
+        if request.method == "PUT" and request.path.endswith(f"/out/{moment}"):
+            s3.upload(theirs, "out")
+        return ""
+
+    s3.fault = other_begins
+    capsys.readouterr()
+    assert upload(source, f"{s3.url}/out") == 2
+    assert "holds a half-done data set made differently (--seed 1 there, 0 here)" in capsys.readouterr().err
+    assert "manifest.json" not in s3.tree("out")
+    s3.fault = lambda request: ""
+    assert upload(source, f"{s3.url}/out", "--seed", "1") == 0
+    assert s3.tree("out") == tree(tmp_path / "whole")
+
+
+def test_a_job_whose_data_set_another_one_finished_says_so(
+    s3: S3, source: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def other_ends(request: Request) -> str:
+        if request.method == "PUT" and request.path.endswith(".work/train-00002.json"):
+            s3.remove("out/.work")
+        return ""
+
+    s3.fault = other_ends
+    capsys.readouterr()
+    assert upload(source, f"{s3.url}/out") == 1
+    assert f"another job has finished or removed {s3.url}/out meanwhile" in capsys.readouterr().err
+    s3.fault = lambda request: ""
+    assert upload(source, f"{s3.url}/out") == 0
+    assert s3.tree("out") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [("0", "0"), ("0", "1")])
+def test_two_machines_that_begin_at_the_same_moment(
+    s3: S3, source: Path, tmp_path: Path, seeds: tuple[str, str]
+) -> None:
+    for seed in set(seeds):
+        assert convert(source, tmp_path / f"whole{seed}", "--max-rejects", "0.5", "--seed", seed) == 0
+    both = threading.Barrier(2)
+
+    def together(request: Request) -> str:
+        if request.method == "PUT" and request.path.endswith("plan.json"):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(20)
+        return ""
+
+    s3.fault = together
+    words = [sys.executable, "-m", "preprocess", str(source), f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5"]
+    jobs = [
+        subprocess.Popen(
+            [*words, "--force", "--seed", seed],
+            cwd=ROOT,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"machine{number}")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, seed in enumerate(seeds)
+    ]
+    said = [job.communicate(timeout=120)[1] for job in jobs]
+    first = next(number for number, job in enumerate(jobs) if job.returncode == 0)
+    last = jobs[1 - first].returncode
+    if seeds == ("0", "1"):
+        assert last == 2
+        assert "holds a half-done data set made differently" in said[1 - first] or "another data set" in said[1 - first]
+    else:
+        assert last == 0 or "another job has finished" in said[1 - first]
+    made = {name: data for name, data in s3.tree("out").items() if not name.startswith(".work/")}
+    assert made == tree(tmp_path / f"whole{seeds[first]}")
+
+
 def test_a_dry_run_writes_nothing(s3: S3, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(source), f"{s3.url}/out", *SETTINGS, "--dry-run"]) == 0
     assert f"-> {s3.url}/out" in capsys.readouterr().out
@@ -192,6 +315,16 @@ def test_a_source_behind_a_url_is_fetched_once(s3: S3, source: Path, tmp_path: P
         for name in made.keys() - {"manifest.json"}:  # which names the source
             assert made[name] == whole[name]
     assert s3.gets(".jpg") == []
+
+
+def test_names_that_lead_out_of_the_copy_are_refused(
+    s3: S3, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = s3.upload(source, "source")
+    s3.put("source/train/../../../../escaped.jpg", b"...")
+    assert upload(url, str(tmp_path / "out")) == 2
+    assert "escaped.jpg cannot be a file here" in line(capsys)
+    assert not list(tmp_path.rglob("escaped.jpg"))
 
 
 def test_a_source_that_is_not_there(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from shards.cli import run_commands
 from shards.dataset import Split, open_dataset
 from shards.index import Index
 from shards.layout import INDEX
-from shards.manifest import Manifest
+from shards.manifest import Manifest, index_info
 from shards.ppm import ppm
 from shards.verify import check_shard, jpeg_size, verify
 from shards.writer import dali_index
@@ -44,8 +45,12 @@ def overwrite(path: Path, place: int, data: bytes) -> None:
 
 
 def change_index(root: Path, change: Callable[[Index], Index]) -> None:
+    """As if it had been written so: the manifest knows it."""
     path = root / "train" / INDEX
     change(Index.read(path, keys=True)).write(path)
+    manifest = Manifest.read(root)
+    info = replace(manifest.splits["train"], index=index_info(path))
+    replace(manifest, splits={"train": info}).write(root)
 
 
 def said(root: Path, decode: bool = False) -> list[str]:
@@ -159,6 +164,20 @@ def test_damaged_parquet_and_repeated_keys_are_named(root: Path) -> None:
     assert "train/index.parquet: has the same key twice" in said(root)
     overwrite(root / "train" / INDEX, 0, b"nonsense")
     assert "train/index.parquet: is damaged: it cannot be read" in said(root)
+
+
+def test_an_index_with_other_bytes_than_the_manifest_says_is_named(root: Path) -> None:
+    """The same rows, in a file that is not the one that was written."""
+    table = pq.read_table(root / "train" / INDEX)
+    pq.write_table(table, root / "train" / INDEX, compression="none")
+    assert said(root) == ["train/index.parquet: its SHA-256 is not the manifest's: its bytes have changed"]
+
+
+def test_a_data_set_whose_manifest_says_nothing_of_the_index_is_whole(root: Path) -> None:
+    manifest = Manifest.read(root)
+    replace(manifest, splits={"train": replace(manifest.splits["train"], index=None)}).write(root)
+    assert '"index"' not in (root / "manifest.json").read_text()
+    assert said(root) == []
 
 
 def test_a_changed_dali_index_names_the_line(root: Path) -> None:
