@@ -2,8 +2,8 @@
 
 The same recipe, network, steps and evaluation, with batches from this project's loader and with batches from a
 DataLoader over SOURCE, the data set that the shards in DIR were made from, whose images Pillow decodes and
-torchvision transforms; once for each seed, in turns. On 10,000 CIFAR-10 images a run takes one to two minutes of two
-cores, so the six runs about ten:
+torchvision transforms; once for each seed, in turns. Five epochs of 10,000 CIFAR-10 images take about nine minutes of
+two cores without a GPU, so the six runs about an hour:
 
     python -m preprocess SOURCE DIR --image-column img --short-side 32
     python -m benchmarks accuracy --data DIR --source SOURCE --image-column img --size 32 --epochs 5

@@ -22,7 +22,7 @@ from shards.pixels import MEAN, STD
 
 SHUFFLE_BUFFER = 1024  # samples; DALI's own default
 RRC_AREA, RRC_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # torchvision's defaults
-PREFETCH = 2  # batches; DALI's own default
+PREFETCH = 3  # batches; one more than by default, as this project's own loader has
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 
 import webdataset
+from torch.utils.data import default_collate
 
 from benchmarks.naive import PREFETCH, Batch
 from benchmarks.peers.job import Job, Peer
@@ -45,7 +46,8 @@ def batches(job: Job) -> Iterator[Iterator[Batch]]:
         .shuffle(SHUFFLE_BUFFER)
         .to_tuple(extension(stored.encoding), "cls")
         .map_tuple(lambda data: prepare(pil_image(data)), int)
-        .batched(job.recipe.batch_size, partial=False)
+        # torch's way puts a batch into shared memory at once; webdataset's own would be copied there.
+        .batched(job.recipe.batch_size, collation_fn=default_collate, partial=False)
     )
     loader = webdataset.WebLoader(
         dataset,
@@ -54,18 +56,6 @@ def batches(job: Job) -> Iterator[Iterator[Batch]]:
         prefetch_factor=PREFETCH if job.threads else None,
         persistent_workers=job.threads > 0,
     )
-    with ending(_typed(loader)) as stream:
+    with ending(loader) as stream:
+        del loader
         yield stream
-
-
-class _typed:
-    """Labels as a tensor: webdataset stacks numbers to an array."""
-
-    def __init__(self, loader: object) -> None:
-        self._loader = loader
-
-    def __iter__(self) -> Iterator[Batch]:
-        import torch
-
-        for images, labels in self._loader:  # type: ignore[attr-defined]
-            yield images, torch.as_tensor(labels)
