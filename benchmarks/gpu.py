@@ -15,6 +15,7 @@ small, simple images. --rehearsal does the same in little, also where there is n
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
@@ -46,7 +47,7 @@ class Options:
     source: str | None = None
     """The data set they were made from, which the naive path reads; made-up images if neither is given."""
     minutes: float = 10.0
-    """Time for everything; a step that would take longer than its share is stopped."""
+    """Time for everything but converting SOURCE; a step that would take longer than its share is stopped."""
     rehearsal: bool = False
     """The same steps with tiny settings, also without a GPU: do they run? Their figures mean nothing."""
     out: Path = Path("results")
@@ -59,11 +60,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of this project. share: of all the time, in which it may run beside what earlier steps left over."""
+    """A command of this project.
+
+    share: of all the time, in which it may run beside what earlier steps left over; None: as long as it takes.
+    """
 
     name: str
     words: tuple[str, ...]
-    share: float
+    share: float | None
 
 
 def run(options: Options) -> None:
@@ -80,8 +84,11 @@ def run(options: Options) -> None:
     found = sorted(results.glob("*.json"))
     if found:
         page = results / "report.html"
-        _run(Step("report", ("benchmarks", "report", *map(str, found), "--output", str(page)), 0), results, 60)
-        print(f"page   {page}")
+        problem = _run(
+            Step("report", ("benchmarks", "report", *map(str, found), "--output", str(page)), 0), results, 60
+        )
+        failed += ["report"] if problem else []
+        print(f"FAILED report: {problem}" if problem else f"page   {page}")
     print(json.dumps({"benchmark": "gpu", "results": [str(each) for each in found], "failed": failed}))
     if failed:
         raise ShardfeedError(f"{', '.join(failed)} failed; the other results and all output lie in {results}")
@@ -118,17 +125,19 @@ def _making(options: Options) -> tuple[list[Step], Path, str | None]:
     if options.data is not None:
         return [], options.data, options.source
     made = options.out / ("gpu-rehearsal" if options.rehearsal else "gpu-data")
-    found, source = [], options.source
+    found, source = list[Step](), options.source
+    share: float | None = 0.05
     if source is None:
         source = str(made / "images")
         count = "128" if options.rehearsal else "4096"
         if not (made / "shards" / MANIFEST).exists():
-            found.append(Step("images", ("preprocess.synthetic", source, "--train", count, "--validation", "8"), 0.05))
+            found.append(Step("images", ("preprocess.synthetic", source, "--train", count, "--validation", "8"), share))
     else:
-        made = made / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")  # of another source than the last time, maybe
+        # A data set may take hours to convert. What was begun the last time goes on.
+        made, share = made / hashlib.sha256(source.encode()).hexdigest()[:12], None
     shards = made / "shards"
     if not (shards / MANIFEST).exists():
-        found.append(Step("shards", ("preprocess", source, str(shards), "--splits", "train"), 0.05))
+        found.append(Step("shards", ("preprocess", source, str(shards), "--splits", "train"), share))
     return found, shards, source
 
 
@@ -136,16 +145,21 @@ def perform(plan: Sequence[Step], results: Path, seconds: float) -> list[str]:
     """Runs the steps; the names of those that failed. A step may use what time those before it left over."""
     begin, allowed, failed = time.monotonic(), 0.0, []
     for step in plan:
-        allowed += step.share * seconds
-        problem = _run(step, results, begin + allowed - time.monotonic())
+        if step.share is None:
+            started = time.monotonic()
+            problem = _run(step, results, None)
+            begin += time.monotonic() - started
+        else:
+            allowed += step.share * seconds
+            problem = _run(step, results, begin + allowed - time.monotonic())
         if problem:
             print(f"FAILED {step.name}: {problem}", flush=True)
             failed.append(step.name)
     return failed
 
 
-def _run(step: Step, results: Path, seconds: float) -> str | None:
-    """Runs one command with its output in a file; what went wrong, in one line."""
+def _run(step: Step, results: Path, seconds: float | None) -> str | None:
+    """Runs one command with its output in a file, for `seconds` at most; what went wrong, in one line."""
     log = results / f"{step.name.replace(' ', '-')}.log"
     print(f"\n$ python -m {shlex.join(step.words)}\n  output in {log}", flush=True)
     start = time.monotonic()
@@ -158,7 +172,7 @@ def _run(step: Step, results: Path, seconds: float) -> str | None:
         _ended(process),
     ):
         try:
-            status = process.wait(max(0.0, seconds))
+            status = process.wait(None if seconds is None else max(0.0, seconds))
         except subprocess.TimeoutExpired:
             return f"stopped after {time.monotonic() - start:.0f} s, its share of the time"
     print(f"  {time.monotonic() - start:.0f} s, exit status {status}", flush=True)

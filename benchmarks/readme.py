@@ -60,7 +60,8 @@ def run(options: Options) -> None:
 def chosen(results: Sequence[Result]) -> list[Result]:
     """The latest result of each kind of work, in the order of benchmarks/rows.py.
 
-    Raises UsageError where there is none, for those of other benchmarks, and for those of several machines.
+    Raises UsageError where there is none, for those of other benchmarks, and for those that cannot stand in one table:
+    of several machines or versions, other images, or measured for longer than others.
     """
     odd = sorted({result.benchmark for result in results} - {"loaders"})
     if odd or not results:
@@ -71,6 +72,16 @@ def chosen(results: Sequence[Result]) -> list[Result]:
     machines = {tuple(result.hardware.items()) for result in latest.values()}
     if len(machines) > 1:
         raise UsageError("the results are of several machines: give those of one")
+    # What the document says once, of all columns.
+    alike: dict[str, set[object]] = {
+        "rounds": {result.rounds for result in latest.values()},
+        "seconds": {result.seconds for result in latest.values()},
+        "images": {result.settings.get("images") for result in latest.values()},
+        "versions": {tuple(result.versions.items()) for result in latest.values()},
+    }
+    odd = [name for name, values in alike.items() if len(values) > 1]
+    if odd:
+        raise UsageError(f"the results differ in {', '.join(odd)}: give those of one `python -m benchmarks peers`")
     order: dict[tuple[Setting, ...], int] = {row: i for i, row in enumerate(ROWS)}
     return sorted(latest.values(), key=lambda each: order.get(_work(each)[:3], len(order)))
 

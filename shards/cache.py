@@ -141,11 +141,14 @@ class Cache:
         if not _locked(file):
             os.close(file)
             raise BeingFetched
-        if self._make_room(size, part, count):
-            return file
-        part.unlink()
-        os.close(file)
-        return None
+        room = False
+        try:
+            room = self._make_room(size, part, count)
+        finally:
+            if not room:
+                part.unlink(missing_ok=True)
+                os.close(file)
+        return file if room else None
 
     def _make_room(self, size: int, own: Path, count: int) -> bool:
         """Looks at the files only where they may be too many, and once in each process: there may be 100,000.

@@ -100,7 +100,7 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
 
 
 def _fail(prog: str, message: str, status: int, debug: bool) -> int:
-    from shards.secrets import without_secrets  # which loads fsspec
+    from shards.secrets import without_secrets
 
     if debug:
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)

@@ -56,7 +56,6 @@ class RemoteShards:
     """
 
     def __init__(self, remote: Remote, shards: Sequence[ShardInfo], cache: Cache) -> None:
-        allow_open_files(len(shards))
         self._remote = remote
         self._shards = shards
         self._cache = cache
@@ -81,6 +80,7 @@ class RemoteShards:
         """These shards are needed next, in this order; others are let go of once nobody reads them. Returns at once."""
         with self._changed:
             self._wanted = {number: place for place, number in enumerate(self._that_fit(numbers))}
+            allow_open_files(len(self._wanted))
             self._errors.clear()
             self._not_before.clear()
             self._room_changed()
@@ -131,6 +131,7 @@ class RemoteShards:
         self.stop()
         with self._changed:
             self._wanted = {}
+            self._not_before.clear()
             for number in list(self._files):
                 self._let_go(number)
             self._changed.notify_all()
@@ -234,6 +235,8 @@ class RemoteShards:
             self._fetch(number, changes)
 
     def _next(self) -> int | None:
+        if self._stop.is_set():
+            return None
         now = time.monotonic()
         due = [number for number, when in self._not_before.items() if when <= now]
         if due:
@@ -279,7 +282,8 @@ class RemoteShards:
                     heapq.heappush(self._waiting, (place, number))
                     # Other processes hold what they want. The shards after this one are about as large.
                     if changes == self._changes:
-                        self._no_room_from = min(place, self._no_room_from or place)
+                        known = self._no_room_from
+                        self._no_room_from = place if known is None else min(place, known)
             elif number in self._files:
                 os.close(file)
             else:

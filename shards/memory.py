@@ -240,7 +240,7 @@ class _FromStore:
         return self._shards.whole(number, keep=number < self._cached)
 
     def stop(self) -> None:
-        """Ends downloads under way."""
+        """Begins no more downloads; those under way go on to their end."""
         self._shards.close()
 
 

@@ -6,6 +6,7 @@ files (`~/.aws/credentials`), or fsspec's configuration (`~/.config/fsspec/*.jso
 
 import os
 import re
+import sys
 from urllib.parse import urlsplit
 
 from shards.errors import UsageError
@@ -47,9 +48,9 @@ def check_no_secrets(url: str) -> None:
 
 def _secret_values() -> set[str]:
     values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
-    from fsspec.config import conf
-
-    for options in conf.values():
+    # Where nothing has loaded fsspec, nothing has used its configuration, and an error should not wait for it.
+    config = sys.modules.get("fsspec.config")
+    for options in getattr(config, "conf", {}).values():
         if isinstance(options, dict):
             values |= {str(value) for name, value in options.items() if _SECRET_NAME.search(str(name))}
     return {value for value in values if len(value) >= SHORTEST}

@@ -35,7 +35,8 @@ def test_every_step_is_a_command_that_its_program_takes(
 ) -> None:
     plan = steps(Options(data, source, rehearsal=rehearsal, out=tmp_path), tmp_path / "results")
     assert plan[0].words[0] == "pytest"
-    assert sum(step.share for step in plan) <= 1.0
+    assert sum(step.share or 0.0 for step in plan) <= 1.0
+    assert [step.name for step in plan if step.share is None] == (["shards"] if source and not data else [])
     commands = [step.words[1:] for step in plan if step.words[0] == "benchmarks"]
     for name, *words in commands:
         parse(COMMANDS[name].config, words, name)

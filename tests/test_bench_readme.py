@@ -46,6 +46,8 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
     other = dataclasses.replace(_result("raw", "uint8"), hardware={"cpu": "another", "cores": 1, "gpu": None})
     with pytest.raises(UsageError, match="several machines"):
         chosen([_result("jpeg", "uint8"), other])
+    with pytest.raises(UsageError, match="differ in seconds: give those of one"):
+        chosen([_result("jpeg", "uint8"), dataclasses.replace(_result("raw", "uint8"), seconds=0.1)])
     with pytest.raises(UsageError, match="not of stages"):
         chosen([dataclasses.replace(other, benchmark="stages")])
     with pytest.raises(UsageError, match="give results"):

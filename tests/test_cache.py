@@ -1,5 +1,6 @@
 """The cache of shards on disk: what it keeps, what it removes, and what crashes and other processes do to it."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -106,6 +107,19 @@ def test_a_failed_download_leaves_nothing(cache: Cache) -> None:
     with pytest.raises(OSError, match="gone"):
         cache.fetch(sha(1), SIZE, fail, "it")
     assert cache.used() == 0
+
+
+def test_a_disk_that_fails_while_room_is_made_leaves_nothing_in_the_way(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shards.cache.os.pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            fetch(cache, 1)
+    fetch_and_leave(cache, 1)  # BeingFetched, if the partial file were still locked
 
 
 def test_a_file_that_was_cut_off_is_fetched_again(cache: Cache) -> None:

@@ -344,6 +344,13 @@ def refused(shards: RemoteShards, split: Split) -> None:
         read(shards, split, 0)
 
 
+def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -> None:
+    shards = RemoteShards(Remote("memory://nothing"), [], Cache(tmp_path))
+    shards._not_before = {0: 0.0}  # another process fetches it, and now is the time to look again
+    shards.close()
+    assert shards._next() is None
+
+
 def test_what_is_no_data_set(s3: S3, url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{s3.url}/elsewhere holds no manifest.json"):
         open_dataset(f"{s3.url}/elsewhere", Cache(tmp_path))

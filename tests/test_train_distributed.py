@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from shards.errors import ShardfeedError, UsageError
 from tests.training_helpers import FixedBatches, write_dataset
 from train.__main__ import leave, main
 from train.config import Config, Device
-from train.distributed import World, average_statistics, joined, node_warning, read_world
+from train.distributed import World, average_statistics, joined, node_warning, read_world, wait_for_all
 from train.engine import train_epoch
 from train.evaluation import evaluate
 from train.metrics import Recorder
@@ -174,6 +175,11 @@ def work(rank: int, port: int, out: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     with joined("cpu") as world:
+        if rank:
+            time.sleep(0.3)
+            (Path(out) / "came").touch()
+        wait_for_all(world, "a place")
+        assert (Path(out) / "came").exists()
         training, held_out = share(batches([8] * 7), rank, 2), share(batches([4, 4, 1]), rank, 2)
         torch.save(train_and_evaluate(CONFIG, world, training, held_out), Path(out) / f"{rank}.pt")
     assert not dist.is_initialized()

@@ -4,13 +4,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from shards.errors import ShardfeedError
+from shards.errors import ShardfeedError, UsageError
 from tests.job_helpers import ROOT
+from train.config import Config
+from train.distributed import World
 from train.lock import open_alone
 from train.metrics import METRICS, Recorder
+from train.resume import claim
 
 HOLD = """
 import sys
@@ -59,3 +63,17 @@ def test_ranks_that_start_again_wait_for_those_before(
 
     monkeypatch.setattr("train.lock.time.sleep", end)
     open_alone(tmp_path / METRICS).close()
+
+
+def test_a_run_that_ends_while_another_waits_for_its_directory_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_the_other(path: Path) -> IO[str]:
+        (path.parent / "checkpoints").mkdir()
+        (path.parent / "checkpoints" / "last.pt").touch()
+        (path.parent / "total_training_time.csv").touch()
+        return open_alone(path)
+
+    monkeypatch.setattr("train.resume.open_alone", after_the_other)
+    with pytest.raises(UsageError, match="holds a complete run"):
+        claim(Config(tmp_path / "data", out=tmp_path, device="cpu"), World())

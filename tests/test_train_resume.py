@@ -263,17 +263,26 @@ def test_a_run_goes_on_from_the_checkpoint_that_is_named(config: Config, whole: 
         train_until(dataclasses.replace(config, resume=tmp_path / "nowhere.pt"))
 
 
+# torchrun counts a restart after a failure, and does not where nodes come or go; the name of the job stays.
+@pytest.mark.parametrize("restarted", [{"TORCHELASTIC_RESTART_COUNT": "1"}, {"TORCHELASTIC_RESTART_COUNT": "0"}])
 @pytest.mark.parametrize("resume", ["never", "path"])
 def test_ranks_that_torchrun_starts_again_go_on_whatever_the_run_began_from(
-    resume: str, config: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resume: str,
+    restarted: dict[str, str],
+    config: Config,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none" if restarted["TORCHELASTIC_RESTART_COUNT"] == "1" else "job 7")
     kept = tmp_path / "kept.pt"
     if resume == "path":
         shutil.copy(killed(config, tmp_path / "first").out / "checkpoints" / "previous.pt", kept)
     again = dataclasses.replace(config, out=tmp_path / "out", resume="never" if resume == "never" else kept)
     with pytest.raises(Killed):
         train_until(again, 9, saves={7})
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for name, value in restarted.items():
+        monkeypatch.setenv(name, value)
     train_until(again)
     assert torch.equal(*(left_behind(out)["weights"]["5.weight"] for out in (again.out, whole)))
 

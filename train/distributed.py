@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from train.meeting import meet
 
 T = TypeVar("T")
 
+LONG = timedelta(hours=6)
 # What carries the exchanges: errors of theirs are plain RuntimeErrors.
 _EXCHANGES = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
@@ -148,6 +150,19 @@ def _store_of_agent() -> Store:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def wait_for_all(world: World, what: str) -> None:
+    """Waits until all ranks have come here, for hours if need be; `what` names the place.
+
+    Over the store, because exchanges give up after ten minutes (NCCL): a machine that fills its memory from a
+    store takes longer than one that finds all in its cache. Ranks that wait for a dead one are ended by torchrun.
+    """
+    if world.size == 1:
+        return
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"{what}/{world.rank}", "")
+    store.wait([f"{what}/{rank}" for rank in range(world.size)], LONG)
 
 
 def sum_over_ranks(values: Tensor, world: World) -> Tensor:

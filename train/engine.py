@@ -25,7 +25,7 @@ from shards.dataset import Split, choose_split
 from train.checkpoint import WEIGHTS, describe
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, rest_of_epoch, training_loader
-from train.distributed import World, joined, sum_over_ranks
+from train.distributed import World, joined, sum_over_ranks, wait_for_all
 from train.environment import circumstances, peak_memory
 from train.evaluation import Accuracy, bar_disabled, evaluate
 from train.keeper import Keeper
@@ -35,7 +35,7 @@ from train.optim import choose_dtype
 from train.parallel import network_state
 from train.per_class import write_per_class
 from train.portions import portions
-from train.resume import find_checkpoint, refuse_results
+from train.resume import claim, find_checkpoint, refuse_results
 from train.run import Run, begin, make_network, read_losses
 from train.signals import StopRequest
 from train.sizes import changes_size, training_size
@@ -85,12 +85,14 @@ def train(config: Config) -> Result:
             training_loader(split, config, world, dtype) as batches,
             held_out_loader(held_out, config, world, dtype) as held_out_batches,
         ):
+            wait_for_all(world, "loaders")
             run = begin(network, config, world, dtype, micro_batches=len(batches), began=began)
             own = identity(config, split, dtype)
+            log = claim(config, world)
             found = find_checkpoint(config, world, own)
             resolved, out = circumstances(config, split, world, dtype), config.out if world.is_main else None
             kept = None if found is None else found.kept
-            with room_in(config.out), Recorder(out, resolved, kept, wandb=config.wandb) as recorder:
+            with room_in(config.out), Recorder(out, resolved, kept, wandb=config.wandb, log=log) as recorder:
                 keeper = Keeper(config, world, recorder, own, stop)
                 if found is not None:
                     keeper.resume(run, batches, found)

@@ -1,6 +1,7 @@
 """What a run stands on: versions, device, memory. Kept beside its results and shown by --check."""
 
 import dataclasses
+import os
 import platform
 import resource
 import sys
@@ -30,6 +31,12 @@ def peak_memory(world: World) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux KiB
 
 
+def run_id() -> str | None:
+    """What torchrun calls the job (`--rdzv-id`), the same for all starts of its ranks; None where it has no name."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
+
+
 def circumstances(config: Config, split: Split, world: World, dtype: torch.dtype) -> dict[str, Any]:
     """What config.json holds: the resolved configuration, and what the run stands on."""
     return {
@@ -40,6 +47,7 @@ def circumstances(config: Config, split: Split, world: World, dtype: torch.dtype
         "classes": len(split.class_names),
         "source": split.manifest.source,
         "fingerprint": split.manifest.fingerprint,
+        "torchrun": run_id(),
         "versions": versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -137,18 +137,25 @@ class Recorder:
     """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None.
 
     A run that goes on gives what its checkpoint says: lines written after it are cut off, because they come again.
-    wandb: a project of W&B that gets the numbers too. Raises as `open_alone` and `open_boards` do.
+    wandb: a project of W&B that gets the numbers too. log: the file of the numbers, if it is open and locked already.
+    Raises as `open_alone` and `open_boards` do.
     """
 
     def __init__(
-        self, out: Path | None, resolved: Mapping[str, Any], kept: Kept | None = None, *, wandb: str | None = None
+        self,
+        out: Path | None,
+        resolved: Mapping[str, Any],
+        kept: Kept | None = None,
+        *,
+        wandb: str | None = None,
+        log: IO[str] | None = None,
     ) -> None:
         self._out = out
         self._metrics: IO[str] | None = None
         self._boards: list[Board] = []
         if out is None:
             return
-        self._metrics = open_alone(out / METRICS)
+        self._metrics = log or open_alone(out / METRICS)
         with replacing(out / CONFIG) as file:
             file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
         (out / TOTAL_TIME).unlink(missing_ok=True)  # of a run whose weights and checkpoints were removed

@@ -1,12 +1,13 @@
 """Which checkpoint a run goes on from, if any; and what its output directory must not hold."""
 
+import json
 import os
 import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from tqdm import tqdm
@@ -15,7 +16,9 @@ from shards.errors import ShardfeedError, UsageError
 from train.checkpoint import WEIGHTS
 from train.config import Config
 from train.distributed import World, from_main
-from train.metrics import TOTAL_TIME, Kept
+from train.environment import run_id
+from train.lock import open_alone
+from train.metrics import CONFIG, METRICS, TOTAL_TIME, Kept, room_in
 from train.state import refuse_other
 
 CHECKPOINTS = "checkpoints"
@@ -60,9 +63,42 @@ def refuse_results(config: Config) -> None:
 
 
 def _has_begun(config: Config) -> bool:
-    """Whether this run has saved something before torchrun started its ranks again: `resume` was for its beginning."""
+    """Whether this run has saved something before torchrun started its ranks again: `resume` was for its beginning.
+
+    torchrun counts restarts after a failure. When nodes come or go it does not, but its job keeps its name.
+    """
     restarts, folder = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), config.out / CHECKPOINTS
-    return restarts > 0 and any((folder / name).exists() for name in (NEW, LAST, PREVIOUS))
+    same_job = run_id() is not None and run_id() == _job_of(config.out)
+    return (restarts > 0 or same_job) and any((folder / name).exists() for name in (NEW, LAST, PREVIOUS))
+
+
+def _job_of(out: Path) -> str | None:
+    """The name of the job whose configuration lies in `out`, if it has one."""
+    try:
+        written = json.loads((out / CONFIG).read_text())
+    except (OSError, ValueError):
+        return None
+    return written.get("torchrun") if isinstance(written, dict) else None
+
+
+def claim(config: Config, world: World) -> IO[str] | None:
+    """The log of the run in `out`, on the main rank, locked: from here on no other run changes what lies there.
+
+    Raises on every rank what `open_alone`, `room_in` and, for what may have come meanwhile, `refuse_results` raise.
+    """
+    log: IO[str] | None = None
+    error: Exception | None = None
+    if world.is_main:
+        try:
+            with room_in(config.out):
+                log = open_alone(config.out / METRICS)
+            refuse_results(config)
+        except (ShardfeedError, OSError) as failure:
+            error = failure
+    error = from_main(error, world)
+    if error is not None:
+        raise error
+    return log
 
 
 def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:

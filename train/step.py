@@ -60,7 +60,8 @@ def update(run: Run, images: int, config: Config, world: World) -> Tensor:
     fused = bool(run.optimizer.defaults.get("fused"))
     if fused and not run.scaler.is_enabled():
         leave_out(run.optimizer, bad)
-    if fused or not bad:  # an optimizer that is not fused cannot leave a step out, so the host waits for the device
+    # Neither fused nor under a scaler, an optimizer cannot leave a step out: the host waits for the device.
+    if fused or run.scaler.is_enabled() or not bad:
         run.scaler.step(run.optimizer)
         run.scaler.update()
     if run.averager is not None:
