@@ -14,7 +14,7 @@ from train.config import Config
 from train.distributed import World
 from train.lock import open_alone
 from train.metrics import METRICS, Recorder
-from train.resume import claim
+from train.resume import Found, claim
 
 HOLD = """
 import sys
@@ -76,4 +76,25 @@ def test_a_run_that_ends_while_another_waits_for_its_directory_is_not_overwritte
 
     monkeypatch.setattr("train.resume.open_alone", after_the_other)
     with pytest.raises(UsageError, match="holds a complete run"):
-        claim(Config(tmp_path / "data", out=tmp_path, device="cpu"), World())
+        claim(Config(tmp_path / "data", out=tmp_path, device="cpu"), World(), None)
+
+
+def test_a_run_that_goes_on_while_another_waits_for_its_directory_is_not_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = tmp_path / "checkpoints" / "last.pt"
+    last.parent.mkdir()
+    last.write_text("step 1")
+    found = Found(last, {}, (last.stat().st_mtime_ns, last.stat().st_size))
+    config = Config(tmp_path / "data", out=tmp_path, device="cpu")
+    log = claim(config, World(), found)
+    assert log is not None
+    log.close()
+
+    def after_the_other(path: Path) -> IO[str]:
+        last.write_text("step 20")
+        return open_alone(path)
+
+    monkeypatch.setattr("train.resume.open_alone", after_the_other)
+    with pytest.raises(ShardfeedError, match="has gone on meanwhile: give the same command again"):
+        claim(config, World(), found)

@@ -88,8 +88,8 @@ def train(config: Config) -> Result:
             wait_for_all(world, "loaders")
             run = begin(network, config, world, dtype, micro_batches=len(batches), began=began)
             own = identity(config, split, dtype)
-            log = claim(config, world)
             found = find_checkpoint(config, world, own)
+            log = claim(config, world, found)
             resolved, out = circumstances(config, split, world, dtype), config.out if world.is_main else None
             kept = None if found is None else found.kept
             with room_in(config.out), Recorder(out, resolved, kept, wandb=config.wandb, log=log) as recorder:

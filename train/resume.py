@@ -34,6 +34,8 @@ class Found:
 
     path: Path
     state: dict[str, Any]
+    stamp: tuple[int, int]
+    """Time and length of the file."""
 
     @property
     def kept(self) -> Kept:
@@ -72,6 +74,15 @@ def _has_begun(config: Config) -> bool:
     return (restarts > 0 or same_job) and any((folder / name).exists() for name in (NEW, LAST, PREVIOUS))
 
 
+def _checkpoint(config: Config, name: str) -> Path:
+    return config.out / CHECKPOINTS / name
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def _job_of(out: Path) -> str | None:
     """The name of the job whose configuration lies in `out`, if it has one."""
     try:
@@ -81,10 +92,11 @@ def _job_of(out: Path) -> str | None:
     return written.get("torchrun") if isinstance(written, dict) else None
 
 
-def claim(config: Config, world: World) -> IO[str] | None:
+def claim(config: Config, world: World, found: Found | None) -> IO[str] | None:
     """The log of the run in `out`, on the main rank, locked: from here on no other run changes what lies there.
 
-    Raises on every rank what `open_alone`, `room_in` and, for what may have come meanwhile, `refuse_results` raise.
+    `found`: what `find_checkpoint` gave. Raises on every rank what `open_alone` and `room_in` raise, and ShardfeedError
+    where the run that had the lock has saved or ended since.
     """
     log: IO[str] | None = None
     error: Exception | None = None
@@ -93,6 +105,13 @@ def claim(config: Config, world: World) -> IO[str] | None:
             with room_in(config.out):
                 log = open_alone(config.out / METRICS)
             refuse_results(config)
+            newest = next(
+                (path for name in (NEW, LAST, PREVIOUS) if (path := _checkpoint(config, name)).exists()), None
+            )
+            known = None if found is None else (found.path, found.stamp)
+            given = isinstance(config.resume, Path) and known is not None and known[0] == config.resume
+            if not given and (newest and (newest, _stamp(newest))) != known:
+                raise ShardfeedError(f"the run in {config.out} has gone on meanwhile: give the same command again")
         except (ShardfeedError, OSError) as failure:
             error = failure
     error = from_main(error, world)
@@ -135,6 +154,7 @@ def _find(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
         if not path.exists():
             continue
         try:
+            stamp = _stamp(path)
             state = read_checkpoint(path)
         except ShardfeedError as error:
             if given:
@@ -144,7 +164,7 @@ def _find(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
             tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
             continue
         refuse_other(path, state, own, world)
-        return Found(path, state)
+        return Found(path, state, stamp)
     if damaged is not None:
         raise ShardfeedError(f"{folder} holds no whole checkpoint: choose another --out, or remove it to begin anew")
     return None
