@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.figures import Figures
 from benchmarks.harness import Contender, Schedule, Window
-from benchmarks.judgement import Figures, Verdict, judge
+from benchmarks.judgement import Verdict, judge
 from benchmarks.limits import disk, jpeg_decode, pcie
 from benchmarks.passive import sleep_while_waiting
 from benchmarks.result import Result, Series, Setting, write

@@ -16,10 +16,9 @@ import numpy.typing as npt
 from shards.crops import Crop, Windows, windows
 from shards.dataset import Split
 from shards.errors import ShardfeedError
-from shards.fetcher import upcoming
 from shards.files import LocalShards
 from shards.memory import hold
-from shards.order import WINDOW, Order, Share, epoch_order
+from shards.order import WINDOW, Order, Share, epoch_order, upcoming
 from shards.pipeline import Decode
 from shards.policies import Policy, draws
 from shards.store import MemoryStore, Places, Reading, ShardStore, Store

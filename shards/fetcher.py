@@ -18,14 +18,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from shards.cache import BeingFetched, Cache, download_verified
 from shards.errors import ShardfeedError
 from shards.files import allow_open_files
 from shards.manifest import ShardInfo
-from shards.order import Share
 from shards.remote import Remote, Stopped
 from shards.secrets import without_secrets
 
@@ -35,18 +31,6 @@ FETCHERS = 4
 POLL, POLL_ROOM = 0.05, 1.0
 # Seconds that closing waits for a download to notice. Its thread ends with the process in any case.
 GRACE = 2.0
-
-
-def upcoming(
-    shard: npt.NDArray[np.int32], order: npt.NDArray[np.int64], share: Share, position: int, horizon: int
-) -> list[int]:
-    """The shards that a rank needs at the positions [position, position + horizon) of an epoch, by their first use.
-
-    `shard` (n,): that of each sample id; `order` (n,): the ids of the epoch. A pure function, 20 ns a sample.
-    """
-    mine = shard[order[position + share.rank : position + horizon : share.world_size]]
-    numbers, first = np.unique(mine, return_index=True)
-    return [int(number) for number in numbers[np.argsort(first)]]
 
 
 class RemoteShards:

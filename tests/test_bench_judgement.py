@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.judgement import COPY, DECODE, DISK, HELD, MODEL, PYTHON, Figures, cores_for, feedable, judge
+from benchmarks.figures import COPY, DECODE, DISK, HELD, MODEL, PYTHON, Figures, cores_for, feedable
+from benchmarks.judgement import judge
 
 # A machine of 16 cores with a GPU of 3,000 images/s: everything feeds it easily.
 FINE = Figures(

@@ -21,10 +21,10 @@ import pytest
 from shards.cache import Cache
 from shards.dataset import Split, choose_split, open_dataset
 from shards.errors import MissingDependency, ShardfeedError, UsageError
-from shards.fetcher import RemoteShards, upcoming
+from shards.fetcher import RemoteShards
 from shards.index import Index
 from shards.layout import INDEX
-from shards.order import Share, epoch_order
+from shards.order import Share, epoch_order, upcoming
 from shards.remote import Remote, is_url
 from shards.secrets import without_secrets
 from tests.conftest import jpeg, photo, write_split
