@@ -344,6 +344,15 @@ def refused(shards: RemoteShards, split: Split) -> None:
         read(shards, split, 0)
 
 
+def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise NotImplementedError  # as fsspec does for stores that are only read
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "pipe_file", unknown)
+    with pytest.raises(UsageError, match="memory://there/name cannot be written: memory:// does not offer that"):
+        Remote("memory://there").write("name", b"")
+
+
 def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -> None:
     shards = RemoteShards(Remote("memory://nothing"), [], Cache(tmp_path))
     shards._not_before = {0: 0.0}  # another process fetches it, and now is the time to look again
