@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.harness import Contender
 from benchmarks.limits import drop_pages
-from benchmarks.stub import IdleFinisher, instant_decoder
+from benchmarks.stub import IdleCutter, IdleFinisher, instant_decoder
 from shards import Loader, Split
 from shards.crops import Crop
 from shards.feeder import Feeder, Recipe
@@ -133,7 +133,11 @@ def _no_sync() -> None:
 def reading(work: Work, cold: bool = False) -> Iterator[Iterator[int]]:
     """The loader's reading alone, images a batch. cold: the shards leave the page cache before every epoch."""
     graph = _graph_of(work)
-    with contextlib.closing(Feeder(work.split, work.recipe, graph.decode, graph.inputs)) as feeder:
+    # Stored pixels are read as for the rungs above, into buffers that stay in the caches of the cores.
+    cutter = IdleCutter("uint8", resizes=False, mirrors=False, threads=graph.threads) if work.raw else None
+    with contextlib.closing(
+        Feeder(work.split, work.recipe, graph.decode, graph.inputs, cutter, graph.threads)
+    ) as feeder:
 
         def batches() -> Iterator[int]:
             epoch = -1

@@ -6,15 +6,19 @@ images/s with it say how far the loader's Python thread would go if decoding cos
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from shards.crops import Windows
 from shards.finish import Finisher
 from shards.pipeline import PREFETCH, Graph
+from shards.raw import Cutter, Rows
+from shards.store import Use
 
 # Side of the squares: so small that flipping and normalising them costs nothing either.
 STUB_SIDE = 8
@@ -57,6 +61,16 @@ class IdleFinisher:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *_, **__: self._pixels
+
+
+class IdleCutter(Cutter):
+    """In the place of shards.raw.Cutter: the bytes are read, and nothing is made of them."""
+
+    def take(self, count: int, size: int) -> npt.NDArray[Any]:
+        return np.zeros((count, 1), np.uint8)
+
+    def into(self, images: npt.NDArray[Any], positions: Sequence[int], rows: Rows, cut: Windows) -> Use:
+        return lambda i, data: None
 
 
 @contextlib.contextmanager

@@ -3,9 +3,12 @@
 The feeder is what DALI calls for its next batch. It never ends: after an epoch's last batch comes
 the next epoch's first, so that the decoder has no gap between epochs. It reads AHEAD batches before
 they are asked for. What was fed and has not yet come out of the graph stands in `planned`, in order.
+
+Stored pixels need no graph on a CPU: there the threads that read finish the images, by a `Cutter`.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +24,11 @@ from shards.memory import hold
 from shards.order import WINDOW, Order, Share, epoch_order, upcoming
 from shards.pipeline import Decode
 from shards.policies import Policy, draws
+from shards.raw import Cutter, Rows, window
 from shards.store import MemoryStore, Places, Reading, ShardStore, Store
 
-# Batches being read while the graph still has others to decode.
-AHEAD = 4
+# Batches being read while the graph still has others to decode; finished images take several times their room.
+AHEAD, FINISHED_AHEAD = 4, 2
 # How far ahead shards are announced, in windows of "blocks": the one being read and the next. It is said anew several
 # times while a window is read, so that what is done with can go.
 HORIZON, RENEWALS = 2, 8
@@ -70,6 +74,8 @@ class Planned:
     labels: npt.NDArray[np.int64]
     arrays: dict[str, Any]
     """What the graph is fed, by `Graph.inputs`. It reads these arrays in place, so they live until the batch is out."""
+    images: npt.NDArray[Any] | None
+    """The images, where the threads that read finished them."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +85,33 @@ class _Begun:
     place: Place
     ids: npt.NDArray[np.int64]
     cut: Windows
+    images: npt.NDArray[Any] | None
     reading: Reading
 
 
 class Feeder:
     """Plans batch after batch and hands their bytes to the graph; one thread at a time may use it.
 
-    `decode`: what the graph makes of them, which decides what of each sample is read.
+    `decode`: what the graph makes of them, which decides what of each sample is read. `cutter`: what makes images of
+    them in its place, if anything; `threads` work for it.
     """
 
-    def __init__(self, split: Split, recipe: Recipe, decode: Decode, inputs: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        split: Split,
+        recipe: Recipe,
+        decode: Decode,
+        inputs: tuple[str, ...],
+        cutter: Cutter | None = None,
+        threads: int = 1,
+    ) -> None:
         self._split = split
         self.recipe = recipe
         self.inputs = inputs
         self._decode = decode
-        self._store = _store(split, recipe)
+        self._cutter = cutter
+        self._ahead = AHEAD if cutter is None else FINISHED_AHEAD
+        self._store = _store(split, recipe, threads)
         self._orders = _Orders(split, recipe)
         self._next = Place(0, 0)
         self._reading: deque[_Begun] = deque()
@@ -111,25 +129,28 @@ class Feeder:
 
         Raises ShardfeedError for a sample that cannot be read, unless damaged ones are to be skipped.
         """
-        while len(self._reading) <= AHEAD:
+        while len(self._reading) <= self._ahead:
             place, ids = self._advance()
             cut = self._cut(place, ids)
-            self._reading.append(_Begun(place, ids, cut, self._store.read(self._places(ids, cut))))
+            images = None if self._cutter is None else self._cutter.take(len(ids), self.recipe.size)
+            self._reading.append(_Begun(place, ids, cut, images, self._read(ids, cut, images, range(len(ids)))))
         begun = self._reading.popleft()
         place, cut = begun.place, begun.cut
         ids, data = self._whole(begun)
         if ids is not begun.ids:
             cut = self._cut(place, ids)
-        arrays = {
-            **self._pixels(ids, cut, data),
-            **_columns(cut, rows=self._decode == "raw"),
-            "size": np.full((len(ids), 2), self.recipe.size, np.float32),
-        }
+        arrays: dict[str, Any] = {"mirror": cut.mirror}
+        if begun.images is None:
+            arrays |= {
+                **self._pixels(ids, cut, data),
+                **_columns(cut, rows=self._decode == "raw"),
+                "size": np.full((len(ids), 2), self.recipe.size, np.float32),
+            }
         if self.recipe.augment is not None:
             arrays |= draws(self.recipe.augment, ids, self.recipe.seed, place.epoch)
-        planned = Planned(place, ids, self._split.index.label[ids].astype(np.int64), arrays)
+        planned = Planned(place, ids, self._split.index.label[ids].astype(np.int64), arrays, begun.images)
         self.planned.append(planned)
-        return tuple(arrays[name] for name in self.inputs)
+        return () if self._cutter is not None else tuple(arrays[name] for name in self.inputs)
 
     def close(self) -> None:
         """Ends the threads and closes the shards."""
@@ -203,24 +224,33 @@ class Feeder:
         if not self._rows_only:
             return Places(shard, offset.tolist(), size.tolist(), index.crc32[ids].tolist())
         row = 3 * index.width[ids].astype(np.int64)
-        # The pixels are the file's end; what stands before them has no fixed length.
-        first = offset + size - row * index.height[ids] + row * cut.anchor[:, 0]
+        first = offset + size - row * (index.height[ids] - cut.anchor[:, 0])
         return Places(shard, first.tolist(), (row * cut.shape[:, 0]).tolist())
+
+    def _read(
+        self, ids: npt.NDArray[np.int64], cut: Windows, images: npt.NDArray[Any] | None, positions: Sequence[int]
+    ) -> Reading:
+        """Begins to read samples; images at `positions` are made of them, if any are made here."""
+        places = self._places(ids, cut)
+        if self._cutter is None or images is None:
+            return self._store.read(places)
+        return self._store.read(places, self._cutter.into(images, positions, self._rows(ids, cut), cut))
+
+    def _rows(self, ids: npt.NDArray[np.int64], cut: Windows) -> Rows:
+        """Where the rows of each window lie in what is read of its sample."""
+        index = self._split.index
+        width = index.width[ids].astype(np.int64)
+        # The pixels are the file's end; what stands before them has no fixed length.
+        first = index.size[ids].astype(np.int64) - 3 * width * (index.height[ids] - cut.anchor[:, 0])
+        begin = [0] * len(ids) if self._rows_only else first.tolist()
+        return Rows(begin, cut.shape[:, 0].tolist(), width.tolist())
 
     def _pixels(self, ids: npt.NDArray[np.int64], cut: Windows, data: list[npt.NDArray[np.uint8]]) -> dict[str, Any]:
         """What the decoder reads; or, of samples that are stored decoded, the rows of each window, uint8 (h, w, 3)."""
         if self._decode != "raw":
             return {"encoded": data}
-        width, top, tall = (
-            column.tolist() for column in (self._split.index.width[ids], cut.anchor[:, 0], cut.shape[:, 0])
-        )
-        if not self._rows_only:
-            whole = self._split.index.height[ids].tolist()
-            data = [
-                bytes_[len(bytes_) - 3 * w * h + 3 * w * y : len(bytes_) - 3 * w * h + 3 * w * (y + rows)]
-                for bytes_, w, h, y, rows in zip(data, width, whole, top, tall, strict=True)
-            ]
-        return {"rows": [rows.reshape(h, w, 3) for rows, h, w in zip(data, tall, width, strict=True)]}
+        rows = self._rows(ids, cut)
+        return {"rows": [window(each, rows, i) for i, each in enumerate(data)]}
 
     def _whole(self, begun: _Begun) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
         """Ids and bytes of a batch, whole samples in the place of damaged ones where that is wanted."""
@@ -237,20 +267,20 @@ class Feeder:
             ids = ids.copy()
             ids[positions] = (ids[positions] + 1) % len(self._split)
             others = ids[positions]
-            again = self._store.read(self._places(others, self._cut(begun.place, others)))
+            again = self._read(others, self._cut(begun.place, others), begun.images, positions)
             bad = [(positions[i], trouble) for i, trouble in again.wait()]
-            for position, more in zip(positions, again.data, strict=True):
-                data[position] = more
+            for i, more in enumerate(again.data):
+                data[positions[i]] = more
         raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
 
 
-def _store(split: Split, recipe: Recipe) -> Store:
+def _store(split: Split, recipe: Recipe, threads: int) -> Store:
     if recipe.in_memory:
-        return MemoryStore(hold(split), check=recipe.skip_damaged)
+        return MemoryStore(hold(split), recipe.skip_damaged, threads)
     if split.origin is not None:
-        return ShardStore(split.remote_shards(), check=recipe.skip_damaged)
+        return ShardStore(split.remote_shards(), recipe.skip_damaged, threads)
     files = LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
-    return ShardStore(files, check=recipe.skip_damaged)
+    return ShardStore(files, recipe.skip_damaged, threads)
 
 
 def describe(split: Split, sample: int, trouble: str) -> str:

@@ -23,8 +23,8 @@ Float32Array = npt.NDArray[np.float32]
 # Start and end of n windows, (n, 2) each: (row, column) in pixels of their regions, also between pixels.
 Corners = tuple[Float32Array, Float32Array]
 
-_SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
-_BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
+SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
+BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
 
 
 class Finisher:
@@ -50,32 +50,8 @@ class Finisher:
         out = self._buffers.take((len(images), 3, *images.shape[1:3]), np.float32)
         self._each(
             len(images),
-            lambda first, last: _normalise(images[first:last], mirror[first:last], _SCALE, _BIAS, out[first:last]),
+            lambda first, last: _normalise(images[first:last], mirror[first:last], SCALE, BIAS, out[first:last]),
         )
-        return out
-
-    def cut(self, rows: Sequence[UInt8Array], left: Int32Array, width: int, mirror: Int32Array) -> UInt8Array:
-        """Columns `left` to `left + width` of rows of pixels (height, any, 3), mirrored: (n, height, width, 3)."""
-        out = self._buffers.take((len(rows), rows[0].shape[0], width, 3), np.uint8)
-
-        def work(first: int, last: int) -> None:
-            for i in range(first, last):
-                _cut(rows[i], left[i], mirror[i], out[i])
-
-        self._each(len(rows), work)
-        return out
-
-    def cut_normalise(
-        self, rows: Sequence[UInt8Array], left: Int32Array, width: int, mirror: Int32Array
-    ) -> Float32Array:
-        """As `cut`, then as `normalise`, in one pass: float32 (n, 3, height, width)."""
-        out = self._buffers.take((len(rows), 3, rows[0].shape[0], width), np.float32)
-
-        def work(first: int, last: int) -> None:
-            for i in range(first, last):
-                _normalise_image(rows[i], left[i], mirror[i], _SCALE, _BIAS, out[i])
-
-        self._each(len(rows), work)
         return out
 
     def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
@@ -98,7 +74,7 @@ class Finisher:
         def work(first: int, last: int) -> None:
             for i in range(first, last):
                 region = np.ascontiguousarray(regions[i])
-                resample_normalise(region, cut[0][i], cut[1][i], mirror[i], _SCALE, _BIAS, out[i])
+                resample_normalise(region, cut[0][i], cut[1][i], mirror[i], SCALE, BIAS, out[i])
 
         self._each(len(regions), work)
         return out
@@ -126,13 +102,14 @@ def _normalise(
     images: UInt8Array, mirror: Int32Array, scale: Float32Array, bias: Float32Array, out: Float32Array
 ) -> None:
     for i in range(len(images)):
-        _normalise_image(images[i], 0, mirror[i], scale, bias, out[i])
+        cut_normalise(images[i], 0, mirror[i], scale, bias, out[i])
 
 
 @numba.njit(nogil=True, cache=True)
-def _normalise_image(
-    rows: UInt8Array, left: int, mirror: int, scale: Float32Array, bias: Float32Array, out: Float32Array
+def cut_normalise(
+    rows: UInt8Array, left: int, mirror: int | np.int32, scale: Float32Array, bias: Float32Array, out: Float32Array
 ) -> None:
+    """As `cut_out`, and pixel * scale[channel] + bias[channel], in one pass: `out` float32 (3, height, width)."""
     _, height, width = out.shape
     planes = np.empty((3, width), np.uint8)
     for y in range(height):
@@ -146,7 +123,8 @@ def _normalise_image(
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut(rows: UInt8Array, left: int, mirror: int, out: UInt8Array) -> None:
+def cut_out(rows: UInt8Array, left: int, mirror: int | np.int32, out: UInt8Array) -> None:
+    """Columns from `left` on of rows of pixels (height, any, 3), mirrored if `mirror`: `out` (height, width, 3)."""
     height, width, _ = out.shape
     planes = np.empty((3, width), np.uint8)
     for y in range(height):

@@ -22,6 +22,7 @@ from shards.errors import ShardfeedError
 from shards.feeder import Feeder, Place, Planned, Recipe, describe
 from shards.finish import Finisher
 from shards.pipeline import Graph, build
+from shards.raw import Cutter
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -43,9 +44,10 @@ class Producer:
         self.recipe = recipe
         self._split = split
         self._graph = graph
-        self._feeder = Feeder(split, recipe, graph.decode, graph.inputs)
         self._finisher = Finisher(graph.threads)
         self._resizes = must_resize(split, recipe)
+        self._cutter = _cutter(recipe, graph, self._resizes)
+        self._feeder = Feeder(split, recipe, graph.decode, graph.inputs, self._cutter, graph.threads)
         self._augmenter = (
             Augmenter(recipe.augment, graph.batch_size, graph.threads)
             if recipe.augment is not None and graph.device == "cpu"
@@ -81,6 +83,8 @@ class Producer:
         self._stop()
         self.recipe = self._feeder.recipe = recipe
         self._resizes = must_resize(self._split, recipe)
+        if self._cutter is not None:
+            self._cutter.resizes = self._resizes
         if self._graph.device == "gpu" and self._resizes != self._graph.resize:
             self._graph = dataclasses.replace(self._graph, resize=self._resizes)
             self._feeder.planned.clear()
@@ -98,10 +102,8 @@ class Producer:
         self._run = None
 
     def _built(self) -> Any:
-        """The graph; None where there is nothing for it to do: pixels that are stored decoded, on a CPU."""
-        if self._graph.decode == "raw" and self._graph.device == "cpu":
-            return None
-        return build(self._graph, self._feeder)
+        """The graph; None where the threads that read have done all of its work."""
+        return None if self._cutter is not None else build(self._graph, self._feeder)
 
     def _make(self) -> Batch:
         """The next batch, finished."""
@@ -111,7 +113,7 @@ class Producer:
         if self._augmenter is not None:
             images = self._augmented(output, planned)
         else:
-            images = self._finish_rows(planned) if output is None else self._finish(output, planned)
+            images = self._finish(output, planned) if planned.images is None else self._tensor(planned.images)
         return images, torch.from_numpy(planned.labels)
 
     def _next(self) -> tuple[Any, Planned]:
@@ -125,39 +127,25 @@ class Producer:
             raise _explain(error, list(self._feeder.planned), self._split) from error
         return outputs[0], self._feeder.planned.popleft()
 
-    def _finish_rows(self, planned: Planned) -> torch.Tensor:
-        """Windows of stored pixels, resized where need be, mirrored, and normalised for float32."""
-        rows, mirror = planned.arrays["rows"], planned.arrays["mirror"]
-        if self._resizes:
-            return self._resized(_regions(None, planned), planned)
-        left, width = planned.arrays["anchor"][:, 1], int(planned.arrays["shape"][0, 1])
-        if self._graph.dtype == "uint8":
-            return _channels_last(self._finisher.cut(rows, left, width, mirror))
-        return torch.from_numpy(self._finisher.cut_normalise(rows, left, width, mirror))
-
     def _finish(self, output: Any, planned: Planned) -> torch.Tensor:
         """What the CPU graph decoded, resized where need be, mirrored, and normalised for float32."""
-        if self._resizes:
-            return self._resized(_regions(output, planned), planned)
-        # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
-        return self._mirrored(from_dlpack(output.as_tensor()), planned.arrays["mirror"])
-
-    def _resized(self, regions: list[npt.NDArray[np.uint8]], planned: Planned) -> torch.Tensor:
-        finisher, size = self._finisher, self.recipe.size
+        if not self._resizes:
+            # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
+            return self._mirrored(from_dlpack(output.as_tensor()), planned.arrays["mirror"])
+        finisher, size, regions = self._finisher, self.recipe.size, _regions(output)
         cut, mirror = (planned.arrays["start"], planned.arrays["end"]), planned.arrays["mirror"]
-        if self._graph.dtype == "uint8":
-            return _channels_last(finisher.resize(regions, cut, size, mirror))
-        return torch.from_numpy(finisher.resize_normalise(regions, cut, size, mirror))
+        resize = finisher.resize if self._graph.dtype == "uint8" else finisher.resize_normalise
+        return self._tensor(resize(regions, cut, size, mirror))
 
     def _augmented(self, output: Any, planned: Planned) -> torch.Tensor:
-        """As `_finish` and `_finish_rows`, with the policy after the resize and before the mirror, as on a GPU."""
+        """As `_finish`, with the policy after the resize and before the mirror, as on a GPU."""
         assert self._augmenter is not None
-        cut = (planned.arrays["start"], planned.arrays["end"])
-        # A window that fits is copied by the resize, bit for bit.
-        images = self._finisher.resize(
-            _regions(output, planned), cut, self.recipe.size, np.zeros_like(planned.arrays["mirror"])
-        )
-        return self._mirrored(from_dlpack(self._augmenter(images, planned.arrays)), planned.arrays["mirror"])
+        images, mirror = planned.images, planned.arrays["mirror"]
+        if images is None:
+            cut = (planned.arrays["start"], planned.arrays["end"])
+            # A window that fits is copied by the resize, bit for bit.
+            images = self._finisher.resize(_regions(output), cut, self.recipe.size, np.zeros_like(mirror))
+        return self._mirrored(from_dlpack(self._augmenter(images, planned.arrays)), mirror)
 
     def _mirrored(self, pixels: torch.Tensor, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
         """Pixels (n, height, width, 3), which nobody else uses, mirrored, and normalised for float32."""
@@ -166,6 +154,11 @@ class Producer:
             return pixels.permute(0, 3, 1, 2)
         return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror))
 
+    def _tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
+        """A tensor (n, 3, height, width) over the memory of what is finished, which has channels last if uint8."""
+        tensor = torch.from_numpy(images)
+        return tensor.permute(0, 3, 1, 2) if self._graph.dtype == "uint8" else tensor
+
     def _hand_over(self, output: Any, planned: Planned) -> Batch:
         with torch.cuda.stream(self._stream):
             images = from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
@@ -173,18 +166,18 @@ class Producer:
         return images, labels
 
 
-def _regions(output: Any, planned: Planned) -> list[npt.NDArray[np.uint8]]:
-    """Each sample's region (height, width, 3): decoded, or cut out of the stored rows where nothing was."""
-    if output is not None:
-        # Views: `output.at(i)` would copy, 15 microseconds an image.
-        return [np.asarray(output[i]) for i in range(len(output))]
-    left, width = planned.arrays["anchor"][:, 1].tolist(), planned.arrays["shape"][:, 1].tolist()
-    return [rows[:, x : x + w] for rows, x, w in zip(planned.arrays["rows"], left, width, strict=True)]
+def _regions(output: Any) -> list[npt.NDArray[np.uint8]]:
+    """Each sample's region (height, width, 3), as it was decoded."""
+    # Views: `output.at(i)` would copy, 15 microseconds an image.
+    return [np.asarray(output[i]) for i in range(len(output))]
 
 
-def _channels_last(images: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """(n, height, width, 3) as a tensor (n, 3, height, width) over the same memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+def _cutter(recipe: Recipe, graph: Graph, resizes: bool) -> Cutter | None:
+    """What makes images of pixels that are stored decoded, for a CPU. A policy comes between it and the mirror."""
+    if graph.decode != "raw" or graph.device != "cpu":
+        return None
+    plain = graph.dtype == "uint8" or recipe.augment is not None
+    return Cutter("uint8" if plain else "float32", resizes, recipe.augment is None, graph.threads)
 
 
 class _Run:

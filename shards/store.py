@@ -1,15 +1,17 @@
 """The bytes of samples: read from shards by threads, several reads in flight, or from memory.
 
-Reads are into a buffer of the batch, ahead of need: on a cold disk, a network file system or a remote store the
-waiting is done by these threads. Where the shards lie is the business of shards/files.py and shards/fetcher.py.
+Reads are ahead of need: on a cold disk, a network file system or a remote store the waiting is done by these threads.
+They read into a buffer of the batch, or into their own, whose bytes they hand on at once. Where the shards lie is
+the business of shards/files.py and shards/fetcher.py.
 """
 
 import itertools
+import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,9 @@ from shards.memory import SplitMemory
 
 # Reads in flight at once: more than a cold disk needs to be busy, too few to matter where it is warm.
 READERS = 8
+
+# What is done with a sample at once: it gets its position and its bytes, which are there until it returns.
+Use = Callable[[int, npt.NDArray[np.uint8]], None]
 
 DAMAGED = "is damaged (its checksum is wrong)"
 
@@ -42,6 +47,7 @@ class Reading:
     """A batch of bytes on its way."""
 
     data: list[npt.NDArray[np.uint8]]
+    """The bytes of each sample; none where they were used at once."""
     _parts: list[Future[list[tuple[int, str]]]]
 
     def wait(self) -> list[tuple[int, str]]:
@@ -68,8 +74,11 @@ class Shards(Protocol):
 class Store(Protocol):
     """Where bytes of samples come from."""
 
-    def read(self, places: Places) -> Reading:
-        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`."""
+    def read(self, places: Places, use: Use | None = None) -> Reading:
+        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`.
+
+        With `use`, there are no arrays: the thread that read a sample calls it, if the bytes are right.
+        """
 
     def announce(self, shards: Sequence[int]) -> None:
         """Says which shards are read next, in this order; returns at once."""
@@ -79,47 +88,75 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """Shards held in memory: what is read is a view. `check`: compare every sample with its CRC-32."""
+    """Shards held in memory: what is read is a view. `check`: compare every sample with its CRC-32.
 
-    def __init__(self, memory: SplitMemory, check: bool = False) -> None:
+    `threads`: as many use samples at once.
+    """
+
+    def __init__(self, memory: SplitMemory, check: bool = False, threads: int = 1) -> None:
         self._memory = memory
         self._check = check
+        self._threads = threads
+        self._users = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-use")
 
-    def read(self, places: Places) -> Reading:
-        """Views of the samples; nothing is copied."""
+    def read(self, places: Places, use: Use | None = None) -> Reading:
+        """Views of the samples; nothing is copied. `use` gets them too, on threads."""
         shards = self._memory.shards
         data = [
             shards[shard][offset : offset + size]
             for shard, offset, size in zip(places.shard, places.offset, places.size, strict=True)
         ]
+        if use is not None:
+            return Reading([], _in_parts(self._users, self._threads, len(places), self._used, places, data, use))
         checked: Future[list[tuple[int, str]]] = Future()
-        sums = places.crc32 if self._check and places.crc32 is not None else []
-        checked.set_result([(i, DAMAGED) for i, crc32 in enumerate(sums) if zlib.crc32(data[i].data) != crc32])
+        checked.set_result(self._used(places, data, None, range(len(places))))
         return Reading(data, [checked])
 
     def announce(self, shards: Sequence[int]) -> None:
         """Nothing to do."""
 
     def close(self) -> None:
-        """Nothing to do: the memory is free when the last view of it is gone."""
+        """Ends the threads; the memory is free when the last view of it is gone."""
+        self._users.shutdown(cancel_futures=True)
+
+    def _used(
+        self, places: Places, data: list[npt.NDArray[np.uint8]], use: Use | None, part: range
+    ) -> list[tuple[int, str]]:
+        """Checks the samples of `part` and hands them on; position and trouble of those that are not right."""
+        sums = places.crc32 if self._check else None
+        bad = [] if sums is None else [i for i in part if zlib.crc32(data[i].data) != sums[i]]
+        if use is not None:
+            for i in part:
+                if i not in bad:
+                    use(i, data[i])
+        return [(i, DAMAGED) for i in bad]
 
 
 class ShardStore:
-    """Threads that read from `shards`. `check`: compare every sample with its CRC-32."""
+    """Threads that read from `shards`. `check`: compare every sample with its CRC-32.
 
-    def __init__(self, shards: Shards, check: bool = False) -> None:
+    `threads`: as many use samples at once; there are more if reading asks for more.
+    """
+
+    def __init__(self, shards: Shards, check: bool = False, threads: int = 1) -> None:
         self._shards = shards
         self._check = check
         self._buffers = Buffers()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="shardfeed-read")
+        self._own = threading.local()
+        self._threads = max(READERS, threads)
+        self._readers = ThreadPoolExecutor(self._threads, thread_name_prefix="shardfeed-read")
 
-    def read(self, places: Places) -> Reading:
-        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`."""
-        bounds = [0, *itertools.accumulate(places.size)]
-        buffer = self._buffers.take((bounds[-1],), np.uint8)
-        data = [buffer[first:last] for first, last in itertools.pairwise(bounds)]
-        parts = [range(first, len(places), READERS) for first in range(min(READERS, len(places)))]
-        return Reading(data, [self._readers.submit(self._read, places, data, part) for part in parts])
+    def read(self, places: Places, use: Use | None = None) -> Reading:
+        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`.
+
+        With `use`, there are no arrays: the thread that read a sample calls it, if the bytes are right.
+        """
+        data: list[npt.NDArray[np.uint8]] = []
+        if use is None:
+            bounds = [0, *itertools.accumulate(places.size)]
+            buffer = self._buffers.take((bounds[-1],), np.uint8)
+            data = [buffer[first:last] for first, last in itertools.pairwise(bounds)]
+        return Reading(data, _in_parts(self._readers, self._threads, len(places), self._read, places, data, use))
 
     def announce(self, shards: Sequence[int]) -> None:
         """Has what is read next made ready, in this order; returns at once."""
@@ -131,14 +168,25 @@ class ShardStore:
         self._readers.shutdown(cancel_futures=True)
         self._shards.close()
 
-    def _read(self, places: Places, data: list[npt.NDArray[np.uint8]], part: range) -> list[tuple[int, str]]:
+    def _read(
+        self, places: Places, data: list[npt.NDArray[np.uint8]], use: Use | None, part: range
+    ) -> list[tuple[int, str]]:
         bad = []
         for i in part:
+            target = data[i] if use is None else self._scratch(places.size[i])
             crc32 = places.crc32[i] if self._check and places.crc32 is not None else None
-            trouble = self._fill(data[i], places.shard[i], places.offset[i], crc32)
+            trouble = self._fill(target, places.shard[i], places.offset[i], crc32)
             if trouble is not None:
                 bad.append((i, trouble))
+            elif use is not None:
+                use(i, target)
         return bad
+
+    def _scratch(self, size: int) -> npt.NDArray[np.uint8]:
+        """This thread's own buffer: the same for each sample, so that it stays in the cache of the core."""
+        if not hasattr(self._own, "buffer") or self._own.buffer.size < size:
+            self._own.buffer = np.empty(size, np.uint8)
+        return self._own.buffer[:size]  # type: ignore[no-any-return]
 
     def _fill(self, target: npt.NDArray[np.uint8], shard: int, offset: int, crc32: int | None) -> str | None:
         """Reads one sample; says in words what is wrong with it, None if nothing is."""
@@ -154,3 +202,10 @@ class ShardStore:
         if crc32 is not None and zlib.crc32(target.data) != crc32:
             return DAMAGED
         return None
+
+
+def _in_parts(
+    threads: ThreadPoolExecutor, count: int, samples: int, work: Callable[..., list[tuple[int, str]]], *args: Any
+) -> list[Future[list[tuple[int, str]]]]:
+    """Begins `work(*args, part)` for `count` parts of range(samples)."""
+    return [threads.submit(work, *args, range(first, samples, count)) for first in range(min(count, samples))]

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,16 @@ def own(tmp_path: Path) -> Split:
     return write_split(tmp_path, [ppm(photo(40, 48, i)) for i in range(8)], short_side=40, encoding="raw")
 
 
-def test_a_damaged_sample_is_replaced_by_the_next_where_that_is_wanted(own: Split) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_damaged_samples_are_replaced_by_the_next_whole_one_where_that_is_wanted(own: Split, in_memory: bool) -> None:
     damage(own, 3)
-    with Loader(
-        own, batch_size=8, train=False, size=40, resize=40, order="index", dtype="uint8", on_error="skip", threads=1
-    ) as loader:
+    damage(own, 4)
+    options: dict[str, Any] = {"order": "index", "dtype": "uint8", "on_error": "skip", "in_memory": in_memory}
+    with Loader(own, batch_size=8, train=False, size=40, resize=40, threads=1, **options) as loader:
         images, labels = next(iter(loader))
         assert loader.skipped
-    assert labels.tolist() == own.labels[[0, 1, 2, 4, 4, 5, 6, 7]].tolist()
-    assert torch.equal(images[3], images[4])
+    assert labels.tolist() == own.labels[[0, 1, 2, 5, 5, 5, 6, 7]].tolist()
+    assert all(np.array_equal(images[i].permute(1, 2, 0).numpy(), photo(40, 48, 5)[:, 4:44]) for i in (3, 4, 5))
 
 
 def test_a_shard_cut_off_under_the_loader_is_an_error_that_names_the_sample(own: Split) -> None:
@@ -109,6 +111,21 @@ def test_a_shard_cut_off_under_the_loader_is_an_error_that_names_the_sample(own:
         batches = itertools.chain.from_iterable(itertools.repeat(loader))
         with pytest.raises(ShardfeedError, match=r"sample 0000000\d in .*cut off"):
             collections.deque(batches, maxlen=0)
+
+
+def test_no_more_samples_are_worked_on_at_a_time_than_threads(own: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work: list[None] = []
+    most: list[int] = []
+
+    def slow(*_: Any) -> None:
+        at_work.append(None)
+        most.append(len(at_work))
+        time.sleep(0.002)
+        at_work.pop()
+
+    monkeypatch.setattr("shards.raw.cut_out", slow)
+    epoch(own, batch_size=8, dtype="uint8", crop="center", threads=2)
+    assert max(most) == 2
 
 
 def test_a_decoder_for_stored_pixels_is_refused(own: Split) -> None:

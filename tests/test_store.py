@@ -2,6 +2,8 @@ import resource
 import zlib
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from shards.errors import ShardfeedError
@@ -64,6 +66,37 @@ def test_checksums_are_compared_where_asked_for(tmp_path: Path) -> None:
     store = ShardStore(LocalShards([path], [200]), check=True)
     trouble = store.read(places((0, 0, 100), (0, 100, 100), crc32=zlib.crc32(b"x" * 100))).wait()
     assert trouble == [(1, "is damaged (its checksum is wrong)")]
+    store.close()
+
+
+def test_each_sample_that_is_right_is_used_once_by_a_thread_that_read_it(tmp_path: Path) -> None:
+    data = bytes(range(200)) * 30
+    store = ShardStore(LocalShards([write(tmp_path / "a.tar", data)], [len(data)]), check=True, threads=3)
+    offsets, sizes = [90 * i for i in range(40)], [50 + i for i in range(40)]
+    samples = [data[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
+    sums = [zlib.crc32(sample) for sample in samples]
+    sums[7] ^= 1
+    used: dict[int, bytes] = {}
+
+    def use(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        assert i not in used
+        used[i] = bytes(sample)
+
+    reading = store.read(Places([0] * 40, offsets, sizes, sums), use)
+    assert reading.wait() == [(7, "is damaged (its checksum is wrong)")]
+    assert reading.data == []
+    assert used == {i: sample for i, sample in enumerate(samples) if i != 7}
+    store.close()
+
+
+def test_what_fails_in_a_use_comes_out_of_the_wait(tmp_path: Path) -> None:
+    store = ShardStore(LocalShards([write(tmp_path / "a.tar", b"x" * 100)], [100]))
+
+    def use(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        raise ValueError("no window")
+
+    with pytest.raises(ValueError, match="no window"):
+        store.read(places((0, 0, 50), (0, 50, 50)), use).wait()
     store.close()
 
 
