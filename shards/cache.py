@@ -21,6 +21,8 @@ from shards.errors import ShardfeedError, UsageError
 
 # How often a file that arrives with other bytes than it should is fetched before that is taken for the truth.
 WRONG_BYTES = 3
+# The part of the cache that is freed at once where there is no room, if it holds shards small enough.
+SPARE = 0.01
 
 _COUNT = b"%020d"
 # Directories of caches whose files this process has looked at.
@@ -163,9 +165,11 @@ class Cache:
         _looked_at.add(self._shards)
         others = [entry for entry in self._entries() if entry.path != own]
         excess = sum(entry.bytes for entry in others) + size - self.bytes
-        # What a crash left goes first, in any case.
+        # What a crash left goes first, in any case. A little more than need be goes, so that a full cache of many
+        # shards is not looked through for each of them.
+        spare = int(self.bytes * SPARE) if excess > 0 else 0
         for entry in sorted(others, key=lambda entry: (entry.path.suffix != ".part", entry.used)):
-            if excess <= 0 and entry.path.suffix != ".part":
+            if excess <= 0 and excess - entry.bytes < -spare and entry.path.suffix != ".part":
                 break
             if _remove_unused(entry.path):
                 excess -= entry.bytes

@@ -1,7 +1,7 @@
 """A finished data set, opened for reading: its manifest and, when first asked for, each split's index.
 
 It lies in a directory, or behind a URL. Of a remote one the manifest is fetched at each opening and the index once,
-into the cache; the shards follow as they are needed (shards/fetcher.py).
+into the cache; the shards follow as they are needed (shards/fetcher.py, shards/supply.py).
 """
 
 import contextlib
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from shards.atomic import replacing
 from shards.cache import WRONG_BYTES, Cache, holding
 from shards.errors import ShardfeedError, UsageError
-from shards.fetcher import RemoteShards
 from shards.index import Index
 from shards.layout import INDEX, MANIFEST, split_dir
 from shards.manifest import Manifest, SplitInfo
 from shards.remote import Remote, is_url
+from shards.supply import Supply
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Split:
 
     @property
     def shard_paths(self) -> list[Path]:
-        """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
+        """The shards, in order. Raises UsageError for a remote data set: see `supply`."""
         if self.origin is not None:
             raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
         directory = split_dir(self.root, self.name)
@@ -72,11 +72,11 @@ class Split:
             return self.origin.remote.at(f"{self.name}/{name}")
         return str(split_dir(self.root, self.name) / name)
 
-    def remote_shards(self) -> RemoteShards:
-        """The shards of a remote data set, fetched as they are announced; to be closed."""
+    def supply(self) -> Supply:
+        """The shards of a remote data set, each by itself."""
         assert self.origin is not None
         remote = Remote(self.origin.remote.at(self.name))
-        return RemoteShards(remote, self.info.shards, self.origin.cache)
+        return Supply(remote, self.info.shards, self.origin.cache)
 
     @cached_property
     def index(self) -> Index:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from shards.crops import Crop, Windows, windows
 from shards.dataset import Split
 from shards.errors import ShardfeedError
+from shards.fetcher import RemoteShards
 from shards.files import LocalShards
 from shards.memory import hold
 from shards.order import WINDOW, Order, Share, epoch_order, upcoming
@@ -278,7 +279,7 @@ def _store(split: Split, recipe: Recipe, threads: int) -> Store:
     if recipe.in_memory:
         return MemoryStore(hold(split), recipe.skip_damaged, threads)
     if split.origin is not None:
-        return ShardStore(split.remote_shards(), recipe.skip_damaged, threads)
+        return ShardStore(RemoteShards(split.supply()), recipe.skip_damaged, threads)
     files = LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
     return ShardStore(files, recipe.skip_damaged, threads)
 

@@ -1,50 +1,42 @@
 """Shards of a remote data set, made local ahead of use: whole, in the order in which an epoch needs them.
 
-    shards = RemoteShards(remote, "train", split.info.shards, Cache())
+    shards = RemoteShards(Supply(remote, split.info.shards, Cache()))
     shards.announce([17, 3, 29])                   # needed next, in this order; whatever else is held may go
     count = shards.preadv(17, [buffer], offset)    # waits until the shard is here
 
 Of what is announced, as much as the cache can hold, from the front, is fetched into it by a few threads and stays there
-until it is announced no more. Whatever else is asked for is read by range requests, sample by sample.
+until it is announced no more. Whatever else is asked for is read by range requests, sample by sample. How a shard is
+had is the business of shards/supply.py.
 """
 
 import contextlib
-import errno
 import heapq
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from shards.cache import BeingFetched, Cache, download_verified
+from shards.cache import BeingFetched
 from shards.errors import ShardfeedError
 from shards.files import allow_open_files
-from shards.manifest import ShardInfo
-from shards.remote import Remote, Stopped
-from shards.secrets import without_secrets
+from shards.remote import Stopped
+from shards.supply import POLL, Supply
 
 # Downloads at once: what one connection leaves idle, several fill, and each is a whole shard of disk.
 FETCHERS = 4
-# Seconds between two looks at what another process fetches, and at whether there is room now.
-POLL, POLL_ROOM = 0.05, 1.0
+# Seconds between two looks at whether there is room now.
+POLL_ROOM = 1.0
 # Seconds that closing waits for a download to notice. Its thread ends with the process in any case.
 GRACE = 2.0
 
 
 class RemoteShards:
-    """The shards of one split behind a URL; threads may share it.
+    """The shards of one split behind a URL; threads may share it."""
 
-    `remote`: the directory of the split's shards; `shards`: by number, as the manifest names them.
-    """
-
-    def __init__(self, remote: Remote, shards: Sequence[ShardInfo], cache: Cache) -> None:
-        self._remote = remote
-        self._shards = shards
-        self._cache = cache
+    def __init__(self, supply: Supply) -> None:
+        self._supply = supply
         self._changed = threading.Condition()
-        self._stop = threading.Event()
         # All below is guarded by the condition. A shard that is wanted is in one of: _files, _errors, _fetching,
         # _not_before, or in _waiting for its turn. Nothing goes through all that is wanted but `announce`: there may
         # be a hundred thousand.
@@ -88,26 +80,13 @@ class RemoteShards:
         with self._held(number) as file:
             if file is not None:
                 return os.preadv(file, list(buffers), offset)
-        return self._read_range(number, buffers, offset)
-
-    @contextlib.contextmanager
-    def whole(self, number: int, keep: bool) -> Iterator[int]:
-        """A descriptor of one whole shard, verified: of the cache, into which `keep` fetches it, or else of memory.
-
-        For those who want each shard once; no announcement is needed. Raises ShardfeedError where it cannot be had,
-        Stopped after `stop`.
-        """
-        with self._in_words(number):
-            file = self._whole(number, keep)
-        try:
-            yield file
-        finally:
-            os.close(file)
+        self._warn()
+        return self._supply.read_range(number, buffers, offset)
 
     def stop(self) -> None:
         """Ends the threads. Reads that still wait raise ShardfeedError."""
         with self._changed:
-            self._stop.set()
+            self._supply.stop()
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -126,13 +105,13 @@ class RemoteShards:
     def _held(self, number: int) -> Iterator[int | None]:
         """A descriptor of the shard that stays open meanwhile; None where the shard is not, and will not be, local."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or not self._is_coming(number))
-            if self._stop.is_set():
-                raise ShardfeedError(f"{self._name(number)} is asked for after the end")
+            self._changed.wait_for(lambda: self._supply.stopped or not self._is_coming(number))
+            if self._supply.stopped:
+                raise ShardfeedError(f"{self._supply.name(number)} is asked for after the end")
             if number in self._errors:
                 raise self._errors[number]
             file = self._files.get(number)
-            if file is None and (file := self._pin(number)) is not None:
+            if file is None and (file := self._supply.pin(number)) is not None:
                 self._files[number] = file
             self._reads[number] = self._reads.get(number, 0) + 1
         try:
@@ -162,14 +141,11 @@ class RemoteShards:
         self._changes += 1
         self._no_room_from = None
 
-    def _pin(self, number: int) -> int | None:
-        return self._cache.pin(self._shards[number].sha256, self._shards[number].bytes)
-
     def _that_fit(self, numbers: Sequence[int]) -> Iterator[int]:
         """The first ones, as many as the cache can hold: a later one must never take the room of an earlier one."""
-        left = self._cache.bytes
+        left = self._supply.cache.bytes
         for number in numbers:
-            left -= self._shards[number].bytes
+            left -= self._supply.size(number)
             if left < 0:
                 return
             yield number
@@ -177,49 +153,28 @@ class RemoteShards:
     def _pin_what_is_here(self) -> None:
         """Keeps what is cached and wanted from making room for something else that is wanted."""
         for number in self._wanted:
-            if number not in self._files and (file := self._pin(number)) is not None:
+            if number not in self._files and (file := self._supply.pin(number)) is not None:
                 self._files[number] = file
-
-    def _name(self, number: int) -> str:
-        return self._remote.at(self._shards[number].name)
-
-    def _read_range(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
-        shard = self._shards[number]
-        views = [buffer.cast("B") for buffer in buffers]
-        length = min(sum(map(len, views)), max(0, shard.bytes - offset))
-        if not length:
-            return 0
-        self._warn()
-        try:
-            data = self._remote.read_range(shard.name, offset, length, self._stop)
-        except (FileNotFoundError, Stopped):
-            raise self._missing(number) from None
-        done = 0
-        for view in views:
-            part = data[done : done + len(view)]
-            view[: len(part)] = part
-            done += len(part)
-        return length
 
     def _work(self) -> None:
         """What each fetching thread does: takes the first shard that is wanted and not here, until the end."""
         while True:
             with self._changed:
                 number = self._next()
-                while number is None and not self._stop.is_set():
+                while number is None and not self._supply.stopped:
                     # What other processes fetch, or let go of, nobody tells this one.
                     pause = POLL if self._not_before else POLL_ROOM if self._no_room_from is not None else None
                     if not self._changed.wait(pause) and pause == POLL_ROOM:
                         self._no_room_from = None
                     number = self._next()
-                if self._stop.is_set() or number is None:
+                if self._supply.stopped or number is None:
                     return
                 self._fetching.add(number)
                 changes = self._changes
             self._fetch(number, changes)
 
     def _next(self) -> int | None:
-        if self._stop.is_set():
+        if self._supply.stopped:
             return None
         now = time.monotonic()
         due = [number for number, when in self._not_before.items() if when <= now]
@@ -240,10 +195,7 @@ class RemoteShards:
         file: int | None = None
         failure: ShardfeedError | None = None
         try:
-            with self._in_words(number):
-                file = self._pin(number)
-                if file is None:
-                    file = self._download(number)
+            file = self._supply.fetch(number)
         except BeingFetched:
             # The next one on the list meanwhile: so processes that want the same divide it among them.
             with self._changed:
@@ -277,64 +229,15 @@ class RemoteShards:
                 self._let_go(number)
             self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def _in_words(self, number: int) -> Iterator[None]:
-        """Says of whatever is in the way of a shard which one it is, and what to do: ShardfeedError."""
-        try:
-            yield
-        except (BeingFetched, Stopped, ShardfeedError):
-            raise
-        except FileNotFoundError:
-            raise self._missing(number) from None
-        except OSError as error:
-            why = "no space is left there" if error.errno == errno.ENOSPC else error.strerror or str(error)
-            raise ShardfeedError(
-                f"{self._name(number)} cannot be kept in {self._cache.directory}: {why} (--cache-dir, --cache-size)"
-            ) from None
-        except Exception as error:
-            said = without_secrets(f"{type(error).__name__}: {error}")
-            raise ShardfeedError(f"{self._name(number)} cannot be fetched: {said}") from None
-
-    def _whole(self, number: int, keep: bool) -> int:
-        while True:
-            try:
-                file = self._pin(number)
-                if file is None and keep:
-                    file = self._download(number)
-                return self._in_memory(number) if file is None else file
-            except BeingFetched:
-                if self._stop.wait(POLL):
-                    raise Stopped from None
-
-    def _in_memory(self, number: int) -> int:
-        shard = self._shards[number]
-        file = os.memfd_create("shardfeed-shard", os.MFD_CLOEXEC)
-        try:
-            path = Path(f"/proc/self/fd/{file}")
-            download_verified(file, path, shard.sha256, self._download_to(number), self._name(number))
-        except BaseException:
-            os.close(file)
-            raise
-        return file
-
-    def _download(self, number: int) -> int | None:
-        shard = self._shards[number]
-        return self._cache.fetch(shard.sha256, shard.bytes, self._download_to(number), self._name(number))
-
-    def _download_to(self, number: int) -> Callable[[Path], None]:
-        return lambda target: self._remote.fetch(self._shards[number].name, target, self._stop)
-
-    def _missing(self, number: int) -> ShardfeedError:
-        return ShardfeedError(f"{self._name(number)} is not there, and the manifest names it: upload it again")
-
     def _warn(self) -> None:
         with self._changed:
             if self._warned or not self._threads:
                 return
             self._warned = True
+        cache = self._supply.cache
         warnings.warn(
-            f"the cache in {self._cache.directory}, of {self._cache.bytes / 1e9:,.1f} GB, does not hold what is read "
-            f"of {self._remote} at once: the rest is read by range requests, sample by sample, which is slower "
+            f"the cache in {cache.directory}, of {cache.bytes / 1e9:,.1f} GB, does not hold what is read of "
+            f"{self._supply.directory} at once: the rest is read by range requests, sample by sample, which is slower "
             "(--cache-size)",
             stacklevel=2,
         )

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from shards.dataset import Origin, Split
 from shards.errors import ShardfeedError
-from shards.fetcher import RemoteShards
 from shards.layout import MANIFEST
+from shards.supply import Supply
 
 # Shards copied at once: more than a cold disk or a network file system needs to be busy.
 COPIERS = 8
@@ -166,7 +166,7 @@ def _refuse_waiting(server: socket.socket, reason: str) -> None:
 def _filled(split: Split, sizes: list[int]) -> int:
     """A sealed memory file with the shards one after the other."""
     total = sum(sizes)
-    source = _FromDisk(split) if split.origin is None else _FromStore(split, split.remote_shards(), split.origin)
+    source = _FromDisk(split) if split.origin is None else _FromStore(split, split.supply(), split.origin)
     need, room = total + source.extra, available_memory()
     if need > room:
         raise ShardfeedError(
@@ -226,9 +226,9 @@ class _FromDisk:
 class _FromStore:
     """The shards of a split behind a URL: as many as the cache can hold come by way of it, the others straight."""
 
-    def __init__(self, split: Split, shards: RemoteShards, origin: Origin) -> None:
+    def __init__(self, split: Split, supply: Supply, origin: Origin) -> None:
         self._split = split
-        self._shards = shards
+        self._supply = supply
         sizes = [shard.bytes for shard in split.info.shards]
         self._cached = sum(taken <= origin.cache.bytes for taken in itertools.accumulate(sizes))
         self.extra = sum(sorted(sizes[self._cached :])[-COPIERS:])
@@ -237,11 +237,11 @@ class _FromStore:
         return self._split.shard_place(number)
 
     def opened(self, number: int) -> contextlib.AbstractContextManager[int]:
-        return self._shards.whole(number, keep=number < self._cached)
+        return self._supply.whole(number, keep=number < self._cached)
 
     def stop(self) -> None:
         """Begins no more downloads; those under way go on to their end."""
-        self._shards.close()
+        self._supply.stop()
 
 
 def _copy(

@@ -51,6 +51,32 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache", 3 * SIZE + 10)
 
 
+def test_a_full_cache_of_many_shards_is_not_looked_through_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path / "cache", 200 * SIZE)
+    looks: list[None] = []
+    fetch_and_leave(cache, *range(200))
+    entries = Cache._entries
+
+    def counted(self: Cache) -> list[object]:
+        looks.append(None)
+        return list(entries(self))
+
+    monkeypatch.setattr(Cache, "_entries", counted)
+    fetch_and_leave(cache, *range(200, 212))
+    assert len(looks) == 4  # each makes room for this one and two more, a hundredth of the cache
+    assert [holds(cache, number) for number in (0, 11, 12, 211)] == [False, False, True, True]
+
+
+def test_what_fits_is_left_where_no_room_had_to_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "cache", 200 * SIZE)
+    fetch_and_leave(cache, *range(199))
+    monkeypatch.setattr("shards.cache._looked_at", set())  # as another process would
+    fetch_and_leave(cache, 199)
+    assert all(holds(cache, number) for number in range(200))
+
+
 def test_a_fetched_shard_is_read_and_found_again(cache: Cache) -> None:
     assert cache.pin(sha(1), SIZE) is None
     for file in (fetch(cache, 1), cache.pin(sha(1), SIZE)):

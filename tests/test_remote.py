@@ -27,6 +27,7 @@ from shards.layout import INDEX
 from shards.order import Share, epoch_order, upcoming
 from shards.remote import Remote, is_url
 from shards.secrets import without_secrets
+from shards.supply import Supply
 from tests.conftest import jpeg, photo, write_split
 from tests.s3_helpers import ACCESS, S3, SECRET, first
 
@@ -92,7 +93,7 @@ def test_an_epoch_is_the_same_and_the_next_one_makes_no_request(
     s3: S3, url: str, local: Split, tmp_path: Path, order: str
 ) -> None:
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     read_epoch(shards, split, order, 0, local, Share(1))
     assert sorted(s3.gets()) == sorted(shard.name for shard in split.info.shards)
     s3.requests.clear()
@@ -105,7 +106,7 @@ def test_a_second_run_asks_for_the_manifest_only(s3: S3, url: str, local: Split,
     for _ in range(2):
         s3.requests.clear()
         split = opened(url, cache(tmp_path, 1, local))
-        shards = split.remote_shards()
+        shards = RemoteShards(split.supply())
         read_epoch(shards, split, "blocks", 0, local, Share(1))
         shards.close()
     assert {request.path.rpartition("/")[2] for request in s3.requests} == {"manifest.json"}
@@ -116,7 +117,7 @@ def test_a_quarter_of_the_data_set_in_the_cache_fetches_each_shard_once_an_epoch
 ) -> None:
     place = cache(tmp_path, 0.25, local)
     split = opened(url, place)
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     for epoch in range(3):
         s3.requests.clear()
         read_epoch(shards, split, "blocks", epoch, local, Share(1))
@@ -132,7 +133,7 @@ def test_a_cache_smaller_than_what_is_read_at_once_falls_back_to_ranges(
     s3: S3, url: str, local: Split, tmp_path: Path, order: str
 ) -> None:
     split = opened(url, cache(tmp_path, 0.08, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     with pytest.warns(
         UserWarning, match=r"is read by range requests, sample by sample, which is slower \(--cache-size"
     ):
@@ -143,7 +144,7 @@ def test_a_cache_smaller_than_what_is_read_at_once_falls_back_to_ranges(
 
 def test_without_any_announcement_everything_is_still_read(url: str, local: Split, tmp_path: Path) -> None:
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     assert read(shards, split, 50) == expected(local, 50)
     assert shards.preadv(0, [memoryview(bytearray(10))], local.info.shards[0].bytes) == 0
     shards.close()
@@ -160,7 +161,7 @@ def test_ranks_of_a_machine_fetch_each_shard_once_together_where_it_has_room(
     def rank(number: int) -> None:
         try:
             split = opened(url, place)
-            shards = split.remote_shards()
+            shards = RemoteShards(split.supply())
             read_epoch(shards, split, "blocks", 0, local, Share(1, number, 3))
             shards.close()
         except BaseException as error:
@@ -179,7 +180,7 @@ def test_ranks_of_a_machine_fetch_each_shard_once_together_where_it_has_room(
 @pytest.mark.parametrize("fault", ["error", "slow", "cut", "wrong"])
 def test_what_fails_for_a_moment_is_tried_again(s3: S3, url: str, local: Split, tmp_path: Path, fault: str) -> None:
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     s3.fault = first(2 if fault != "slow" else 1, fault)
     shards.announce(range(8))
     for sample in range(24):
@@ -197,7 +198,7 @@ def test_bytes_that_stay_wrong_are_an_error_that_names_the_shard(
     s3: S3, url: str, local: Split, tmp_path: Path
 ) -> None:
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     s3.fault = first(1000, "wrong", suffix="00002.tar")
     shards.announce(range(4))
     assert read(shards, split, 0) == expected(local, 0)
@@ -211,7 +212,7 @@ def test_a_server_that_stays_down_is_an_error_without_credentials(
 ) -> None:
     monkeypatch.setattr("shards.remote.ATTEMPTS", 2)
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     s3.fault = first(1000, "error")
     shards.announce([0])
     with pytest.raises(
@@ -248,7 +249,7 @@ def test_a_full_disk_is_said_when_a_shard_is_kept(
     s3: S3, url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -279,7 +280,7 @@ def test_who_waits_for_a_shard_takes_over_when_the_process_that_fetches_it_dies(
         os._exit(0)
     while not (tmp_path / "begun").exists():
         time.sleep(0.005)
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     shards.announce([0, 1])
     assert read(shards, split, 3) == expected(local, 3)  # the next one does not wait
     assert s3.gets() == [local.info.shards[1].name]
@@ -320,7 +321,7 @@ def test_a_manifest_that_says_nothing_of_the_index_is_read(s3: S3, local: Split,
 def test_a_shard_that_is_gone_is_named(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
     split = opened(url, cache(tmp_path, 1, local))
     Remote(url).remove("train/train-00005.tar")
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     shards.announce([5])
     with pytest.raises(ShardfeedError, match=r"train-00005.tar is not there, and the manifest names it"):
         read(shards, split, 15)
@@ -329,7 +330,7 @@ def test_a_shard_that_is_gone_is_named(s3: S3, url: str, local: Split, tmp_path:
 
 def test_closing_does_not_wait_for_a_server_that_hangs(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
     split = opened(url, cache(tmp_path, 1, local))
-    shards = split.remote_shards()
+    shards = RemoteShards(split.supply())
     s3.fault = lambda request: "error"
     shards.announce(range(10))
     reader = threading.Thread(target=lambda: refused(shards, split))
@@ -354,7 +355,7 @@ def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypa
 
 
 def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -> None:
-    shards = RemoteShards(Remote("memory://nothing"), [], Cache(tmp_path))
+    shards = RemoteShards(Supply(Remote("memory://nothing"), [], Cache(tmp_path)))
     shards._not_before = {0: 0.0}  # another process fetches it, and now is the time to look again
     shards.close()
     assert shards._next() is None
@@ -394,7 +395,7 @@ def test_a_data_set_on_a_web_server_is_read(web: str, local: Split, tmp_path: Pa
     pytest.importorskip("aiohttp", reason="needs the extra http")
     for share in (1, 0.1):  # also where the server, as Python's, knows no ranges
         split = opened(web, cache(tmp_path / str(share), share, local))
-        shards = split.remote_shards()
+        shards = RemoteShards(split.supply())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             read_epoch(shards, split, "global", 0, local, Share(1))
