@@ -240,7 +240,7 @@ class _FromStore:
         return self._supply.whole(number, keep=number < self._cached)
 
     def stop(self) -> None:
-        """Begins no more downloads; those under way go on to their end."""
+        """Ends downloads, those under way too."""
         self._supply.stop()
 
 

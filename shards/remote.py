@@ -104,8 +104,12 @@ class Remote:
         return self._tried("read", name, ranged, stop)
 
     def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
-        """Writes a file to `target`, in place. Raises as `read` does, and OSError for a full disk."""
-        self._tried("fetched", name, lambda files, path: files.get_file(path, str(target)), stop)
+        """Writes a file to `target`. Raises as `read` does, Stopped also in its midst, and OSError for a full disk."""
+
+        def fetched(files: Any, path: str) -> None:
+            files.get_file(path, str(target), **({} if stop is None else {"callback": _until(stop)}))
+
+        self._tried("fetched", name, fetched, stop)
 
     def put(self, source: Path, name: str) -> None:
         """Uploads a file. Raises ShardfeedError where it cannot be done."""
@@ -222,7 +226,7 @@ class Remote:
                 raise ShardfeedError(
                     f"{self.at(name)} cannot be {what}: {_said(error)}; check the spelling of the bucket"
                 ) from None
-            except ShardfeedError:
+            except (ShardfeedError, Stopped):
                 raise
             except NotImplementedError:
                 raise UsageError(f"{self.at(name)} cannot be {what}: {self.scheme}:// does not offer that") from None
@@ -240,6 +244,18 @@ class Remote:
             f"{self.at(name)} cannot be {what} ({ATTEMPTS} attempts; the last: {said}): check the network and the "
             "store, and start the same command again"
         )
+
+
+def _until(stop: threading.Event) -> Any:
+    """What fsspec tells of each piece of a file that arrives: ends the transfer once `stop` is set."""
+    from fsspec.callbacks import Callback
+
+    class Until(Callback):  # type: ignore[misc]  # fsspec has no types
+        def relative_update(self, inc: int = 1) -> None:
+            if stop.is_set():
+                raise Stopped
+
+    return Until()
 
 
 def _stored(name: str, entry: dict[str, Any]) -> Stored:

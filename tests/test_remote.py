@@ -25,7 +25,7 @@ from shards.fetcher import RemoteShards
 from shards.index import Index
 from shards.layout import INDEX
 from shards.order import Share, epoch_order, upcoming
-from shards.remote import Remote, is_url
+from shards.remote import Remote, Stopped, is_url
 from shards.secrets import without_secrets
 from shards.supply import Supply
 from tests.conftest import jpeg, photo, write_split
@@ -251,7 +251,7 @@ def test_a_full_disk_is_said_when_a_shard_is_kept(
     split = opened(url, cache(tmp_path, 1, local))
     shards = RemoteShards(split.supply())
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(fsspec.filesystem("s3"), "get_file", full)
@@ -352,6 +352,22 @@ def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypa
     monkeypatch.setattr(fsspec.filesystem("memory"), "pipe_file", unknown)
     with pytest.raises(UsageError, match="memory://there/name cannot be written: memory:// does not offer that"):
         Remote("memory://there").write("name", b"")
+
+
+class SetAtTheThirdLook(threading.Event):
+    looks = 0
+
+    def is_set(self) -> bool:
+        self.looks += 1
+        return self.looks > 2
+
+
+def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_path: Path) -> None:
+    s3.put("large.tar", bytes(10**6))
+    with pytest.raises(Stopped):
+        Remote(s3.url).fetch("large.tar", tmp_path / "large.tar", SetAtTheThirdLook())
+    assert 0 < (tmp_path / "large.tar").stat().st_size < 10**6
+    assert len(s3.gets()) == 1
 
 
 def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -> None:
