@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -26,6 +25,8 @@ from shards.errors import ShardfeedError, UsageError
 
 Clock = Callable[[], float]
 
+WARM_UP = 0.5  # seconds
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -33,7 +34,8 @@ class Schedule:
 
     rounds: windows of each contender, the warm-up round not counted.
     seconds: least length of a window.
-    warm_up: batches thrown away at the start of a turn, or twice the contender's depth if that is more.
+    warm_up: batches thrown away at the start of a turn, or twice the contender's depth if that is more; and as many
+        more as half a second holds, or a window if that is shorter: what is fast is not warm after a few batches.
     """
 
     rounds: int = 5
@@ -103,12 +105,14 @@ class Contender:
 
     def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Window:
         """Starts it, warms it up, measures one window and ends it."""
-        skipped = max(schedule.warm_up, 2 * self.depth)
-        skipped += -skipped % self.stride
+        skipped, warm = max(schedule.warm_up, 2 * self.depth), min(WARM_UP, schedule.seconds)
         images = count = 0
         with self.open() as batches:
-            for batch in islice(batches, skipped):
+            start = clock()
+            for number, batch in enumerate(batches, 1):
                 self.images(batch)
+                if number >= skipped and number % self.stride == 0 and clock() - start >= warm:
+                    break
             self.sync()
             cpu = processor_seconds()
             start = clock()

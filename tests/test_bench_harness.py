@@ -61,6 +61,13 @@ def test_the_first_batches_of_a_turn_are_not_counted(warm_up: int, depth: int, c
     assert windows["A"] == [Window(images=40, seconds=4.0)]
 
 
+@pytest.mark.parametrize(("seconds", "cold"), [(4.0, 32), (0.25, 16)])
+def test_batches_are_thrown_away_for_half_a_second_or_a_window(seconds: float, cold: int) -> None:
+    machine = Machine()
+    measure([machine.contender("A", [1 / 64] * 2)], Schedule(rounds=1, seconds=seconds), machine.clock)
+    assert machine.now == 2 * (cold / 64 + seconds)
+
+
 def test_a_window_is_a_multiple_of_the_stride() -> None:
     machine = Machine()
     contender = machine.contender("A", [1.0] * 2, stride=4)
