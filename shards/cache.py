@@ -165,13 +165,15 @@ class Cache:
         _looked_at.add(self._shards)
         others = [entry for entry in self._entries() if entry.path != own]
         excess = sum(entry.bytes for entry in others) + size - self.bytes
-        # What a crash left goes first, in any case. A little more than need be goes, so that a full cache of many
-        # shards is not looked through for each of them.
+        partial = [entry for entry in others if entry.path.suffix == ".part"]
+        # What a crash left goes first, in any case.
+        excess -= sum(entry.bytes for entry in partial if _remove_unused(entry.path))
+        # A little more than need be goes, so that a full cache of many shards is not looked through for each of them.
         spare = int(self.bytes * SPARE) if excess > 0 else 0
-        for entry in sorted(others, key=lambda entry: (entry.path.suffix != ".part", entry.used)):
-            if excess <= 0 and excess - entry.bytes < -spare and entry.path.suffix != ".part":
+        for entry in sorted(others, key=lambda entry: entry.used):
+            if excess <= 0 and excess - entry.bytes < -spare:
                 break
-            if _remove_unused(entry.path):
+            if entry.path.suffix != ".part" and _remove_unused(entry.path):
                 excess -= entry.bytes
         os.pwrite(count, _COUNT % (excess + self.bytes), 0)
         return excess <= 0

@@ -1,7 +1,7 @@
 """What each batch is made of: positions of an endless run of epochs -> sample ids, bytes, windows and labels.
 
 The feeder is what DALI calls for its next batch. It never ends: after an epoch's last batch comes
-the next epoch's first, so that the decoder has no gap between epochs. It reads AHEAD batches before
+the next epoch's first, so that the decoder has no gap between epochs. It reads some batches before
 they are asked for. What was fed and has not yet come out of the graph stands in `planned`, in order.
 
 Stored pixels need no graph on a CPU: there the threads that read finish the images, by a `Cutter`.
@@ -112,7 +112,7 @@ class Feeder:
         self._decode = decode
         self._cutter = cutter
         self._ahead = AHEAD if cutter is None else FINISHED_AHEAD
-        self._store = _store(split, recipe, threads)
+        self._store = _store(split, recipe, 1 if cutter is None else threads)
         self._orders = _Orders(split, recipe)
         self._next = Place(0, 0)
         self._reading: deque[_Begun] = deque()
@@ -123,6 +123,8 @@ class Feeder:
     def seek(self, place: Place) -> None:
         """Goes on from `place`. Batches already handed to the graph still come out of it."""
         self._next = place
+        for begun in self._reading:
+            begun.reading.cancel()
         self._reading.clear()
 
     def __call__(self) -> tuple[Any, ...]:

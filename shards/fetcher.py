@@ -80,7 +80,8 @@ class RemoteShards:
         with self._held(number) as file:
             if file is not None:
                 return os.preadv(file, list(buffers), offset)
-        self._warn()
+        if offset < self._supply.size(number):
+            self._warn()
         return self._supply.read_range(number, buffers, offset)
 
     def stop(self) -> None:

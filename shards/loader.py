@@ -4,8 +4,8 @@
     for images, labels in loader: ...      # one epoch; iterating again gives the next one
 
 A thread keeps a few finished batches ready: it feeds the DALI graph, takes what comes out, and on a
-CPU flips and normalises it. Every batch is a function of (seed, epoch, position) alone, so the
-state of a loader is two integers and any epoch can be entered anywhere.
+CPU flips and normalises it; stored pixels are finished where they are read. Every batch is a function of
+(seed, epoch, position) alone, so the state of a loader is two integers and any epoch can be entered anywhere.
 """
 
 import dataclasses

@@ -240,7 +240,7 @@ class _FromStore:
         return self._supply.whole(number, keep=number < self._cached)
 
     def stop(self) -> None:
-        """Ends downloads, those under way too."""
+        """Begins no more downloads, and ends those under way that can be."""
         self._supply.stop()
 
 

@@ -52,7 +52,7 @@ class Graph:
     resize: bool
     """Whether the graph resizes windows to the size that comes with each sample; else regions come out as they are."""
     threads: int
-    """DALI's decoding threads on the CPU."""
+    """DALI's decoding threads on the CPU; of stored pixels on a CPU, samples finished at a time."""
     augment: Policy | None = None
     """The augmentation policy that the graph applies, after the resize."""
     device_id: int | None = None

@@ -26,6 +26,8 @@ from shards.raw import Cutter
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
+# What the names of all threads of a loader begin with.
+THREADS = "shardfeed-"
 # Finished batches kept ready for the consumer, beside those inside the graph.
 READY = 2
 
@@ -92,6 +94,13 @@ class Producer:
             self._pipeline = self._built()
 
     def close(self) -> None:
+        if threading.current_thread().name.startswith(THREADS):
+            # The garbage collector found the loader on a thread of a loader, which would wait for itself.
+            threading.Thread(target=self._close, name="close").start()
+        else:
+            self._close()
+
+    def _close(self) -> None:
         self._stop()
         self._feeder.close()
         self._finisher.close()

@@ -71,7 +71,7 @@ class Cutter:
             pixels, out = window(data, rows, i), images[positions[i]]
             with self._turns:
                 if resizes:
-                    # The filter must not see what lies beside the region, as where the region alone was decoded.
+                    # The region alone: what lies beside it must not be seen, as where nothing else was decoded.
                     region = np.ascontiguousarray(pixels[:, left[i] : left[i] + width[i]])
                     self._resize(region, cut.start[i], cut.end[i], mirror[i], out)
                 else:

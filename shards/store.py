@@ -54,6 +54,11 @@ class Reading:
         """Waits until all bytes are there; returns the position and the trouble of each sample that is not right."""
         return [bad for part in self._parts for bad in part.result()]
 
+    def cancel(self) -> None:
+        """Nobody wants these bytes: what has not begun does not begin."""
+        for part in self._parts:
+            part.cancel()
+
 
 class Shards(Protocol):
     """The shards of a split, wherever they lie: files of this machine, or behind a URL."""
@@ -124,18 +129,19 @@ class MemoryStore:
     ) -> list[tuple[int, str]]:
         """Checks the samples of `part` and hands them on; position and trouble of those that are not right."""
         sums = places.crc32 if self._check else None
-        bad = [] if sums is None else [i for i in part if zlib.crc32(data[i].data) != sums[i]]
-        if use is not None:
-            for i in part:
-                if i not in bad:
-                    use(i, data[i])
-        return [(i, DAMAGED) for i in bad]
+        bad = []
+        for i in part:
+            if sums is not None and zlib.crc32(data[i].data) != sums[i]:
+                bad.append((i, DAMAGED))
+            elif use is not None:
+                use(i, data[i])
+        return bad
 
 
 class ShardStore:
     """Threads that read from `shards`. `check`: compare every sample with its CRC-32.
 
-    `threads`: as many use samples at once; there are more if reading asks for more.
+    `threads`: the least number of threads; there are READERS, if that is more.
     """
 
     def __init__(self, shards: Shards, check: bool = False, threads: int = 1) -> None:

@@ -1,6 +1,8 @@
+import contextlib
 import gc
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -389,6 +391,33 @@ def test_closing_ends_all_threads(small_split: Split) -> None:
     assert loader_threads() == []
     with pytest.raises(ShardfeedError, match="closed"):
         next(iter(loader))
+
+
+def test_a_loader_closed_by_a_thread_of_its_own_ends_its_threads(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the garbage collector does, which runs on whatever thread makes it run."""
+    closed = threading.Event()
+    with load(small_split) as loader:
+        make = loader._producer._make
+
+        def make_and_close() -> Batch:
+            if not closed.is_set():
+                loader._producer.close()
+                closed.set()
+            return make()
+
+        def take() -> None:
+            with contextlib.suppress(ShardfeedError):  # where the batch in hand could not be finished
+                next(iter(loader))
+
+        monkeypatch.setattr(loader._producer, "_make", make_and_close)
+        threading.Thread(target=take, daemon=True).start()
+        assert closed.wait(10)
+        deadline = time.monotonic() + 10
+        while loader_threads() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert loader_threads() == []
 
 
 def test_a_forgotten_loader_ends_its_threads(small_split: Split) -> None:

@@ -48,6 +48,42 @@ def test_batches_are_those_of_jpegs(pair: tuple[Split, Split], crop: str, dtype:
     assert equal(epoch(raw, crop=crop, dtype=dtype, in_memory=in_memory), expected)
 
 
+@pytest.mark.parametrize("augment", ["trivial", "rand"])
+@pytest.mark.parametrize("crop", ["random", "rrc"])
+def test_policies_come_between_the_window_and_the_mirror(pair: tuple[Split, Split], augment: str, crop: str) -> None:
+    encoded, raw = pair
+    assert equal(epoch(raw, crop=crop, augment=augment), epoch(encoded, crop=crop, augment=augment))
+
+
+def test_sizes_change_between_epochs(pair: tuple[Split, Split]) -> None:
+    """40 is what is stored, so that nothing is resized in the second of the three."""
+
+    def epochs(split: Split) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        found = []
+        with Loader(split, batch_size=4, train=True, size=24, resize=30, dtype="uint8", threads=2) as loader:
+            for size, resize in ((24, 30), (32, 40), (28, 33)):
+                loader.set_size(size, resize)
+                found += [(images.clone(), labels) for images, labels in loader]
+        return found
+
+    encoded, raw = pair
+    assert equal(epochs(raw), epochs(encoded))
+
+
+def test_batches_stay_as_they_are_when_the_loader_moves_and_closes(pair: tuple[Split, Split]) -> None:
+    _, raw = pair
+    expected = epoch(raw)
+    with Loader(raw, batch_size=4, train=True, size=32, resize=40, threads=2) as loader:
+        kept = list(itertools.islice(loader, 2))
+        for place in range(3):
+            loader.set_epoch(place)
+            next(iter(loader))
+        loader.set_epoch(0)
+        again = list(loader)
+    assert equal(kept, expected[:2])
+    assert equal(again, expected)
+
+
 def test_memory_format_is_that_of_jpegs(pair: tuple[Split, Split]) -> None:
     for dtype in ("uint8", "float32"):
         first, second = (epoch(split, dtype=dtype)[0][0] for split in pair)

@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from fsspec.callbacks import NoOpCallback
 
 from shards.cache import Cache
 from shards.dataset import Split, choose_split, open_dataset
@@ -25,7 +26,7 @@ from shards.fetcher import RemoteShards
 from shards.index import Index
 from shards.layout import INDEX
 from shards.order import Share, epoch_order, upcoming
-from shards.remote import Remote, Stopped, is_url
+from shards.remote import Remote, Stopped, _until, is_url
 from shards.secrets import without_secrets
 from shards.supply import Supply
 from tests.conftest import jpeg, photo, write_split
@@ -368,6 +369,11 @@ def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_pat
         Remote(s3.url).fetch("large.tar", tmp_path / "large.tar", SetAtTheThirdLook())
     assert 0 < (tmp_path / "large.tar").stat().st_size < 10**6
     assert len(s3.gets()) == 1
+
+
+def test_the_hub_keeps_its_fast_way() -> None:
+    """Its file system leaves it for any callback that is not one of these."""
+    assert isinstance(_until(threading.Event()), NoOpCallback)
 
 
 def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -> None:

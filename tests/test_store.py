@@ -1,4 +1,5 @@
 import resource
+import threading
 import zlib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from shards.errors import ShardfeedError
 from shards.files import LocalShards
-from shards.store import Places, ShardStore
+from shards.store import READERS, Places, ShardStore
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -87,6 +88,22 @@ def test_each_sample_that_is_right_is_used_once_by_a_thread_that_read_it(tmp_pat
     assert reading.data == []
     assert used == {i: sample for i, sample in enumerate(samples) if i != 7}
     store.close()
+
+
+def test_what_nobody_wants_any_more_is_not_begun(tmp_path: Path) -> None:
+    store = ShardStore(LocalShards([write(tmp_path / "a.tar", b"x" * 100)], [100]))
+    may_go_on, used = threading.Event(), []
+
+    def wait(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        may_go_on.wait(10)
+
+    first = store.read(places(*[(0, 0, 1)] * READERS), wait)  # keeps every thread
+    second = store.read(places((0, 0, 1), (0, 1, 1)), lambda i, sample: used.append(i))
+    second.cancel()
+    may_go_on.set()
+    assert first.wait() == []
+    store.close()
+    assert used == []
 
 
 def test_what_fails_in_a_use_comes_out_of_the_wait(tmp_path: Path) -> None:
