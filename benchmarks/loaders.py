@@ -78,7 +78,7 @@ class Options:
     seconds: float = Schedule.seconds
     """Length of a window."""
     threads: int | None = None
-    """Threads of those that have threads; a core each and one more if not given, for those whose own default it is."""
+    """Threads of those that have threads; a core each if not given, and one more where DALI decodes."""
     workers: int | None = None
     """Processes of those that have processes; one a core if not given."""
     sweep: tuple[int, ...] = ()
@@ -128,7 +128,7 @@ def compare(options: Options) -> Result:
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        jobs = _Jobs(options, recipe, work)
+        jobs = _Jobs(options, recipe, work, raw=split.manifest.settings.encoding == "raw")
         contenders: dict[str, Remote] = {}
         try:
             for name in names:
@@ -190,6 +190,8 @@ class _Jobs:
     options: Options
     recipe: naive.Recipe
     work: Path
+    raw: bool
+    """Whether pixels are stored."""
 
     def started(self, entry: Entry) -> Remote:
         """A contender, ready and tried; with the best of the numbers of threads to try, if there are any."""
@@ -235,7 +237,7 @@ class _Jobs:
             return cores if self.options.workers is None else self.options.workers
         if self.options.threads is not None:
             return self.options.threads
-        return cores if entry.environment else default_threads()
+        return cores if entry.environment else default_threads(self.raw)
 
 
 def _names(peers: tuple[str, ...]) -> list[str]:

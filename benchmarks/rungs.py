@@ -134,7 +134,7 @@ def reading(work: Work, cold: bool = False) -> Iterator[Iterator[int]]:
     """The loader's reading alone, images a batch. cold: the shards leave the page cache before every epoch."""
     graph = _graph_of(work)
     # Stored pixels are read as for the rungs above, into buffers that stay in the caches of the cores.
-    cutter = IdleCutter("uint8", resizes=False, mirrors=False, threads=graph.threads) if work.raw else None
+    cutter = IdleCutter("uint8", resizes=False, mirrors=False) if work.raw else None
     with contextlib.closing(
         Feeder(work.split, work.recipe, graph.decode, graph.inputs, cutter, graph.threads)
     ) as feeder:

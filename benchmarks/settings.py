@@ -32,7 +32,8 @@ def settle(
     if resize is None:
         resize = round(size * RESIZE / SIZE)
         resize = resize if stored is None else min(resize, stored)
-    threads = default_threads() if threads is None else threads
+    raw = split.manifest.settings.encoding == "raw"
+    threads = default_threads(raw) if threads is None else threads
     if batch_size < 1 or threads < 1:
         raise UsageError("the batch size and the number of threads must be at least 1")
     if size < 1 or (crop != "rrc" and size > resize):

@@ -142,7 +142,7 @@ def measured(options: Options) -> Figures:
             batch_size, alone, together, waited = _model_figures(options, config, split)
         bar.update()
         work = _work(config, split, batch_size, options.threads, on_cpu)
-        full = replace(work, threads=default_threads())
+        full = replace(work, threads=default_threads(work.raw))
         decoded = window(partial(handed_over, work))
         raw = work.raw
         bare = None if raw else jpeg_decode(split, len(os.sched_getaffinity(0)), options.seconds / 2).images_per_s

@@ -26,7 +26,7 @@ from shards.order import WINDOW, Order, Share, epoch_order, upcoming
 from shards.pipeline import Decode
 from shards.policies import Policy, draws
 from shards.raw import Cutter, Rows, window
-from shards.store import MemoryStore, Places, Reading, ShardStore, Store
+from shards.store import READERS, MemoryStore, Places, Reading, ShardStore, Store
 
 # Batches being read while the graph still has others to decode; finished images take several times their room.
 AHEAD, FINISHED_AHEAD = 4, 2
@@ -112,7 +112,7 @@ class Feeder:
         self._decode = decode
         self._cutter = cutter
         self._ahead = AHEAD if cutter is None else FINISHED_AHEAD
-        self._store = _store(split, recipe, 1 if cutter is None else threads)
+        self._store = _store(split, recipe, None if cutter is None else threads)
         self._orders = _Orders(split, recipe)
         self._next = Place(0, 0)
         self._reading: deque[_Begun] = deque()
@@ -277,13 +277,15 @@ class Feeder:
         raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
 
 
-def _store(split: Split, recipe: Recipe, threads: int) -> Store:
+def _store(split: Split, recipe: Recipe, threads: int | None) -> Store:
+    """Where the split's bytes come from; with `threads`, those that finish images too."""
+    check = recipe.skip_damaged
     if recipe.in_memory:
-        return MemoryStore(hold(split), recipe.skip_damaged, threads)
-    if split.origin is not None:
-        return ShardStore(RemoteShards(split.supply()), recipe.skip_damaged, threads)
+        return MemoryStore(hold(split), check, threads or 1)
+    if split.origin is not None:  # a range of a shard that is not here is waited for, by as many as ever
+        return ShardStore(RemoteShards(split.supply()), check, max(READERS, threads or 1))
     files = LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
-    return ShardStore(files, recipe.skip_damaged, threads)
+    return ShardStore(files, check, threads or READERS)
 
 
 def describe(split: Split, sample: int, trouble: str) -> str:

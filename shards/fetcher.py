@@ -72,6 +72,9 @@ class RemoteShards:
                     thread.start()
             self._changed.notify_all()
 
+    def prepare(self, number: int, offset: int, size: int) -> None:
+        """Nothing to do: whole shards are fetched ahead, and there are threads enough for ranges."""
+
     def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
         """Reads bytes of a shard as `os.preadv` does: waits for one that is announced, asks for a range of others.
 

@@ -35,6 +35,10 @@ class LocalShards:
         """Reads bytes of a shard as `os.preadv` does: their number, 0 at its end. Raises OSError."""
         return os.preadv(self._files[number], list(buffers), offset)
 
+    def prepare(self, number: int, offset: int, size: int) -> None:
+        """Has the kernel begin to read these bytes, where they are not in memory; returns at once."""
+        os.posix_fadvise(self._files[number], offset, size, os.POSIX_FADV_WILLNEED)
+
     def announce(self, numbers: Sequence[int]) -> None:
         """Asks the kernel to read into the page cache, whole, those that were not announced before; returns at once."""
         for number in numbers:

@@ -72,7 +72,8 @@ class Loader:
     dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation;
         "uint8": the pixels.
     threads: decoding threads; by default the cores this process may use, divided by the ranks on
-        this machine, and one more, which fills the gaps between batches.
+        this machine, and one more, which fills the gaps between batches. Of stored pixels on a CPU, which need no
+        decoding, threads that read and finish; there are no gaps, and no more than the cores.
     drop_last: where it is not to follow `train`.
     on_error: "raise", or "skip": a sample that cannot be read, or whose checksum is wrong, is replaced by
         the next one that is whole, and counted in `skipped`.
@@ -146,13 +147,14 @@ class Loader:
         )
         if device == "auto":
             device = "gpu" if torch.cuda.is_available() else "cpu"
+        decoder = _decoder(split, decode, device, device_id)
         graph = Graph(
             device=device,
-            decode=_decoder(split, decode, device, device_id),
+            decode=decoder,
             dtype=dtype,
             batch_size=batch_size,
             resize=device == "gpu" and must_resize(split, recipe),
-            threads=default_threads() if threads is None else threads,
+            threads=default_threads(decoder == "raw" and device == "cpu") if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,
@@ -255,10 +257,10 @@ class Loader:
         self.close()
 
 
-def default_threads() -> int:
-    """Decoding threads of a rank: its share of the cores this process may use, and one more (see `Loader`)."""
+def default_threads(raw: bool = False) -> int:
+    """Threads of a rank: its share of the cores this process may use, and one more, except for `raw` (see `Loader`)."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // ranks_here) + 1
+    return max(1, len(os.sched_getaffinity(0)) // ranks_here) + (0 if raw else 1)
 
 
 def _decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:

@@ -186,7 +186,7 @@ def _cutter(recipe: Recipe, graph: Graph, resizes: bool) -> Cutter | None:
     if graph.decode != "raw" or graph.device != "cpu":
         return None
     plain = graph.dtype == "uint8" or recipe.augment is not None
-    return Cutter("uint8" if plain else "float32", resizes, recipe.augment is None, graph.threads)
+    return Cutter("uint8" if plain else "float32", resizes, recipe.augment is None)
 
 
 class _Run:

@@ -1,10 +1,9 @@
 """Stored pixels on a CPU: each sample is finished by the thread that read it, while its rows are in that core's cache.
 
-Reading a batch first and cutting its windows afterwards takes twice the time (docs/architecture.md has the figures):
-the rows of a batch are more than a cache holds, so they would go to main memory and come back.
+Reading a batch first and cutting its windows afterwards takes a third to half longer (docs/architecture.md has the
+figures): the rows of a batch are more than a cache holds, so they would go to main memory and come back.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,14 +42,13 @@ class Cutter:
     """Makes batches of windows: resized where need be, mirrored, and normalised for float32.
 
     `dtype`: of the batches. `resizes`: whether windows are of other sizes than the images; may be changed between
-    batches. `mirrors`: without it the images stay as they are. `threads`: samples worked on at a time, whoever calls.
+    batches. `mirrors`: without it the images stay as they are.
     """
 
-    def __init__(self, dtype: Literal["float32", "uint8"], resizes: bool, mirrors: bool, threads: int) -> None:
+    def __init__(self, dtype: Literal["float32", "uint8"], resizes: bool, mirrors: bool) -> None:
         self.resizes = resizes
         self._dtype = dtype
         self._mirrors = mirrors
-        self._turns = threading.BoundedSemaphore(threads)
         self._buffers = Buffers()
 
     def take(self, count: int, size: int) -> npt.NDArray[Any]:
@@ -69,13 +67,12 @@ class Cutter:
 
         def use(i: int, data: UInt8Array) -> None:
             pixels, out = window(data, rows, i), images[positions[i]]
-            with self._turns:
-                if resizes:
-                    # The region alone: what lies beside it must not be seen, as where nothing else was decoded.
-                    region = np.ascontiguousarray(pixels[:, left[i] : left[i] + width[i]])
-                    self._resize(region, cut.start[i], cut.end[i], mirror[i], out)
-                else:
-                    self._cut(pixels, left[i], mirror[i], out)
+            if resizes:
+                # The region alone: what lies beside it must not be seen, as where nothing else was decoded.
+                region = np.ascontiguousarray(pixels[:, left[i] : left[i] + width[i]])
+                self._resize(region, cut.start[i], cut.end[i], mirror[i], out)
+            else:
+                self._cut(pixels, left[i], mirror[i], out)
 
         return use
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from shards.buffers import Buffers
 from shards.memory import SplitMemory
 
-# Reads in flight at once: more than a cold disk needs to be busy, too few to matter where it is warm.
+# Threads that read: more than a cold disk needs to be busy, too few to matter where it is warm.
 READERS = 8
 
 # What is done with a sample at once: it gets its position and its bytes, which are there until it returns.
@@ -65,6 +65,9 @@ class Shards(Protocol):
 
     def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
         """Reads bytes of a shard as `os.preadv` does. Raises OSError, or ShardfeedError where it cannot be had."""
+
+    def prepare(self, number: int, offset: int, size: int) -> None:
+        """Says that these bytes are read soon, so that many can be on their way at once; returns at once."""
 
     def announce(self, numbers: Sequence[int]) -> None:
         """Says which shards are read next, in this order; returns at once."""
@@ -141,16 +144,16 @@ class MemoryStore:
 class ShardStore:
     """Threads that read from `shards`. `check`: compare every sample with its CRC-32.
 
-    `threads`: the least number of threads; there are READERS, if that is more.
+    `threads`: how many; what a `use` costs the processor, and not reading, should decide where there is one.
     """
 
-    def __init__(self, shards: Shards, check: bool = False, threads: int = 1) -> None:
+    def __init__(self, shards: Shards, check: bool = False, threads: int = READERS) -> None:
         self._shards = shards
         self._check = check
         self._buffers = Buffers()
         self._own = threading.local()
-        self._threads = max(READERS, threads)
-        self._readers = ThreadPoolExecutor(self._threads, thread_name_prefix="shardfeed-read")
+        self._threads = threads
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-read")
 
     def read(self, places: Places, use: Use | None = None) -> Reading:
         """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`.
@@ -178,6 +181,9 @@ class ShardStore:
         self, places: Places, data: list[npt.NDArray[np.uint8]], use: Use | None, part: range
     ) -> list[tuple[int, str]]:
         bad = []
+        if use is not None:  # threads that also work are few: what they wait for has to be on its way before
+            for i in part:
+                self._shards.prepare(places.shard[i], places.offset[i], places.size[i])
         for i in part:
             target = data[i] if use is None else self._scratch(places.size[i])
             crc32 = places.crc32[i] if self._check and places.crc32 is not None else None

@@ -153,7 +153,7 @@ class _FakeProcess:
 
 def _started(entry: _Fake, sweep: tuple[int, ...]) -> Any:
     options = loaders.Options(data=Path("D"), source="S", sweep=sweep)
-    return loaders._Jobs(options, Recipe(), Path("W")).started(entry)  # type: ignore[arg-type]
+    return loaders._Jobs(options, Recipe(), Path("W"), raw=False).started(entry)  # type: ignore[arg-type]
 
 
 def test_a_sweep_takes_the_best_and_passes_over_what_is_refused() -> None:

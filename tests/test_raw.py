@@ -149,7 +149,10 @@ def test_a_shard_cut_off_under_the_loader_is_an_error_that_names_the_sample(own:
             collections.deque(batches, maxlen=0)
 
 
-def test_no_more_samples_are_worked_on_at_a_time_than_threads(own: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_no_more_samples_are_worked_on_at_a_time_than_threads(
+    own: Split, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_work: list[None] = []
     most: list[int] = []
 
@@ -160,7 +163,7 @@ def test_no_more_samples_are_worked_on_at_a_time_than_threads(own: Split, monkey
         at_work.pop()
 
     monkeypatch.setattr("shards.raw.cut_out", slow)
-    epoch(own, batch_size=8, dtype="uint8", crop="center", threads=2)
+    epoch(own, batch_size=8, dtype="uint8", crop="center", threads=2, in_memory=in_memory)
     assert max(most) == 2
 
 

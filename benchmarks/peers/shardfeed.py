@@ -20,7 +20,7 @@ def peer(job: Job) -> Peer:
     dct = "none (raw pixels)" if stored == "raw" else "fast" if job.options.get("fast_idct") else "accurate"
     return Peer(
         lambda: batches(job),
-        {"order": "global", "resize": "none" if job.recipe.crop == "random" else "torch, antialiased"}
+        {"order": "global", "resize": "none" if job.recipe.crop == "random" else "antialiased"}
         | ({} if on_gpu else {"dct": dct})
         | dict(job.options),
         depth=PREFETCH + READY,
