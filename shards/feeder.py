@@ -128,7 +128,7 @@ class Feeder:
         self._reading.clear()
 
     def __call__(self) -> tuple[Any, ...]:
-        """Plans the next batch; returns what `shards.pipeline.build` asks of its source.
+        """Plans the next batch; returns what `shards.pipeline.build` asks of its source, nothing if there is a cutter.
 
         Raises ShardfeedError for a sample that cannot be read, unless damaged ones are to be skipped.
         """
