@@ -5,6 +5,7 @@ shards save a copy of 1% of what the decode costs; but there a failing read is a
 waiting falls to the decoder's threads.)
 """
 
+import contextlib
 import os
 import resource
 from collections.abc import Sequence
@@ -37,13 +38,14 @@ class LocalShards:
 
     def prepare(self, number: int, offset: int, size: int) -> None:
         """Has the kernel begin to read these bytes, where they are not in memory; returns at once."""
-        os.posix_fadvise(self._files[number], offset, size, os.POSIX_FADV_WILLNEED)
+        with contextlib.suppress(OSError):  # a hint: whoever reads is told what is wrong
+            os.posix_fadvise(self._files[number], offset, size, os.POSIX_FADV_WILLNEED)
 
     def announce(self, numbers: Sequence[int]) -> None:
         """Asks the kernel to read into the page cache, whole, those that were not announced before; returns at once."""
         for number in numbers:
             if number not in self._announced:
-                os.posix_fadvise(self._files[number], 0, self._sizes[number], os.POSIX_FADV_WILLNEED)
+                self.prepare(number, 0, self._sizes[number])
         self._announced = set(numbers)
 
     def stop(self) -> None:

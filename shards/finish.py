@@ -60,7 +60,7 @@ class Finisher:
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                resample(np.ascontiguousarray(regions[i]), cut[0][i], cut[1][i], mirror[i], out[i])
+                resample(regions[i], cut[0][i], cut[1][i], mirror[i], out[i])
 
         self._each(len(regions), work)
         return out
@@ -73,8 +73,7 @@ class Finisher:
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                region = np.ascontiguousarray(regions[i])
-                resample_normalise(region, cut[0][i], cut[1][i], mirror[i], SCALE, BIAS, out[i])
+                resample_normalise(regions[i], cut[0][i], cut[1][i], mirror[i], SCALE, BIAS, out[i])
 
         self._each(len(regions), work)
         return out
