@@ -10,7 +10,6 @@ python -m benchmarks scale --data DIR                      start-up, memory and 
 python -m benchmarks verdict --data DIR --recipe R         what holds a run back, and what to change
 python -m benchmarks report RESULTS... --output FILE       results as one page with tables and charts
 python -m benchmarks readme RESULTS...                     results of loaders as the README's table and picture
-python -m benchmarks plan --images 1.4e9 --nodes 64        what a larger scale would take
 python -m benchmarks gpu                                    all that waits for a GPU, unattended, in ten minutes
 python -m benchmarks demo                                  the whole project once, on synthetic images
 """
@@ -18,24 +17,12 @@ python -m benchmarks demo                                  the whole project onc
 import sys
 
 try:
-    from benchmarks import (
-        accuracy,
-        demo,
-        gpu,
-        loaders,
-        page,
-        plan,
-        preprocess,
-        readme,
-        rows,
-        scale,
-        shuffle,
-        stages,
-        train_step,
-        verdict,
-    )
-    from benchmarks.peers import install
-    from shards.cli import Command, run_commands
+    from benchmarks.commands import accuracy, demo, gpu, loaders, preprocess, readme, scale, shuffle, stages, verdict
+    from benchmarks.commands import peers as rows
+    from benchmarks.commands import train as train_step
+    from benchmarks.processes import install
+    from benchmarks.report import page
+    from shards.common.cli import Command, run_commands
 except KeyboardInterrupt:  # the libraries take seconds to load
     print("python -m benchmarks: interrupted", file=sys.stderr)
     raise SystemExit(130) from None
@@ -47,7 +34,6 @@ COMMANDS = {
     "loaders": Command(loaders.Options, loaders.run, "the loader against the naive PIL path, in images/s"),
     "peers": Command(rows.Options, rows.run, "every loader that can be measured here, over every row of one table"),
     "peers-install": Command(install.Options, install.run, "environments for the other systems' loaders"),
-    "plan": Command(plan.Options, plan.run, "what a larger scale would take, and where the design stops working"),
     "preprocess": Command(preprocess.Options, preprocess.run, "converting images to shards, in images/s and core"),
     "readme": Command(readme.Options, readme.run, "results of loaders as the README's table and picture"),
     "report": Command(page.Options, page.run, "results as one page with tables and charts"),

@@ -14,7 +14,7 @@ from torchvision.models import convnext_tiny, efficientnet_b0, resnet18, resnet3
 from model.blur import blur_strided
 from model.cnn import Cnn
 from model.recompute import recompute_blocks
-from shards.errors import UsageError
+from shards.common.errors import UsageError
 
 __all__ = ["MODELS", "Cnn", "build_model"]
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from model import export, predict
-from shards.cli import Command, run_commands
+from shards.common.cli import Command, run_commands
 
 COMMANDS = {
     "export": Command(export.Options, export.run, "a torch.export program and ONNX, compared with the model"),

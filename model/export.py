@@ -20,8 +20,8 @@ import tyro
 from torch import Tensor, nn
 
 from model.weights import About, load_model
-from shards.atomic import replacing
-from shards.errors import MissingDependency, ShardfeedError, UsageError
+from shards.common.atomic import replacing
+from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 
 PROGRAM, ONNX = ".pt2", ".onnx"
 ABOUT_FILE, ABOUT_KEY = "about.json", "shardfeed"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from model.weights import About
-from shards.errors import ShardfeedError, UsageError
+from shards.common.errors import ShardfeedError, UsageError
 
 
 def open_image(path: Path) -> Image.Image:

@@ -15,7 +15,7 @@ from torch import nn
 
 from model.images import open_image, to_tensor
 from model.weights import About, load_model
-from shards.errors import UsageError
+from shards.common.errors import UsageError
 
 BEST = 5
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from model import build_model
-from shards.atomic import replacing
-from shards.errors import ShardfeedError, UsageError
-from shards.pixels import MEAN, STD
+from shards.common.atomic import replacing
+from shards.common.errors import ShardfeedError, UsageError
+from shards.decode import MEAN, STD
 
 ATTRIBUTE = "shardfeed"
 

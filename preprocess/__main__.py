@@ -15,7 +15,7 @@ goes on.
 import sys
 
 from preprocess.options import Options
-from shards import cli
+from shards.common import cli
 
 
 def main(argv: list[str] | None = None) -> int:

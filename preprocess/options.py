@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from preprocess.plan import WINDOW
-from preprocess.slices import WHOLE, Slice
-from shards.errors import UsageError
-from shards.layout import Encoding
-from shards.manifest import Settings
+from preprocess.job.plan import WINDOW
+from preprocess.job.slices import WHOLE, Slice
+from shards.common.errors import UsageError
+from shards.format.layout import Encoding
+from shards.format.manifest import Settings
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,25 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from preprocess.bar import Bar
-from preprocess.begin import check_out, check_same, finished, found_plan, new_plan, only_a_manifest, started
-from preprocess.estimate import Estimate, check_space, estimate, free_bytes, length, size
-from preprocess.finish import contents, finish, summarise, write_rejects
-from preprocess.lock import locked
+from preprocess.job.bar import Bar
+from preprocess.job.begin import check_out, check_same, finished, found_plan, new_plan, only_a_manifest, started
+from preprocess.job.estimate import Estimate, check_space, estimate, free_bytes, length, size
+from preprocess.job.finish import contents, finish, summarise, write_rejects
+from preprocess.job.lock import locked
+from preprocess.job.repair import repair
+from preprocess.job.signals import stopped_by_signals
+from preprocess.job.slices import WHOLE
+from preprocess.job.stops import how_to_go_on, no_space_is_clear
+from preprocess.job.task import WORK, Job, Rejected, ShardResult, Task, plan_path
+from preprocess.job.upload import Upload, UploadingJob, check_remote_out, remote_manifest
+from preprocess.job.workers import Progress, default_workers, run_tasks
 from preprocess.options import Options
-from preprocess.repair import repair
-from preprocess.signals import stopped_by_signals
-from preprocess.slices import WHOLE
-from preprocess.source import open_source
-from preprocess.stops import how_to_go_on, no_space_is_clear
-from preprocess.stored import Source
-from preprocess.task import WORK, Job, Rejected, ShardResult, Task, plan_path
-from preprocess.upload import Upload, UploadingJob, check_remote_out, remote_manifest
-from preprocess.workers import Progress, default_workers, run_tasks
-from shards.errors import ShardfeedError, UsageError
-from shards.layout import MANIFEST, REJECTS, shard_name, split_dir
-from shards.manifest import Manifest
-from shards.remote import Remote, is_url
+from preprocess.sources import open_source
+from preprocess.sources.source import Source
+from shards.common.errors import ShardfeedError, UsageError
+from shards.format.layout import MANIFEST, REJECTS, shard_name, split_dir
+from shards.format.manifest import Manifest
+from shards.remote.object_store import Remote, is_url
 
 SHOWN_REJECTS = 3
 SHOWN_SHARDS = 10
@@ -77,7 +77,7 @@ def _run(options: Options, out: Path) -> None:
 
 
 def _run_remote(options: Options, remote: Remote) -> None:
-    """Does the work where OUT is behind a URL: see preprocess/upload.py."""
+    """Does the work where OUT is behind a URL: see preprocess/job/upload.py."""
     if options.repair:
         raise UsageError(f"--repair mends a directory: copy {remote} to a disk, mend it there, and upload it again")
     began = time.monotonic()
@@ -201,7 +201,7 @@ def _results(
     """The shards as they are finished, by whatever runs the tasks."""
     if options.executor == "local":
         return run_tasks(job.run, tasks, _workers(options), progress)
-    from preprocess.cluster import run_on_ray
+    from preprocess.job.ray import run_on_ray
 
     return run_on_ray(options, job.plan, tasks, progress)
 

@@ -9,8 +9,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split, open_dataset
-from shards.errors import ShardfeedError, UsageError
 
 if TYPE_CHECKING:
     from shards.loader import Loader

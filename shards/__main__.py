@@ -10,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from shards.cli import Command, run_commands
+from shards.common.cli import Command, run_commands
+from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split, open_dataset
-from shards.errors import ShardfeedError, UsageError
 from shards.preview import preview
-from shards.remote import is_url
+from shards.remote.object_store import is_url
 
 Place = Annotated[tyro.conf.Positional[str | Path], tyro.conf.arg(metavar="DIR")]
 
@@ -116,7 +116,7 @@ def _wrong_length(split: Split) -> list[Path]:
 
 def check(options: Verify) -> None:
     """Prints a line for each problem. Raises ShardfeedError where there is one."""
-    from shards.verify import verify
+    from shards.format.verify import verify
 
     if is_url(options.data):
         raise UsageError(f"verify reads every byte of a data set: copy {options.data} to this machine first")

@@ -1,7 +1,7 @@
 """A finished data set, opened for reading: its manifest and, when first asked for, each split's index.
 
 It lies in a directory, or behind a URL. Of a remote one the manifest is fetched at each opening and the index once,
-into the cache; the shards follow as they are needed (shards/fetcher.py, shards/supply.py).
+into the cache; the shards follow as they are needed (shards/remote/prefetch.py, shards/remote/shards.py).
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shards.atomic import replacing
-from shards.cache import WRONG_BYTES, Cache, holding
-from shards.errors import ShardfeedError, UsageError
-from shards.index import Index
-from shards.layout import INDEX, MANIFEST, split_dir
-from shards.manifest import Manifest, SplitInfo
-from shards.remote import Remote, is_url
-from shards.supply import Supply
+from shards.common.atomic import replacing
+from shards.common.errors import ShardfeedError, UsageError
+from shards.format.index import Index
+from shards.format.layout import INDEX, MANIFEST, split_dir
+from shards.format.manifest import Manifest, SplitInfo
+from shards.remote.cache import WRONG_BYTES, Cache, holding
+from shards.remote.object_store import Remote, is_url
+from shards.remote.shards import Supply
 
 
 @dataclass(frozen=True)

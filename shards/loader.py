@@ -17,14 +17,14 @@ from typing import Literal, cast
 
 import torch
 
-from shards.crops import CROPS, Crop
+from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
-from shards.errors import ShardfeedError, UsageError
-from shards.feeder import Place, Recipe
-from shards.order import ORDERS, WINDOW, Order, Share
-from shards.pipeline import Decode, Device, DType, Graph
-from shards.policies import POLICIES, Policy
-from shards.producer import Batch, Producer, must_resize
+from shards.decode.graph import Decode, Device, DType, Graph
+from shards.feed.loop import Batch, Producer, must_resize
+from shards.feed.plan import Place, Recipe
+from shards.sampling.crops import CROPS, Crop
+from shards.sampling.order import ORDERS, WINDOW, Order, Share
+from shards.sampling.policies import POLICIES, Policy
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
@@ -77,8 +77,6 @@ class Loader:
     drop_last: where it is not to follow `train`.
     on_error: "raise", or "skip": a sample that cannot be read, or whose checksum is wrong, is replaced by
         the next one that is whole, and counted in `skipped`.
-    in_memory: read from a copy of the split in memory, which all processes of this machine share; made by the first,
-        from disk or from behind a URL.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with
     channels-last strides; labels (B,) int64; both on the device.
@@ -112,7 +110,6 @@ class Loader:
         threads: int | None = None,
         drop_last: bool | None = None,
         on_error: Literal["raise", "skip"] = "raise",
-        in_memory: bool = False,
     ) -> None:
         self._split = split
         self._share = Share(batch_size, rank, world_size, train if drop_last is None else drop_last)
@@ -143,7 +140,6 @@ class Loader:
             skip_damaged=on_error == "skip",
             window=window,
             augment=policy,
-            in_memory=in_memory,
         )
         if device == "auto":
             device = "gpu" if torch.cuda.is_available() else "cpu"

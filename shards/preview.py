@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from shards.atomic import replacing
+from shards.common.atomic import replacing
+from shards.common.errors import UsageError
 from shards.dataset import Split
-from shards.errors import UsageError
 
 CAPTION = 16
 GAP = 4

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from shards.dataset import Split, open_dataset
-from shards.index import Index
-from shards.layout import INDEX, Encoding, sample_key, split_dir
-from shards.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo, index_info
-from shards.writer import Sample, write_shard
+from shards.format.index import Index
+from shards.format.layout import INDEX, Encoding, sample_key, split_dir
+from shards.format.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo, index_info
+from shards.format.tar import Sample, write_shard
 
 # A shell that runs the tests in the background, or nohup, has these ignored, and processes that tests start and
 # then stop by a signal would inherit that.

@@ -19,19 +19,19 @@ from typing import Any
 
 import pytest
 
-from preprocess.task import Rejected
-from shards.cli import Command as Subcommand
-from shards.cli import parse
+from preprocess.job.task import Rejected
+from shards.common.cli import Command as Subcommand
+from shards.common.cli import parse
+from shards.common.errors import UsageError
 from shards.dataset import open_dataset
-from shards.errors import UsageError
-from shards.index import DTYPES
-from shards.layout import Encoding
-from shards.manifest import IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
-from shards.ppm import ppm
-from shards.verify import verify
+from shards.format.index import DTYPES
+from shards.format.layout import Encoding
+from shards.format.manifest import IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
+from shards.format.ppm import ppm
+from shards.format.verify import verify
+from tests import ROOT
 from tests.conftest import decoded, jpeg, photo, write_split
-from tests.docs_helpers import (
-    ROOT,
+from tests.helpers.docs import (
     Block,
     Command,
     anchors,

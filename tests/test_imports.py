@@ -44,7 +44,7 @@ def test_a_package_imports_only_those_below_it(package: str) -> None:
 
 def test_dali_is_imported_in_the_pipeline_and_the_peer_we_measure_alone() -> None:
     users = {f"{package}/{path.name}" for package in ALLOWED for path in files(package) if _uses(path, "nvidia.dali")}
-    assert users == {"shards/pipeline.py", "shards/augment.py", "benchmarks/plain_dali.py"}
+    assert users == {"shards/decode/graph.py", "shards/decode/policy_operators.py", "benchmarks/peers/plain_dali.py"}
 
 
 def _uses(path: Path, module: str) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from shards.cli import guarded, parse
+from shards.common.cli import guarded, parse
 from train.config import Config
 from train.recipes import find_recipe
 
@@ -50,11 +50,11 @@ def _run(words: list[str]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported only now: they load torch and DALI, which --help and a mistyped option need not wait for.
     if config.check:
-        from train.check import check
+        from train.commands.check import check
 
         check(config)
     elif config.evaluate:
-        from train.compare import evaluate_files, table
+        from train.commands.evaluate import evaluate_files, table
 
         reached = evaluate_files(config)
         if len(reached) > 1:
@@ -62,7 +62,7 @@ def _run(words: list[str]) -> None:
         else:
             _print(_line(reached[0]), reached[0])
     elif config.find_lr:
-        from train.find_lr import find_lr
+        from train.commands.find_lr import find_lr
 
         found = find_lr(config)
         _print(f"suggestion after {found.steps} steps: --max-lr {found.max_lr:.2g}; see {found.picture}", found)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shards.errors import UsageError
+from shards.common.errors import UsageError
 from train.options import Feeding, Memory, Mixing, Sharing, Sizes, Update, option, require, require_positive
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import tyro
 
-from shards.atomic import replacing
-from shards.cli import run as run_command
-from shards.errors import ShardfeedError, UsageError
-from train.metrics import METRICS
+from shards.common.atomic import replacing
+from shards.common.cli import run as run_command
+from shards.common.errors import ShardfeedError, UsageError
+from train.report.metrics import METRICS
 
 PICTURE = "curves.png"
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 import shards
-from shards.order import Share
+from shards.sampling.order import Share
 from train.config import Config
-from train.distributed import World
-from train.portions import portions, steps_per_epoch
-from train.sizes import training_size
+from train.optim.batch_split import portions, steps_per_epoch
+from train.optim.sizes import training_size
+from train.ranks.distributed import World
 
 TRAINING = "train"
 HELD_OUT = ("validation", "test")
@@ -90,6 +90,5 @@ def _shared(config: Config, world: World, dtype: torch.dtype) -> dict[str, Any]:
         # float16 halves what a batch occupies; autocast would make it that anyway.
         "dtype": "float16" if dtype == torch.float16 else "float32",
         "threads": config.threads,
-        "in_memory": config.feeding.in_memory,
         "decode": config.feeding.decode,
     }

@@ -4,7 +4,7 @@
     from train.engine import train
     result = train(Config(data=Path("DIR"), epochs=5))
 
-Under torchrun each process calls the same function. The results lie in `config.out`: see train/metrics.py for
+Under torchrun each process calls the same function. The results lie in `config.out`: see train/report/metrics.py for
 the files besides the weights.
 """
 
@@ -22,24 +22,24 @@ from tqdm import tqdm
 
 from model.weights import About, write_state
 from shards.dataset import Split, choose_split
-from train.checkpoint import WEIGHTS, describe
+from train.checkpoints.resume import claim, find_checkpoint, refuse_results
+from train.checkpoints.saver import Keeper
+from train.checkpoints.signals import StopRequest
+from train.checkpoints.snapshot import identity
+from train.checkpoints.weights import WEIGHTS, describe
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, rest_of_epoch, training_loader
-from train.distributed import World, joined, sum_over_ranks, wait_for_all
-from train.environment import circumstances, peak_memory
 from train.evaluation import Accuracy, bar_disabled, evaluate
-from train.keeper import Keeper
-from train.memory import choose_micro_batch, memory_advice
-from train.metrics import Reading, Recorder, room_in
-from train.optim import choose_dtype
-from train.parallel import network_state
-from train.per_class import write_per_class
-from train.portions import portions
-from train.resume import claim, find_checkpoint, refuse_results
+from train.optim.batch_split import portions
+from train.optim.gpu_memory import choose_micro_batch, memory_advice
+from train.optim.optimizer import choose_dtype
+from train.optim.sizes import changes_size, training_size
+from train.ranks.distributed import World, joined, sum_over_ranks, wait_for_all
+from train.ranks.parallel import network_state
+from train.report.environment import circumstances, peak_memory
+from train.report.metrics import Reading, Recorder, room_in
+from train.report.per_class import write_per_class
 from train.run import Run, begin, make_network, read_losses
-from train.signals import StopRequest
-from train.sizes import changes_size, training_size
-from train.state import identity
 from train.step import accumulate, update
 
 # Optimizer steps left out of the throughput: libraries choose their algorithms and the loader fills its queue.
@@ -64,7 +64,7 @@ class Result:
 def train(config: Config) -> Result:
     """Trains as `config` says and returns what was reached; the weights are saved after every epoch.
 
-    A run that was cut short goes on from its newest checkpoint: see train/keeper.py.
+    A run that was cut short goes on from its newest checkpoint: see train/checkpoints/saver.py.
 
     Raises UsageError for a configuration that fits neither the machine nor the data set, or an `out` that holds
     other results; ShardfeedError if the loss stops being finite or a checkpoint cannot be written; Stopped, once

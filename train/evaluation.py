@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
-from shards.errors import ShardfeedError
+from shards.common.errors import ShardfeedError
 from train.config import Config
 from train.data import Batches
-from train.distributed import World, max_over_ranks, sum_over_ranks
+from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from shards.cache import Cache, cache_home, parse_size
-from shards.errors import UsageError
-from shards.order import WINDOW
+from shards.common.errors import UsageError
+from shards.remote.cache import Cache, cache_home, parse_size
+from shards.sampling.order import WINDOW
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,6 @@ class Feeding:
 
     window: int = WINDOW
     """Shards that --order blocks reads and mixes at a time."""
-
-    in_memory: bool = False
-    """Holds the data set in memory, once for all ranks of a machine."""
 
     decode: Literal["auto", "cpu", "region", "hardware"] = "auto"
     """Who decodes for a GPU: the CPU, the GPU's cores, or its JPEG engines; auto: by what the GPU has."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shards.errors import UsageError
+from shards.common.errors import UsageError
 from train.config import Config
 from train.options import Feeding, Mixing, Sizes, Update
 

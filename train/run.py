@@ -13,14 +13,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from model import build_model
-from shards.errors import ShardfeedError
-from train.averaging import make_average
+from shards.common.errors import ShardfeedError
 from train.config import Config
-from train.distributed import World, max_over_ranks, sum_over_ranks
-from train.metrics import Clock, Reading
-from train.optim import make_optimizer, make_schedule, round_products
-from train.parallel import local, make_averager, settle, spread
-from train.portions import portions, steps_per_epoch
+from train.optim.averaging import make_average
+from train.optim.batch_split import portions, steps_per_epoch
+from train.optim.optimizer import make_optimizer, make_schedule, round_products
+from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
+from train.ranks.parallel import local, make_averager, settle, spread
+from train.report.metrics import Clock, Reading
 
 
 @dataclass

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.averaging import follow
 from train.config import Config
-from train.distributed import World
-from train.mixing import erase, mix
-from train.optim import leave_out, scale_gradients
-from train.parallel import average_weights, gradients_kept, is_apart, whole
-from train.portions import portions
+from train.optim.averaging import follow
+from train.optim.batch_split import portions
+from train.optim.mixing import erase, mix
+from train.optim.optimizer import leave_out, scale_gradients
+from train.ranks.distributed import World
+from train.ranks.parallel import average_weights, gradients_kept, is_apart, whole
 from train.run import Run
 
 
@@ -28,7 +28,7 @@ def accumulate(
     full, apart = portions(config, world).images, is_apart(run.averager)
     for number, (images, labels) in enumerate(micro_batches, start=1):
         if config.mixing.erase:
-            # Sharing take turns inside the global batch: see shards/order.py.
+            # Sharing take turns inside the global batch: see shards/sampling/order.py.
             places = images_seen * world.size + world.rank + world.size * np.arange(len(labels))
             images = erase(images, config.mixing.erase, config.seed, run.step, places)
         mixed = mix(images, labels, config.mixing, config.seed, run.step)

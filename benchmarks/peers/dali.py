@@ -1,7 +1,7 @@
-"""DALI's own webdataset reader and operators over the shards: benchmarks/plain_dali.py."""
+"""DALI's own webdataset reader and operators over the shards: benchmarks/peers/plain_dali.py."""
 
-from benchmarks import plain_dali
-from benchmarks.peers.job import Job, Peer
+from benchmarks.peers import plain_dali
+from benchmarks.processes.job import Job, Peer
 
 
 def peer(job: Job) -> Peer:

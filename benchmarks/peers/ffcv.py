@@ -24,11 +24,11 @@ from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTen
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
-from benchmarks.naive import ENDLESS_EPOCH, Batch, Recipe
-from benchmarks.peers.job import Job, Peer, own_format, stored_bytes
+from benchmarks.peers.naive import ENDLESS_EPOCH, Batch, Recipe
+from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from shards.common.versions import version
 from shards.dataset import Split
-from shards.pixels import MEAN, STD
-from shards.versions import version
+from shards.decode import MEAN, STD
 
 BATCHES_AHEAD = 3  # its default
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torchvision.datasets import ImageFolder
 
-from benchmarks.naive import PREFETCH
-from benchmarks.peers.job import Job, Peer, own_format, stored_bytes
+from benchmarks.peers.naive import PREFETCH
 from benchmarks.peers.workers import pil_transform, random_batches
-from shards.layout import extension
+from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from shards.format.layout import extension
 
 
 def peer(job: Job) -> Peer:

@@ -6,12 +6,12 @@ import torch
 from torchvision.datasets import DatasetFolder
 from torchvision.io import read_file
 
-from benchmarks.naive import PREFETCH
 from benchmarks.peers.folder_pil import write
-from benchmarks.peers.job import Job, Peer
+from benchmarks.peers.naive import PREFETCH
 from benchmarks.peers.workers import random_batches, torch_pixels, transform
-from shards.layout import extension
-from shards.manifest import Settings
+from benchmarks.processes.job import Job, Peer
+from shards.format.layout import extension
+from shards.format.manifest import Settings
 
 
 def peer(job: Job) -> Peer:

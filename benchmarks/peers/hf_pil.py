@@ -1,8 +1,8 @@
-"""The naive path: benchmarks/naive.py, over the Hugging Face data set that the shards were made from."""
+"""The naive path: benchmarks/peers/naive.py, over the Hugging Face data set that the shards were made from."""
 
-from benchmarks import naive
-from benchmarks.peers.job import Job, Peer
-from shards.errors import UsageError
+from benchmarks.peers import naive
+from benchmarks.processes.job import Job, Peer
+from shards.common.errors import UsageError
 
 
 def peer(job: Job) -> Peer:
@@ -18,7 +18,7 @@ def peer(job: Job) -> Peer:
 
 def open_rows(job: Job) -> naive.Rows:
     """The split of the source. Raises UsageError if the shards are not of that data set."""
-    from preprocess.source import hf_dataset
+    from preprocess.sources import hf_dataset
 
     split = job.opened()
     rows = hf_dataset(job.source, job.split, job.image_column, job.label_column)

@@ -10,10 +10,10 @@ from typing import Any
 
 import litdata
 
-from benchmarks.naive import ENDLESS_EPOCH, PREFETCH, Batch
-from benchmarks.peers.job import Job, Peer, own_format, stored_bytes
+from benchmarks.peers.naive import ENDLESS_EPOCH, PREFETCH, Batch
 from benchmarks.peers.workers import ending, transform
-from shards.versions import version
+from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from shards.common.versions import version
 
 CHUNK = "64MB"  # what its documentation uses
 

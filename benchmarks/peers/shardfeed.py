@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.harness import nothing
-from benchmarks.naive import Batch
-from benchmarks.peers.job import Job, Peer
+from benchmarks.measure.harness import nothing
+from benchmarks.peers.naive import Batch
+from benchmarks.processes.job import Job, Peer
 from shards import Loader
-from shards.pipeline import PREFETCH
-from shards.producer import READY
+from shards.decode.graph import PREFETCH
+from shards.feed.loop import READY
 
 
 def peer(job: Job) -> Peer:

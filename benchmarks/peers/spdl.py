@@ -15,10 +15,10 @@ import torch
 from spdl.pipeline import PipelineBuilder
 from torchvision.transforms import RandomResizedCrop
 
-from benchmarks.naive import Batch, Recipe
-from benchmarks.peers.job import Job, Peer, stored_bytes
+from benchmarks.peers.naive import Batch, Recipe
 from benchmarks.peers.workers import normalised
-from shards.versions import version
+from benchmarks.processes.job import Job, Peer, stored_bytes
+from shards.common.versions import version
 
 SINK = 3  # batches kept ready; its default
 

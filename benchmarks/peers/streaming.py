@@ -13,10 +13,10 @@ import streaming
 from streaming.base.util import clean_stale_shared_memory
 from torch.utils.data import DataLoader
 
-from benchmarks.naive import ENDLESS_EPOCH, PREFETCH, Batch
-from benchmarks.peers.job import Job, Peer, own_format, stored_bytes
+from benchmarks.peers.naive import ENDLESS_EPOCH, PREFETCH, Batch
 from benchmarks.peers.workers import ending, torch_pixels, transform
-from shards.versions import version
+from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from shards.common.versions import version
 
 
 def peer(job: Job) -> Peer:

@@ -17,10 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 import torch
 
-from benchmarks.naive import Batch, Recipe
-from benchmarks.peers.job import Job, Peer, own_format, stored_bytes
+from benchmarks.peers.naive import Batch, Recipe
 from benchmarks.peers.workers import normalised
-from shards.versions import version
+from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from shards.common.versions import version
 
 SHUFFLE_BUFFER = 10_000  # samples
 DCT = "INTEGER_FAST"

@@ -9,9 +9,9 @@ import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 
-from benchmarks.peers.job import Job, Peer, stored_bytes
-from shards.errors import ShardfeedError
-from shards.versions import version
+from benchmarks.processes.job import Job, Peer, stored_bytes
+from shards.common.errors import ShardfeedError
+from shards.common.versions import version
 
 PIECE = 64  # images between two reports of a process
 

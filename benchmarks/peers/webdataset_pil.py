@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import webdataset
 from torch.utils.data import default_collate
 
-from benchmarks.naive import PREFETCH, Batch
-from benchmarks.peers.job import Job, Peer
+from benchmarks.peers.naive import PREFETCH, Batch
 from benchmarks.peers.workers import ending, pil_image, pil_transform
-from shards.layout import extension
-from shards.versions import version
+from benchmarks.processes.job import Job, Peer
+from shards.common.versions import version
+from shards.format.layout import extension
 
 SHUFFLE_BUFFER = 1000  # samples; what its documentation uses
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
 
-from benchmarks.naive import ENDLESS, PREFETCH, Batch, Recipe
-from shards.manifest import Settings
-from shards.pixels import MEAN, STD
+from benchmarks.peers.naive import ENDLESS, PREFETCH, Batch, Recipe
+from shards.decode import MEAN, STD
+from shards.format.manifest import Settings
 
 
 def transform(recipe: Recipe, stored: Settings) -> v2.Compose:

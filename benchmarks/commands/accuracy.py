@@ -1,0 +1,238 @@
+"""python -m benchmarks accuracy --data DIR --source SOURCE: does this loader train as well as the usual one?
+
+The same recipe, network, steps and evaluation, with batches from this project's loader and with batches from a
+DataLoader over SOURCE, the data set that the shards in DIR were made from, whose images Pillow decodes and
+torchvision transforms; once for each seed, in turns. Five epochs of 10,000 CIFAR-10 images take about nine minutes of
+two cores without a GPU, so the six runs about an hour:
+
+    python -m preprocess SOURCE DIR --image-column img --short-side 32
+    python -m benchmarks accuracy --data DIR --source SOURCE --image-column img --size 32 --epochs 5
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from tqdm import tqdm
+
+from benchmarks.measure.harness import Schedule
+from benchmarks.measure.passive import sleep_while_waiting
+from benchmarks.measure.result import Result, Series, write
+from benchmarks.measure.settings import command_line
+from benchmarks.peers.naive import Pictures, Recipe, Rows
+from shards import Split
+from shards.common.errors import UsageError
+from shards.dataset import choose_split
+from shards.decode import MEAN, STD
+from train.checkpoints.weights import describe
+from train.config import Config
+from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
+from train.engine import train_epoch
+from train.evaluation import Accuracy, evaluate
+from train.optim.batch_split import portions
+from train.optim.optimizer import choose_dtype
+from train.ranks.distributed import World, joined
+from train.recipes import DEFAULT, find_recipe
+from train.report.metrics import Recorder
+from train.run import begin, make_network
+
+OURS, USUAL = "shardfeed", "PIL and torchvision"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains with this project's loader and with a PIL and torchvision DataLoader, and compares the accuracies."""
+
+    data: Path
+    """Shards, as written by `python -m preprocess`."""
+    source: str
+    """The data set they were made from: whatever `python -m preprocess` takes, made-up images apart."""
+    image_column: str = "image"
+    """Column of SOURCE that holds the images."""
+    label_column: str = "label"
+    """Column of SOURCE that holds the labels."""
+    recipe: str = DEFAULT
+    """How to train: a function of train/recipes.py."""
+    epochs: int | None = None
+    """Passes over the training split; the recipe's if not given."""
+    size: int | None = None
+    """Side of the images in pixels; the recipe's if not given."""
+    seeds: int = 3
+    """Runs with each loader, with the seeds 0, 1, ..."""
+    workers: int | None = None
+    """Processes of the DataLoader; one a core if not given."""
+    out: Path = Path("results")
+    """Directory for the JSON."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UsageError(f"--seeds must be 1 or more, not {self.seeds}")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers must be 0 or more, not {self.workers}")
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """Batches of a DataLoader, moved to the device."""
+
+    loader: "DataLoader[Any]"
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.loader:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def run(options: Options) -> None:
+    """Trains, prints each accuracy, the means and, as the last line, the JSON, and writes that to options.out.
+
+    Raises UsageError for data, a recipe or options that do not fit together.
+    """
+    sleep_while_waiting()
+    config = configuration(options)
+    split, held_out = (
+        choose_split(config.data, [TRAINING], config.feeding.cache),
+        choose_split(config.data, HELD_OUT, config.feeding.cache),
+    )
+    rows, held_out_rows = _rows(options, split), _rows(options, held_out)
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    options.out.mkdir(parents=True, exist_ok=True)  # a wrong path is better known before training than after
+    reached: dict[str, list[Accuracy]] = {OURS: [], USUAL: []}
+    times = []
+    with joined("auto") as world, tqdm(total=2 * options.seeds, unit="run", disable=None) as bar:
+        dtype = choose_dtype(config, world.device)
+        for seed in range(options.seeds):
+            seeded = dataclasses.replace(config, seed=seed)
+            ours = _ours(split, held_out, seeded, world, dtype)
+            usual = contextlib.nullcontext(_usual(rows, held_out_rows, held_out, seeded, world, workers))
+            for name, opened in ((OURS, ours), (USUAL, usual)):
+                began = time.perf_counter()
+                with opened as (batches, held_out_batches):
+                    accuracy = trained(seeded, held_out, batches, held_out_batches, world, dtype)
+                times.append(time.perf_counter() - began)
+                reached[name].append(accuracy)
+                tqdm.write(f"seed {seed}, {name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%")
+                bar.update()
+    result = summary(options, config, reached, min(times))
+    path = write(result, options.out)
+    print(f"{table(result)}\n\nresult {path}\n\n{json.dumps(dataclasses.asdict(result))}")
+
+
+def configuration(options: Options) -> Config:
+    """The recipe with the options' values in place of its own. Raises UsageError where that makes no sense.
+
+    Also for images that grow while training, which a DataLoader's transforms do not.
+    """
+    changes = {name: value for name in ("epochs", "size") if (value := getattr(options, name)) is not None}
+    config = dataclasses.replace(find_recipe(["--recipe", options.recipe])(options.data), **changes)
+    if config.sizes.start_size not in (None, config.size):
+        raise UsageError(f"the images of the recipe {options.recipe} grow while it trains: choose another recipe")
+    return config
+
+
+def trained(
+    config: Config, held_out: Split, batches: Batches, held_out_batches: Batches, world: World, dtype: torch.dtype
+) -> Accuracy:
+    """The accuracy after the last epoch of training on `batches`: as `train`, without files and checkpoints."""
+    network = make_network(config, len(held_out.class_names), world)
+    run = begin(network, config, world, dtype, micro_batches=len(batches))
+    for epoch in range(1, config.epochs + 1):
+        train_epoch(run, batches, config, world, Recorder(None, {}), epoch)
+    run.settle(world)
+    accuracy, _ = evaluate(run.result, held_out_batches, len(held_out), config, world, dtype)
+    return accuracy
+
+
+@contextlib.contextmanager
+def _ours(
+    split: Split, held_out: Split, config: Config, world: World, dtype: torch.dtype
+) -> Iterator[tuple[Batches, Batches]]:
+    with (
+        training_loader(split, config, world, dtype) as batches,
+        held_out_loader(held_out, config, world, dtype) as held_out_batches,
+    ):
+        yield batches, held_out_batches
+
+
+def _usual(
+    rows: Rows, held_out_rows: Rows, held_out: Split, config: Config, world: World, workers: int
+) -> tuple[Batches, Batches]:
+    """DataLoaders of the same recipe; their processes live for an epoch each."""
+    portion, val_size = portions(config, world), config.sizes.val_size or config.size
+    resize = describe(held_out, model=config.model, size=config.size).resize
+    val_resize = describe(held_out, model=config.model, size=val_size, resize=config.sizes.val_resize).resize
+    pictures = Pictures(rows, Recipe(portion.micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
+    centred = Pictures(held_out_rows, Recipe(portion.images, val_resize, val_size))
+    steps = [transforms.Resize(val_resize), transforms.CenterCrop(val_size), transforms.ToTensor()]
+    centred.transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+    training = DataLoader(
+        pictures,
+        portion.micro_batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    validation = DataLoader(centred, portion.images, num_workers=workers)
+    return OnDevice(training, world.device), OnDevice(validation, world.device)
+
+
+def _rows(options: Options, split: Split) -> Rows:
+    """The split of the source, opened. Raises UsageError if the shards are not of that data set."""
+    from preprocess.sources import hf_dataset
+
+    rows = hf_dataset(options.source, split.name, options.image_column, options.label_column)
+    names, taken = tuple(rows.features["label"].names), len(split) + split.info.rejects
+    if names != split.class_names or len(rows) != taken:
+        raise UsageError(
+            f"{options.data} was made from another data set than {options.source}: in {split.name} "
+            f"{taken} images of {len(split.class_names)} classes, and {len(rows)} of {len(names)}"
+        )
+    return rows  # type: ignore[no-any-return]
+
+
+def summary(options: Options, config: Config, reached: dict[str, list[Accuracy]], seconds: float) -> Result:
+    """What was reached, as it is written down."""
+    means = {name: statistics.mean(accuracy.top1 for accuracy in runs) for name, runs in reached.items()}
+    top1 = [Series(name, tuple(each.top1 for each in runs), "% top-1") for name, runs in reached.items()]
+    top5 = [Series(f"{name}, top-5", tuple(each.top5 for each in runs), "% top-5") for name, runs in reached.items()]
+    return Result.now(
+        "accuracy",
+        f"{config.model} at {config.size} pixels, {config.epochs} epochs, by the loader it was trained with",
+        command_line("accuracy", options),
+        [*top1, *top5],
+        schedule=Schedule(options.seeds, seconds),
+        settings={
+            "recipe": config.recipe,
+            "epochs": config.epochs,
+            "size": config.size,
+            "seeds": options.seeds,
+            f"{OURS}, mean top-1": round(means[OURS], 3),
+            f"{USUAL}, mean top-1": round(means[USUAL], 3),
+            "difference in points": round(means[OURS] - means[USUAL], 3),
+        },
+    )
+
+
+def table(result: Result) -> str:
+    """Each run's figure by seed, the means, and their difference."""
+    lines = [result.title, "", f"{'':<28}{'mean':>8}  by seed"]
+    for series in result.series:
+        values = "  ".join(f"{value:.2f}" for value in series.values)
+        lines.append(f"{series.name:<28}{statistics.mean(series.values):>8.2f}  {values}")
+    lines.append(f"{'difference in top-1':<28}{result.settings['difference in points']:>+8.2f}  points")
+    return "\n".join(lines)

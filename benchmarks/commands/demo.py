@@ -1,0 +1,103 @@
+"""python -m benchmarks demo: the whole project once, on a small synthetic data set.
+
+Makes images, shards them, draws a batch, trains, evaluates, and compares the loader with the naive
+path; prints each command before it runs it, so that the demo is also the manual. About four
+minutes on two cores without a GPU. The last line is JSON.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from preprocess.synthetic import SyntheticSource
+from shards.common.errors import ShardfeedError, UsageError
+from train.recipes import find_recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs the whole project once: makes images, shards, a preview, trains, evaluates, benchmarks."""
+
+    out: Path = Path("demo")
+    """Directory for everything the demo makes; images and shards that are there already are used again."""
+    train: int = 2000
+    """Synthetic images to train on."""
+    validation: int = 500
+    """Synthetic images to evaluate on."""
+    recipe: str = "demo"
+    """How to train: a function of train/recipes.py."""
+    seconds: float = 2.0
+    """Length of a window of the loader benchmark."""
+
+
+def run(options: Options) -> None:
+    """Runs the commands; raises ShardfeedError for the first that fails, with its exit status."""
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"{options.out} is a file: give a directory")
+    # What would otherwise be found out minutes later, by the command that needs it.
+    find_recipe(["--recipe", options.recipe])
+    SyntheticSource(train=options.train, validation=options.validation)
+    images, shards = options.out / "images", options.out / "shards"
+    # Every run trains into a directory of its own: results are never overwritten.
+    results = options.out / f"run-{datetime.now():%Y%m%dT%H%M%S}"
+    weights, preview = results / "imagenet_trained_model.pth", results / "preview.png"
+
+    counts = ["--train", str(options.train), "--validation", str(options.validation)]
+    _python("preprocess.synthetic", str(images), *counts)
+    _python("preprocess", str(images), str(shards))
+    _python("shards", "info", str(shards))
+    _python("train", "--data", str(shards), "--recipe", options.recipe, "--out", str(results))
+    evaluation = ["--data", str(shards), "--recipe", options.recipe, "--evaluate", str(weights)]
+    accuracy = _json_of(_python("train", *evaluation))
+    _python("shards", "preview", str(shards), "--output", str(preview))
+    window = ["--seconds", f"{options.seconds:g}", "--out", str(results)]
+    speed = _json_of(_python("benchmarks", "loaders", "--data", str(shards), "--source", str(images), *window))
+
+    summary: dict[str, Any] = {
+        "top1": round(accuracy["top1"], 2),
+        "top5": round(accuracy["top5"], 2),
+        "naive_images_per_s": speed["naive_images_per_s"],
+        "loader_images_per_s": speed["loader_images_per_s"],
+        "ratio": speed["ratio"],
+        "model": str(weights),
+        "log": str(results / "metrics.jsonl"),
+        "plot": speed["chart"],
+        "preview": str(preview),
+    }
+    print(f"\n{_table(summary)}\n\n{json.dumps(summary)}")
+
+
+def _table(summary: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"top-1     {summary['top1']:.1f}% of the held-out images, top-5 {summary['top5']:.1f}%",
+            f"naive     {summary['naive_images_per_s']:,.0f} images/s (HF dataset, PIL, torchvision, DataLoader)",
+            f"loader    {summary['loader_images_per_s']:,.0f} images/s from shards: {summary['ratio']:.1f} times",
+            *(f"{name:<9} {summary[name]}" for name in ("model", "log", "plot", "preview")),
+        ]
+    )
+
+
+def _python(module: str, *words: str) -> list[str]:
+    """Runs `python -m module words`, shows what it prints as it comes, and returns the lines of its stdout."""
+    print(f"\n$ python -m {shlex.join([module, *words])}", flush=True)
+    lines = []
+    with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if not line.startswith("{"):  # the line for programs
+                print(line, end="", flush=True)
+    if process.returncode:
+        raise ShardfeedError(f"the demo stopped: python -m {module} ended with exit status {process.returncode}")
+    return lines
+
+
+def _json_of(lines: list[str]) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result

@@ -1,0 +1,195 @@
+"""python -m benchmarks gpu [--data DIR] [--source SOURCE]: all that waits for a GPU, unattended, in about ten minutes.
+
+    tests     those marked `gpu`
+    loaders   this loader on the GPU: a CPU decodes, the GPU's cores decode the region, its JPEG engines decode, these
+              over `hw_decoder_load`; beside the naive path, plain DALI, and this loader on the CPU
+    stages    the ladder of one run, the copy to the GPU included, against the limits of the machine
+    train     steps of the recipes `cnn` and `rn18_16` on real, cached and synthetic batches
+
+Each step is a command that could be given by hand; it is printed, and its output goes to a file. A step that fails, or
+that has no time left, does not keep the next ones from running: what failed is said at the end, and the exit status is
+1. Results (JSON), outputs and a page with all of them lie in a directory named after the date, in --out.
+
+Without --data the images of SOURCE are converted first, and without that some are made up: their figures are those of
+small, simple images. --rehearsal does the same in little, also where there is no GPU; its figures mean nothing.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.processes.remote import ROOT
+from benchmarks.processes.roster import ROSTER
+from shards.common.errors import ShardfeedError, UsageError
+from shards.dataset import choose_split
+from shards.format.layout import MANIFEST
+
+# Seconds that a step has to end after it was told to.
+GRACE = 15.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs what needs a GPU, unattended: its tests, and the loader, stages and training, measured."""
+
+    data: Path | None = None
+    """Shards, as written by `python -m preprocess`; made of SOURCE if not given."""
+    source: str | None = None
+    """The data set they were made from, which the naive path reads; made-up images if neither is given."""
+    minutes: float = 10.0
+    """Time for everything but converting SOURCE; a step that would take longer than its share is stopped."""
+    rehearsal: bool = False
+    """The same steps with tiny settings, also without a GPU: do they run? Their figures mean nothing."""
+    out: Path = Path("results")
+    """Directory for made-up images and their shards, and for a directory with the results of this run."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf"):
+            raise UsageError(f"--minutes must be above 0, not {self.minutes:g}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of this project.
+
+    share: of all the time, in which it may run beside what earlier steps left over; None: as long as it takes.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    share: float | None
+
+
+def run(options: Options) -> None:
+    """Runs all steps. Raises UsageError without a GPU, ShardfeedError, after the last step, if any of them failed."""
+    import torch
+
+    if not torch.cuda.is_available() and not options.rehearsal:
+        raise UsageError("torch sees no GPU here; --rehearsal runs the same steps in little without one")
+    if options.data is not None:
+        choose_split(options.data, ["train"])
+    results = options.out / f"gpu-{datetime.now(UTC):%Y-%m-%dT%H%M%S}"
+    results.mkdir(parents=True)
+    failed = perform(steps(options, results), results, 60 * options.minutes)
+    found = sorted(results.glob("*.json"))
+    if found:
+        page = results / "report.html"
+        problem = _run(
+            Step("report", ("benchmarks", "report", *map(str, found), "--output", str(page)), 0), results, 60
+        )
+        failed += ["report"] if problem else []
+        print(f"FAILED report: {problem}" if problem else f"page   {page}")
+    print(json.dumps({"benchmark": "gpu", "results": [str(each) for each in found], "failed": failed}))
+    if failed:
+        raise ShardfeedError(f"{', '.join(failed)} failed; the other results and all output lie in {results}")
+
+
+def steps(options: Options, results: Path) -> tuple[Step, ...]:
+    """What is run, in this order."""
+    little = options.rehearsal
+    out = ["--out", str(results)]
+    making, data, source = _making(options)
+    on_gpu = [name for name, entry in ROSTER.items() if entry.options.get("device") == "gpu"]
+    of = ["--data", str(data), *(["--source", source] if source else [])]
+    fast = ["--rounds", "1", "--seconds", "0.2"] if little else ["--rounds", "2", "--seconds", "1.5"]
+    pictures = ["--size", "32", "--batch-size", "16"] if little else []
+    train = ["--size", "32", "--batch", "16", "--micro-batch", "8", "--steps", "1"] if little else []
+    return (
+        Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests")), 0.15),
+        *making,
+        Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.4),
+        Step("stages", ("benchmarks", "stages", "--data", str(data), *fast, *pictures, *out), 0.15),
+        *(
+            Step(
+                f"train {recipe}",
+                ("benchmarks", "train", "--data", str(data), "--recipe", recipe, *fast, *train, *out),
+                0.1,
+            )
+            for recipe in ("cnn", "rn18_16")
+        ),
+    )
+
+
+def _making(options: Options) -> tuple[list[Step], Path, str | None]:
+    """The steps that make the data set, if there has to be one; where it is; and what it was made from."""
+    if options.data is not None:
+        return [], options.data, options.source
+    made = options.out / ("gpu-rehearsal" if options.rehearsal else "gpu-data")
+    found, source = list[Step](), options.source
+    share: float | None = 0.05
+    if source is None:
+        source = str(made / "images")
+        count = "128" if options.rehearsal else "4096"
+        if not (made / "shards" / MANIFEST).exists():
+            found.append(Step("images", ("preprocess.synthetic", source, "--train", count, "--validation", "8"), share))
+    else:
+        # A data set may take hours to convert. What was begun the last time goes on.
+        made, share = made / hashlib.sha256(source.encode()).hexdigest()[:12], None
+    shards = made / "shards"
+    if not (shards / MANIFEST).exists():
+        found.append(Step("shards", ("preprocess", source, str(shards), "--splits", "train"), share))
+    return found, shards, source
+
+
+def perform(plan: Sequence[Step], results: Path, seconds: float) -> list[str]:
+    """Runs the steps; the names of those that failed. A step may use what time those before it left over."""
+    begin, allowed, failed = time.monotonic(), 0.0, []
+    for step in plan:
+        if step.share is None:
+            started = time.monotonic()
+            problem = _run(step, results, None)
+            begin += time.monotonic() - started
+        else:
+            allowed += step.share * seconds
+            problem = _run(step, results, begin + allowed - time.monotonic())
+        if problem:
+            print(f"FAILED {step.name}: {problem}", flush=True)
+            failed.append(step.name)
+    return failed
+
+
+def _run(step: Step, results: Path, seconds: float | None) -> str | None:
+    """Runs one command with its output in a file, for `seconds` at most; what went wrong, in one line."""
+    log = results / f"{step.name.replace(' ', '-')}.log"
+    print(f"\n$ python -m {shlex.join(step.words)}\n  output in {log}", flush=True)
+    start = time.monotonic()
+    with (
+        log.open("w") as file,
+        # In a session of its own: what it may leave behind is ended with it.
+        subprocess.Popen(
+            [sys.executable, "-m", *step.words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+        _ended(process),
+    ):
+        try:
+            status = process.wait(None if seconds is None else max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            return f"stopped after {time.monotonic() - start:.0f} s, its share of the time"
+    print(f"  {time.monotonic() - start:.0f} s, exit status {status}", flush=True)
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    # pytest ends with 5 where no test was chosen, which is no success either.
+    return None if status == 0 else f"exit status {status}: {lines[-1] if lines else 'no output'}"
+
+
+@contextlib.contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """The process and what it started are gone after the block: interrupted first, so that it can clean up."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

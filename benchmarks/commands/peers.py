@@ -1,0 +1,121 @@
+"""python -m benchmarks peers --source SOURCE: every loader that can be measured here, over every row of one table.
+
+The rows are what is stored (256-px JPEGs, or raw pixels), how it is cropped and what is delivered. Makes the shards
+in --work first, once, and each peer's own format of them; install the peers before with `python -m benchmarks
+peers-install`. Leaves a JSON result a row and all of them as a table, `loaders.md`, in --out. Each row is what
+`python -m benchmarks loaders` measures, with --peers all; it takes about ten minutes on two cores with the defaults.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.commands import loaders
+from benchmarks.measure.harness import Schedule
+from benchmarks.measure.result import Result, write
+from benchmarks.peers.naive import Crop, DType, Recipe
+from benchmarks.processes.roster import OURS, ROSTER
+from benchmarks.report import table
+from shards.common.atomic import replacing
+from shards.common.errors import ShardfeedError
+from shards.format.layout import MANIFEST, Encoding
+
+ROWS: tuple[tuple[Encoding, Crop, DType], ...] = (
+    ("jpeg", "random", "float32"),
+    ("jpeg", "random", "uint8"),
+    ("jpeg", "rrc", "float32"),
+    ("raw", "random", "float32"),
+    ("raw", "random", "uint8"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares all loaders that can be measured here, from JPEGs and from raw pixels, in one table."""
+
+    source: str
+    """The data set to make shards of: whatever `python -m preprocess` takes, made-up images apart."""
+    peers: tuple[str, ...] = (loaders.ALL,)
+    """Who, as for `python -m benchmarks loaders`."""
+    split: str = "train"
+    """The split to read."""
+    image_column: str = "image"
+    """Column of SOURCE that holds the images."""
+    label_column: str = "label"
+    """Column of SOURCE that holds the labels."""
+    batch_sizes: tuple[int, ...] = (Recipe.batch_size,)
+    """Images a batch; the whole table for each."""
+    rounds: int = Schedule.rounds
+    """Windows measured of each, after a warm-up round that is not counted."""
+    seconds: float = Schedule.seconds
+    """Length of a window."""
+    sweep: tuple[int, ...] = ()
+    """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
+    work: Path = Path("results/peers")
+    """Directory for the shards and the peers' own formats, kept for the next time."""
+    out: Path = Path("results")
+    """Directory for the results and the table."""
+
+
+def run(options: Options) -> None:
+    """Measures row by row, each written when it is done; prints the table and, as the last line, JSON."""
+    results = []
+    for encoding in dict.fromkeys(row[0] for row in ROWS):
+        _make(options, encoding)
+    for batch_size in options.batch_sizes:
+        for encoding, crop, dtype in ROWS:
+            start = time.monotonic()
+            result = loaders.compare(_options(options, encoding, crop, dtype, batch_size))
+            seconds = time.monotonic() - start
+            settings = {**result.settings, "row": f"{result.settings['row']}, batch {batch_size}", "wall_s": seconds}
+            results.append(dataclasses.replace(result, settings=settings))
+            path = write(results[-1], options.out)
+            print(f"{table.text(results[-1])}\nresult {path}, {seconds:.0f} s\n", flush=True)
+    ours = ROSTER[OURS].title
+    document = options.out / "loaders.md"
+    with replacing(document) as file:
+        file.write(table.markdown(results, ours).encode())
+    print(f"table  {document}")
+    print(json.dumps({"benchmark": "peers", "table": str(document), "rows": [_row(each) for each in results]}))
+
+
+def _row(result: Result) -> dict[str, object]:
+    return {"row": result.settings["row"], **loaders.summary(result)}
+
+
+def _options(options: Options, encoding: Encoding, crop: Crop, dtype: DType, batch_size: int) -> loaders.Options:
+    return loaders.Options(
+        data=_shards(options, encoding),
+        source=options.source,
+        peers=options.peers,
+        split=options.split,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        batch_size=batch_size,
+        crop=crop,
+        dtype=dtype,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        sweep=options.sweep,
+        work=options.work,
+        out=options.out,
+    )
+
+
+def _shards(options: Options, encoding: Encoding) -> Path:
+    return options.work / f"shards-{encoding}"
+
+
+def _make(options: Options, encoding: Encoding) -> None:
+    """Converts the source, if that was not done yet. Raises ShardfeedError if it fails."""
+    path = _shards(options, encoding)
+    if (path / MANIFEST).exists():
+        return
+    words = [options.source, str(path), "--splits", options.split, "--encoding", encoding]
+    words += ["--image-column", options.image_column, "--label-column", options.label_column]
+    if subprocess.run([sys.executable, "-m", "preprocess", *words], check=False).returncode:
+        raise ShardfeedError(f"python -m preprocess failed: {' '.join(words)}")

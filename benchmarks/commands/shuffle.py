@@ -1,0 +1,98 @@
+"""How well an epoch's order mixes what lies side by side on disk: `python -m benchmarks shuffle`.
+
+Two figures for each order, both computed from the order itself, for shards that lie one after the other:
+
+- together: how often two neighbours on disk (samples i and i + 1 of one shard) fall into the same global batch;
+- shards in a batch: from how many shards a global batch's samples come.
+
+Beside the loader's orders stands a shuffle buffer, which is what readers of tar files in sequence do: shards in
+random order, a buffer of so many samples, and each sample that comes in puts out a random one of those in it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.common.errors import UsageError
+from shards.sampling.hashing import integers, permutation
+from shards.sampling.order import Order, epoch_order
+
+WINDOWS = (1, 4, 16, 64, 256)
+BUFFERS = (1_000, 10_000)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Prints how well each order of an epoch mixes neighbours on disk."""
+
+    samples: int = 1_281_167
+    """Of the split; ImageNet's training images if not given."""
+    shard_size: int = 1000
+    """Samples in a shard."""
+    batch: int = 256
+    """Samples of a global batch."""
+    seed: int = 0
+    """Of the orders."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.batch <= self.samples or self.shard_size < 2:
+            raise UsageError("give a batch of 2 samples up to all of them, and shards of 2 samples or more")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """`together`: the share of neighbours on disk that meet in one batch. `shards`: shards in a batch, on average."""
+
+    together: float
+    shards: float
+
+
+def measure(order: npt.NDArray[np.int64], shard: npt.NDArray[np.int32], batch: int) -> Mixing:
+    """The mixing of `order`, (n,) sample ids, for samples in shards `shard` (n,), in full batches of `batch`."""
+    batch_of = np.empty(len(order), np.int64)
+    batch_of[order] = np.arange(len(order)) // batch
+    neighbours = shard[1:] == shard[:-1]
+    whole = order[: len(order) // batch * batch].reshape(-1, batch)
+    rows = np.sort(shard[whole], axis=1)
+    return Mixing(
+        together=float((batch_of[1:] == batch_of[:-1])[neighbours].mean()),
+        shards=float(1 + (np.diff(rows, axis=1) != 0).sum(axis=1).mean()),
+    )
+
+
+def buffered(shard: npt.NDArray[np.int32], size: int, seed: int) -> npt.NDArray[np.int64]:
+    """The order of a shuffle buffer of `size` samples over shards in random order: (n,) sample ids."""
+    samples = len(shard)
+    place = permutation(int(shard.max(initial=0)) + 1, seed, 0)
+    incoming = np.argsort(place[shard], kind="stable").tolist()
+    chosen = integers(np.arange(samples), np.full(samples, size), seed, 1).tolist()
+    buffer, out = incoming[:size], []
+    for sample, position in zip(incoming[size:], chosen, strict=False):
+        out.append(buffer[position])
+        buffer[position] = sample
+    rest = np.array(buffer, np.int64)
+    return np.concatenate([np.array(out, np.int64), rest[permutation(len(rest), seed, 2)]])
+
+
+def run(options: Options) -> str:
+    """The table, as text."""
+    shard = (np.arange(options.samples) // options.shard_size).astype(np.int32)
+
+    def line(name: str, order: npt.NDArray[np.int64]) -> str:
+        mixing = measure(order, shard, options.batch)
+        return f"{name:<24}{100 * mixing.together:>10.3f}%{mixing.shards:>18.1f}"
+
+    def own(order: Order, window: int = 1) -> npt.NDArray[np.int64]:
+        return epoch_order(shard, order, options.seed, 0, window)
+
+    head = f"{options.samples:,} samples, {int(shard[-1]) + 1:,} shards, batches of {options.batch}"
+    lines = [head, f"{'order':<24}{'together':>11}{'shards in a batch':>18}", line("global", own("global"))]
+    lines += [line(f"blocks, window {window}", own("blocks", window)) for window in reversed(WINDOWS)]
+    lines += [
+        line(f"buffer of {size:,}", buffered(shard, size, options.seed))
+        for size in reversed(BUFFERS)
+        if size < options.samples
+    ]
+    lines.append(line("index", own("index")))
+    return "\n".join(lines)

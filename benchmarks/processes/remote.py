@@ -1,0 +1,119 @@
+"""The measuring side of benchmarks/processes/serve.py: a contender in another process, maybe another environment."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.measure.harness import Clock, Schedule, Window
+from benchmarks.measure.result import Setting
+from benchmarks.processes.job import Job
+from shards.common.errors import ShardfeedError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+# Seconds: to import, and to write the data set in a format of its own; and what a turn may take beside its window.
+START, TURN = 1800.0, 300.0
+
+
+class Remote:
+    """A contender in its own process, which lives as long as this object and is idle between its turns.
+
+    Waits until it is ready. Raises ShardfeedError, with the contender's own words, if it cannot start.
+    """
+
+    def __init__(self, name: str, python: Path | None, module: str, job: Job) -> None:
+        self.name = name
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
+        # Threads of torch then sleep while they wait, and leave the cores to those that decode.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [python or sys.executable, "-m", "benchmarks.processes.serve", module, json.dumps(asdict(job))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+            # Its worker processes are ended with it, whatever state they are in.
+            start_new_session=True,
+        )
+        try:
+            self.settings: Mapping[str, Setting] = {"threads": job.threads, **self._answer(START)["settings"]}
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def turn(self, schedule: Schedule, clock: Clock | None = None) -> Window:
+        """One turn, on the clock of that process."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"measure {schedule.seconds} {schedule.warm_up}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise ShardfeedError(f"{self.name} has ended: {self._last_words()}") from None
+        return Window(**self._answer(schedule.seconds + TURN))
+
+    def stop(self) -> None:
+        """Tells the process to end, and does not wait: several that are told one after the other end together."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """Ends the process and whatever it started, at once if this is interrupted."""
+        self.stop()
+        try:
+            self._process.wait(10)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+        finally:
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._log.close()
+
+    def __enter__(self) -> "Remote":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
+        stdout = self._process.stdout
+        assert stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            if not selector.select(seconds):
+                raise ShardfeedError(f"{self.name} gave no answer for {seconds:g} s")
+        line = stdout.readline()
+        if not line:
+            raise ShardfeedError(f"{self.name} ended: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            kind = UsageError if answer["usage"] else ShardfeedError
+            raise kind(f"{self.name}: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        self._process.wait(10)
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log if line.strip()]
+        return lines[-1] if lines else f"exit status {self._process.returncode}"

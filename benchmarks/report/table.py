@@ -1,0 +1,94 @@
+"""Results of loaders as tables for people: columns of text for a terminal, Markdown for a document."""
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.measure.harness import Spread
+from benchmarks.measure.result import Ratio, Result
+
+EXPLANATION = (
+    "Medians over the rounds; ratios are taken round by round, least to most in brackets. "
+    "`ms` is the time of one core that an image took, over all processes of its side."
+)
+
+
+def text(result: Result) -> str:
+    """The figures of one result: least and most of the rounds, processor time, and the ratios round by round."""
+    width = max(len(series.name) for series in result.series) + 2
+    lines = [
+        result.title,
+        setting(result),
+        "",
+        f"{'images/s':<{width}}{'median':>9}{'least':>9}{'most':>9}{'ms of core':>12}",
+    ]
+    for series in result.series:
+        each = series.spread
+        core = f"{Spread.of(series.cpu_ms).median:>12.3f}" if series.cpu_ms else ""
+        lines.append(f"{series.name:<{width}}{each.median:>9,.0f}{each.least:>9,.0f}{each.most:>9,.0f}{core}")
+    if result.ratios:
+        lines.append("")
+    lines += [f"{each.of}: {_times(each)} times {each.to}" for each in result.ratios]
+    lines += [f"left out: {name}: {reason}" for name, reason in result.skipped.items()]
+    return "\n".join(lines)
+
+
+def setting(result: Result) -> str:
+    """One line: on what it was measured, how often, when."""
+    machine = result.hardware
+    gpu = machine["gpu"] or "no GPU"
+    rounds = f"{result.rounds} round{'' if result.rounds == 1 else 's'}"
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {gpu}; {rounds} in turns of {result.seconds:g} s; "
+        f"{result.date[:10]}"
+    )
+
+
+def markdown(results: Sequence[Result], ours: str) -> str:
+    """All results as one document: a row each with the ratios of `ours`, then each one's figures and settings."""
+    bases = list(dict.fromkeys(each.to for result in results for each in result.ratios if each.of == ours))
+    parts = [
+        "# Loaders compared",
+        f"{setting(results[0])}. Versions: {', '.join(f'{name} {v}' for name, v in results[0].versions.items())}.",
+        EXPLANATION,
+        grid(
+            ["row", f"{ours}, images/s", "ms", *(f"to {base}" for base in bases)],
+            (
+                [
+                    str(result.settings["row"]),
+                    f"{result[ours].spread.median:,.0f}",
+                    f"{Spread.of(result[ours].cpu_ms).median:.3f}",
+                    *(ratio(result, ours, base) for base in bases),
+                ]
+                for result in results
+            ),
+        ),
+    ]
+    for result in results:
+        rows = []
+        for series in result.series:
+            each, core = series.spread, Spread.of(series.cpu_ms)
+            told = ", ".join(f"{name} {value}" for name, value in series.settings.items())
+            rows.append(
+                [series.name, f"{each.median:,.0f} ({each.least:,.0f} to {each.most:,.0f})", f"{core.median:.3f}", told]
+            )
+        parts += [f"## {result.settings['row']}", f"{result.title}. `{result.command}`"]
+        parts.append(grid(["", "images/s", "ms", "settings"], rows))
+        parts += [f"Left out: {name}: {reason}." for name, reason in result.skipped.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def ratio(result: Result, of: str, to: str) -> str:
+    """A ratio with its range, or a dash where there is none."""
+    for each in result.ratios:
+        if (each.of, each.to) == (of, to):
+            return _times(each)
+    return "-"
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)

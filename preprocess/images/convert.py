@@ -1,0 +1,261 @@
+"""One image's bytes -> one clean RGB JPEG, or its pixels, with its size and the kind of file it was.
+
+Clean is what every decoder reads alike: a JPEG of 8-bit YCbCr, baseline or progressive, that needs no
+turning. Ordinary JPEGs take a fast path: libjpeg-turbo by way of simplejpeg, and preprocess/images/resize.py. The same
+decoder as Pillow's and torchvision's, with the same pixels, but this binding also says when the data was corrupt,
+which the others decode to smears without a word; and a worker needs no torch. Everything else goes through Pillow.
+What each kind of file becomes (docs/images.md has the whole table, made from the tests' cases):
+
+- gray, 16-bit gray (scaled to 8 bits), palette, CMYK and YCCK (inverted as Adobe stores them): RGB
+- transparency: laid over white, as viewers show it
+- EXIF or XMP orientation: baked into the pixels; EXIF that cannot be read: taken for upright
+- EXIF, colour profiles and all other metadata of re-encoded images: dropped, the pixel values stay
+- animations: the first frame
+- truncated or damaged files, more than MAX_PIXELS, sides longer than 1 : MAX_ASPECT: rejected with the reason
+
+An image that is clean and of the right size already is kept byte for byte. It is not decoded for that, which would
+cost ten times the rest: its structure is checked (jpeg.looks_whole), and it is decoded where that leaves a doubt.
+Raw pixels are those that a JPEG would be made of; nothing is kept as it is then.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image
+from PIL.ExifTags import Base
+
+from preprocess.images import jpeg_header as jpeg
+from preprocess.images.resize import resize
+from shards.format.layout import Encoding
+from shards.format.ppm import ppm
+
+Pixels = npt.NDArray[np.uint8]
+
+# 64 megapixels: 200 MB decoded. Larger ones are refused on what their header says, before decoding.
+MAX_PIXELS = 64_000_000
+# Beyond this a crop shows a smear, and an upsampled side outgrows what decoders take.
+MAX_ASPECT = 64
+MAX_JPEG_SIDE = 65_500  # libjpeg's limit
+# Progressive files have about ten. Thousands keep a decoder busy for hours, at any number of pixels.
+MAX_SCANS = 100
+
+# Formats are named, so that a file cannot choose an exotic parser (or PostScript's interpreter) for itself.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
+DEEP_GRAY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
+# Modes whose meaning as colours is beyond doubt, and what the kind of a file says of them.
+MODES = {
+    "1": "gray",
+    "L": "gray",
+    "LA": "gray alpha",
+    "La": "gray alpha",
+    "P": "palette",
+    "PA": "palette alpha",
+    "RGB": "",
+    "RGBA": "alpha",
+    "RGBa": "alpha",
+    "CMYK": "cmyk",
+    "YCbCr": "",
+    **dict.fromkeys(DEEP_GRAY, "16-bit gray"),
+}
+
+
+class Reject(Exception):
+    """An image that cannot be used. The message is the reason, for people; the same for the same bytes."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A clean RGB image, its size in pixels, and what it was made from ("jpeg", "jpeg gray", "png palette", ...).
+
+    `data`: a JPEG, or a binary PPM.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    kind: str
+
+
+def convert(data: bytes, short_side: int | None, quality: int, encoding: Encoding = "jpeg") -> Converted:
+    """Makes a clean RGB image of an image file.
+
+    `short_side`: length in pixels of the result's shorter side, the longer one is
+    int(short_side * longer / shorter) as torchvision's Resize computes it, smaller images grow; None keeps the size.
+    `quality`: JPEG quality, 1 to 100, where the image is encoded anew. `encoding`: "jpeg", or "raw" for the pixels.
+    Raises Reject.
+    """
+    if not data:
+        raise Reject("the file is empty (0 bytes)")
+    if data.startswith(jpeg.START):
+        try:
+            header = jpeg.read_header(data)
+        except ValueError as error:
+            raise Reject(f"damaged JPEG: {error}") from None
+        return _convert_jpeg(data, header, short_side, quality, encoding)
+    pixels, kind = _pillow_pixels(data)
+    return _encode(pixels, kind, short_side, quality, encoding)
+
+
+def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height of the result, in pixels. Raises Reject for shapes and sizes that cannot be used."""
+    if width < 1 or height < 1:
+        raise Reject(f"it has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise Reject(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS // 1_000_000} megapixels")
+    short, long = sorted((width, height))
+    if long > MAX_ASPECT * short:
+        raise Reject(f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other")
+    if short_side is None or short == short_side:
+        size = (width, height)
+    elif width <= height:
+        size = (short_side, int(short_side * height / width))
+    else:
+        size = (int(short_side * width / height), short_side)
+    if max(size) > MAX_JPEG_SIDE:
+        raise Reject(f"{width} x {height} pixels would become {size[0]} x {size[1]}, more than a JPEG can hold")
+    return size
+
+
+def _convert_jpeg(
+    data: bytes, header: jpeg.Header, short_side: int | None, quality: int, encoding: Encoding
+) -> Converted:
+    size = target_size(header.width, header.height, short_side)
+    kind = _jpeg_kind(header)
+    plain = header.precision == 8 and header.frame in jpeg.HUFFMAN
+    ours = plain and (header.ycbcr or header.components == 1)
+    if not header.whole and (scans := jpeg.count_scans(data, header)) > MAX_SCANS:
+        raise Reject(f"{scans} scans are more than the limit of {MAX_SCANS}")
+    clean = plain and header.ycbcr and header.orientation == 1 and header.ended
+    if clean and size == (header.width, header.height) and encoding == "jpeg":
+        if not jpeg.looks_whole(data, header):
+            _decode(data)
+        return Converted(data, *size, kind)
+    pixels = _decode(data) if ours else _pillow_pixels(data)[0]
+    return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality, encoding)
+
+
+def _decode(data: bytes) -> Pixels:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        if "Premature end of JPEG file" in str(error):
+            raise Reject("truncated JPEG: its data ends too early") from None
+        if "Corrupt JPEG data" in str(error):
+            raise Reject("damaged JPEG: the data of its pixels is corrupt") from None
+        # Rare ways of subsampling, which the binding does not know.
+        return _pillow_pixels(data)[0]
+    return pixels
+
+
+def _jpeg_kind(header: jpeg.Header) -> str:
+    words = ["jpeg"]
+    if header.components == 1:
+        words.append("gray")
+    elif header.components == 4:
+        words.append("ycck" if header.adobe == 2 else "cmyk")
+    elif not header.ycbcr:
+        words.append("rgb")
+    if header.precision != 8:
+        words.append(f"{header.precision}-bit")
+    if header.frame == jpeg.PROGRESSIVE:
+        words.append("progressive")
+    elif header.frame in jpeg.ARITHMETIC:
+        words.append("arithmetic")
+    if header.orientation is None:
+        words.append("exif-broken")
+    elif header.orientation != 1:
+        words.append("exif-rotated")
+    if header.icc:
+        words.append("icc")
+    return " ".join(words)
+
+
+def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
+    """Decodes any known format to (height, width, 3) uint8, and names its kind.
+
+    A JPEG is left as it lies, since its header was read already; others are turned by their own orientation.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of sizes and of damaged metadata; both are dealt with here.
+        warnings.simplefilter("ignore")
+        try:
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise Reject(f"it has more pixels than the limit of {MAX_PIXELS // 1_000_000} megapixels") from None
+        except Exception:
+            # Pillow's message would hold a memory address, and the set of errors of its parsers is open.
+            raise Reject("not an image in a known format, or its header is damaged") from None
+        target_size(*image.size, None)
+        kind = _pillow_kind(image)
+        try:
+            image.load()
+            pixels = _rgb(image)
+        except Exception as error:
+            state = "truncated" if "truncated" in str(error) else "damaged"
+            raise Reject(f"{state} {kind.split()[0].upper()}: it cannot be decoded") from None
+        if data.startswith(jpeg.START):
+            return pixels, kind
+        try:
+            orientation = image.getexif().get(Base.Orientation, 1)
+        except Exception:
+            return pixels, f"{kind} exif-broken"
+    if orientation in TURNS:
+        return _upright(pixels, orientation), f"{kind} exif-rotated"
+    return pixels, kind
+
+
+def _pillow_kind(image: Image.Image) -> str:
+    if image.mode not in MODES:
+        raise Reject(f"{image.format} with pixels of mode {image.mode}, which have no agreed meaning as RGB")
+    words = [(image.format or "").lower(), MODES[image.mode]]
+    if image.mode not in DEEP_GRAY and any(";16" in str(tile.args) for tile in getattr(image, "tile", [])):
+        words.append("16-bit")
+    if image.mode not in WITH_ALPHA and "transparency" in image.info:
+        words.append("alpha")
+    return " ".join(word for word in words if word)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode in DEEP_GRAY:
+        # Pillow's own conversion cuts everything above 255 off instead of scaling it.
+        deep = np.asarray(image).astype(np.uint32)
+        gray = ((deep + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return np.asarray(image.convert("RGB"))
+
+
+# EXIF orientation -> (whether rows and columns change places first, the axes to flip then) for (height, width, 3).
+TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (1,)),
+    3: (False, (0, 1)),
+    4: (False, (0,)),
+    5: (True, ()),
+    6: (True, (1,)),
+    7: (True, (0, 1)),
+    8: (True, (0,)),
+}
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if orientation not in TURNS:
+        return pixels
+    swap, axes = TURNS[orientation]
+    return np.flip(pixels.swapaxes(0, 1) if swap else pixels, axes)
+
+
+def _encode(pixels: Pixels, kind: str, short_side: int | None, quality: int, encoding: Encoding) -> Converted:
+    width, height = target_size(pixels.shape[1], pixels.shape[0], short_side)
+    pixels = np.ascontiguousarray(pixels)
+    if pixels.shape[:2] != (height, width):
+        pixels = resize(pixels, width, height)
+    if encoding == "raw":
+        return Converted(ppm(pixels), width, height, kind)
+    return Converted(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False), width, height, kind)

@@ -1,0 +1,95 @@
+"""The end of a job: the index and the rejects of each split, the manifest, and what became of the images in words."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from preprocess.job.plan import Plan
+from preprocess.job.task import WORK, Rejected, ShardResult, index_path
+from shards.common.atomic import replacing
+from shards.format.index import Index
+from shards.format.layout import INDEX, REJECTS, split_dir
+from shards.format.manifest import FORMAT_VERSION, Manifest, SplitInfo, index_info
+
+
+def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
+    """Writes each split's index and rejects, then the manifest; removes the work directory.
+
+    `results`: of every shard of the plan, in its order.
+    """
+    splits: dict[str, SplitInfo] = {}
+    for split in plan.splits:
+        done = [result for result in results if result.split == split]
+        rejects = [entry for result in done for entry in result.rejects]
+        Index.concatenate([Index.read(index_path(out, split, result.number), keys=True) for result in done]).write(
+            split_dir(out, split) / INDEX
+        )
+        write_rejects(out, split, rejects)
+        splits[split] = SplitInfo(
+            samples=sum(result.info.samples for result in done),
+            rejects=len(rejects),
+            shards=tuple(result.info for result in done),
+            kinds=dict(sorted(sum((Counter(result.kinds) for result in done), Counter()).items())),
+            reasons=dict(sorted(Counter(general(entry.reason) for entry in rejects).items())),
+            index=index_info(split_dir(out, split) / INDEX),
+        )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        program_version=plan.program_version,
+        source=plan.source,
+        fingerprint=plan.fingerprint,
+        class_names=class_names,
+        settings=plan.settings,
+        splits=splits,
+        libraries=plan.libraries,
+    )
+    manifest.write(out)
+    # Whatever stays of it now is removed when the data set is next looked at.
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def rejects_lines(rejects: Sequence[Rejected]) -> bytes:
+    """The content of rejects.jsonl: one JSON object a line, in the order of the source."""
+    lines = [json.dumps(asdict(entry), ensure_ascii=False) for entry in sorted(rejects, key=lambda entry: entry.row)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def write_rejects(out: Path, split: str, rejects: Sequence[Rejected]) -> None:
+    """Writes rejects.jsonl of one split."""
+    with replacing(split_dir(out, split) / REJECTS) as file:
+        file.write(rejects_lines(rejects))
+
+
+def general(reason: str) -> str:
+    """A reason without what is particular to one image, so that reasons can be counted."""
+    sizeless = re.sub(r"\d+ x \d+", "W x H", reason)
+    countless = re.sub(r"^\d+ ", "N ", sizeless)
+    return re.sub(r": '.*'$", "", countless)
+
+
+def contents(manifest: Manifest) -> str:
+    """What a data set holds, in a few words."""
+    return ", ".join(f"{split.samples:,} samples in {name}" for name, split in manifest.splits.items())
+
+
+def summarise(place: str | Path, manifest: Manifest) -> None:
+    """Prints what became of the images of the data set in `place`: samples, shards, kinds of input, rejects."""
+    for name, split in manifest.splits.items():
+        print(
+            f"{name}: samples {split.samples:,}, shards {len(split.shards):,}, MB {split.bytes / 1e6:,.1f}, "
+            f"rejects {split.rejects:,}{f' (see {place}/{name}/{REJECTS})' if split.rejects else ''}"
+        )
+        print(f"  from {counted(split.kinds)}")
+        if split.reasons:
+            print(f"  without {counted(split.reasons, '; ')}")
+
+
+def counted(numbers: Mapping[str, int], between: str = ", ") -> str:
+    """Names with their numbers, the most frequent first."""
+    ordered = sorted(numbers.items(), key=lambda entry: (-entry[1], entry[0]))
+    return between.join(f"{name}: {count:,}" for name, count in ordered)

@@ -1,0 +1,191 @@
+"""Which source rows go to which shard: a pure function, written down before the first shard.
+
+The rows of each split are put into a seeded order and cut into shards whose lengths differ by at most one.
+The order is one of the whole split, or, for sources on slow disks, the source's own with the rows of each
+window shuffled. Neither the number of workers nor their speed has a say, so a job that was killed goes on
+exactly where it stood, and any shard can be made again alone.
+"""
+
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import socket
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.common.atomic import replacing, sync_directory
+from shards.common.errors import ShardfeedError
+from shards.format.layout import check_split_name
+from shards.format.manifest import Manifest, Settings
+from shards.sampling.hashing import permutation
+
+# Rows of a window of `--order source`, ten shards' worth. Of ImageNet that is 1.1 GB, which a page cache holds while
+# those shards are made, so that each byte comes from the disk once.
+WINDOW = 10_000
+# What file systems without hard links say.
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what a job writes. `splits`: number of source rows of each; `libraries`: versions."""
+
+    source: str
+    fingerprint: str
+    splits: Mapping[str, int]
+    settings: Settings
+    program_version: str
+    libraries: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for split in self.splits:
+            check_split_name(split)
+
+    @property
+    def tasks(self) -> list[tuple[str, int]]:
+        """Every shard to be written, as (split, number)."""
+        return [(split, number) for split in self.splits for number in range(self.shards(split))]
+
+    def shards(self, split: str) -> int:
+        """Number of shards of a split: as few as its rows need."""
+        return shard_count(self.splits[split], self.settings.shard_size)
+
+    def rows(self, split: str, number: int) -> npt.NDArray[np.int64]:
+        """The source rows of one shard, in the order in which they are stored."""
+        total = self.splits[split]
+        part = shard_range(total, self.shards(split), number)
+        if self.settings.window is None:
+            return _order(total, self.settings.seed, split)[part]
+        return windowed(total, self.settings.window, part, self.settings.seed, _stream(split))
+
+    def differences(self, other: "Plan") -> list[str]:
+        """What would make `other` write other bytes than this plan: a phrase each, empty if nothing would."""
+        ours, theirs = self._shaping(), other._shaping()
+        if self.splits != other.splits:
+            # The fingerprint covers the splits chosen; others make it differ and say nothing about the source.
+            ours["source"], theirs["source"] = self.source, other.source
+        differing = [name for name in ours if ours[name] != theirs[name]]
+        if "source" in differing:
+            ours["source"], theirs["source"] = (f"{plan.source} ({plan.fingerprint[:8]})" for plan in (self, other))
+        return [f"{name} {ours[name]} there, {theirs[name]} here" for name in differing]
+
+    @property
+    def digest(self) -> str:
+        """The same for all plans that make the same bytes."""
+        return hashlib.sha256(json.dumps(self._shaping(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def of_manifest(cls, manifest: Manifest, libraries: Mapping[str, str], program_version: str) -> "Plan":
+        """The plan that a finished data set was made by, but for the versions, which are given."""
+        return cls(
+            source=manifest.source,
+            fingerprint=manifest.fingerprint,
+            splits={name: split.samples + split.rejects for name, split in manifest.splits.items()},
+            settings=manifest.settings,
+            program_version=program_version,
+            libraries=libraries,
+        )
+
+    def settings_in_words(self) -> dict[str, str]:
+        """What shapes the shards beside the source, by the name of its option."""
+        settings = self.settings
+        return {
+            "--short-side": "--original" if settings.short_side is None else str(settings.short_side),
+            "--encoding": settings.encoding,
+            "--quality": str(settings.quality) if settings.encoding == "jpeg" else "none",
+            "--shard-size": str(settings.shard_size),
+            "--seed": str(settings.seed),
+            "--order": "global" if settings.window is None else f"source (windows of {settings.window:,} rows)",
+        }
+
+    def write(self, path: Path) -> None:
+        """Writes the plan as JSON, synced to disk, unless there is one: of several jobs the first one's stays.
+
+        Nobody ever sees a part of it.
+        """
+        beside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+        with replacing(beside) as file:
+            file.write((json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+        try:
+            # Unlike a rename, a link never replaces what another job wrote first; it is atomic on NFS too.
+            os.link(beside, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if not path.exists():
+                beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_directory(path.parent)
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Reads what `write` wrote. Raises ShardfeedError where it is damaged, FileNotFoundError where it is not."""
+        try:
+            content = json.loads(path.read_bytes())
+            return cls(**{**content, "settings": Settings(**content["settings"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ShardfeedError(
+                f"{path} is damaged ({error}): delete the directory that holds it and start again"
+            ) from None
+
+    def _shaping(self) -> dict[str, str]:
+        return {
+            "source": self.fingerprint,
+            "--splits": " ".join(f"{split} ({rows:,} rows)" for split, rows in self.splits.items()),
+            **self.settings_in_words(),
+            "shardfeed": self.program_version,
+            **{name: self.libraries.get(name, "none") for name in sorted(self.libraries)},
+        }
+
+
+def shard_count(rows: int, shard_size: int) -> int:
+    """How many shards of at most `shard_size` rows hold `rows`."""
+    return -(-rows // shard_size)
+
+
+def shard_range(rows: int, shards: int, number: int) -> slice:
+    """Positions of shard `number` when `rows` are cut into `shards` pieces whose lengths differ by at most one.
+
+    The longer pieces come first. Raises ValueError for a number that is not one of the shards.
+    """
+    if not 0 <= number < shards:
+        raise ValueError(f"shard {number} of {shards} does not exist")
+    length, longer = divmod(rows, shards)
+    start = number * length + min(number, longer)
+    return slice(start, start + length + (number < longer))
+
+
+def windowed(rows: int, window: int, part: slice, seed: int, *stream: int) -> npt.NDArray[np.int64]:
+    """The positions `part` of range(rows) with each run of `window` rows shuffled in itself; the last may be shorter.
+
+    A row stays in its window, so nothing but the windows that `part` touches is ever shuffled to know it.
+    """
+    first = part.start // window
+    last = -(-part.stop // window)
+    order = [
+        start + permutation(min(window, rows - start), seed, *stream, start // window)
+        for start in range(first * window, last * window, window)
+    ]
+    shift = first * window
+    return np.concatenate([np.empty(0, np.int64), *order])[part.start - shift : part.stop - shift]
+
+
+@functools.lru_cache(maxsize=1)
+def _order(rows: int, seed: int, split: str) -> npt.NDArray[np.int64]:
+    return permutation(rows, seed, _stream(split))
+
+
+def _stream(split: str) -> int:
+    # The name and not the position of a split: leaving one out must not reorder the others.
+    return zlib.crc32(split.encode())

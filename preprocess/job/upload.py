@@ -1,0 +1,203 @@
+"""OUT behind a URL: every shard is finished on this machine's disk, uploaded, compared, and only then marked as done.
+
+The layout there is the one of a directory: plan and markers under `.work`, the manifest last. A file is uploaded
+again until what can be read back is what was sent. Shards are made in a directory of the cache (`stage`) and removed
+from it once they are uploaded, so each worker needs room for one.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess.job.begin import found_plan, refuse_others
+from preprocess.job.finish import finish
+from preprocess.job.plan import Plan
+from preprocess.job.task import PLAN, WORK, Job, ShardResult, Task, index_path, marker_path, plan_path, read_marker
+from preprocess.job.workers import Progress
+from shards.common.errors import ShardfeedError, UsageError
+from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
+from shards.format.manifest import Manifest
+from shards.remote.cache import cache_home
+from shards.remote.object_store import Remote
+
+# How often a file is uploaded that does not come back as it was sent.
+WRONG_BYTES = 3
+# Small files on their way at once.
+TRANSFERS = 16
+_PLAN = f"{WORK}/{PLAN}"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The data set behind a URL. `stage`: where this machine makes its shards of this plan."""
+
+    remote: Remote
+    stage: Path
+    plan: Plan
+
+    @classmethod
+    def begin(cls, remote: Remote, plan: Plan) -> "Upload":
+        """Writes the plan there, or goes on with the one found. Raises UsageError where that makes other bytes."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = plan_path(Path(directory))
+            plan.write(path)
+            remote.create(_PLAN, path.read_bytes())
+        plan = check_plan(remote, plan)
+        digest = hashlib.sha256(f"{remote}\n{plan.digest}".encode()).hexdigest()[:32]
+        return cls(remote, cache_home() / "staging" / digest, plan)
+
+    def job(self, job: Job) -> "UploadingJob":
+        """What makes and uploads the shards of `job`, whose directory is the stage."""
+        return UploadingJob(job, self.remote)
+
+    def finish(self, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
+        """Makes index and rejects of each split out of what the shards left, uploads them, and the manifest last.
+
+        Raises UsageError where the plan there is another one meanwhile, ShardfeedError where there is none any more.
+        """
+        check_plan(self.remote, self.plan)
+        parts = [index_path(self.stage, result.split, result.number) for result in results]
+        with ThreadPoolExecutor(TRANSFERS) as threads:
+            list(threads.map(self._fetch, parts))
+        manifest = finish(self.stage, self.plan, class_names, results)
+        for split in manifest.splits:
+            for name in (INDEX, REJECTS):
+                send(split_dir(self.stage, split) / name, self.remote, f"{split}/{name}")
+        send(self.stage / MANIFEST, self.remote, MANIFEST)
+        self.remote.remove(WORK)
+        shutil.rmtree(self.stage, ignore_errors=True)
+        return manifest
+
+    def _fetch(self, path: Path) -> None:
+        try:
+            path.write_bytes(self.remote.read(f"{WORK}/{path.name}"))
+        except FileNotFoundError:
+            raise _gone(self.remote) from None
+
+
+@dataclass(frozen=True)
+class UploadingJob:
+    """Makes any shard of a data set behind a URL; what `Job` is to a directory. It pickles, for worker processes."""
+
+    made: Job
+    remote: Remote
+
+    @property
+    def plan(self) -> Plan:
+        """What is made."""
+        return self.made.plan
+
+    def run(self, task: Task, progress: Progress) -> ShardResult:
+        """Makes and uploads one shard, its index and its marker, or finds them there. Raises as `Job.run` does."""
+        found = self.find(task, progress)
+        if found is not None:
+            return found
+        result = self.made.run(task, progress)
+        tar = self._tar(task)
+        index, marker = index_path(self.made.out, *task), marker_path(self.made.out, *task)
+        marker.write_text(json.dumps({**json.loads(marker.read_bytes()), "plan": self.plan.digest}))
+        check_plan(self.remote, self.plan)
+        own = [tar, tar.with_name(dali_index_name(tar.name)), index, marker]
+        for path in own:
+            send(path, self.remote, path.relative_to(self.made.out).as_posix())
+        for path in reversed(own):
+            path.unlink()
+        return result
+
+    def find(self, task: Task, progress: Progress) -> ShardResult | None:
+        """The shard as its marker there tells, if it is there in full length, and its indices are; None if not."""
+        try:
+            data = self.remote.read(f"{WORK}/{marker_path(self.made.out, *task).name}")
+        except FileNotFoundError:
+            return None
+        found = read_marker(task, data)
+        if found is None or json.loads(data).get("plan") != self.plan.digest:
+            return None
+        if self.remote.size(f"{task[0]}/{found.info.name}") != found.info.bytes:
+            return None
+        indices = (f"{task[0]}/{dali_index_name(found.info.name)}", f"{WORK}/{index_path(self.made.out, *task).name}")
+        if not all(map(self.remote.size, indices)):
+            return None
+        progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
+        return found
+
+    def unfinished(self, tasks: Sequence[Task]) -> list[Task]:
+        """Those that have no marker there; what the markers say is not checked."""
+        there = self.remote.sizes(WORK)
+        return [task for task in tasks if marker_path(self.made.out, *task).name not in there]
+
+    def _tar(self, task: Task) -> Path:
+        return split_dir(self.made.out, task[0]) / shard_name(*task)
+
+
+def check_plan(remote: Remote, plan: Plan) -> Plan:
+    """The plan there. Raises UsageError where it makes other bytes than `plan`, ShardfeedError where there is none.
+
+    There are no locks on a store. On one where creating is not a single step, two jobs that begin at the same moment
+    may both have written their plan, and only the last one is there: so the other one, which looks again before each
+    shard that it uploads and before the manifest, stops. What it has marked by then bears its plan's mark, and is made
+    again. Two jobs of the same plan make the same bytes.
+    """
+    try:
+        data = remote.read(_PLAN)
+    except FileNotFoundError:
+        raise _gone(remote) from None
+    with tempfile.TemporaryDirectory() as directory:
+        path = plan_path(Path(directory))
+        path.parent.mkdir()
+        path.write_bytes(data)
+        return found_plan(Path(directory), plan, str(remote))
+
+
+def _gone(remote: Remote) -> ShardfeedError:
+    return ShardfeedError(
+        f"another job has finished or removed {remote} meanwhile: start the same command again to see what is there"
+    )
+
+
+def check_remote_out(remote: Remote) -> None:
+    """Refuses (UsageError) a place of other things, and one that cannot be written."""
+    if remote.scheme in ("http", "https"):
+        raise UsageError(f"{remote}: a web server is read from, not written to: give a directory, or s3://BUCKET/PATH")
+    there = remote.sizes()
+    if MANIFEST not in there:
+        refuse_others(remote, there)
+
+
+def remote_manifest(remote: Remote) -> Manifest | None:
+    """The manifest of a finished data set; None where there is none yet."""
+    try:
+        data = remote.read(MANIFEST)
+    except FileNotFoundError:
+        return None
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / MANIFEST).write_bytes(data)
+        return Manifest.read(directory)
+
+
+def send(path: Path, remote: Remote, name: str) -> None:
+    """Uploads a file until what is read back is what was sent. Raises ShardfeedError where it never is."""
+    sent = _sha256(path)
+    back = path.with_name(f"{path.name}.back")
+    try:
+        for _ in range(WRONG_BYTES):
+            remote.put(path, name)
+            remote.fetch(name, back)
+            if _sha256(back) == sent:
+                return
+    finally:
+        back.unlink(missing_ok=True)
+    raise ShardfeedError(
+        f"{remote.at(name)} comes back with other bytes than were sent ({WRONG_BYTES} attempts): check the store and "
+        "the network, and start the same command again"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

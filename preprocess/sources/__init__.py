@@ -1,0 +1,84 @@
+"""Where images come from: one interface over the hub, local parquet, saved data sets, image folders, made-up images.
+
+A source gives encoded bytes, one row at a time and in any order, and never decodes a picture. What a name means:
+
+    synthetic:train=2000,...      images drawn when asked for (preprocess/synthetic/__init__.py)
+    DIR/data/train-*.parquet      a directory of parquet in the hub's layout; also DIR/train-*.parquet
+    DIR                           what `save_to_disk` of a `Dataset` or a `DatasetDict` wrote
+    DIR/<split>/<class>/*.jpg     an image folder
+    s3://BUCKET/PATH              one of the three above, copied here first (preprocess/sources/mirror.py); also gs://, hf://
+    ILSVRC/imagenet-1k            anything else: a data set on the hub, through `datasets.load_dataset`
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preprocess.sources import folder, tables
+from preprocess.sources.mirror import mirrored
+from preprocess.sources.source import ChosenSplits, Source, StoredSource, choose
+from shards.common.errors import UsageError
+from shards.remote.object_store import is_url
+
+if TYPE_CHECKING:
+    import datasets
+
+SYNTHETIC = "synthetic:"
+
+
+def open_source(
+    name: str, splits: Sequence[str] | None = None, image_column: str = "image", label_column: str = "label"
+) -> Source:
+    """Opens what `name` means (see the top of this file).
+
+    `splits`: the ones wanted; None for all but those whose labels are all hidden. The columns are those of tables;
+    made-up images and image folders have none. Raises UsageError for what does not exist or does not fit,
+    ShardfeedError for what cannot be reached.
+    """
+    if not name.startswith(SYNTHETIC):
+        return _open_stored(name, splits, image_column, label_column)
+    from preprocess import synthetic
+
+    made = synthetic.parse(name)
+    return made if splits is None else ChosenSplits(made, choose(name, made.splits, splits))
+
+
+def hf_dataset(name: str, split: str, image_column: str = "image", label_column: str = "label") -> "datasets.Dataset":
+    """One split as the `datasets` library gives it: "image" decodes to a PIL image, "label" is a class number.
+
+    This is what the naive path reads. Raises as `open_source` does, and UsageError for made-up images.
+    """
+    import datasets
+
+    if name.startswith(SYNTHETIC):
+        raise UsageError(
+            f"{name} is drawn anew at each reading, which is not what reading a data set costs: "
+            "write it with `python -m preprocess.synthetic DIR` and give DIR"
+        )
+    source = _open_stored(name, [split], image_column, label_column)
+    label = datasets.ClassLabel(names=list(source.class_names))
+    return source.images[split].table().add_column("label", source.labels[split].tolist(), feature=label)
+
+
+def local_path(name: str) -> Path | None:
+    """The directory that `name` means, or None where it means a data set on the hub.
+
+    What exists is local. Raises UsageError for a file, and for what looks like a path and is not there.
+    """
+    if is_url(name):
+        return mirrored(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UsageError(f"{name} is a file: give the directory that holds the data set")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UsageError(f"there is no directory {name}")
+    return None
+
+
+def _open_stored(name: str, splits: Sequence[str] | None, image_column: str, label_column: str) -> StoredSource:
+    path = local_path(name)
+    if path is None or tables.is_table(path):
+        return tables.open_tables(name, path, splits, image_column, label_column)
+    return folder.open_folder(name, path, splits)

@@ -1,0 +1,78 @@
+"""Data sets on the hub, through `datasets.load_dataset`; its many errors become one clear line each."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shards.common.errors import ShardfeedError, UsageError
+
+if TYPE_CHECKING:
+    import datasets
+
+# By name: the hub's client has changed its HTTP library twice, and each brings its own classes.
+NETWORK_ERRORS = frozenset({"ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError"})
+REACH_TIMEOUT = 10  # seconds to wait for the hub's first sign of life
+
+
+def load_hub(name: str) -> "dict[str, datasets.Dataset]":
+    """Loads all splits of a data set on the hub, from the local cache where it was loaded before.
+
+    Raises UsageError where there is no such data set, ShardfeedError where it is gated or cannot be reached.
+    """
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        with _offline_if_unreachable():
+            return dict(datasets.load_dataset(name))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, GatedRepoError) or "gated" in reason:
+            raise ShardfeedError(
+                f"{name} is gated: its owners must let you in. (1) Accept the terms on "
+                f"https://huggingface.co/datasets/{name} (2) run `hf auth login` with a token that may read "
+                "(3) try again"
+            ) from error
+        if isinstance(error, DatasetNotFoundError):
+            raise UsageError(
+                f"{name} is neither a directory here nor a data set on the hub (or it is a private one: "
+                "`hf auth login` with an account that may read it, and try again)"
+            ) from error
+        if _is_network(error):
+            raise ShardfeedError(
+                f"{name} is no directory here, and the hub cannot be reached to look for it there "
+                f"({type(error).__name__}): check the spelling or the network"
+            ) from error
+        raise ShardfeedError(f"{name} cannot be loaded from the hub: {type(error).__name__}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Puts `datasets` into its offline mode where the hub gives no sign of life.
+
+    What is in its cache still opens, and what is not fails at once instead of after five retries.
+    """
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or not _reachable()
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _reachable() -> bool:
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT)
+    except Exception as error:
+        # A proxy's refusal or a strange answer is for load_dataset to report; here only silence counts.
+        return not _is_network(error)
+    return True
+
+
+def _is_network(error: BaseException) -> bool:
+    return any(cls.__name__ in NETWORK_ERRORS for cls in type(error).__mro__)

@@ -1,0 +1,87 @@
+"""SOURCE behind a URL: copied to this machine's disk once, as the hub's data sets are, and read there in any order.
+
+The copy lies in ~/.cache/shardfeed/sources (XDG_CACHE_HOME moves it). A copy that was cut short goes on; files that
+have changed there since are fetched again.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from shards.common.atomic import PART, replacing
+from shards.common.errors import UsageError
+from shards.remote.cache import cache_home, holding
+from shards.remote.object_store import Remote, Stored
+
+# Files on their way at once.
+TRANSFERS = 8
+
+
+def mirrored(url: str) -> Path:
+    """The directory that holds a copy of all files at `url`. Processes of one machine share it.
+
+    Raises UsageError where there are no files, ShardfeedError where they cannot be had, OSError for a full disk.
+    """
+    remote = Remote(url)
+    if remote.scheme in ("http", "https"):
+        raise UsageError(f"{url}: a web server does not list its files; copy them here, and give the directory")
+    root = cache_home() / "sources" / hashlib.sha256(f"{remote}".encode()).hexdigest()[:32]
+    files, known = root / "files", root / "files.json"
+    with holding(root / "lock"):
+        there = remote.below()
+        if not there:
+            raise UsageError(f"there are no files at {remote}: check the spelling")
+        for file in there:
+            # A store takes any name; as a path it must not lead out of the copy.
+            if {"", ".", ".."} & set(file.name.split("/")):
+                raise UsageError(
+                    f"{remote.at(file.name)} cannot be a file here: rename it there, or copy the rest here"
+                )
+        before = _read(known)
+        missing = [file for file in there if not _is_here(files, file, before)]
+        for path in _strangers(files, {file.name for file in there}):
+            path.unlink()
+        for file in missing:
+            (files / file.name).unlink(missing_ok=True)
+        # Only what is of these versions is left: true however much of the rest comes before this run is cut short.
+        with replacing(known) as out:
+            out.write(json.dumps({file.name: file.version for file in there}).encode())
+        with (
+            tqdm(
+                total=sum(file.size for file in missing), desc=str(remote), unit="B", unit_scale=True, disable=None
+            ) as bar,
+            ThreadPoolExecutor(TRANSFERS) as threads,
+        ):
+            for size in threads.map(lambda file: _fetch(remote, files, file), missing):
+                bar.update(size)
+    return files
+
+
+def _read(known: Path) -> dict[str, str]:
+    try:
+        content: dict[str, str] = json.loads(known.read_bytes())
+        return content
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _is_here(files: Path, file: Stored, before: dict[str, str]) -> bool:
+    path = files / file.name
+    return before.get(file.name) == file.version and path.is_file() and path.stat().st_size == file.size
+
+
+def _strangers(files: Path, names: set[str]) -> list[Path]:
+    """Files of the copy that are not there any more."""
+    return [path for path in files.rglob("*") if path.is_file() and path.relative_to(files).as_posix() not in names]
+
+
+def _fetch(remote: Remote, files: Path, file: Stored) -> int:
+    path = files / file.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    remote.fetch(file.name, part)
+    part.replace(path)
+    return file.size

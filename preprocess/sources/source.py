@@ -1,0 +1,178 @@
+"""What a source is, and the kind that lies on disk: labelled images, read one at a time as encoded bytes."""
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.sources.row import Row
+from shards.common.errors import UsageError
+
+if TYPE_CHECKING:
+    import datasets
+
+HIDDEN_LABEL = -1
+# Rows a split whose bytes enter the fingerprint; of the others the length and the label do.
+FINGERPRINT_ROWS = 64
+
+
+class Source(Protocol):
+    """What every kind of source offers. It pickles small, so that each worker process can have its own."""
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of its content: the same wherever it lies and whatever it is called."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, by its label."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits it gives."""
+
+    def num_rows(self, split: str) -> int:
+        """Rows of a split."""
+
+    def row(self, split: str, row: int, /) -> Row:
+        """One encoded image with its label. Raises OSError where its file cannot be read."""
+
+
+class Images(Protocol):
+    """The encoded images of one split, read one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of each image, (n,), without reading them; -1 where there is none."""
+
+    def read(self, row: int) -> tuple[bytes, str]:
+        """The bytes of one image and its name in the source. Raises OSError where its file cannot be read."""
+
+    def table(self) -> "datasets.Dataset":
+        """The same images in one column, "image", that decodes to PIL images: what the naive path reads."""
+
+
+@dataclass(frozen=True)
+class StoredSource:
+    """A source that lies on disk: by split, its images and its labels, (n,) int32 class numbers."""
+
+    name: str
+    class_names: tuple[str, ...]
+    images: Mapping[str, Images]
+    labels: Mapping[str, npt.NDArray[np.int32]]
+    fingerprint: str
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.images)
+
+    def num_rows(self, split: str) -> int:
+        return len(self.images[split])
+
+    def row(self, split: str, row: int, /) -> Row:
+        data, path = self.images[split].read(row)
+        return Row(data, int(self.labels[split][row]), path)
+
+
+@dataclass(frozen=True)
+class ChosenSplits:
+    """Some of the splits that a source gives."""
+
+    source: Source
+    splits: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def num_rows(self, split: str) -> int:
+        return self.source.num_rows(split)
+
+    def row(self, split: str, row: int, /) -> Row:
+        return self.source.row(split, row)
+
+
+def stored_source(
+    name: str,
+    class_names: Sequence[str],
+    images: Mapping[str, Images],
+    labels: Mapping[str, npt.NDArray[np.int64]],
+    hidden_allowed: bool,
+) -> StoredSource:
+    """Checks the labels and puts a source together.
+
+    Splits whose labels are all hidden are left out, with a line on stderr, if `hidden_allowed`. Raises UsageError
+    for any other label that is no class number, and where nothing is left.
+    """
+    kept = list(images)
+    if hidden_allowed:
+        kept = [split for split in images if len(images[split]) and not np.all(labels[split] == HIDDEN_LABEL)]
+        for split in images:
+            if split not in kept:
+                print(f"{name}: leaving out split {split}: it has no labels", file=sys.stderr)
+    if not kept:
+        raise UsageError(f"{name} has no labelled images")
+    for split in kept:
+        _check_labels(name, split, labels[split], len(class_names), kept)
+    narrow = {split: labels[split].astype(np.int32) for split in kept}
+    chosen = {split: images[split] for split in kept}
+    return StoredSource(name, tuple(class_names), chosen, narrow, _fingerprint(class_names, chosen, narrow))
+
+
+def choose(name: str, there: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted splits, each once. Raises UsageError where one is not among those that are `there`."""
+    for split in wanted:
+        if split not in there:
+            raise UsageError(f"{name} has no split {split}: it has {', '.join(there)}")
+    return tuple(dict.fromkeys(wanted))
+
+
+def _check_labels(name: str, split: str, labels: npt.NDArray[np.int64], classes: int, splits: Sequence[str]) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if not len(labels):
+        raise UsageError(f"split {split} of {name} has no rows: leave it out with --splits")
+    if not len(wrong):
+        return
+    reason = ""
+    if labels[wrong[0]] == HIDDEN_LABEL:
+        reason = "; -1 is how the hub marks labels that are kept secret, as in test splits"
+    others = [other for other in splits if other != split]
+    advice = f": leave the split out with --splits {' '.join(others)}" if others else ""
+    raise UsageError(
+        f"{len(wrong):,} of {len(labels):,} labels in split {split} of {name} are not among the classes "
+        f"0 to {classes - 1} (row {wrong[0]} has {labels[wrong[0]]}{reason}){advice}"
+    )
+
+
+def _fingerprint(
+    class_names: Sequence[str], images: Mapping[str, Images], labels: Mapping[str, npt.NDArray[np.int32]]
+) -> str:
+    """Digest of class names, all labels, all lengths in bytes, and the bytes of some rows spread over each split."""
+    digest = hashlib.sha256("\n".join(class_names).encode())
+    for split, pictures in images.items():
+        digest.update(f"\n\n{split} {len(pictures)}\n".encode())
+        digest.update(labels[split].astype("<i4").tobytes())
+        digest.update(pictures.lengths().astype("<i8").tobytes())
+        for row in range(0, len(pictures), max(1, len(pictures) // FINGERPRINT_ROWS)):
+            try:
+                digest.update(hashlib.sha256(pictures.read(row)[0]).digest())
+            except OSError:
+                digest.update(b"unreadable")
+    return digest.hexdigest()

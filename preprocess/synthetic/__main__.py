@@ -1,0 +1,146 @@
+"""Writes a small data set of synthetic images, as a directory of parquet in the hub's layout.
+
+python -m preprocess.synthetic OUT [--train 2000] [--validation 500] [--classes 10] [--seed 0] [--workers N]
+"""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tqdm import tqdm
+
+from preprocess.sources.row import Row
+from preprocess.synthetic import SyntheticSource
+from shards.common import cli
+from shards.common.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_A_GROUP = 100
+METADATA_KEY = b"shardfeed.synthetic"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Makes a small data set of synthetic images, as a directory of parquet in the hub's layout."""
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """Directory to make."""
+    train: int = SyntheticSource.train
+    """Images to train on."""
+    validation: int = SyntheticSource.validation
+    """Images to validate on."""
+    classes: int = SyntheticSource.classes
+    """Kinds of shapes."""
+    seed: int = SyntheticSource.seed
+    """Another seed gives other images."""
+    workers: int | None = None
+    """Processes that draw; one for each core if not given."""
+
+
+def write(options: Options) -> None:
+    """Writes the data set that the options describe to a directory beside OUT, then renames it to OUT.
+
+    Does nothing if OUT holds that very data set already. Raises UsageError if it holds anything else.
+    """
+    source = SyntheticSource(options.train, options.validation, options.classes, options.seed)
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    if workers < 1:
+        raise UsageError(f"--workers {workers} must be at least 1")
+    out = options.out
+    if _holds(out, source):
+        print(f"{out} holds {source.name} already")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} holds something else than {source.name}: choose another directory or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        beside.chmod(0o755)  # mkdtemp's directories are for their owner's eyes alone
+        for split in source.splits:
+            _write_split(source, split, beside, workers)
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    size = sum(path.stat().st_size for path in out.rglob("*.parquet"))
+    print(f"{out}: {source.train} + {source.validation} images of {source.classes} classes, {size / 1e6:.0f} MB")
+
+
+def _parquet(out: Path, split: str) -> Path:
+    return out / "data" / f"{split}-00000-of-00001.parquet"
+
+
+def _holds(out: Path, source: SyntheticSource) -> bool:
+    import pyarrow.parquet as pq
+
+    for split in source.splits:
+        path = _parquet(out, split)
+        if not path.is_file():
+            return False
+        metadata = pq.read_schema(path).metadata or {}
+        if metadata.get(METADATA_KEY) != source.fingerprint.encode():
+            return False
+    return True
+
+
+def _write_split(source: SyntheticSource, split: str, out: Path, workers: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(source)
+    path = _parquet(out, split)
+    path.parent.mkdir(exist_ok=True)
+    with (
+        pq.ParquetWriter(path, schema, compression="none") as writer,
+        tqdm(total=source.num_rows(split), desc=split, unit="images", disable=None) as bar,
+    ):
+        for rows in _drawn(source, split, workers):
+            images = [{"bytes": row.data, "path": row.path} for row in rows]
+            writer.write_table(pa.table({"image": images, "label": [row.label for row in rows]}, schema=schema))
+            bar.update(len(rows))
+
+
+def _schema(source: SyntheticSource) -> "pa.Schema":
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(source.class_names))}
+    )
+    schema: pa.Schema = features.arrow_schema
+    return schema.with_metadata({**(schema.metadata or {}), METADATA_KEY: source.fingerprint.encode()})
+
+
+def _drawn(source: SyntheticSource, split: str, workers: int) -> Iterator[list[Row]]:
+    """All rows of the split, a row group at a time and in order."""
+    count = source.num_rows(split)
+    groups = [range(start, min(start + ROWS_A_GROUP, count)) for start in range(0, count, ROWS_A_GROUP)]
+    draw = functools.partial(_draw_group, source, split)
+    if workers == 1:
+        yield from map(draw, groups)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(groups)), mp_context=context) as pool:
+        yield from pool.map(draw, groups)
+
+
+def _draw_group(source: SyntheticSource, split: str, rows: range) -> list[Row]:
+    return [source.row(split, row) for row in rows]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return cli.run("python -m preprocess.synthetic", Options, write, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

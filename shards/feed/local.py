@@ -1,0 +1,75 @@
+"""Shard files on this machine, all open for reading at once.
+
+Reads are `preadv`: a shard that was cut off, or a disk that fails, is an error that names the place. (Memory-mapped
+shards save a copy of 1% of what the decode costs; but there a failing read is a signal that ends the process, and the
+waiting falls to the decoder's threads.)
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from shards.common.errors import ShardfeedError
+from shards.common.machine import allow_open_files
+
+
+class LocalShards:
+    """Open shard files. `paths` and `sizes`: each shard and its length in bytes by the manifest.
+
+    Raises ShardfeedError for a shard that is missing or of another length.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
+        allow_open_files(len(paths))
+        self._sizes = sizes
+        self._files: list[int] = []
+        self._announced: set[int] = set()
+        try:
+            for path, size in zip(paths, sizes, strict=True):
+                self._files.append(_open(path, size))
+        except BaseException:
+            self.close()
+            raise
+
+    def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
+        """Reads bytes of a shard as `os.preadv` does: their number, 0 at its end. Raises OSError."""
+        return os.preadv(self._files[number], list(buffers), offset)
+
+    def prepare(self, number: int, offset: int, size: int) -> None:
+        """Has the kernel begin to read these bytes, where they are not in memory; returns at once."""
+        with contextlib.suppress(OSError):  # a hint: whoever reads is told what is wrong
+            os.posix_fadvise(self._files[number], offset, size, os.POSIX_FADV_WILLNEED)
+
+    def announce(self, numbers: Sequence[int]) -> None:
+        """Asks the kernel to read into the page cache, whole, those that were not announced before; returns at once."""
+        for number in numbers:
+            if number not in self._announced:
+                self.prepare(number, 0, self._sizes[number])
+        self._announced = set(numbers)
+
+    def stop(self) -> None:
+        """Nothing to do: no read waits for long."""
+
+    def close(self) -> None:
+        """Closes the files, which nobody may be reading any more."""
+        for file in self._files:
+            os.close(file)
+        self._files = []
+
+
+def _open(path: Path, size: int) -> int:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ShardfeedError(f"cannot read shard {path}: {error.strerror}; copy or make the data set again") from None
+    actual = os.fstat(file).st_size
+    if actual != size:
+        os.close(file)
+        raise ShardfeedError(
+            f"shard {path} has {actual:,} bytes, the manifest says {size:,}: it was cut off or changed; "
+            "copy or make the data set again"
+        )
+    # Without this the kernel reads on past every random read, for pages that nobody wants.
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+    return file

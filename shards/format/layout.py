@@ -1,0 +1,60 @@
+"""Names of files and keys inside a data set directory: the one place that knows them.
+
+OUT/manifest.json              written last; without it the directory is not a data set
+OUT/train/train-00000.tar      samples: {key}.jpg ({key}.ppm in raw shards), then {key}.cls
+OUT/train/train-00000.idx      DALI's index of that tar
+OUT/train/index.parquet        one row a sample
+OUT/train/rejects.jsonl        source rows that are in no shard, each with its reason
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from shards.common.errors import UsageError
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+REJECTS = "rejects.jsonl"
+
+# How the images of a data set are stored: as JPEGs, or as their decoded pixels (binary PPM).
+Encoding = Literal["jpeg", "raw"]
+_EXTENSIONS: dict[Encoding, str] = {"jpeg": "jpg", "raw": "ppm"}
+
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check_split_name(name: str) -> str:
+    """Returns `name` if it can be a directory name and the start of shard names.
+
+    Raises UsageError for anything but letters, digits, "_" and "-": DALI's index separates fields by
+    spaces and takes everything after a name's first dot for its extension.
+    """
+    if not _SPLIT_NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be the name of a split: use letters, digits, '_' and '-' only")
+    return name
+
+
+def split_dir(root: str | Path, split: str) -> Path:
+    """The directory that holds the shards, the index and the rejects of one split."""
+    return Path(root) / check_split_name(split)
+
+
+def shard_name(split: str, number: int) -> str:
+    """File name of a split's shard, for example `train-00017.tar`; five digits, more where it needs more."""
+    return f"{check_split_name(split)}-{number:05d}.tar"
+
+
+def dali_index_name(tar_name: str) -> str:
+    """File name of DALI's index of a shard, beside the shard: `train-00017.idx` for `train-00017.tar`."""
+    return f"{tar_name.removesuffix('.tar')}.idx"
+
+
+def sample_key(row: int) -> str:
+    """Key of the sample made from a source row, unique in its split: the row's number, in eight digits or more."""
+    return f"{row:08d}"
+
+
+def extension(encoding: Encoding) -> str:
+    """What the names of stored images end with, without the dot: `jpg`, or `ppm` for raw pixels."""
+    return _EXTENSIONS[encoding]

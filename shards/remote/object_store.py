@@ -1,0 +1,284 @@
+"""Files behind a URL (`s3://`, `gs://`, `hf://`, `http(s)://`), through fsspec, with retries and clear errors.
+
+Whatever fails for a moment is tried again, with longer and longer pauses, for about a minute beyond what the storage
+library tries by itself. Errors name the file and never hold credentials: see shards/common/redact.py.
+"""
+
+import contextlib
+import errno
+import random
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+from shards.common.redact import check_no_secrets, without_secrets
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+FIRST_PAUSE = 0.5  # seconds; each further pause is twice as long
+LONGEST_PAUSE = 30.0
+# The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+# What is asked of a store that then has to have a place for it.
+WRITING = frozenset({"uploaded", "written"})
+# Of this machine's disk, which does not get better by waiting.
+LOCAL_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
+_ALMOST = re.compile(rf"({'|'.join([*EXTRAS, 'hf'])}):", re.IGNORECASE)
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether `place` is a URL and not a path. Raises UsageError for `s3:/BUCKET` and the like, which are neither."""
+    if _URL.match(str(place)):
+        return True
+    if almost := _ALMOST.match(str(place)):
+        raise UsageError(
+            f"{place} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{place} for a directory)"
+        )
+    return False
+
+
+class Stopped(Exception):
+    """Whoever waited for a remote file does not want it any more."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file in a store: its name, its bytes, and what changes with its content."""
+
+    name: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A directory behind a URL. Names of files are relative to it, with "/" between their parts.
+
+    Raises UsageError for a URL that holds credentials or is of no known kind, MissingDependency where the package
+    for it is not installed. It pickles: every process opens its own connection.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        scheme, _, rest = self.url.partition("://")
+        object.__setattr__(self, "url", f"{scheme.lower()}://{rest.rstrip('/')}")
+        check_no_secrets(self.url)
+        self._open()
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def scheme(self) -> str:
+        """What stands before "://", in small letters."""
+        return self.url.partition("://")[0]
+
+    def at(self, name: str) -> str:
+        """The URL of a file."""
+        return f"{self.url}/{name}" if name else self.url
+
+    def read(self, name: str, stop: threading.Event | None = None) -> bytes:
+        """A whole file. Raises FileNotFoundError, ShardfeedError where it cannot be read, Stopped."""
+        data: bytes = self._tried("read", name, lambda files, path: files.cat_file(path), stop)
+        return data
+
+    def read_range(self, name: str, start: int, length: int, stop: threading.Event | None = None) -> bytes:
+        """`length` bytes of a file from `start` on. Raises as `read` does; a shorter answer counts as a failure."""
+
+        def ranged(files: Any, path: str) -> bytes:
+            data: bytes = files.cat_file(path, start=start, end=start + length)
+            if len(data) > length:  # a server that knows no ranges
+                data = data[start : start + length]
+            if len(data) != length:
+                raise OSError(errno.EIO, f"{len(data)} of {length} bytes came")
+            return data
+
+        return self._tried("read", name, ranged, stop)
+
+    def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
+        """Writes a file to `target`. Raises as `read` does, and OSError for a full disk.
+
+        Stopped comes in its midst where the storage library tells of pieces as they arrive: over http, and from S3 up
+        to 50 MiB, above which s3fs fetches ten pieces at once.
+        """
+
+        def fetched(files: Any, path: str) -> None:
+            files.get_file(path, str(target), **({} if stop is None else {"callback": _until(stop)}))
+
+        self._tried("fetched", name, fetched, stop)
+
+    def put(self, source: Path, name: str) -> None:
+        """Uploads a file. Raises ShardfeedError where it cannot be done."""
+        self._tried("uploaded", name, lambda files, path: files.put_file(str(source), path), None)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Makes a small file. Raises ShardfeedError where it cannot be done."""
+        self._tried("written", name, lambda files, path: files.pipe_file(path, data), None)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Makes a small file unless there is one of that name, in one step where the store offers that.
+
+        S3 does (`If-None-Match`). Where a store does not, two that create at the same moment may both believe that
+        theirs is the one: read it again before something depends on it.
+        """
+
+        def create(files: Any, path: str) -> None:
+            try:
+                files.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                pass
+            except OSError as error:
+                # "412 Precondition Failed" of stores that do not say which condition.
+                files.invalidate_cache()
+                if error.errno != errno.EINVAL or not files.exists(path):
+                    raise
+
+        self._tried("written", name, create, None)
+
+    def sizes(self, name: str = "") -> dict[str, int]:
+        """Bytes of each file directly in a directory, by its name there; -1 for directories. Empty if there is none."""
+
+        def listing(files: Any, path: str) -> list[dict[str, Any]]:
+            files.invalidate_cache()
+            entries: list[dict[str, Any]] = files.ls(path, detail=True)
+            return entries
+
+        try:
+            entries = self._tried("listed", name, listing, None)
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for entry in entries:
+            size = -1 if entry["type"] == "directory" else int(entry["size"] or 0)
+            found[str(entry["name"]).rstrip("/").rpartition("/")[2]] = size
+        found.pop("", None)
+        return found
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is none."""
+
+        def size(files: Any, path: str) -> int:
+            files.invalidate_cache()
+            return int(files.info(path)["size"] or 0)
+
+        try:
+            return self._tried("looked at", name, size, None)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """Removes a directory and all in it, or a file; nothing if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            self._tried("removed", name, lambda files, path: files.rm(path, recursive=True), None)
+
+    def below(self) -> list[Stored]:
+        """All files in the directory and those below it, in the order of names."""
+
+        def listing(files: Any, path: str) -> list[Stored]:
+            files.invalidate_cache()
+            start = len(path.rstrip("/")) + 1
+            entries = [entry for entry in files.find(path, detail=True).values() if entry["type"] == "file"]
+            return sorted((_stored(str(entry["name"])[start:], entry) for entry in entries), key=lambda file: file.name)
+
+        try:
+            return self._tried("listed", "", listing, None)
+        except FileNotFoundError:
+            return []
+
+    def _path(self, files: Any) -> str:
+        return str(files._strip_protocol(self.url))
+
+    def _open(self) -> Any:
+        """The file system. fsspec keeps one of each kind for a process."""
+        import fsspec
+
+        scheme = self.scheme
+        try:
+            return fsspec.filesystem(scheme)
+        except ImportError:
+            extra = EXTRAS.get(scheme)
+            how = f"pip install 'shardfeed[{extra}]'" if extra else f"install fsspec's package for {scheme}://"
+            raise MissingDependency(f"{self.url} cannot be opened: {how}") from None
+        except ValueError:
+            raise UsageError(
+                f"{self.url}: fsspec knows no {scheme}:// - give s3://, gs://, hf:// or https://"
+            ) from None
+        except Exception as error:  # no credentials, for some stores
+            raise ShardfeedError(f"{self.url} cannot be opened: {_said(error)}") from None
+
+    def _tried(self, what: str, name: str, call: Callable[[Any, str], T], stop: threading.Event | None) -> T:
+        """call(file system, path), tried again and again."""
+        waiting = stop or threading.Event()
+        for attempt in range(1, ATTEMPTS + 1):
+            if waiting.is_set():
+                raise Stopped
+            try:
+                files = self._open()
+                path = self._path(files)
+                return call(files, f"{path.rstrip('/')}/{name}" if name else path)
+            except FileNotFoundError as error:
+                if what not in WRITING:
+                    raise
+                raise ShardfeedError(
+                    f"{self.at(name)} cannot be {what}: {_said(error)}; check the spelling of the bucket"
+                ) from None
+            except (ShardfeedError, Stopped):
+                raise
+            except NotImplementedError:
+                raise UsageError(f"{self.at(name)} cannot be {what}: {self.scheme}:// does not offer that") from None
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in LOCAL_TROUBLE:
+                    raise
+                said = _said(error)
+                if _is_refused(error):
+                    hint = "are the credentials right, and may they do this?"
+                    raise ShardfeedError(f"{self.at(name)} cannot be {what}: {said}; {hint}") from None
+            if attempt < ATTEMPTS:
+                # Ranks that failed together do not come back together.
+                waiting.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
+        raise ShardfeedError(
+            f"{self.at(name)} cannot be {what} ({ATTEMPTS} attempts; the last: {said}): check the network and the "
+            "store, and start the same command again"
+        )
+
+
+def _until(stop: threading.Event) -> Any:
+    """What fsspec tells of each piece of a file that arrives: ends the transfer once `stop` is set."""
+    from fsspec.callbacks import NoOpCallback
+
+    # For any other kind, the Hub's file system would leave its fast way and read piece by piece.
+    class Until(NoOpCallback):  # type: ignore[misc]  # fsspec has no types
+        def relative_update(self, inc: int = 1) -> None:
+            if stop.is_set():
+                raise Stopped
+
+    return Until()
+
+
+def _stored(name: str, entry: dict[str, Any]) -> Stored:
+    marks = ("ETag", "etag", "oid", "blob_id", "LastModified", "last_modified", "updated", "mtime")
+    version = next((str(entry[mark]) for mark in marks if entry.get(mark)), "")
+    return Stored(name, int(entry["size"] or 0), f"{entry['size']} {version}")
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether the store knows what is asked and says no, or nobody gave it credentials, or what is asked cannot be."""
+    return isinstance(error, PermissionError) or type(error).__name__ in (
+        "ParamValidationError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "TokenRetrievalError",
+    )
+
+
+def _said(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return without_secrets(f"{type(error).__name__}: {words}" if words else type(error).__name__)

@@ -1,0 +1,173 @@
+"""Crop windows and flips: pure, vectorised functions of (seed, epoch, sample id) and the image's size.
+
+`random` and `center`: Resize(resize) and then RandomCrop(size) or CenterCrop(size), as torchvision
+defines them. Here the window is chosen in the coordinates of the resized image, with torchvision's
+rounding, and then carried back to the stored image, so that only the pixels needed are decoded and
+one resize reads just the window. Where the stored image has the wanted shorter side already, the two
+coordinates are the same integers and nothing is resized.
+
+`rrc`: torchvision's RandomResizedCrop(size), whose window is whole pixels of the stored image.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.common.errors import UsageError
+from shards.sampling.hashing import bits, integers, uniform
+from shards.sampling.order import AREA, FLIP, LEFT, RATIO, TOP
+
+Crop = Literal["random", "center", "rrc"]
+CROPS: tuple[Crop, ...] = ("random", "center", "rrc")
+
+# RandomResizedCrop's defaults in torchvision: the share of the image's area, and width / height.
+RRC_SCALE = (0.08, 1.0)
+RRC_RATIO = (3 / 4, 4 / 3)
+RRC_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What to read of each of n images. Coordinates are (row, column) in pixels."""
+
+    anchor: npt.NDArray[np.int32]
+    """(n, 2): the upper left corner of the region to decode, in the stored image."""
+    shape: npt.NDArray[np.int32]
+    """(n, 2): height and width of the region to decode."""
+    start: npt.NDArray[np.float32]
+    """(n, 2): the upper left corner of the window, in the decoded region; may lie between pixels."""
+    end: npt.NDArray[np.float32]
+    """(n, 2): the lower right corner of the window, in the decoded region."""
+    mirror: npt.NDArray[np.int32]
+    """(n,): 1 to flip left and right, else 0."""
+
+
+def resized(height: npt.NDArray[np.int64], width: npt.NDArray[np.int64], resize: int) -> npt.NDArray[np.int64]:
+    """(n, 2): height and width after torchvision's Resize(resize): the shorter side is `resize`, the longer cut off."""
+    short, long = np.minimum(height, width), np.maximum(height, width)
+    longer = (resize * long) // short
+    tall = height > width
+    return np.stack([np.where(tall, longer, resize), np.where(tall, resize, longer)], axis=-1)
+
+
+def windows(
+    crop: Crop,
+    ids: npt.NDArray[np.int64],
+    height: npt.NDArray[np.int32],
+    width: npt.NDArray[np.int32],
+    *,
+    resize: int,
+    size: int,
+    flip: bool,
+    seed: int,
+    epoch: int,
+) -> Windows:
+    """The windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
+
+    `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` has no use for it).
+    """
+    mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
+    if crop == "rrc":
+        return _whole(random_resized(ids, height, width, seed, epoch), mirror)
+    if size > resize:
+        raise UsageError(
+            f"a crop of {size} pixels does not fit into a shorter side of {resize}: choose a larger resize"
+        )
+    stored = np.stack([height, width], axis=-1).astype(np.int64)
+    target = resized(stored[:, 0], stored[:, 1], resize)
+    room = target - size
+    if crop == "random":
+        corner = np.stack(
+            [integers(ids, room[:, 0] + 1, seed, epoch, TOP), integers(ids, room[:, 1] + 1, seed, epoch, LEFT)], axis=-1
+        )
+    else:
+        # torchvision takes Python's round(), which rounds halves to even, as rint does.
+        corner = np.rint(room / 2.0).astype(np.int64)
+    return _in_stored(corner, size, stored, target, mirror)
+
+
+def _in_stored(
+    corner: npt.NDArray[np.int64],
+    size: int,
+    stored: npt.NDArray[np.int64],
+    target: npt.NDArray[np.int64],
+    mirror: npt.NDArray[np.int32],
+) -> Windows:
+    """Carries windows from the resized image (`target`) to the stored one (`stored`).
+
+    The decoded region is the window plus what the antialiasing filter reads around it: a triangle
+    whose radius is one output pixel, but at least one stored pixel.
+    """
+    scale = stored / target
+    start, end = corner * scale, (corner + size) * scale
+    margin = np.where(scale == 1.0, 0.0, np.maximum(scale, 1.0) + 1.0)
+    first = np.maximum(np.floor(start - margin), 0).astype(np.int64)
+    last = np.minimum(np.ceil(end + margin), stored).astype(np.int64)
+    return Windows(
+        anchor=first.astype(np.int32),
+        shape=(last - first).astype(np.int32),
+        start=(start - first).astype(np.float32),
+        end=(end - first).astype(np.float32),
+        mirror=mirror,
+    )
+
+
+def random_resized(
+    ids: npt.NDArray[np.int64],
+    height: npt.NDArray[np.int32],
+    width: npt.NDArray[np.int32],
+    seed: int,
+    epoch: int,
+) -> npt.NDArray[np.int64]:
+    """RandomResizedCrop's windows, (n, 4): top, left, height, width in pixels of the stored images.
+
+    As torchvision: up to ten attempts to draw an area (RRC_SCALE of the image's) and a ratio (RRC_RATIO, evenly in
+    its logarithm) whose window fits into the image; if none fits, the largest centred window of an allowed ratio.
+    """
+    tall, wide = np.asarray(height, np.int64), np.asarray(width, np.int64)
+    chosen = _fallback(tall, wide)
+    corner = (tall - chosen[:, 0]) // 2, (wide - chosen[:, 1]) // 2
+    top, left = corner[0].copy(), corner[1].copy()
+    open_ = np.arange(len(ids))
+    for attempt in range(RRC_ATTEMPTS):
+        if not len(open_):
+            break
+        mine = ids[open_]
+        area = (tall * wide)[open_] * _between(RRC_SCALE, uniform(mine, seed, epoch, AREA, attempt))
+        ratio = np.exp(_between(np.log(RRC_RATIO), uniform(mine, seed, epoch, RATIO, attempt)))
+        rows, columns = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+        fits = (rows > 0) & (rows <= tall[open_]) & (columns > 0) & (columns <= wide[open_])
+        found = open_[fits]
+        chosen[found] = np.stack([rows[fits], columns[fits]], axis=-1).astype(np.int64)
+        top[found] = integers(ids[found], tall[found] - chosen[found, 0] + 1, seed, epoch, TOP)
+        left[found] = integers(ids[found], wide[found] - chosen[found, 1] + 1, seed, epoch, LEFT)
+        open_ = open_[~fits]
+    return np.column_stack([top, left, chosen])
+
+
+def _between(bounds: npt.ArrayLike, share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    low, high = np.asarray(bounds, np.float64)
+    return np.asarray(low + (high - low) * share)
+
+
+def _fallback(tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n, 2): height and width of the largest window of an allowed ratio."""
+    narrowest, widest = RRC_RATIO
+    ratio = wide / tall
+    rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64), tall)
+    columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64), wide)
+    return np.stack([rows, columns], axis=-1)
+
+
+def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> Windows:
+    """Windows of whole pixels: they are the region to decode, and a resize sees nothing beside them."""
+    shape = window[:, 2:].astype(np.int32)
+    return Windows(
+        anchor=window[:, :2].astype(np.int32),
+        shape=shape,
+        start=np.zeros(shape.shape, np.float32),
+        end=shape.astype(np.float32),
+        mirror=mirror,
+    )

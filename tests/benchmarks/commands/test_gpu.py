@@ -1,0 +1,105 @@
+"""`python -m benchmarks gpu`: what it would run, that a failure stops nothing, and that the time is kept."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.__main__ import COMMANDS, main
+from benchmarks.commands import gpu
+from benchmarks.commands.gpu import Options, Step, perform, steps
+from shards.common.cli import parse
+from shards.dataset import Split
+
+
+def _python(name: str, code: str, directory: Path, share: float = 1.0) -> Step:
+    (directory / f"{name}.py").write_text(code)
+    return Step(name, (name,), share)
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory whose files `python -m` finds."""
+    directory = tmp_path / "modules"
+    directory.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+    return directory
+
+
+@pytest.mark.parametrize("rehearsal", [False, True])
+@pytest.mark.parametrize(("data", "source"), [(None, None), (None, "S"), (Path("D"), None), (Path("D"), "S")])
+def test_every_step_is_a_command_that_its_program_takes(
+    rehearsal: bool, data: Path | None, source: str | None, tmp_path: Path
+) -> None:
+    plan = steps(Options(data, source, rehearsal=rehearsal, out=tmp_path), tmp_path / "results")
+    assert plan[0].words[0] == "pytest"
+    assert sum(step.share or 0.0 for step in plan) <= 1.0
+    assert [step.name for step in plan if step.share is None] == (["shards"] if source and not data else [])
+    commands = [step.words[1:] for step in plan if step.words[0] == "benchmarks"]
+    for name, *words in commands:
+        parse(COMMANDS[name].config, words, name)
+    made = [step.words[0] for step in plan if step.words[0].startswith("preprocess")]
+    assert made == ([] if data else ["preprocess"] if source else ["preprocess.synthetic", "preprocess"])
+
+
+def test_the_loaders_are_measured_with_every_way_to_decode_on_a_gpu(tmp_path: Path) -> None:
+    words = next(step.words for step in steps(Options(out=tmp_path), tmp_path) if step.name == "loaders")
+    on_gpu = {"gpu", "gpu-region", "gpu-hardware", "gpu-hardware-0.5", "gpu-hardware-0.8", "gpu-hardware-0.95"}
+    assert on_gpu <= set(words)
+
+
+def test_a_step_that_fails_does_not_keep_the_next_one_from_running(modules: Path, tmp_path: Path) -> None:
+    plan = [
+        _python("breaks", "raise SystemExit('no decoder\\n')", modules),
+        _python("works", f"open({str(tmp_path / 'there')!r}, 'w')", modules),
+    ]
+    assert perform(plan, tmp_path, 60) == ["breaks"]
+    assert (tmp_path / "there").exists()
+    assert "no decoder" in (tmp_path / "breaks.log").read_text()
+
+
+def test_a_step_that_takes_too_long_is_interrupted_and_what_it_started_ends(modules: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(file)!r}).write_text(str(child.pid))\n"
+        "try:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    print('cleaned up')\n"
+    )
+    assert perform([_python("slow", code, modules)], tmp_path, 1.5) == ["slow"]
+    assert "cleaned up" in (tmp_path / "slow.log").read_text()
+    child = Path(f"/proc/{file.read_text()}/stat")
+    for _ in range(100):
+        if not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("a process is left")
+
+
+def test_without_a_gpu_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["gpu", "--out", str(tmp_path / "results")]) == 2
+    assert "sees no GPU" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_failures_are_named_at_the_end(
+    modules: Path,
+    small_split: Split,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = (_python("breaks", "raise SystemExit(3)", modules), _python("works", "", modules))
+    monkeypatch.setattr(gpu, "steps", lambda options, results: plan)
+    words = ["gpu", "--rehearsal", "--data", str(small_split.root), "--out", str(tmp_path / "results")]
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["failed"] == ["breaks"]
+    assert "breaks failed" in err
+    assert len(list((tmp_path / "results").iterdir())) == 1

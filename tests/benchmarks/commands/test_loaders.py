@@ -1,0 +1,228 @@
+"""`python -m benchmarks loaders`, from the command line to the table, the JSON line and the files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from benchmarks.__main__ import main
+from benchmarks.commands import loaders
+from benchmarks.commands import peers as rows
+from benchmarks.measure.harness import Schedule, Window
+from benchmarks.measure.result import Ratio, Result, Series, read
+from benchmarks.peers.hf_pil import open_rows
+from benchmarks.peers.naive import Recipe
+from benchmarks.processes.job import Job
+from benchmarks.report import table
+from shards.common.errors import ShardfeedError, UsageError
+from shards.dataset import Split
+from tests.conftest import jpeg, photo
+
+
+def _source(directory: Path, rows: int, classes: int = 10) -> str:
+    """A `save_to_disk` directory that fits the shards of `small_split` if it has 29 rows of ten classes."""
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=[f"class {i}" for i in range(classes)])}
+    )
+    columns = {
+        "image": [{"bytes": jpeg(photo(48, 60, i)), "path": None} for i in range(rows)],
+        "label": [i % classes for i in range(rows)],
+    }
+    split = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": split}).save_to_disk(directory)
+    return str(directory)
+
+
+def _result(row: str = "256-px JPEG, random, float32", skipped: dict[str, str] | None = None) -> Result:
+    figures = {"naive HF + PIL": (400, 410, 390), "plain DALI": (3000, 3100, 2900), "shardfeed": (3200, 3280, 3510)}
+    series = {
+        name: Series.of(name, [Window(images, 1.0, 2.0) for images in rounds], {"threads": 2, "dct": "accurate"})
+        for name, rounds in figures.items()
+    }
+    return Result.now(
+        "loaders",
+        "what was done",
+        "python -m benchmarks loaders --data D --source S",
+        list(series.values()),
+        schedule=Schedule(rounds=3, seconds=1),
+        ratios=[Ratio.between(series["shardfeed"], series["naive HF + PIL"])],
+        settings={"row": row},
+        skipped=skipped,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_ends_with_json(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["loaders", "--data", str(small_split.root), "--source", _source(tmp_path / "source", 29)]
+    words += ["--batch-size", "4", "--size", "32", "--rounds", "2", "--seconds", "0.05", "--workers", "0"]
+    words += ["--peers", "turbojpeg", "--threads", "1", "--out", str(tmp_path / "results")]
+    assert main(words) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["ratio_min"] <= last["ratio"] <= last["ratio_max"]
+    assert Image.open(last["chart"]).format == "PNG"
+    result = read(Path(last["result"]))
+    assert result["naive HF + PIL"].spread.median == last["naive_images_per_s"]
+    assert result["shardfeed"].spread.median == last["loader_images_per_s"]
+    assert {len(series.values) for series in result.series} == {2}
+    assert result["shardfeed"].settings["threads"] == 1
+    assert result.settings["row"] == "40-px JPEG, random, float32"
+    assert result["libjpeg-turbo, decode alone"].spread.least > 0
+    assert result.command.startswith("python -m benchmarks loaders --data ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--data": "nowhere"}, "nowhere"),
+        ({"--split": "test"}, "no split test"),
+        ({"--batch-size": "30"}, "less than a batch"),
+        ({"--batch-size": "0"}, "at least 1"),
+        ({"--threads": "0"}, "at least 1"),
+        ({"--sweep": "0"}, "at least 1"),
+        ({"--workers": "-1"}, "0 or more"),
+        ({"--size": "64"}, "does not fit"),
+        ({"--rounds": "0"}, "rounds"),
+        ({"--dtype": "int8"}, "dtype"),
+        ({"--crop": "center"}, "crop"),
+        ({"--peers": "nonsense"}, "no peer nonsense"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_and_exit_status_2(
+    change: dict[str, str], message: str, small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"--data": str(small_split.root), "--source": str(tmp_path), "--size": "32", "--batch-size": "4"}
+    words = [word for pair in (options | change).items() for word in pair]
+    assert main(["loaders", *words, "--out", str(tmp_path / "results")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(28, 10), (29, 9)])
+def test_shards_of_another_data_set_are_refused(rows: int, classes: int, small_split: Split, tmp_path: Path) -> None:
+    source = _source(tmp_path / "source", rows, classes)
+    with pytest.raises(UsageError, match="another data set"):
+        open_rows(Job(str(small_split.root), "train", source, "image", "label", "", Recipe(), 2))
+
+
+def test_a_source_that_is_not_there_is_a_usage_error_from_the_other_process(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["loaders", "--data", str(small_split.root), "--source", str(tmp_path / "nowhere")]
+    assert main([*words, "--size", "32", "--batch-size", "4", "--out", str(tmp_path)]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+class _Fake:
+    """An entry of the roster, and its process: images/s by the number of threads; None refuses to start."""
+
+    title, processes, environment = "fake", False, None
+
+    def __init__(self, speeds: dict[int, int | None]) -> None:
+        self.options: dict[str, int] = {}
+        self.speeds = speeds
+        self.running: list[int] = []
+
+    def start(self, job: Job) -> "_FakeProcess":
+        if self.speeds[job.threads] is None:
+            raise ShardfeedError(f"cannot work with {job.threads}")
+        self.running.append(job.threads)
+        return _FakeProcess(self, job.threads)
+
+
+class _FakeProcess:
+    def __init__(self, entry: _Fake, threads: int) -> None:
+        self.entry, self.threads = entry, threads
+
+    def turn(self, schedule: Schedule) -> Window:
+        return Window(self.entry.speeds[self.threads] or 0, 1.0)
+
+    def close(self) -> None:
+        self.entry.running.remove(self.threads)
+
+    def __enter__(self) -> "_FakeProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _started(entry: _Fake, sweep: tuple[int, ...]) -> Any:
+    options = loaders.Options(data=Path("D"), source="S", sweep=sweep)
+    return loaders._Jobs(options, Recipe(), Path("W"), raw=False).started(entry)  # type: ignore[arg-type]
+
+
+def test_a_sweep_takes_the_best_and_passes_over_what_is_refused() -> None:
+    entry = _Fake({1: 10, 2: 30, 3: 20, 4: None})
+    assert _started(entry, (1, 2, 3, 4)).threads == 2
+    assert entry.running == [2]
+
+
+def test_a_sweep_in_which_nothing_works_says_why() -> None:
+    entry = _Fake({3: None, 4: None})
+    with pytest.raises(ShardfeedError, match="cannot work with 3"):
+        _started(entry, (3, 4))
+    assert entry.running == []
+
+
+@pytest.mark.slow
+def test_without_a_source_the_naive_path_is_left_out(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["loaders", "--data", str(small_split.root), "--batch-size", "4", "--size", "32", "--threads", "1"]
+    assert main([*words, "--rounds", "1", "--seconds", "0.05", "--out", str(tmp_path)]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["loader_images_per_s"] > 0
+    assert not last.keys() & {"naive_images_per_s", "ratio"}
+    assert "--source" in read(Path(last["result"])).skipped["naive HF + PIL"]
+
+
+def test_the_table_shows_median_and_range() -> None:
+    lines = table.text(_result(skipped={"FFCV": "not installed"})).splitlines()
+    cells = [line.split() for line in lines]
+    assert ["naive", "HF", "+", "PIL", "400", "390", "410", "5.000"] in cells
+    assert "shardfeed: 8.00 (8.00 to 9.00) times naive HF + PIL" in lines
+    assert "left out: FFCV: not installed" in lines
+
+
+def test_the_document_has_a_row_a_result_and_all_settings() -> None:
+    text = table.markdown([_result("a"), _result("b", {"FFCV": "not installed"})], "shardfeed")
+    lines = text.splitlines()
+    assert "| a | 3,280 | 0.610 | 8.00 (8.00 to 9.00) |" in lines
+    assert "| plain DALI | 3,000 (2,900 to 3,100) | 0.667 | threads 2, dct accurate |" in lines
+    assert "Left out: FFCV: not installed." in lines
+    assert "`python -m benchmarks loaders --data D --source S`" in text
+
+
+def test_all_rows_are_measured_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[loaders.Options] = []
+
+    def compare(options: loaders.Options) -> Result:
+        asked.append(options)
+        return _result(f"{options.data.name}, {options.crop}, {options.dtype}")
+
+    made: list[str] = []
+    monkeypatch.setattr(loaders, "compare", compare)
+    monkeypatch.setattr(rows, "_make", lambda options, encoding: made.append(encoding))
+    rows.run(rows.Options(source="S", batch_sizes=(32, 64), work=tmp_path / "work", out=tmp_path))
+    assert made == ["jpeg", "raw"]
+    assert [(each.batch_size, each.data.name, each.crop, each.dtype) for each in asked[:5]] == [
+        (32, "shards-jpeg", "random", "float32"),
+        (32, "shards-jpeg", "random", "uint8"),
+        (32, "shards-jpeg", "rrc", "float32"),
+        (32, "shards-raw", "random", "float32"),
+        (32, "shards-raw", "random", "uint8"),
+    ]
+    assert {each.peers for each in asked} == {("all",)}
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(last["rows"]) == 10
+    assert "| shards-raw, random, uint8, batch 64 |" in Path(last["table"]).read_text()
+    assert list(tmp_path.glob("loaders-*.json"))

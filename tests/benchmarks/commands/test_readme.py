@@ -1,0 +1,95 @@
+"""`python -m benchmarks readme`: which results count, the table, the command without paths, the picture."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.__main__ import main
+from benchmarks.commands.readme import BEGIN, END, block, chosen
+from benchmarks.measure.harness import Schedule
+from benchmarks.measure.result import Ratio, Result, Series, Setting, write
+from shards.common.errors import UsageError
+from tests import ROOT
+
+
+def _result(encoding: str, dtype: str, speed: float = 4000.0, day: int = 2) -> Result:
+    ours = Series("shardfeed", (speed, speed + 100, speed - 100), settings={"threads": 3, "dct": "accurate"})
+    others = [Series("naive HF + PIL", (400.0, 410.0, 390.0), settings={"threads": 2, "dct": "accurate"})]
+    if encoding == "jpeg":
+        own: dict[str, Setting] = {"threads": 2, "dct": "fast", "ffcv": "1.0.2", "resize": "none"}
+        others.append(Series("FFCV", (2000.0, 2000.0, 2000.0), settings=own))
+    work: dict[str, Setting] = {"encoding": encoding, "crop": "random", "dtype": dtype, "batch_size": 64, "size": 224}
+    result = Result.now(
+        "loaders",
+        "what was done",
+        "python -m benchmarks loaders --data /some/where --source '/else where' --work w --out o --rounds 3"
+        f" --dtype {dtype}",
+        [*others, ours],
+        schedule=Schedule(3, 1.0),
+        ratios=[Ratio.between(ours, other) for other in others],
+        settings={**work, "resize": 256, "stored": 256, "images": 900},
+        skipped={"SPDL": "not installed", "shardfeed, GPU, region": "needs a CUDA GPU, and torch sees none"},
+    )
+    return dataclasses.replace(result, date=f"2026-01-{day:02}T03:04:05+00:00")
+
+
+def test_the_latest_result_of_each_work_counts_in_the_order_of_the_rows() -> None:
+    old, new = _result("jpeg", "float32", 3000.0, day=1), _result("jpeg", "float32", 4000.0, day=3)
+    raw, pixels = _result("raw", "float32"), _result("jpeg", "uint8")
+    assert chosen([new, raw, old, pixels]) == [new, pixels, raw]
+
+
+def test_results_that_do_not_belong_together_are_refused() -> None:
+    other = dataclasses.replace(_result("raw", "uint8"), hardware={"cpu": "another", "cores": 1, "gpu": None})
+    with pytest.raises(UsageError, match="several machines"):
+        chosen([_result("jpeg", "uint8"), other])
+    with pytest.raises(UsageError, match="differ in seconds: give those of one"):
+        chosen([_result("jpeg", "uint8"), dataclasses.replace(_result("raw", "uint8"), seconds=0.1)])
+    with pytest.raises(UsageError, match="not of stages"):
+        chosen([dataclasses.replace(other, benchmark="stages")])
+    with pytest.raises(UsageError, match="give results"):
+        chosen([])
+
+
+def test_the_table_has_all_contenders_and_names_command_versions_and_date() -> None:
+    lines = block(chosen([_result("jpeg", "float32"), _result("raw", "float32")]), "a/b.png").splitlines()
+    assert "| images/s | threads | JPEG, random, float32 | raw, random, float32 |" in lines
+    assert "| FFCV | 2 | 2,000 | - |" in lines
+    assert "| **shardfeed** | 3 | 4,000 | 4,000 |" in lines
+    assert "| shardfeed to FFCV |  | 2.00 (1.95 to 2.05) | - |" in lines
+    text = "\n".join(lines)
+    assert "`python -m benchmarks loaders --data DIR --source SOURCE --rounds 3`, with" in text
+    assert "where" not in text
+    assert "ffcv 1.0.2" in text
+    assert "2026-01-02" in text
+    assert "(DCT): FFCV; the others" in text
+    assert "Not measured: SPDL: not installed." in text
+    assert "](a/b.png)" in text
+
+
+def test_only_what_stands_between_the_marks_is_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(write(_result(*work), tmp_path / work[0])) for work in (("jpeg", "float32"), ("raw", "uint8"))]
+    document, picture = tmp_path / "README.md", tmp_path / "docs" / "picture.png"
+    words = ["readme", *paths, "--document", str(document), "--picture", str(picture)]
+    document.write_text("no marks")
+    assert main(words) == 1
+    assert BEGIN in capsys.readouterr().err
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert main(words) == 0
+    once = document.read_text()
+    assert main(words) == 0
+    assert document.read_text() == once
+    assert once.startswith(f"before\n{BEGIN}\n\n![")
+    assert once.endswith(f"\n\n{END}\nafter\n")
+    assert "old" not in once
+    assert "](docs/picture.png)" in once
+    assert picture.stat().st_size < 60_000
+    assert Image.open(picture).convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+
+def test_the_readme_has_the_picture_and_the_marks() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert (ROOT / "docs" / "pictures" / "loaders.png").stat().st_size < 60_000

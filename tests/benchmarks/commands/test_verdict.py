@@ -1,0 +1,134 @@
+"""`python -m benchmarks verdict` on machines with a planted bottleneck: a slow disk, one thread, a slow model."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from benchmarks.commands import verdict
+from benchmarks.commands.verdict import Options, measured, told
+from benchmarks.ladder.judgement import judge
+from shards.common.errors import UsageError
+from shards.dataset import Split
+from tests.conftest import jpeg, photo, write_split
+from train.optim.sizes import training_size
+
+# Far above what this machine gives, and far below.
+PLENTY, LITTLE = 1e6, 5.0
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """64 images large enough that decoding them is what takes the time."""
+    images = [jpeg(photo(256, 300, seed)) for seed in range(16)] * 4
+    return write_split(tmp_path_factory.mktemp("photographs"), images, short_side=256, shard_size=32)
+
+
+class Slow(nn.Module):
+    """A network that takes `seconds` a micro-batch, whatever is in it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        logits: Tensor = self.head(images.mean((2, 3)))
+        return logits
+
+
+def slow_disk(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """A disk with one head: every read takes `seconds`, one after the other."""
+    head, real = threading.Lock(), os.preadv
+
+    def preadv(*arguments: Any) -> int:
+        with head:
+            time.sleep(seconds)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+
+
+@pytest.mark.slow
+def test_a_slow_disk_is_found(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Slower by far than whatever else a loaded machine may be slow at.
+    slow_disk(monkeypatch, 0.01)
+    figures = measured(Options(photographs.root, recipe="cnn", gpu_images_per_s=PLENTY, seconds=1.0))
+    found = judge(figures)
+    assert found.bottleneck == "disk"
+    assert figures.disk < 260
+    assert any("in_memory" in line for line in found.advice)
+
+
+@pytest.mark.slow
+def test_one_decoding_thread_is_found(photographs: Split) -> None:
+    options = Options(photographs.root, recipe="cnn", gpu_images_per_s=PLENTY, threads=1, seconds=0.5)
+    found = judge(measured(options))
+    assert found.bottleneck == "decode"
+    assert any(line.startswith("--threads") for line in found.advice)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "slow"), [(0.5, True), (0.0, False)])
+def test_a_slow_model_is_found_and_a_fast_one_is_not_blamed(
+    seconds: float, slow: bool, photographs: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.run.build_model", lambda *_, **__: Slow(seconds))
+    if not slow:
+        slow_disk(monkeypatch, 0.004)
+    figures = measured(Options(photographs.root, recipe="cnn", seconds=1.0))
+    assert figures.together is not None
+    if slow:
+        assert judge(figures).bottleneck == "model"
+        assert 0 < figures.model <= 16 / seconds
+        assert figures.together <= 16 / seconds
+    else:
+        assert judge(figures).bottleneck == "disk"
+        assert figures.waited is not None
+        assert figures.waited > 0.5
+
+
+def test_the_command_says_it_in_words_and_ends_with_json(
+    photographs: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict.run(Options(photographs.root, gpus=2, gpu_images_per_s=LITTLE, seconds=0.2, out=tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("The GPUs are the bottleneck: training takes 10 images/s")
+    result = json.loads(lines[-1])
+    assert result["settings"]["bottleneck"] == "model"
+    assert result["settings"]["finding 1"] == lines[0]
+    assert [series["unit"] for series in result["series"]] == ["images/s"] * 4
+    [written] = tmp_path.glob("verdict-*.json")
+    assert json.loads(written.read_text()) == result
+
+
+def test_the_words_list_stages_and_advice(photographs: Split) -> None:
+    figures = measured(Options(photographs.root, gpu_images_per_s=LITTLE, seconds=0.1))
+    text = told(judge(figures))
+    assert "training, 1 GPU of the speed given" in text
+    assert "\n- Nothing in the loader" in text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"gpus": 0}, {"gpu_images_per_s": 0.0}, {"gpu_images_per_s": float("inf")}, {"recipe": "nonesuch"}]
+)
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any], photographs: Split) -> None:
+    with pytest.raises(UsageError):
+        measured(Options(photographs.root, **wrong))
+
+
+def test_several_gpus_that_are_not_there_need_a_speed(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "_gpu_here", lambda: False)
+    with pytest.raises(UsageError, match="--gpu-images-per-s"):
+        verdict.run(Options(photographs.root, gpus=2))
+
+
+def test_model_and_loader_are_measured_at_one_size() -> None:
+    config = verdict._config(Options(Path("unused"), recipe="rn18_16"))
+    assert training_size(config, epoch=1) == config.size

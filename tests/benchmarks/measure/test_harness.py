@@ -1,0 +1,94 @@
+"""The measuring harness on a clock of its own: order of turns, what is not counted, and the statistics."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from benchmarks.measure.harness import Contender, Schedule, Spread, Window, measure, ratios, throughput
+from shards.common.errors import ShardfeedError, UsageError
+
+
+@dataclass
+class Machine:
+    """A clock that contenders advance, and a record of what they did."""
+
+    now: float = 0.0
+    events: list[str] = field(default_factory=list)
+
+    def contender(
+        self, name: str, costs: list[float], *, cold: int = 0, depth: int = 1, stride: int = 1, last: int = 10**6
+    ) -> Contender:
+        """Ten images a batch, each batch of the n-th turn costing costs[n] s and the first `cold` ones 100 s more."""
+        turns = iter(costs)
+
+        @contextlib.contextmanager
+        def start() -> Iterator[Iterator[int]]:
+            self.events.append(f"open {name}")
+            yield produce(next(turns))
+            self.events.append(f"close {name}")
+
+        def produce(cost: float) -> Iterator[int]:
+            for number in range(last):
+                self.now += cost + (100 if number < cold else 0)
+                yield 10
+
+        return Contender(name, start, images=lambda batch: batch, depth=depth, stride=stride)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_contenders_take_turns_and_are_closed_before_the_next_one_opens() -> None:
+    machine = Machine()
+    contenders = [machine.contender("A", [1.0] * 3), machine.contender("B", [2.0] * 3)]
+    measure(contenders, Schedule(rounds=2, seconds=5), machine.clock)
+    assert machine.events == ["open A", "close A", "open B", "close B"] * 3
+
+
+def test_the_first_round_is_not_counted() -> None:
+    machine = Machine()
+    windows = measure([machine.contender("A", [50.0, 1.0, 2.0])], Schedule(rounds=2, seconds=8), machine.clock)
+    assert [window.images_per_s for window in windows["A"]] == [10.0, 5.0]
+
+
+@pytest.mark.parametrize(("warm_up", "depth", "cold"), [(8, 1, 8), (3, 10, 20)])
+def test_the_first_batches_of_a_turn_are_not_counted(warm_up: int, depth: int, cold: int) -> None:
+    machine = Machine()
+    contender = machine.contender("A", [1.0] * 2, cold=cold, depth=depth)
+    windows = measure([contender], Schedule(rounds=1, seconds=4, warm_up=warm_up), machine.clock)
+    assert windows["A"] == [Window(images=40, seconds=4.0)]
+
+
+@pytest.mark.parametrize(("seconds", "cold"), [(4.0, 32), (0.25, 16)])
+def test_batches_are_thrown_away_for_half_a_second_or_a_window(seconds: float, cold: int) -> None:
+    machine = Machine()
+    measure([machine.contender("A", [1 / 64] * 2)], Schedule(rounds=1, seconds=seconds), machine.clock)
+    assert machine.now == 2 * (cold / 64 + seconds)
+
+
+def test_a_window_is_a_multiple_of_the_stride() -> None:
+    machine = Machine()
+    contender = machine.contender("A", [1.0] * 2, stride=4)
+    windows = measure([contender], Schedule(rounds=1, seconds=5), machine.clock)
+    assert windows["A"] == [Window(images=80, seconds=8.0)]
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    slow = [Window(100, 1.0), Window(200, 1.0), Window(50, 1.0)]
+    fast = [Window(400, 1.0), Window(1000, 1.0), Window(350, 1.0)]
+    assert ratios(slow, fast) == Spread(median=5.0, least=4.0, most=7.0)
+    assert throughput(fast) == Spread(median=400.0, least=350.0, most=1000.0)
+
+
+def test_a_contender_that_runs_dry_is_an_error() -> None:
+    machine = Machine()
+    with pytest.raises(ShardfeedError, match="A ended"):
+        measure([machine.contender("A", [1.0] * 2, last=8)], Schedule(rounds=1), machine.clock)
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"seconds": 0.0}, {"warm_up": 0}])
+def test_schedules_that_measure_nothing_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        Schedule(**settings)

@@ -1,0 +1,28 @@
+"""Processor seconds are those of this process and of what it started."""
+
+import subprocess
+import sys
+import time
+
+from benchmarks.measure.processor import processor_seconds
+
+BUSY = (
+    "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\nprint('done', flush=True)\n"
+)
+
+
+def test_work_of_this_process_counts_and_sleep_does_not() -> None:
+    before, own = processor_seconds(), time.process_time()
+    while time.process_time() - own < 0.1:
+        pass
+    time.sleep(0.1)
+    assert abs(processor_seconds() - before - (time.process_time() - own)) < 0.03
+
+
+def test_work_of_a_child_counts_while_it_lives_and_after_its_end() -> None:
+    before = processor_seconds()
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdin=-1, stdout=-1, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert processor_seconds() - before >= 0.19
+    assert processor_seconds() - before >= 0.19

@@ -1,0 +1,34 @@
+"""Trainings by several processes on this machine, on gloo, each with one thread."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.multiprocessing.spawn import spawn
+
+from tests.helpers.resume import tiny_models
+
+Job = Callable[[int], None]
+
+
+def on_two_ranks(jobs: Sequence[Job]) -> None:
+    """Calls every job with its rank, one after the other, in each of two processes; jobs are module-level callables.
+
+    One start of the processes for many jobs: importing the libraries costs seconds.
+    """
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in jobs]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    spawn(_rank, args=(ports, list(jobs)), nprocs=2)  # type: ignore[no-untyped-call]
+
+
+def _rank(rank: int, ports: list[int], jobs: list[Job]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
+    with tiny_models() as patch:
+        patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)  # saved after the step that a test asks for
+        for port, job in zip(ports, jobs, strict=True):
+            os.environ["MASTER_PORT"] = str(port)
+            job(rank)

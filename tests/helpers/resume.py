@@ -1,0 +1,95 @@
+"""Runs that are cut short at chosen steps, and what is left of them to compare."""
+
+import csv
+import json
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import model
+import train.engine
+import train.step
+from train.checkpoints.saver import Keeper
+from train.config import Config
+from train.engine import Result
+
+# What differs between two equal runs.
+MEASURED = {"images_per_s", "data_wait_percent"}
+
+
+class Killed(BaseException):
+    """The process would be gone now."""
+
+
+def tiny(num_classes: int) -> nn.Module:
+    """Small, with what has a state besides the weights: dropout and batch norm."""
+    layers = [nn.Conv2d(3, 4, 3, stride=4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(64, num_classes))
+
+
+def smooth(num_classes: int) -> nn.Module:
+    """Without dropout, batch norm or kinks: the same on any number of ranks, up to rounding."""
+    blocks = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Tanh())
+    return nn.Sequential(blocks, nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def pooled(num_classes: int) -> nn.Module:
+    """For images of any size, with batch norm and dropout."""
+    layers = [nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(8, num_classes))
+
+
+@contextmanager
+def tiny_models() -> Iterator[pytest.MonkeyPatch]:
+    """`--model tiny`, `smooth` and `pooled` exist; what else is changed through the yielded value is put back, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.MODELS, "tiny", tiny)
+        patch.setitem(model.MODELS, "smooth", smooth)
+        patch.setitem(model.MODELS, "pooled", pooled)
+        yield patch
+
+
+def train_until(config: Config, step: int | None = None, saves: Collection[int] = ()) -> Result:
+    """Trains `config`, saving inside epochs after the steps `saves`; raises Killed in place of the given step."""
+    taken = [0]
+    take: Callable[..., Any] = train.step.update
+
+    def counted(run: Any, *args: Any) -> Any:
+        if step is not None and run.step + 1 >= step:
+            raise Killed
+        taken[0] = run.step + 1
+        return take(run, *args)
+
+    with tiny_models() as patch:
+        patch.setattr(train.engine, "update", counted)
+        patch.setattr(Keeper, "_is_due", lambda keeper, now: taken[0] in saves)
+        return train.engine.train(config)
+
+
+def left_behind(out: Path) -> dict[str, Any]:
+    """All that must be the same in two equal runs: weights, lines of the log, epochs, images."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    with (out / "epoch_times.csv").open() as file:
+        epochs = [row["epoch"] for row in csv.DictReader(file)]
+    with (out / "total_training_time.csv").open() as file:
+        images = next(csv.DictReader(file))["images"]
+    return {
+        "lines": [{name: value for name, value in line.items() if name not in MEASURED} for line in lines],
+        "epochs": epochs,
+        "images": images,
+        "weights": torch.load(out / "imagenet_trained_model.pth", weights_only=True),
+    }
+
+
+def assert_same(out: Path, expected: Path) -> None:
+    """Bit for bit."""
+    ours, theirs = left_behind(out), left_behind(expected)
+    weights, others = ours.pop("weights"), theirs.pop("weights")
+    assert ours == theirs
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []

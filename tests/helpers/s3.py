@@ -1,0 +1,87 @@
+"""What tests say to the S3 server of tests/helpers/s3_server.py and hear of it: requests counted, answers spoilt."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ACCESS, SECRET = "AKIATESTTESTTESTTEST", "s3cr3t/that+must=never/appear"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asked for. `range`: its header, "" for a whole object."""
+
+    method: str
+    path: str
+    range: str
+
+
+# What becomes of a request: "error" (500), "slow", "cut" (half of the answer), "wrong" (a bit changed), "" (nothing).
+Fault = Callable[[Request], str]
+
+
+@dataclass
+class S3:
+    """The server, one bucket of it, what was asked for there, and what goes wrong."""
+
+    bucket: str
+    endpoint: str
+    requests: list[Request] = field(default_factory=list)
+    fault: Fault = lambda request: ""
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}"
+
+    def gets(self, suffix: str = ".tar") -> list[str]:
+        """The names of the objects that were read, whole or in parts."""
+        return [r.path.rpartition("/")[2] for r in self.requests if r.method == "GET" and r.path.endswith(suffix)]
+
+    def upload(self, root: Path, prefix: str = "data") -> str:
+        """Puts a directory into the bucket, past the server; returns its URL."""
+        for path in root.rglob("*"):
+            if path.is_file():
+                self.put(f"{prefix}/{path.relative_to(root)}", path.read_bytes())
+        return f"{self.url}/{prefix}"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Puts an object into the bucket, past the server."""
+        self._backend.put_object(self.bucket, name, data)
+
+    def remove(self, prefix: str) -> None:
+        """Removes all objects whose names begin so, past the server."""
+        for name in [name for name in self._backend.buckets[self.bucket].keys if name.startswith(prefix)]:
+            self._backend.delete_object(self.bucket, name)
+
+    @property
+    def _backend(self) -> Any:
+        from moto.s3.models import s3_backends
+
+        (backend,) = (account["aws"] for account in s3_backends.values() if self.bucket in account["aws"].buckets)
+        return backend
+
+    def tree(self, prefix: str) -> dict[str, bytes]:
+        """Every object below a prefix."""
+        import fsspec
+
+        files = fsspec.filesystem("s3")
+        files.invalidate_cache()
+        start = len(f"{self.bucket}/{prefix}/")
+        return {path[start:]: files.cat_file(path) for path in files.find(f"{self.bucket}/{prefix}")}
+
+
+def first(times: int, fault: str, suffix: str = ".tar", method: str = "GET") -> Fault:
+    """Spoils the first so many requests for each object whose name ends so."""
+    seen: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def spoil(request: Request) -> str:
+        if request.method != method or not request.path.endswith(suffix):
+            return ""
+        with lock:
+            seen[request.path] = seen.get(request.path, 0) + 1
+            return fault if seen[request.path] <= times else ""
+
+    return spoil

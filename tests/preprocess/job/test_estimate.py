@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocess.job.estimate import (
+    SAMPLES,
+    Estimate,
+    check_space,
+    estimate,
+    free_bytes,
+    length,
+    sample,
+    size,
+    stored_bytes,
+)
+from preprocess.job.plan import Plan
+from preprocess.job.task import Job
+from preprocess.sources import open_source
+from shards.common.errors import ShardfeedError
+from shards.format.manifest import Settings
+from tests.helpers.jobs import convert
+
+
+def job(out: Path, name: str = "synthetic:train=60,validation=20") -> Job:
+    source = open_source(name)
+    splits = {split: source.num_rows(split) for split in source.splits}
+    return Job(source, Plan(source.name, source.fingerprint, splits, Settings(64, shard_size=10), "0", {}), out)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=4),
+    count=st.integers(0, 250),
+    seed=st.integers(0, 2**32),
+)
+def test_a_sample_has_each_row_at_most_once_and_is_spread_over_the_splits(
+    lengths: list[int], count: int, seed: int
+) -> None:
+    rows = {f"split{i}": np.arange(n) * 7 for i, n in enumerate(lengths)}
+    chosen = sample(rows, count, seed)
+    assert len(chosen) == len(set(chosen)) == min(count, sum(lengths))
+    assert all(row in rows[split] for split, row in chosen)
+    for split, part in rows.items():
+        share = len(part) * len(chosen) / max(1, sum(lengths))
+        assert abs(sum(name == split for name, _ in chosen) - share) <= 2
+
+
+def test_the_seed_chooses_the_sample() -> None:
+    rows = {"train": np.arange(10_000)}
+    assert sample(rows, 50, 0) == sample(rows, 50, 0) != sample(rows, 50, 1)
+
+
+def test_the_estimate_is_close_to_what_is_written(tmp_path: Path) -> None:
+    made = job(tmp_path / "out")
+    needed = estimate(made, made.plan.tasks)
+    assert needed.images == 80
+    assert needed.bytes <= needed.most
+    assert needed.seconds > 0
+    convert("synthetic:train=60,validation=20", tmp_path / "out", "--short-side", "64")
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.suffix in (".tar", ".idx"))
+    assert written == pytest.approx(needed.bytes, rel=0.35)  # from eight images
+
+
+def test_few_images_of_a_small_source_are_read_and_at_most_200_of_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def convert_row(self: Job, split: str, row: int) -> object:
+        read.append(row)
+        return made_row
+
+    small, large = job(tmp_path), job(tmp_path, "synthetic:train=1000000")
+    made_row = small.convert_row("train", 0)
+    monkeypatch.setattr(Job, "convert_row", convert_row)
+    for made, expected in ((small, 8), (large, SAMPLES)):
+        read.clear()
+        estimate(made, made.plan.tasks[:5_000])
+        assert len(read) == expected
+
+
+def test_nothing_left_to_do_needs_nothing(tmp_path: Path) -> None:
+    assert estimate(job(tmp_path), []) == Estimate(0, 0, 0, 0.0)
+
+
+def test_free_space_is_that_of_what_exists(tmp_path: Path) -> None:
+    free, place = free_bytes(tmp_path / "not" / "yet")
+    assert place == tmp_path
+    assert free > 0
+
+
+def test_what_fits_passes_and_what_does_not_says_the_numbers(tmp_path: Path) -> None:
+    check_space(tmp_path, Estimate(10, 1000, 1100, 0.1))
+    with pytest.raises(ShardfeedError, match=r"10 images need about 1000\.0 TB \(a sample says; 1100\.0 TB at most\)"):
+        check_space(tmp_path, Estimate(10, 10**15, 11 * 10**14, 0.1))
+
+
+def test_a_stored_jpeg_fills_blocks() -> None:
+    assert stored_bytes(513) - stored_bytes(512) == 512
+
+
+def test_numbers_for_people() -> None:
+    assert [size(n) for n in (7, 1500, 2.5e9, 4e13)] == ["7 B", "1.5 kB", "2.5 GB", "40.0 TB"]
+    assert [length(n) for n in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]

@@ -1,0 +1,136 @@
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+import tyro
+
+from shards.common.cli import Command, guarded, run, run_commands
+from shards.common.errors import ShardfeedError, UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Does something."""
+
+    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PLACE")]
+    """Where to do it: a rather long explanation, which a message about a mistake has no room for, of the place."""
+    count: int = 3
+    limit: int | None = None
+    loud: bool = False
+
+
+def outcome(error: BaseException | None = None, args: tuple[str, ...] = ("here",)) -> int:
+    def entry(options: Options) -> None:
+        if error is not None:
+            raise error
+
+    return run("python -m thing", Options, entry, args)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, 0),
+        (ShardfeedError("bad"), 1),
+        (UsageError("bad"), 2),
+        (OSError(28, "No space left on device"), 1),
+        (ZeroDivisionError("bug"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_status(error: BaseException | None, status: int) -> None:
+    assert outcome(error) == status
+
+
+@pytest.mark.parametrize("error", [ShardfeedError("two\nlines"), ZeroDivisionError("bug"), OSError(2, "gone")])
+def test_an_error_is_one_line_without_a_traceback(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome(error)
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert printed.startswith("python -m thing: ")
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(ShardfeedError("bad"), ("--debug", "here")) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [((), "PLACE"), (("here", "--cuont", "3"), "--cuont"), (("here", "--count", "many"), "--count")],
+)
+def test_words_that_do_not_fit_are_named_on_one_line(
+    args: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome(args=args) == 2
+    printed = capsys.readouterr().err
+    assert named.lower() in printed.lower()
+    assert printed.count("\n") == 1
+    assert "--help" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NotADirectoryError(20, "Not a directory", "a.png/x"), "a.png/x: a part of this path is a file"),
+        (FileExistsError(17, "File exists", "a.png"), "a.png: a file is in the way"),
+        (IsADirectoryError(21, "Is a directory", "b.part", None, "b"), "b: this is a directory"),
+    ],
+)
+def test_a_wrong_path_is_a_mistake_of_use(error: OSError, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(error) == 2
+    assert capsys.readouterr().err.startswith(f"python -m thing: {line}")
+
+
+def test_messages_of_the_parser_are_in_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (("here", "--count", "many"), ("here", "--limit", "many"), ()):
+        outcome(args=args)
+    assert [line.split(" (see")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "python -m thing: --count takes a whole number, not 'many'",
+        "python -m thing: --limit takes INT, not 'many'",
+        "python -m thing: missing: PLACE",
+    ]
+
+
+def test_options_reach_the_entry() -> None:
+    seen: list[Options] = []
+    assert run("python -m thing", Options, seen.append, ["there", "--count", "5", "--loud"]) == 0
+    assert seen == [Options("there", 5, loud=True)]
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        outcome(args=("--help",))
+    assert not stop.value.code
+    assert "Does something." in capsys.readouterr().out
+
+
+COMMANDS = {"do": Command(Options, lambda options: None, "does it")}
+
+
+@pytest.mark.parametrize(("args", "status"), [(["do", "here"], 0), (["--help"], 0), ([], 2), (["od"], 2), (["do"], 2)])
+def test_commands(args: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_commands("python -m thing", COMMANDS, args) == status
+
+
+def test_an_unknown_command_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    run_commands("python -m thing", COMMANDS, ["od"])
+    assert capsys.readouterr().err == "python -m thing: unknown command 'od': choose one of do\n"
+
+
+def test_neither_a_message_nor_a_traceback_repeats_a_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t/that+must=never/appear")
+
+    def fails(_: list[str]) -> None:
+        try:
+            raise RuntimeError("signed with s3cr3t/that+must=never/appear")
+        except RuntimeError as error:
+            raise OSError(f"failed: {error}") from error
+
+    assert guarded("prog", fails, ["--debug"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.count("signed with ***") == 4
+    assert "s3cr3t" not in said

@@ -1,0 +1,59 @@
+import gc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from shards.decode import MEAN, STD
+from shards.decode.finish import Finisher
+from tests.conftest import photo
+
+MIRROR = np.array([0, 1, 1, 0, 1], np.int32)
+
+
+@pytest.fixture(params=[1, 3])
+def finisher(request: pytest.FixtureRequest) -> Iterator[Finisher]:
+    made = Finisher(threads=request.param)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("width", [1, 31, 224])
+def test_normalise_is_torchvisions(finisher: Finisher, width: int) -> None:
+    images = np.stack([photo(40, width, seed) for seed in range(5)])
+    expected = torch.from_numpy(images).permute(0, 3, 1, 2)
+    expected = torch.stack([F.hflip(image) if flip else image for image, flip in zip(expected, MIRROR, strict=True)])
+    expected = F.normalize(F.to_dtype(expected, torch.float32, scale=True), list(MEAN), list(STD))
+    assert np.abs(finisher.normalise(images, MIRROR) - expected.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("width", [1, 2, 31])
+def test_flip_mirrors_the_chosen_images_in_place(finisher: Finisher, width: int) -> None:
+    images = np.stack([photo(9, width, seed) for seed in range(5)])
+    expected = np.stack([image[:, ::-1] if flip else image for image, flip in zip(images, MIRROR, strict=True)])
+    finisher.flip(images, MIRROR)
+    assert np.array_equal(images, expected)
+
+
+def test_memory_is_used_again_only_when_nothing_refers_to_it(finisher: Finisher) -> None:
+    images = np.stack([photo(8, 8, seed) for seed in range(5)])
+    first = torch.from_numpy(finisher.normalise(images, MIRROR))
+    part, address, values = first[2, 1], first.data_ptr(), first[2, 1].clone()
+    del first
+    gc.collect()
+    second = finisher.normalise(255 - images, MIRROR)
+    assert second.ctypes.data != address
+    assert torch.equal(part, values)
+    del part
+    gc.collect()
+    assert finisher.normalise(images, MIRROR).ctypes.data == address
+
+
+def test_a_short_last_batch_fits_into_a_used_buffer(finisher: Finisher) -> None:
+    images = np.stack([photo(8, 8, seed) for seed in range(5)])
+    full = finisher.normalise(images, MIRROR).copy()
+    short = finisher.normalise(images[:2], MIRROR[:2])
+    assert short.shape == (2, 3, 8, 8)
+    assert np.array_equal(short, full[:2])

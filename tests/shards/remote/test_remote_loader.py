@@ -1,0 +1,112 @@
+"""The loader over a data set behind a URL: the same batches as from disk, whatever the store does."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from shards.common.errors import ShardfeedError
+from shards.dataset import Split, open_dataset
+from shards.loader import Loader
+from shards.remote.cache import Cache
+from shards.sampling.order import Order
+from tests.conftest import jpeg, photo, write_split
+from tests.helpers.s3 import S3, first
+
+pytest_plugins = ("tests.helpers.s3_server",)
+
+SETTINGS = {"size": 8, "resize": 16, "device": "cpu", "dtype": "uint8", "threads": 1, "window": 4}
+Epoch = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """32 shards of eight small images: four of them, a block, are many batches."""
+    images = [jpeg(photo(16, 16 + i % 5, seed=i)) for i in range(256)]
+    return write_split(tmp_path_factory.mktemp("local"), images, short_side=16, shard_size=8)
+
+
+def opened(url: str, tmp_path: Path, share: float, local: Split) -> Split:
+    return open_dataset(url, Cache(tmp_path / "cache", int(share * local.info.bytes) + 1))["train"]
+
+
+def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1) -> Loader:
+    return Loader(
+        split,
+        batch_size=2,
+        train=order != "index",
+        order=order,
+        rank=rank,
+        world_size=world_size,
+        **SETTINGS,  # type: ignore[arg-type]
+    )
+
+
+def assert_same(ours: Epoch, theirs: Epoch) -> None:
+    assert len(ours) == len(theirs)
+    for (images, labels), (expected, expected_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_epochs_are_the_same_as_from_disk_and_only_the_first_makes_requests(
+    s3: S3, local: Split, tmp_path: Path
+) -> None:
+    split = opened(s3.upload(local.root), tmp_path, 1, local)
+    for order in ("global", "blocks", "index"):
+        with loader(split, order) as remote, loader(local, order) as disk:
+            for _ in range(2):
+                assert_same(list(remote), list(disk))
+    assert sorted(s3.gets()) == [shard.name for shard in local.info.shards]
+
+
+def test_with_a_quarter_of_the_data_set_in_the_cache_blocks_fetch_each_shard_once(
+    s3: S3, local: Split, tmp_path: Path
+) -> None:
+    split = opened(s3.upload(local.root), tmp_path, 0.25, local)
+    with loader(split, "blocks") as remote, loader(local, "blocks") as disk:
+        for _ in range(3):
+            s3.requests.clear()
+            assert_same(list(remote), list(disk))
+    assert len(s3.gets()) <= 1.1 * len(local.info.shards)
+
+
+@pytest.mark.filterwarnings("ignore:the cache in")
+def test_a_cache_that_holds_next_to_nothing_gives_the_same_batches(s3: S3, local: Split, tmp_path: Path) -> None:
+    split = opened(s3.upload(local.root), tmp_path, 0.1, local)
+    with loader(split, "global") as remote, loader(local, "global") as disk:
+        assert_same(list(remote), list(disk))
+
+
+def test_ranks_share_what_one_of_them_fetched_and_an_epoch_is_entered_in_its_middle(
+    s3: S3, local: Split, tmp_path: Path
+) -> None:
+    split = opened(s3.upload(local.root), tmp_path, 1, local)
+    for rank in range(2):
+        with loader(split, "blocks", rank, 2) as remote, loader(local, "blocks", rank, 2) as disk:
+            state = {**disk.state_dict(), "epoch": 3, "position": 48}
+            remote.load_state_dict(state)
+            disk.load_state_dict(state)
+            assert_same(list(remote), list(disk))
+    assert len(set(s3.gets())) == len(s3.gets())
+
+
+def test_a_store_that_answers_badly_costs_time_alone(s3: S3, local: Split, tmp_path: Path) -> None:
+    url = s3.upload(local.root)
+    faults = [first(1, kind) for kind in ("error", "cut", "wrong")]
+    numbers = itertools.count()
+    s3.fault = lambda request: faults[next(numbers) % 3](request)
+    with loader(opened(url, tmp_path, 1, local), "blocks") as remote, loader(local, "blocks") as disk:
+        assert_same(list(remote), list(disk))
+
+
+def test_a_store_that_is_gone_ends_the_epoch_with_the_name_of_the_shard(
+    s3: S3, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.remote.object_store.ATTEMPTS", 2)
+    split = opened(s3.upload(local.root), tmp_path, 1, local)
+    assert len(split.index) == 256
+    s3.fault = lambda request: "error"
+    with loader(split, "blocks") as remote, pytest.raises(ShardfeedError, match=r"train-\d+\.tar cannot be fetched"):
+        list(remote)

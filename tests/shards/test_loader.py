@@ -1,0 +1,584 @@
+import contextlib
+import gc
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from shards import Loader
+from shards.common.errors import ShardfeedError, UsageError
+from shards.dataset import Split
+from shards.decode import MEAN, STD
+from shards.format.ppm import ppm
+from shards.loader import _decoder
+from shards.sampling.crops import windows
+from shards.sampling.order import epoch_order
+from tests.conftest import decoded, jpeg, photo, write_split
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def load(split: Split, **options: Any) -> Loader:
+    return Loader(split, **{"batch_size": 4, "train": True, "size": 32, "resize": 40, "threads": 2, **options})
+
+
+def epoch(loader: Loader) -> list[Batch]:
+    return [(images.clone(), labels.clone()) for images, labels in loader]
+
+
+def stored(split: Split, sample: int) -> bytes:
+    index = split.index
+    with split.shard_paths[index.shard[sample]].open("rb") as file:
+        file.seek(index.offset[sample])
+        return bytes(file.read(index.size[sample]))
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first, second, strict=True)
+    )
+
+
+def reference(split: Split, ids: list[int], *, size: int, resize: int, train: bool, number: int = 0) -> torch.Tensor:
+    """uint8 (n, 3, size, size): Pillow's decode, torchvision's Resize, the crop and flip of (seed 0, epoch, sample)."""
+    images = []
+    for sample in ids:
+        picture = Image.open(io.BytesIO(stored(split, sample))).convert("RGB")
+        chosen = windows(
+            "random" if train else "center",
+            np.array([sample]),
+            np.array([picture.height]),
+            np.array([picture.width]),
+            resize=resize,
+            size=size,
+            flip=train,
+            seed=0,
+            epoch=number,
+        )
+        resized = F.resize(picture, [resize])
+        # Back from the stored image's coordinates to those of the resized one, where the corner is whole.
+        scale = np.array([resized.height / picture.height, resized.width / picture.width])
+        top, left = np.rint((chosen.anchor[0] + chosen.start[0]) * scale).astype(int).tolist()
+        cropped = F.pil_to_tensor(F.crop(resized, top, left, size, size))
+        images.append(F.hflip(cropped) if chosen.mirror[0] else cropped)
+    return torch.stack(images)
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    values: torch.Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))
+    return values
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory, real_images: list[bytes]) -> Split:
+    """Real photographs with their shorter side at 256 pixels."""
+    images = []
+    for data in real_images[:24]:
+        picture = F.resize(Image.open(io.BytesIO(data)).convert("RGB"), [256])
+        images.append(jpeg(np.asarray(picture)))
+    return write_split(tmp_path_factory.mktemp("photographs"), images, short_side=256)
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory, real_images: list[bytes]) -> Split:
+    """Real photographs as they are, those that are plain RGB JPEGs."""
+    plain = [data for data in real_images if Image.open(io.BytesIO(data)).mode == "RGB"]
+    plain = [data for data in plain if not Image.open(io.BytesIO(data)).getexif()]
+    return write_split(tmp_path_factory.mktemp("originals"), plain[:40], short_side=None)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_pixels_are_pillows_bit_for_bit_on_photographs(photographs: Split, train: bool) -> None:
+    with load(photographs, batch_size=24, train=train, size=224, resize=None, dtype="uint8") as loader:
+        ids = loader_ids(loader, photographs)
+        images, labels = next(iter(loader))
+    expected = reference(photographs, ids, size=224, resize=256, train=train)
+    assert torch.equal(images, expected)
+    assert labels.tolist() == photographs.labels[ids].tolist()
+
+
+def test_normalised_values_are_torchvisions_on_photographs(photographs: Split) -> None:
+    with load(photographs, batch_size=24, size=224, resize=None) as loader:
+        ids = loader_ids(loader, photographs)
+        images, _ = next(iter(loader))
+    expected = normalised(reference(photographs, ids, size=224, resize=256, train=True))
+    assert (images - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_original_photographs_agree_with_torchvisions_resize(originals: Split, train: bool) -> None:
+    count = len(originals)
+    with load(originals, batch_size=count, train=train, size=224, resize=None) as loader:
+        ids = loader_ids(loader, originals)
+        images, _ = next(iter(loader))
+    expected = normalised(reference(originals, ids, size=224, resize=256, train=train))
+    difference = (images - expected).abs().mean(dim=(1, 2, 3))
+    assert difference.mean() < 0.02
+    # Each image too: a window off by one pixel would hide in the mean of many.
+    assert difference.max() < 0.03
+
+
+def test_pixels_are_pillows_bit_for_bit_on_images_made_here(small_split: Split) -> None:
+    with load(small_split, batch_size=29, dtype="uint8") as loader:
+        ids = loader_ids(loader, small_split)
+        images, _ = next(iter(loader))
+    assert torch.equal(images, reference(small_split, ids, size=32, resize=40, train=True))
+
+
+@pytest.mark.parametrize("resize", [36, 60])
+def test_a_resize_up_or_down_agrees_with_torchvision(small_split: Split, resize: int) -> None:
+    with load(small_split, batch_size=29, resize=resize) as loader:
+        ids = loader_ids(loader, small_split)
+        images, _ = next(iter(loader))
+    expected = normalised(reference(small_split, ids, size=32, resize=resize, train=True))
+    assert (images - expected).abs().mean() < 0.02
+
+
+def loader_ids(loader: Loader, split: Split) -> list[int]:
+    """The sample ids of the loader's first global batch, from the pure functions that define it."""
+    order = epoch_order(split.index.shard, loader._producer.recipe.order, 0, 0)
+    ids: list[int] = order[: loader._share.batch_size].tolist()
+    return ids
+
+
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [("float32", torch.float32), ("uint8", torch.uint8)])
+def test_shapes_types_and_strides(small_split: Split, dtype: str, torch_dtype: torch.dtype) -> None:
+    with load(small_split, dtype=dtype) as loader:
+        images, labels = next(iter(loader))
+    assert images.shape == (4, 3, 32, 32)
+    assert images.dtype == torch_dtype
+    if dtype == "float32":
+        assert images.is_contiguous()
+    else:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.shape == (4,)
+    assert labels.dtype == torch.int64
+
+
+def test_an_epoch_has_len_batches_and_the_next_is_another(small_split: Split) -> None:
+    with load(small_split) as loader:
+        first, second = epoch(loader), epoch(loader)
+        assert loader.epoch == 2
+    assert len(first) == len(second) == len(loader) == 7
+    assert not same(first, second)
+
+
+def test_set_epoch_goes_back_to_the_same_batches(small_split: Split) -> None:
+    with load(small_split) as loader:
+        first = epoch(loader)
+        epoch(loader)
+        loader.set_epoch(0)
+        assert same(epoch(loader), first)
+
+
+def test_an_epoch_left_early_counts_as_one(small_split: Split) -> None:
+    with load(small_split) as loader:
+        whole = [epoch(loader) for _ in range(2)]
+        loader.set_epoch(0)
+        next(iter(loader))
+        assert same(epoch(loader), whole[1])
+
+
+def test_validation_visits_each_sample_once_over_all_ranks(small_split: Split) -> None:
+    seen: list[int] = []
+    for rank in range(3):
+        with load(small_split, train=False, rank=rank, world_size=3) as loader:
+            batches = epoch(loader)
+            assert len(batches) == len(loader)
+        images = torch.cat([images for images, _ in batches])
+        ids = list(range(rank, 29, 3))
+        assert torch.cat([labels for _, labels in batches]).tolist() == small_split.labels[ids].tolist()
+        assert torch.allclose(
+            images, normalised(reference(small_split, ids, size=32, resize=40, train=False)), atol=1e-5
+        )
+        seen += ids
+    assert sorted(seen) == list(range(29))
+
+
+def test_a_rank_without_any_sample_gives_an_empty_epoch(small_split: Split) -> None:
+    with load(small_split, train=False, rank=30, world_size=31) as loader:
+        assert len(loader) == 0
+        assert epoch(loader) == []
+
+
+def test_two_ranks_see_what_one_sees(small_split: Split) -> None:
+    with load(small_split, batch_size=8, drop_last=False) as loader:
+        images = torch.cat([images for images, _ in epoch(loader)])
+    for rank in range(2):
+        with load(small_split, batch_size=4, rank=rank, world_size=2, drop_last=False) as loader:
+            assert torch.equal(torch.cat([images for images, _ in epoch(loader)]), images[rank::2])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 12), taken=st.integers(0, 30), train=st.booleans(), start=st.integers(0, 2))
+def test_a_restored_loader_goes_on_bit_for_bit(
+    small_split: Split, batch: int, taken: int, train: bool, start: int
+) -> None:
+    with load(small_split, batch_size=batch, train=train) as loader:
+        loader.set_epoch(start)
+        whole = epoch(loader) + epoch(loader)
+        taken = min(taken, len(loader))
+    with load(small_split, batch_size=batch, train=train) as loader:
+        loader.set_epoch(start)
+        batches = iter(loader)
+        for _ in range(taken):
+            next(batches)
+        state = loader.state_dict()
+    with load(small_split, batch_size=batch, train=train) as loader:
+        loader.load_state_dict(state)
+        assert same(epoch(loader) + epoch(loader), whole[taken:])
+
+
+def test_the_rest_of_an_epoch_can_be_shared_by_other_ranks(small_split: Split) -> None:
+    with load(small_split, batch_size=3, drop_last=False) as loader:
+        batches = iter(loader)
+        for _ in range(2):
+            next(batches)
+        state = loader.state_dict()
+        rest = torch.cat([images for images, _ in batches])
+    for rank in range(2):
+        with load(small_split, batch_size=5, rank=rank, world_size=2, drop_last=False) as loader:
+            loader.load_state_dict(state)
+            assert torch.equal(torch.cat([images for images, _ in epoch(loader)]), rest[rank::2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 5}, "seed is 5 there and 0 here"),
+        ({"samples": 3}, "another size"),
+        ({"order": 1}, "another order"),
+        ({"window": 4}, "another window"),
+        ({"epoch": None}, "no epoch"),
+    ],
+)
+def test_a_foreign_state_is_refused(small_split: Split, change: dict[str, int | None], message: str) -> None:
+    with load(small_split) as loader:
+        state = {**loader.state_dict(), **change}
+        with pytest.raises(UsageError, match=message):
+            loader.load_state_dict({name: value for name, value in state.items() if value is not None})
+
+
+def test_automatic_choices_are_those_of_a_machine_without_a_gpu(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with load(small_split, device="auto") as chosen, load(small_split, device="cpu", decode="cpu") as said:
+        assert same(epoch(chosen), epoch(said))
+
+
+@pytest.mark.parametrize(
+    ("capability", "decode"),
+    [((9, 0), "hardware"), ((8, 0), "hardware"), ((8, 9), "region"), ((12, 0), "region")],
+)
+def test_the_decoder_is_chosen_by_what_the_gpu_has(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], decode: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert _decoder(small_split, "auto", "gpu", 0) == decode
+    assert _decoder(small_split, "cpu", "gpu", 0) == "cpu"
+
+
+def test_the_fast_transform_changes_pixels_a_little(photographs: Split) -> None:
+    pixels = []
+    for fast in (False, True):
+        with load(photographs, batch_size=8, size=224, resize=None, dtype="uint8", fast_idct=fast) as loader:
+            pixels.append(epoch(loader)[0][0].int())
+    difference = (pixels[0] - pixels[1]).abs()
+    assert 0 < difference.max() <= 16
+    assert difference.float().mean() < 1.5
+
+
+@pytest.mark.parametrize("policy", ["trivial", "rand", "auto"])
+def test_a_policy_treats_a_sample_the_same_in_any_batch_and_after_a_restart(small_split: Split, policy: str) -> None:
+    with load(small_split, batch_size=6, augment=policy, dtype="uint8", drop_last=False) as loader:
+        whole = torch.cat([images for images, _ in epoch(loader)])
+    with load(small_split, batch_size=4, augment=policy, dtype="uint8", drop_last=False) as loader:
+        loader.load_state_dict({**loader.state_dict(), "position": 12})
+        assert torch.equal(torch.cat([images for images, _ in epoch(loader)]), whole[12:])
+
+
+def test_a_policy_changes_most_images_and_each_epoch_anew(small_split: Split) -> None:
+    options = {"batch_size": 29, "crop": "center", "order": "index"}
+    with load(small_split, **options) as loader:
+        plain, _ = next(iter(loader))
+    with load(small_split, augment="trivial", **options) as loader:
+        first, second = (epoch(loader)[0][0] for _ in range(2))
+    changed = [(image != other).any().item() for image, other in zip(first, plain, strict=True)]
+    assert 18 < sum(changed) < 29
+    assert not torch.equal(first, second)
+
+
+def test_normalised_values_of_a_policy_are_those_of_its_pixels(small_split: Split) -> None:
+    with load(small_split, augment="auto", crop="rrc", dtype="uint8") as loader:
+        pixels, _ = next(iter(loader))
+    with load(small_split, augment="auto", crop="rrc") as loader:
+        values, _ = next(iter(loader))
+    assert (values - normalised(pixels.contiguous())).abs().max() < 1e-5
+
+
+def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
+    images = [jpeg(photo(40, 44, seed)) for seed in range(9)]
+    split = write_split(tmp_path, images, short_side=40)
+    path, offset = split.shard_paths[1], int(split.index.offset[8])
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\0" * 300)
+    with load(split, train=False) as loader, pytest.raises(ShardfeedError) as caught:
+        epoch(loader)
+    assert "00000008" in str(caught.value)
+    assert "train-00001.tar" in str(caught.value)
+    assert f"byte {offset:,}" in str(caught.value)
+
+
+def test_a_cut_off_shard_is_refused_at_once(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 40))] * 9, short_side=40)
+    path = split.shard_paths[0]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ShardfeedError, match=r"train-00000\.tar"):
+        load(split)
+
+
+def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path) -> None:
+    gray, progressive = io.BytesIO(), io.BytesIO()
+    Image.fromarray(photo(40, 40, 1)).convert("L").save(gray, "JPEG")
+    Image.fromarray(photo(40, 40, 2)).save(progressive, "JPEG", progressive=True)
+    split = write_split(tmp_path, [gray.getvalue(), progressive.getvalue()], short_side=40)
+    with load(split, batch_size=2, train=False, size=40, dtype="uint8") as loader:
+        images, _ = next(iter(loader))
+    expected = np.stack([decoded(gray.getvalue()), decoded(progressive.getvalue())])
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 30}, "29 samples, fewer than one global batch of 30"),
+        ({"resize": 31}, "crop of 32 pixels"),
+        ({"augment": "much"}, "augment must be none, trivial, rand, auto, not 'much'"),
+        ({"window": 0}, "at least 1 shard"),
+        ({"resize": None, "size": 41}, "crop of 41 pixels"),
+        ({"size": 0}, "at least 1 pixel"),
+        ({"crop": "middle"}, "random, center"),
+        ({"threads": 0}, "threads"),
+        ({"rank": 2, "world_size": 2}, "rank"),
+        ({"dtype": "float16"}, "float32, uint8"),
+    ],
+)
+def test_impossible_arguments_are_refused(small_split: Split, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(small_split, **options)
+
+
+def loader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("shardfeed")]
+
+
+def test_closing_ends_all_threads(small_split: Split) -> None:
+    with load(small_split) as loader:
+        next(iter(loader))
+        assert loader_threads()
+    assert loader_threads() == []
+    with pytest.raises(ShardfeedError, match="closed"):
+        next(iter(loader))
+
+
+def test_a_loader_closed_by_a_thread_of_its_own_ends_its_threads(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the garbage collector does, which runs on whatever thread makes it run."""
+    closed = threading.Event()
+    with load(small_split) as loader:
+        make = loader._producer._make
+
+        def make_and_close() -> Batch:
+            if not closed.is_set():
+                loader._producer.close()
+                closed.set()
+            return make()
+
+        def take() -> None:
+            with contextlib.suppress(ShardfeedError):  # where the batch in hand could not be finished
+                next(iter(loader))
+
+        monkeypatch.setattr(loader._producer, "_make", make_and_close)
+        threading.Thread(target=take, daemon=True).start()
+        assert closed.wait(10)
+        deadline = time.monotonic() + 10
+        while loader_threads() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert loader_threads() == []
+
+
+def test_a_forgotten_loader_ends_its_threads(small_split: Split) -> None:
+    loader = load(small_split)
+    batches: Iterator[Batch] | None = iter(loader)
+    assert batches is not None
+    next(batches)
+    del loader, batches
+    gc.collect()
+    assert loader_threads() == []
+
+
+@pytest.mark.gpu
+def test_the_gpu_graph_agrees_with_the_cpu_graph(small_split: Split) -> None:
+    with load(small_split, batch_size=29) as loader:
+        expected, labels = next(iter(loader))
+    with load(small_split, batch_size=29, device="gpu") as loader:
+        images, gpu_labels = next(iter(loader))
+    assert images.is_cuda
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gpu_labels.cpu(), labels)
+    # nvJPEG's inverse DCT may differ from libjpeg-turbo's by one step of 255, which is 0.0175 here.
+    assert (images.cpu() - expected).abs().mean() < 0.02
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decode", ["cpu", "region", "hardware"])
+@pytest.mark.parametrize("crop", ["random", "center", "rrc"])
+def test_every_decoder_for_a_gpu_shows_the_same_windows(small_split: Split, decode: str, crop: str) -> None:
+    with load(small_split, batch_size=29, crop=crop) as loader:
+        expected, _ = next(iter(loader))
+    with load(small_split, batch_size=29, crop=crop, device="gpu", decode=decode) as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.03
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("crop", ["random", "rrc"])
+def test_stored_pixels_reach_a_gpu_as_they_are(tmp_path: Path, crop: str) -> None:
+    raw = write_split(tmp_path, [ppm(photo(40, 40 + i, i)) for i in range(12)], short_side=40, encoding="raw")
+    with load(raw, batch_size=12, crop=crop) as loader:
+        expected, _ = next(iter(loader))
+    with load(raw, batch_size=12, crop=crop, device="gpu") as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.02
+
+
+@pytest.mark.gpu
+def test_the_gpu_graph_puts_out_float16(small_split: Split) -> None:
+    with load(small_split, batch_size=29, device="gpu") as loader:
+        expected, _ = next(iter(loader))
+    with load(small_split, batch_size=29, device="gpu", dtype="float16") as loader:
+        images, _ = next(iter(loader))
+    assert images.dtype == torch.float16
+    assert (images.float() - expected).abs().max() < 0.01
+
+
+def resized_crops(split: Split, ids: list[int], size: int) -> torch.Tensor:
+    """uint8 (n, 3, size, size): Pillow's decode, the window of (seed 0, epoch 0, sample), torchvision's resize."""
+    images = []
+    for sample in ids:
+        pixels = torch.from_numpy(decoded(stored(split, sample))).permute(2, 0, 1)
+        height, width = pixels.shape[1:]
+        sides = {"height": np.array([height]), "width": np.array([width])}
+        chosen = windows("rrc", np.array([sample]), **sides, resize=0, size=size, flip=True, seed=0, epoch=0)
+        (top, left), (rows, columns) = chosen.anchor[0].tolist(), chosen.shape[0].tolist()
+        image = F.resized_crop(pixels, top, left, rows, columns, [size, size], antialias=True)
+        images.append(F.hflip(image) if chosen.mirror[0] else image)
+    return torch.stack(images)
+
+
+def one_level(images: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether pixels differ by one level at most, and most not at all: torch rounds between rows and columns too."""
+    difference = (images.int() - expected.int()).abs()
+    return bool(difference.max() <= 1 and difference.float().mean() < 0.3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_random_resized_crops_are_torchvisions(photographs: Split, dtype: str) -> None:
+    with load(photographs, batch_size=24, size=96, resize=None, crop="rrc", dtype=dtype) as loader:
+        ids = loader_ids(loader, photographs)
+        images, _ = next(iter(loader))
+    expected = resized_crops(photographs, ids, 96)
+    if dtype == "uint8":
+        assert one_level(images, expected)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    else:
+        difference = (images - normalised(expected)).abs()
+        assert difference.mean() < 0.02
+        assert difference.max() < 1.01 / 255 / min(STD)
+
+
+def test_random_resized_crops_upsample_small_windows(small_split: Split) -> None:
+    with load(small_split, batch_size=29, size=64, resize=None, crop="rrc", dtype="uint8") as loader:
+        ids = loader_ids(loader, small_split)
+        images, _ = next(iter(loader))
+    assert one_level(images, resized_crops(small_split, ids, 64))
+
+
+def test_blocks_give_each_sample_once_an_epoch(small_split: Split) -> None:
+    with load(small_split, order="blocks", drop_last=False, crop="center") as loader:
+        images = torch.cat([images for images, _ in epoch(loader)])
+    with load(small_split, order="index", drop_last=False, crop="center") as loader:
+        expected = torch.cat([images for images, _ in epoch(loader)])
+    # Flips are drawn for the sample, whatever its place.
+    assert sorted(images.sum(dim=(1, 2, 3)).tolist()) == sorted(expected.sum(dim=(1, 2, 3)).tolist())
+
+
+def damaged_split(root: Path) -> Split:
+    """Nine images, of which 3 and 4 are damaged."""
+    split = write_split(root, [jpeg(photo(40, 44, seed)) for seed in range(9)], short_side=40)
+    for sample in (3, 4):
+        with split.shard_paths[int(split.index.shard[sample])].open("r+b") as file:
+            file.seek(int(split.index.offset[sample]) + 20)
+            file.write(b"\xff" * 200)
+    return split
+
+
+def test_damaged_samples_are_replaced_by_the_next_whole_one_and_counted(tmp_path: Path) -> None:
+    split = damaged_split(tmp_path)
+    with load(split, train=False, on_error="skip", batch_size=9, dtype="uint8") as loader:
+        images, labels = next(iter(loader))
+        assert loader.skipped >= 3
+    ids = [0, 1, 2, 5, 5, 5, 6, 7, 8]
+    assert labels.tolist() == ids
+    assert torch.equal(images, reference(split, ids, size=32, resize=40, train=False))
+
+
+def test_a_shard_cut_off_while_it_is_read_ends_the_epoch_with_its_name(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 44, seed)) for seed in range(60)], short_side=40, shard_size=60)
+    with load(split, train=False, batch_size=2) as loader:
+        batches = iter(loader)
+        next(batches)
+        split.shard_paths[0].write_bytes(b"")
+        with pytest.raises(ShardfeedError, match=r"train-00000\.tar at byte .* is not there"):
+            list(batches)
+
+
+def test_the_size_can_change_between_epochs(small_split: Split) -> None:
+    with load(small_split, train=False, batch_size=29, dtype="uint8") as loader:
+        for size, resize in ((32, 40), (24, 30), (40, 40), (16, 20)):
+            loader.set_size(size, resize)
+            [(images, _)] = epoch(loader)
+            expected = reference(small_split, list(range(29)), size=size, resize=resize, train=False)
+            assert images.shape == (29, 3, size, size)
+            assert (images.float() - expected.float()).abs().mean() < 0.6
+
+
+def test_the_size_of_resized_crops_can_change_between_epochs(small_split: Split) -> None:
+    with load(small_split, batch_size=29, crop="rrc", resize=None, size=64, dtype="uint8") as loader:
+        ids = loader_ids(loader, small_split)
+        epoch(loader)
+        loader.set_epoch(0)
+        loader.set_size(48)
+        [(images, _)] = epoch(loader)
+    assert one_level(images, resized_crops(small_split, ids, 48))
+
+
+def test_the_size_cannot_change_inside_an_epoch(small_split: Split) -> None:
+    with load(small_split) as loader:
+        batches = iter(loader)
+        next(batches)
+        with pytest.raises(UsageError, match="between epochs"):
+            loader.set_size(24)

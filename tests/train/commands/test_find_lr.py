@@ -1,0 +1,54 @@
+"""The learning-rate range test: what it suggests from a curve, and what a run of it leaves."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.common.errors import ShardfeedError
+from tests.helpers.training import write_dataset
+from train.__main__ import main
+from train.commands.find_lr import smooth, suggest
+
+RATES = np.geomspace(1e-6, 10, 100).tolist()
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
+    logs = np.log(RATES)
+    falling = (2 / (1 + np.exp(3 * (logs - np.log(1e-3))))).tolist()
+    assert suggest(RATES, falling) == pytest.approx(1e-3, rel=0.2)
+
+
+def test_what_comes_after_the_least_loss_does_not_count() -> None:
+    curve = [*np.linspace(2, 1.9, 30), *np.linspace(1.89, 1.0, 30), *np.linspace(1.1, 9, 30), *np.linspace(8, 0, 10)]
+    curve[95:] = [float("nan")] * 5
+    assert suggest(RATES, [*curve[:90], *[9.0] * 5, *curve[95:]]) in RATES[29:60]
+
+
+@pytest.mark.parametrize("curve", [np.linspace(1, 5, 100).tolist(), [float("nan")] * 100])
+def test_a_loss_that_never_falls_gives_no_suggestion(curve: list[float]) -> None:
+    with pytest.raises(ShardfeedError, match="fell at no learning rate"):
+        suggest(RATES, curve)
+
+
+def test_smoothing_begins_at_the_first_loss_and_follows() -> None:
+    assert smooth([3.0] * 20) == pytest.approx([3.0] * 20)
+    assert smooth([1.0, 2.0])[1] == pytest.approx((0.9 * 1 + 2) / 1.9)
+
+
+def test_the_command_writes_a_table_a_picture_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / "data", {"train": 64, "validation": 4})
+    words = ["--data", data, "--out", tmp_path / "out", "--size", "16", "--batch", "16", "--device", "cpu"]
+    assert main([*map(str, words), "--threads", "1", "--find-lr"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "--max-lr" in printed[0]
+    result = json.loads(printed[-1])
+    assert 1e-6 < result["max_lr"] < 10
+    with (tmp_path / "out" / "find_lr.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == result["steps"]
+    rates = [float(row["lr"]) for row in rows]
+    assert rates == sorted(rates)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"find_lr.csv", "find_lr.png"}

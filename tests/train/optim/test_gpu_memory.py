@@ -1,0 +1,94 @@
+"""Out of memory: the largest micro-batch that fits, and what a person is told to change."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train.engine
+from shards.common.errors import ShardfeedError
+from tests.helpers.training import write_dataset
+from train.__main__ import main
+from train.config import Config
+from train.optim.batch_split import portions
+from train.optim.gpu_memory import choose_micro_batch, halve_until, memory_advice
+from train.options import Memory
+from train.ranks.distributed import World
+from train.run import make_network
+
+CONFIG = Config(Path("unused"), size=32)
+
+
+@pytest.mark.parametrize(("first", "most", "fitting"), [(64, 100, 64), (64, 17, 16), (100, 13, 13), (7, 1, 1)])
+def test_sizes_are_halved_until_one_fits(first: int, most: int, fitting: int) -> None:
+    tried = []
+
+    def attempt(size: int) -> None:
+        tried.append(size)
+        if size > most:
+            raise torch.OutOfMemoryError
+
+    assert halve_until(attempt, first) == fitting
+    assert tried == sorted(tried, reverse=True)
+
+
+def test_if_not_even_one_image_fits_that_is_said() -> None:
+    def attempt(size: int) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(ShardfeedError, match="not even memory for a micro-batch of one image"):
+        halve_until(attempt, 8)
+
+
+def test_on_a_cpu_auto_is_a_number() -> None:
+    config = dataclasses.replace(CONFIG, micro_batch="auto")
+    network = torch.nn.Linear(1, 1)
+    chosen = choose_micro_batch(network, config, World(), torch.float32)
+    assert chosen == dataclasses.replace(CONFIG, micro_batch=16)
+
+
+@pytest.mark.parametrize(
+    ("config", "world", "advice"),
+    [
+        (CONFIG, World(), "micro-batches of 16 images of 32 pixels: give --micro-batch 8 or auto .*64.*--recompute$"),
+        (dataclasses.replace(CONFIG, memory=Memory(recompute=True)), World(), r"stay 64\)$"),
+        (CONFIG, World(0, 2), "or add --recompute or --parallel fsdp --offload$"),
+        (dataclasses.replace(CONFIG, micro_batch=1), World(), "give a smaller --size"),
+    ],
+)
+def test_what_to_change_is_said(config: Config, world: World, advice: str) -> None:
+    with pytest.raises(ShardfeedError, match=advice), memory_advice(config, world):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_run_without_memory_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    data = write_dataset(tmp_path / "data", {"train": 64, "validation": 4})
+    monkeypatch.setattr(train.engine, "accumulate", full)
+    words = ["--data", data, "--out", tmp_path / "out", "--size", "16", "--device", "cpu", "--threads", "1"]
+    assert main(list(map(str, words))) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "give --micro-batch 8 or auto" in error
+
+
+@pytest.mark.gpu
+def test_the_trial_leaves_the_network_as_it_is_and_finds_what_fits() -> None:
+    world = World(device=torch.device("cuda", 0))
+    config = dataclasses.replace(CONFIG, model="resnet18", size=224, batch=1 << 16, micro_batch="auto")
+    network = make_network(config, 10, world)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    generator = torch.cuda.get_rng_state()
+    chosen = choose_micro_batch(network, config, world, torch.float16)
+    assert chosen.micro_batch != "auto"
+    assert 1 <= chosen.micro_batch < config.batch
+    assert portions(chosen, world).images == config.batch
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.cuda.get_rng_state(), generator)

@@ -1,0 +1,164 @@
+"""The optimizer, the learning rate of every step, and the precision."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from shards.common.errors import UsageError
+from train.config import Config, Precision
+from train.optim.batch_split import steps_per_epoch
+from train.optim.optimizer import choose_dtype, make_optimizer, make_schedule, round_products, scale_gradients
+from train.options import Sharing, Update
+
+PRODUCTS: list[tuple[Precision, str]] = [("tf32", "tf32"), ("float32", "ieee")]
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def learning_rates(config: Config, total_steps: int) -> list[float]:
+    optimizer = make_optimizer(nn.Linear(1, 1), config)
+    schedule = make_schedule(optimizer, config, total_steps)
+    rates = []
+    for step in range(1, total_steps + 1):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        if step < total_steps:
+            schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "accumulate", "steps"), [(8, 4, 2), (9, 4, 3), (3, 4, 1), (4, 1, 4), (7, 2, 4)]
+)
+def test_the_tail_of_an_epoch_is_a_step(micro_batches: int, accumulate: int, steps: int) -> None:
+    assert steps_per_epoch(micro_batches, accumulate) == steps
+
+
+def test_the_learning_rate_rises_for_three_tenths_and_ends_at_the_least() -> None:
+    rates = learning_rates(Config(Path(), max_lr=0.01), total_steps=100)
+    assert rates[0] == pytest.approx(1e-3)
+    assert max(rates) == rates[29] == pytest.approx(0.01)
+    assert rates[-1] == pytest.approx(1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(total_steps=st.integers(2, 40), pct_start=st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.3, 0.5, 0.9]))
+def test_the_learning_rate_ends_at_the_least_for_every_length(total_steps: int, pct_start: float) -> None:
+    config = Config(Path(), pct_start=pct_start)
+    rates = learning_rates(config, total_steps)
+    assert rates[-1] == min(rates) == pytest.approx(config.max_lr / config.div_factor / config.final_div_factor)
+
+
+def test_adamw_has_the_recipe_s_values() -> None:
+    optimizer = make_optimizer(nn.Linear(1, 1), Config(Path()))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["lr"] == pytest.approx(1e-3)
+    assert optimizer.defaults["weight_decay"] == 1e-2
+
+
+def test_automatic_precision_follows_the_device() -> None:
+    assert choose_dtype(Config(Path()), GPU) == torch.float16
+    assert choose_dtype(Config(Path()), CPU) == torch.float32
+    assert choose_dtype(Config(Path(), precision="bfloat16"), CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+def test_what_only_gpus_compute_in_is_refused_where_the_device_turns_out_to_be_a_cpu(precision: Any) -> None:
+    with pytest.raises(UsageError, match="needs a GPU"):
+        choose_dtype(Config(Path(), precision=precision), CPU)
+
+
+def test_divided_weights_are_trained_in_bfloat16_by_default() -> None:
+    assert choose_dtype(Config(Path(), sharing=Sharing(parallel="fsdp")), GPU) == torch.bfloat16
+
+
+def test_scaling_gradients_leaves_out_weights_without_any() -> None:
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    used.sum().backward()  # type: ignore[no-untyped-call]
+    scale_gradients([used, unused], 4.0)
+    assert used.grad is not None
+    assert used.grad.tolist() == [4.0, 4.0]
+    assert unused.grad is None
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_norms_and_biases_do_not_decay_where_only_kernels_do(optimizer: Any) -> None:
+    network = Layers()
+    config = Config(Path(), weight_decay=0.1, update=Update(optimizer=optimizer, decay="kernels"))
+    decays = {id(p): g["weight_decay"] for g in make_optimizer(network, config).param_groups for p in g["params"]}
+    found = {name: decays[id(parameter)] for name, parameter in network.named_parameters()}
+    assert {name for name, decay in found.items() if decay == 0.1} == {"convolution.weight", "linear.weight"}
+    assert {name for name, decay in found.items() if decay == 0.0} == {
+        "convolution.bias", "norm.weight", "norm.bias", "linear.bias",
+    }  # fmt: skip
+
+
+def test_sgd_is_nesterov_s_and_its_first_step_is_that_of_plain_sgd() -> None:
+    ours, plain = nn.Linear(3, 2), nn.Linear(3, 2)
+    plain.load_state_dict(ours.state_dict())
+    config = Config(Path(), max_lr=0.1, div_factor=1.0, weight_decay=0.01, update=Update(optimizer="sgd"))
+    optimizers = (
+        make_optimizer(ours, config),
+        torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, foreach=False),
+    )
+    for _ in range(3):
+        for network, optimizer in zip((ours, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            network(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, plain.weight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(total_steps=st.integers(1, 40), pct_start=st.sampled_from([0.0, 0.05, 0.125, 0.5, 1.0]))
+def test_the_linear_schedule_stays_inside_its_bounds_and_ends_at_the_least(total_steps: int, pct_start: float) -> None:
+    config = Config(Path(), pct_start=pct_start, update=Update(optimizer="sgd", schedule="linear"))
+    rates = learning_rates(config, total_steps)
+    least = config.max_lr / config.div_factor / config.final_div_factor
+    assert all(least * 0.999 <= rate <= config.max_lr * 1.001 for rate in rates)
+    if total_steps > 1 and pct_start < 1:
+        assert rates[-1] == pytest.approx(least)
+
+
+def rounded() -> list[bool]:
+    """Whether products of matrices, and convolutions, are rounded to TF32; raises where torch finds it in two minds."""
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+
+@pytest.fixture
+def _products_as_before() -> Iterator[None]:
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolution
+
+
+@pytest.mark.usefixtures("_products_as_before")
+def test_tf32_rounds_products_and_float32_does_not() -> None:
+    for precision, kind in PRODUCTS:
+        round_products(Config(Path(), precision=precision))
+        assert rounded() == [kind == "tf32"] * 2
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_products_as_before")
+def test_tf32_is_less_exact_than_float32_on_a_gpu() -> None:
+    left, right = torch.randn(2, 256, 256, dtype=torch.float64, device="cuda")
+    errors = {}
+    for precision, _ in PRODUCTS:
+        round_products(Config(Path(), precision=precision))
+        errors[precision] = (left.float() @ right.float() - left @ right).abs().max().item()
+    assert errors["float32"] < errors["tf32"] / 10

@@ -1,0 +1,163 @@
+"""Ranks and nodes that die under torchrun, on this machine and gloo: the job says so, or goes on with what is left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shards.dataset import open_dataset
+from shards.sampling.order import epoch_order
+from tests import ROOT
+from tests.helpers.jobs import wait_until
+from tests.helpers.training import write_dataset
+
+# Samples, every one with a label of its own; a step of the optimizer; steps until the second node dies.
+SAMPLES, BATCH, DEATH = 192, 16, 5
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def agent(host: bool, port: int, notes: Path, *words: object) -> "subprocess.Popen[bytes]":
+    """torchrun as it runs on one node, in a process group of its own: what dies when a node does."""
+    quick = "keep_alive_interval=1,keep_alive_max_attempt=3,last_call_timeout=2"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "2"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "nodes"]
+    torchrun += ["--rdzv-conf", f"is_host={str(host).lower()},{quick}", "--local-addr", "127.0.0.1"]
+    torchrun += ["--max-restarts", "3", "--monitor-interval", "0.2"]
+    return subprocess.Popen(
+        [*torchrun, "-m", "tests.helpers.node_worker", str(notes), *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=(notes.parent / f"{'first' if host else 'second'}.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def standalone(notes: Path, restarts: int, *words: object) -> "subprocess.Popen[bytes]":
+    """torchrun as it runs on one machine."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun += ["--max-restarts", str(restarts), "--monitor-interval", "0.2"]
+    return subprocess.Popen(
+        [*torchrun, "-m", "tests.helpers.node_worker", str(notes), *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=(notes.parent / "standalone.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def seen(notes: Path) -> list[dict[str, Any]]:
+    """Every batch that any rank was given."""
+    lines = [line for path in notes.iterdir() for line in path.read_text().splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+@pytest.mark.slow
+def test_a_node_dies_in_an_epoch_and_the_other_sees_exactly_its_rest(tmp_path: Path) -> None:
+    notes, words = job(tmp_path)
+    port = free_port()
+    nodes = [agent(host, port, notes, *words) for host in (True, False)]
+    try:
+        wait_until(lambda: reached(notes, DEATH), 150)
+        kill_node(nodes[1])
+        nodes[0].wait(timeout=150)
+    finally:
+        for node in nodes:
+            kill_node(node)
+    assert nodes[0].returncode == 0, (tmp_path / "first.log").read_text()[-4000:]
+
+    before = [each for each in seen(notes) if each["size"] == 4]
+    after = [each for each in seen(notes) if each["size"] == 2]
+    assert {each["rank"] for each in before} == {0, 1, 2, 3}
+    assert {each["rank"] for each in after} == {0, 1}
+    entered = min(each["position"] for each in after)
+    assert 0 < entered <= max(each["position"] for each in before)
+    # Each step of as many images: two micro-batches a rank make up for the ranks that are gone.
+    assert_in_order(tmp_path, [each for each in before if each["position"] < entered] + after)
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_job_with_a_line_that_says_so(tmp_path: Path) -> None:
+    notes, words = job(tmp_path)
+    node = standalone(notes, 0, *words)
+    try:
+        wait_until(lambda: reached(notes, 2), 150)
+        os.kill(process_of(1, notes), signal.SIGKILL)
+        assert node.wait(timeout=60) != 0
+    finally:
+        kill_node(node)
+    said = (tmp_path / "standalone.log").read_text()
+    assert "rank 0 has lost the other ranks" in said
+    assert "give the same command again to go on from the last checkpoint" in said
+
+
+@pytest.mark.slow
+def test_the_main_rank_dies_and_is_started_again_and_the_job_goes_on(tmp_path: Path) -> None:
+    notes, words = job(tmp_path)
+    node = standalone(notes, 2, *words)
+    try:
+        wait_until(lambda: reached(notes, DEATH), 150)
+        first = {each["process"] for each in seen(notes)}
+        os.kill(process_of(0, notes), signal.SIGKILL)
+        assert node.wait(timeout=150) == 0, (tmp_path / "standalone.log").read_text()[-4000:]
+    finally:
+        kill_node(node)
+    after = [each for each in seen(notes) if each["process"] not in first]
+    entered = min(each["position"] for each in after)
+    assert entered > 0
+    before = [each for each in seen(notes) if each["process"] in first and each["position"] < entered]
+    assert_in_order(tmp_path, before + after)
+
+
+def job(root: Path) -> tuple[Path, list[object]]:
+    """Where the ranks of a job write their notes, and its options."""
+    data = write_dataset(root / "data", {"train": SAMPLES, "validation": 4}, classes=SAMPLES)
+    notes = root / "notes"
+    notes.mkdir()
+    words = ["--data", data, "--out", root / "out", "--device", "cpu", "--size", 16, "--threads", 1, "--model", "tiny"]
+    words += ["--epochs", 1, "--batch", BATCH, "--micro-batch", 4, "--checkpoint-minutes", 0.0001, "--log-every", 1]
+    return notes, words
+
+
+def reached(notes: Path, steps: int) -> bool:
+    return max((each["position"] for each in seen(notes)), default=0) >= steps * BATCH
+
+
+def process_of(rank: int, notes: Path) -> int:
+    (process,) = {int(each["process"]) for each in seen(notes) if each["rank"] == rank}
+    return process
+
+
+def assert_in_order(root: Path, counted: list[dict[str, Any]]) -> None:
+    """Every global batch holds what the order says, together each sample once; each step was taken."""
+    order = epoch_order(open_dataset(root / "data")["train"].index.shard, "global", 0, 0)
+    for position in range(0, SAMPLES, BATCH):
+        of_step = [each for each in counted if position <= each["position"] < position + BATCH]
+        labels = [label for each in of_step for label in each["labels"]]
+        assert sorted(labels) == sorted(np.asarray(order[position : position + BATCH]).tolist())
+    lines = [json.loads(line) for line in (root / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, SAMPLES // BATCH + 1))
+
+
+def kill_node(agent: "subprocess.Popen[bytes]") -> None:
+    """Ends an agent and its ranks, which have sessions of their own, at once, as a power cut does."""
+    if agent.poll() is not None:
+        return
+    ranks = [int(child) for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+    for process in [agent.pid, *ranks]:
+        os.kill(process, signal.SIGKILL)
+    agent.wait()

@@ -1,0 +1,93 @@
+"""The named recipes: the values of their sources, every option overridable, and one that runs in seconds."""
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model import MODELS
+from tests.helpers.training import write_dataset
+from train.__main__ import main, parse_config
+from train.optim.batch_split import portions
+from train.optim.optimizer import make_optimizer, make_schedule
+from train.ranks.distributed import World
+from train.recipes import RECIPES
+
+
+def recipe(name: str, *words: str) -> Any:
+    return parse_config(["--data", "unused", "--recipe", name, *words])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_where_it_comes_from_and_whether_it_has_been_run(name: str) -> None:
+    text = RECIPES[name].__doc__ or ""
+    assert RECIPES[name](Path("unused")).model in MODELS
+    if name not in ("demo", "smoke"):
+        assert "Source: " in text
+        assert "has not been run on ImageNet" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "max_lr", "weight_decay"),
+    [
+        ("rn18_16", 16, 1024, 0.5, 5e-5),
+        ("rn18_88", 88, 1024, 0.5, 5e-5),
+        ("rn50_16", 16, 4096, 1.7, 1e-4),
+        ("rn50_88", 88, 4096, 1.7, 1e-4),
+    ],
+)
+def test_the_resnet_recipes_have_the_values_of_ffcv_imagenet(
+    name: str, epochs: int, batch: int, max_lr: float, weight_decay: float
+) -> None:
+    config = recipe(name)
+    assert (config.epochs, config.batch, config.max_lr, config.weight_decay) == (epochs, batch, max_lr, weight_decay)
+    assert config.label_smoothing == 0.1
+    assert config.clip is None
+    assert config.blur_pool
+    assert config.sizes.flip_tta
+    assert (config.sizes.val_size, config.sizes.val_resize) == (224, 256)
+
+
+@pytest.mark.parametrize("name", ["rn18_16", "rn50_88"])
+def test_their_learning_rate_peaks_after_two_epochs_and_ends_at_nothing(name: str) -> None:
+    config, per_epoch = recipe(name), 10
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), config)
+    schedule = make_schedule(optimizer, config, config.epochs * per_epoch)
+    rates = []
+    for _ in range(config.epochs * per_epoch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(1e-4 * config.max_lr)
+    assert rates[per_epoch] == pytest.approx(config.max_lr / 2, rel=1e-3)
+    assert max(rates) == rates[2 * per_epoch] == pytest.approx(config.max_lr)
+    assert rates[-1] < 1e-5 * config.max_lr
+    after = rates[2 * per_epoch :]
+    falls = [earlier - later for earlier, later in pairwise(after)]
+    assert max(falls) == pytest.approx(min(falls), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_s_batch_can_be_shared_by_one_two_or_eight_ranks(name: str) -> None:
+    config = recipe(name)
+    assert {portions(config, World(0, ranks)).images * ranks for ranks in (1, 2, 8)} == {config.batch}
+
+
+def test_options_of_groups_override_a_recipe_and_leave_the_rest() -> None:
+    config = recipe("rn50_16", "--ema", "0.99", "--no-flip-tta", "--mixup", "0.2", "--parallel", "fsdp", "--ema", "0")
+    expected = recipe("rn50_16")
+    assert config.mixing == dataclasses.replace(expected.mixing, mixup=0.2)
+    assert config.sizes == dataclasses.replace(expected.sizes, flip_tta=False)
+    assert config.update == expected.update
+    assert config.sharing.parallel == "fsdp"
+
+
+def test_smoke_runs_with_most_options_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / "data", {"train": 64, "validation": 5}, side=32)
+    words = ["--data", data, "--out", tmp_path / "out", "--recipe", "smoke", "--device", "cpu", "--threads", "1"]
+    assert main(list(map(str, words))) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 2

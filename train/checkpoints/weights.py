@@ -1,0 +1,83 @@
+"""The trained weights of a run: where they are, what is said beside them, and reading them into a network.
+
+What the file holds, and how it is used without a data set: model/weights.py.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from model.weights import About, about_of, read_saved, save_weights
+from shards.common.errors import ShardfeedError, UsageError
+from shards.dataset import Split
+
+__all__ = ["WEIGHTS", "describe", "load_weights", "save_weights"]
+
+WEIGHTS = "imagenet_trained_model.pth"
+
+
+def describe(held_out: Split, *, model: str, size: int, resize: int | None = None, blur_pool: bool = False) -> About:
+    """What is said beside the weights of a network that was evaluated on `held_out` with these values.
+
+    resize: as `Loader` takes it, and by default as it chooses it.
+    """
+    if resize is None:
+        from shards.loader import RESIZE, SIZE  # loads DALI, which the rest of this module need not
+
+        resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
+        resize = resize if stored is None else min(resize, stored)
+    return About(model=model, class_names=held_out.class_names, size=size, resize=resize, blur_pool=blur_pool)
+
+
+def load_weights(model: nn.Module, path: Path) -> About | None:
+    """Reads weights that `save_weights` wrote, or those in a checkpoint, into `model`; returns what they say of it.
+
+    It must be the same network for as many classes.
+
+    Raises UsageError if there is no such file or it is of another model or class count; ShardfeedError if the
+    file is damaged or is no state dict.
+    """
+    saved = read_saved(path)
+    about = about_of(saved)
+    if isinstance(saved, Mapping) and "of_ranks" in saved:  # a checkpoint: train/checkpoints/snapshot.py
+        saved = _of_checkpoint(saved)
+    if not isinstance(saved, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in saved.items()
+    ):
+        raise ShardfeedError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
+    _compare(model.state_dict(), saved, path, about)
+    model.load_state_dict(saved)
+    return about
+
+
+def _of_checkpoint(saved: Mapping[str, Any]) -> Any:
+    """The weights that its run evaluates: the moving average, where there is one."""
+    average = saved.get("average")
+    if average is None:
+        return saved.get("network")
+    return {key.removeprefix("module."): value for key, value in average.items() if key.startswith("module.")}
+
+
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, about: About | None) -> None:
+    named = "" if about is None else f", {about.model}{' with blur pooling' if about.blur_pool else ''}"
+    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if missing or surplus:
+        key, verb = (min(missing), "lacks") if missing else (min(surplus), "also has")
+        raise UsageError(
+            f"{path} is of another model{named}: of the {len(expected)} tensors expected it has "
+            f"{len(expected) - len(missing)}, and it {verb} {key}; name its model with --model"
+        )
+    differing = [key for key in expected if expected[key].shape != found[key].shape]
+    if not differing:
+        return
+    first = differing[0]
+    wanted, given = expected[first].shape, found[first].shape
+    # The classes show only in the leading dimension of the last layer's weight and bias.
+    if set(differing) <= set(list(expected)[-2:]) and wanted[1:] == given[1:]:
+        raise UsageError(f"{path} is for {given[0]} classes, but the data set has {wanted[0]}")
+    raise UsageError(
+        f"{path} is of another model{named}: {first} has shape {tuple(given)} instead of {tuple(wanted)}; "
+        "name its model with --model"
+    )

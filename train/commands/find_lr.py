@@ -1,0 +1,123 @@
+"""`python -m train --data DIR --recipe R --find-lr`: a learning-rate range test (Smith, arXiv:1506.01186).
+
+The rate grows from step to step by a constant factor until the loss has grown as well. Nothing is saved but
+OUT/find_lr.csv and OUT/find_lr.png. The suggestion is the rate at which the loss fell fastest, of the curve over the
+rate's logarithm: a peak for --max-lr to begin with, not a measured optimum.
+"""
+
+import csv
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from shards.common.errors import ShardfeedError
+from shards.dataset import choose_split
+from train.config import Config
+from train.data import TRAINING, training_loader
+from train.evaluation import bar_disabled
+from train.optim.batch_split import portions
+from train.optim.gpu_memory import choose_micro_batch, memory_advice
+from train.optim.optimizer import choose_dtype
+from train.ranks.distributed import joined, sum_over_ranks
+from train.run import begin, make_network
+from train.step import accumulate, update
+
+TABLE, PICTURE = "find_lr.csv", "find_lr.png"
+
+STEPS = 100
+FEWEST = 10
+FIRST, LAST = 1e-6, 10.0
+# The test ends where the smoothed loss is so many times the least one.
+RISE = 3.0
+# Weight of the earlier losses in the smoothed one.
+SMOOTHING = 0.9
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The learning rate found, the steps it rests on, and the picture."""
+
+    max_lr: float
+    steps: int
+    picture: Path
+
+
+def find_lr(config: Config) -> Suggestion:
+    """Runs the test and writes its files.
+
+    Raises ShardfeedError where the loss never fell, or the split has too few images.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)  # now, and not after the test, if that cannot be
+    split = choose_split(config.data, [TRAINING], config.feeding.cache)
+    with joined(config.device) as world:
+        dtype = choose_dtype(config, world.device)
+        network = make_network(config, len(split.class_names), world)
+        config = choose_micro_batch(network, config, world, dtype)
+        with memory_advice(config, world), training_loader(split, config, world, dtype) as loader:
+            run = begin(network, config, world, dtype, micro_batches=len(loader))
+            run.model.train()
+            count = portions(config, world).accumulate
+            # Epoch after epoch: iterating again gives the next one. A split's incomplete last steps are left out.
+            epochs = itertools.repeat(loader, math.ceil(STEPS * count / len(loader)))
+            micro_batches = itertools.chain.from_iterable(epochs)
+            steps = min(STEPS, math.ceil(STEPS * count / len(loader)) * len(loader) // count)
+            rates, losses = np.geomspace(FIRST, LAST, steps).tolist(), list[float]()
+            for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
+                for group in run.optimizer.param_groups:
+                    group["lr"] = lr
+                loss, images = accumulate(run, itertools.islice(micro_batches, count), count, config, world)
+                losses.append(float(sum_over_ranks(loss, world)) / images / world.size)
+                if not math.isfinite(losses[-1]) or (smooth(losses)[-1] > RISE * min(smooth(losses))):
+                    break
+                update(run, images, config, world)
+        suggestion = suggest(rates[: len(losses)], smooth(losses))
+        if world.is_main:
+            _write(config.out, rates, losses, suggestion)
+    return Suggestion(suggestion, len(losses), config.out / PICTURE)
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """The exponential moving average, corrected for its beginning at 0."""
+    smoothed, average = [], 0.0
+    for number, loss in enumerate(losses, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        smoothed.append(average / (1 - SMOOTHING**number))
+    return smoothed
+
+
+def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
+    """The rate where the smoothed loss falls fastest, before its least value.
+
+    Raises ShardfeedError where it does not fall.
+    """
+    finite = [loss if math.isfinite(loss) else math.inf for loss in smoothed]
+    lowest = int(np.argmin(finite))
+    if lowest < FEWEST // 2:
+        raise ShardfeedError(
+            "the loss fell at no learning rate: is the batch large enough, and are the labels right? "
+            "Look at the first lines of metrics.jsonl of a short run"
+        )
+    slopes = np.gradient(np.asarray(finite[: lowest + 1]), np.log(np.asarray(rates[: lowest + 1])))
+    return float(rates[int(np.argmin(slopes))])
+
+
+def _write(out: Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:
+    from matplotlib.figure import Figure
+
+    with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("lr", "loss", "smoothed"))
+        writer.writerows(zip(rates, losses, smooth(losses), strict=False))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates[: len(losses)], losses, alpha=0.3, label="loss")
+    axes.plot(rates[: len(losses)], smooth(losses), label="smoothed")
+    axes.axvline(suggestion, color="black", linestyle=":", label=f"steepest: {suggestion:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss per image", ylim=(0, 2 * losses[0]))
+    axes.legend()
+    figure.savefig(out / PICTURE, dpi=120)

@@ -1,0 +1,211 @@
+"""One process or many: who this process is, which device is its own, and what the processes add up.
+
+`torchrun` says through RANK, LOCAL_RANK and WORLD_SIZE who a process is; without them it is alone. Sharing share
+gradients through NCCL on GPUs and through gloo on CPUs.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed has them, but not their types
+
+from shards.common.errors import ShardfeedError, UsageError
+from train.config import Device
+from train.ranks.rendezvous import meet
+
+T = TypeVar("T")
+
+LONG = timedelta(hours=6)
+# What carries the exchanges: errors of theirs are plain RuntimeErrors.
+_EXCHANGES = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`, the `local_rank`-th on its machine, computing on `device`."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - a device is immutable
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise UsageError(f"RANK must be from 0 to WORLD_SIZE - 1, that is {self.size - 1}, not {self.rank}")
+        if not 0 <= self.local_rank <= self.rank:
+            raise UsageError(f"LOCAL_RANK must be from 0 to RANK, that is {self.rank}, not {self.local_rank}")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that prints and writes files."""
+        return self.rank == 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this process computes on a GPU."""
+        return self.device.type == "cuda"
+
+
+def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> World:
+    """The world that torchrun's variables describe, on a machine with `gpus` GPUs.
+
+    Raises UsageError where a GPU is asked for and there is none, or more processes than GPUs.
+    """
+    local_rank = int(environment.get("LOCAL_RANK", "0"))
+    if device == "gpu" and gpus == 0:
+        raise UsageError("--device gpu: PyTorch finds no GPU here (no device, no driver, or a build without CUDA)")
+    use_gpu = device == "gpu" or (device == "auto" and gpus > 0)
+    if use_gpu and local_rank >= gpus:
+        raise UsageError(f"process {local_rank} of this machine has no GPU: start at most {gpus} processes on it")
+    return World(
+        rank=int(environment.get("RANK", "0")),
+        size=int(environment.get("WORLD_SIZE", "1")),
+        local_rank=local_rank,
+        device=torch.device("cuda", local_rank) if use_gpu else torch.device("cpu"),
+    )
+
+
+@contextmanager
+def joined(device: Device) -> Iterator[World]:
+    """The world, its process group made where there are several processes, and destroyed at the end.
+
+    NCCL's is left as it is after an error: destroying it waits for the other ranks, which wait for this one
+    in an exchange (see `leave` in train/__main__.py). Raises ShardfeedError where another process has gone in the
+    middle of an exchange.
+    """
+    world = read_world(os.environ, device, torch.cuda.device_count())
+    if world.on_gpu:
+        torch.cuda.set_device(world.device)
+    if world.size == 1:
+        yield world
+        return
+    _join(world)
+    failed = True
+    try:
+        yield world
+        failed = False
+    except SystemExit:  # a signal that all ranks have agreed to obey
+        failed = False
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(name in str(error).lower() for name in _EXCHANGES):
+            raise
+        raise ShardfeedError(
+            f"rank {world.rank} has lost the other ranks, because one of them ended or stopped answering "
+            f"({_first_line(error)}): look for the message of the first that failed, then give the same "
+            "command again to go on from the last checkpoint"
+        ) from error
+    finally:
+        if not (failed and world.on_gpu):
+            dist.destroy_process_group()
+
+
+def _join(world: World) -> None:
+    """Makes the process group. Raises ShardfeedError where the ranks do not find each other."""
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if world.is_main and shared and (warning := node_warning(os.environ)):
+        print(warning, file=sys.stderr)
+    try:
+        # Without the agent's store, the main rank makes one at the address that torchrun or a person gives.
+        dist.init_process_group(
+            "nccl" if world.on_gpu else "gloo",
+            store=meet(_store_of_agent(), world.rank, world.size) if shared else None,
+            rank=world.rank,
+            world_size=world.size,
+            device_id=world.device if world.on_gpu else None,
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ShardfeedError(
+            f"rank {world.rank} of {world.size} did not find the others ({_first_line(error)}): "
+            "start the ranks with torchrun, which tells them where they meet"
+        ) from error
+
+
+def node_warning(environment: Mapping[str, str]) -> str | None:
+    """What to say where torchrun's agents share their store and one of them would keep its old address; or None.
+
+    An agent that is not the first keeps the address of the store that it has seen first. So after the first node is
+    gone, a third one looks for it there (seen with torch 2.14.1 and three agents).
+    """
+    nodes, restarts = (int(environment.get(name, "0")) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
+    if nodes < 3 or not restarts:
+        return None
+    return (
+        "if the node of rank 0 is lost, the others will not find each other: start torchrun with "
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+    )
+
+
+def _store_of_agent() -> Store:
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def wait_for_all(world: World, what: str) -> None:
+    """Waits until all ranks have come here, for hours if need be; `what` names the place.
+
+    Over the store, because exchanges give up after ten minutes (NCCL): a machine that fills its memory from a
+    store takes longer than one that finds all in its cache. Ranks that wait for a dead one are ended by torchrun.
+    """
+    if world.size == 1:
+        return
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"{what}/{world.rank}", "")
+    store.wait([f"{what}/{rank}" for rank in range(world.size)], LONG)
+
+
+def sum_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The elementwise sum over all ranks, in place where there are several; one exchange."""
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def max_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The elementwise maximum over all ranks; one exchange. `values` lie on the CPU, and so does the result."""
+    if world.size == 1:
+        return values
+    shared = values.to(world.device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return shared.cpu()
+
+
+def gather_on_main(value: T, world: World) -> list[T]:
+    """Every rank's value, in the order of ranks, on the main rank; an empty list on the others."""
+    if world.size == 1:
+        return [value]
+    gathered: list[T] | None = [value] * world.size if world.is_main else None
+    dist.gather_object(value, gathered)
+    return gathered or []
+
+
+def from_main(value: T, world: World) -> T:
+    """The main rank's value, on every rank."""
+    shared = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(shared)
+    return shared[0]
+
+
+def average_statistics(model: nn.Module, world: World) -> None:
+    """Replaces the model's floating-point buffers (batch norm's running mean and variance) by their mean over ranks.
+
+    So evaluation and the saved file are the same on every rank and rest on all ranks' images.
+    """
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if world.size == 1 or not buffers:
+        return
+    flat = sum_over_ranks(torch.cat([buffer.flatten() for buffer in buffers]), world) / world.size
+    for buffer, mean in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
