@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from shards.memory import available_memory
 from tqdm import tqdm
 
 from benchmarks.ladder.figures import Figures
@@ -29,6 +28,7 @@ from benchmarks.measure.passive import sleep_while_waiting
 from benchmarks.measure.result import Result, Series, Setting, write
 from benchmarks.measure.settings import command_line, settle
 from shards.common.errors import UsageError
+from shards.common.machine import available_memory
 from shards.dataset import Split, choose_split
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
-"""What this machine, and the container around this process, allow: open files."""
+"""What this machine, and the container around this process, allow: open files, memory."""
 
+import contextlib
 import resource
 from pathlib import Path
 
@@ -18,3 +19,20 @@ def allow_open_files(count: int) -> None:
                 "(ulimit -Hn, limits.conf) or make larger shards (--shard-size)"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take: of the machine, and of its control group where that has a limit."""
+    room = _fields(Path("/proc/meminfo"))["MemAvailable:"] * 1024
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no control groups, or no limit ("max")
+        group = Path("/sys/fs/cgroup")
+        use = _fields(group / "memory.stat")
+        # The page cache counts as used there, but gives way; shared memory, which counts as part of it, does not.
+        taken = int((group / "memory.current").read_text()) - (use["file"] - use["shmem"])
+        room = min(room, int((group / "memory.max").read_text()) - taken)
+    return room
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The first number of each line of a file of the kernel, by the line's first word."""
+    return {words[0]: int(words[1]) for words in map(str.split, path.read_text().splitlines())}
