@@ -10,6 +10,7 @@ import torch
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.decode.graph import Decode, Device
+from shards.sampling.crops import FROM_RESIZED, Crop
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
@@ -25,7 +26,7 @@ def default_threads(raw: bool = False) -> int:
 
 
 def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
-    """What decodes the split's samples, in the terms of the graph. Raises UsageError for what cannot be had."""
+    """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
     require("decode", wanted, ("auto", "cpu", "region", "hardware"))
     if split.manifest.settings.encoding == "raw":
         if wanted not in ("auto", "cpu"):
@@ -45,19 +46,20 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def require(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises UsageError for a value that is not among the known ones."""
     if value not in known:
         raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
-def shorter_side(split: Split, size: int, resize: int | None, crops: bool) -> int:
-    """The shorter side before the crop. Raises UsageError for a crop that does not fit into it, where one is cut."""
+def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int:
+    """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit."""
     if size < 1:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
     stored = split.manifest.settings.short_side
     chosen = round(size * RESIZE / SIZE) if resize is None else resize
     if resize is None and stored is not None:
         chosen = min(chosen, stored)
-    if crops and size > chosen:
+    if crop in FROM_RESIZED and size > chosen:
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
             "choose a smaller size or a larger resize"

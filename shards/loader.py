@@ -41,48 +41,45 @@ GUARDS = {
 class Loader:
     """The batches of one rank.
 
-    split: as `open_dataset` gives it.
+    split: a split from `open_dataset`.
     batch_size: samples a step on this rank.
-    train: shuffle anew each epoch, random crops and flips, and leave out a last batch that is not
-        full. Without it: the split's own order, the centre crop, and each sample exactly once over
-        all ranks.
+    train: a new order each epoch, random crops and flips, and no last batch that is not full. Otherwise the order of
+        the split, the centre crop, and each sample exactly once over all ranks.
     size: side of the square output, in pixels.
-    resize: shorter side before the crop, in pixels; by default in proportion 256 to 224 to `size`,
-        but never more than the shorter side that the shards were made with.
-    crop: "random" (Resize, RandomCrop: what train means by itself), "center" (Resize, CenterCrop) or
-        "rrc" (RandomResizedCrop, as torchvision defines it).
+    resize: shorter side before the crop, in pixels; by default in proportion 256 to 224 to `size`, but never more than
+        the shorter side that the shards were made with.
+    crop: "random" (Resize, RandomCrop; the default for training), "center" (Resize, CenterCrop) or "rrc"
+        (RandomResizedCrop, as torchvision defines it).
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
-        for ImageNet), as torchvision defines them, or "none". What each sample gets is drawn as its crop is.
-    order: "global" (a permutation of the whole split each epoch: what train means by itself), "blocks"
-        (shards in random order, read in sequence a window of them at a time and shuffled inside it, for
-        disks and network file systems that are slow at random reads) or "index" (as stored).
-    window: shards that "blocks" mixes.
+        for ImageNet), as torchvision defines them, or "none". A sample's operations are drawn as its crop is.
+    order: "global" (a permutation of the whole split each epoch; the default for training), "blocks" (shards in random
+        order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
+        are slow at random reads) or "index" (as stored).
+    window: shards in a shuffle block.
     seed: of order, crops and flips.
     rank, world_size: the global rank and the number of ranks.
     device: where the batch lies: "cpu", "gpu", or "auto", a GPU if there is one.
     device_id: the CUDA device, for "gpu".
-    decode: who decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
+    decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
         work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images) or "auto",
         which is "hardware" on GPUs known to have engines and "region" on others.
     hw_decoder_load: for "hardware", the share of images that goes to the engines, 0 to 1; None leaves it to DALI.
     fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
-    dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation;
-        "uint8": the pixels.
-    threads: decoding threads; by default the cores this process may use, divided by the ranks on
-        this machine, and one more, which fills the gaps between batches. Of stored pixels on a CPU, which need no
-        decoding, threads that read and finish; there are no gaps, and no more than the cores.
-    drop_last: where it is not to follow `train`.
+    dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation; or "uint8": pixels.
+    threads: decoding threads; by default the cores that this process may use, divided by the ranks on this machine,
+        and one more, which fills the gaps between batches. Stored pixels on a CPU need no decoding: these threads read
+        and finish them, one a core.
+    drop_last: leave out a last batch that is not full; by default where `train` is set.
     check: "crc" compares every sample with its CRC-32, "none" does not; "auto" is "crc" for JPEGs, where it costs less
         than 1%, and with on_error="skip"; stored pixels are then read whole, not only the rows of the crop window.
     on_error: "raise", or "skip": a sample that cannot be read or decoded, or whose CRC-32 is wrong, is replaced by the
         next one that is whole, and counted in `skipped`.
 
-    Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with
-    channels-last strides; labels (B,) int64; both on the device.
+    Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
+    strides; labels (B,) int64; both on the device.
 
-    Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for
-    shards that cannot be read; a sample that cannot be decoded ends the iteration with a
-    ShardfeedError that names it.
+    Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for shards that cannot
+    be read. A damaged sample ends the iteration with a ShardfeedError that names it.
     """
 
     def __init__(
@@ -138,7 +135,7 @@ class Loader:
             order=order or ("global" if train else "index"),
             crop=crop or ("random" if train else "center"),
             flip=train,
-            resize=shorter_side(split, size, resize, crops=crop != "rrc"),
+            resize=shorter_side(split, size, resize, crop or "random"),
             size=size,
             block_shards=whole_number("window", window),
             augment=policy,
@@ -178,7 +175,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch: all of it, unless `load_state_dict` put the loader in its middle.
 
-        An iteration that was left early counts as its epoch: the next one gives the next epoch.
+        An iteration that is left early ends its epoch: the next one gives the next epoch.
         """
         if self._entered:
             self.set_epoch(self._cursor.epoch + 1)
@@ -205,7 +202,7 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that is being iterated over, or that the next iteration gives."""
+        """The running epoch; between two epochs, the one that the next iteration gives."""
         return self._cursor.epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -220,7 +217,7 @@ class Loader:
         if self._cursor.position:
             raise UsageError("the size can change between epochs only")
         size, resize = whole_number("size", size), None if resize is None else whole_number("resize", resize)
-        chosen = shorter_side(self._split, size, resize, crops=self._feed.config.sampling.crop != "rrc")
+        chosen = shorter_side(self._split, size, resize, self._feed.config.sampling.crop)
         self._feed.change(dataclasses.replace(self._feed.config.sampling, size=size, resize=chosen))
 
     @property
@@ -229,7 +226,7 @@ class Loader:
         return self._skipped
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: with this, another one goes on with the batch after the last one taken."""
+        """Where the loader stands: another loader that loads this goes on with the next batch."""
         sampling = self._feed.config.sampling
         return {
             "seed": sampling.seed,
@@ -243,8 +240,8 @@ class Loader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state` was taken, also with another batch size or number of ranks.
 
-        The next iteration gives the samples of that epoch which were not yet seen. Raises UsageError
-        for the state of another data set, seed or order.
+        The next iteration gives the samples of that epoch that were not yet delivered. Raises UsageError for the state
+        of another data set, seed or order.
         """
         own = self.state_dict()
         missing = own.keys() - state.keys()

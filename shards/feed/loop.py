@@ -38,6 +38,7 @@ from shards.feed.damaged import DamagedSamples, WholeBatch
 from shards.feed.plan import Planner, SamplingConfig
 from shards.feed.read import Reading, SampleReader, Shards
 from shards.sampling.batch import Cursor, PlannedBatch
+from shards.sampling.crops import FROM_RESIZED
 
 
 class _Closes(Protocol):
@@ -232,6 +233,6 @@ class FeedLoop:
 
 def must_resize(split: Split, sampling: SamplingConfig) -> bool:
     """Whether crop windows are of other sizes than the output."""
-    if sampling.crop == "rrc":
+    if sampling.crop not in FROM_RESIZED:
         return True
     return bool(np.any(np.minimum(split.index.width, split.index.height) != sampling.resize))
