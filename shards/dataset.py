@@ -134,8 +134,8 @@ class Split:
 def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Split]:
     """The splits of the data set in the directory or behind the URL `root`, by name.
 
-    `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, ShardfeedError
-    where a remote one cannot be reached.
+    `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, and
+    ShardfeedError where a remote one cannot be reached.
     """
     if is_url(root):
         remote, cache = Remote(str(root)), cache or Cache()
