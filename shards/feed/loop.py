@@ -219,10 +219,8 @@ class FeedLoop:
                 return stack.enter_context(contextlib.closing(part))
 
             stored = StoredPixels(graph, resizes, sampling.augment) if graph.decode == "raw" and not on_gpu else None
-            planner = opened(Planner(split, sampling, cursor, whole_samples=check))
-            reader = opened(
-                SampleReader(self._shards, threads=depths.readers, stop=self._stop, check=check, stored=stored)
-            )
+            planner = opened(Planner(split, sampling, cursor, check=check))
+            reader = opened(SampleReader(self._shards, threads=depths.readers, stop=self._stop, stored=stored))
             damaged = DamagedSamples(split, planner, reader, skip=self._config.skip_damaged)
             decoder: Decoder = opened(stored or GraphDecoder(graph, self._stream))
             tensors: Tensors = opened(

@@ -90,7 +90,7 @@ class Reading:
 class SampleReader:
     """Reads planned batches from `shards` with `threads` threads, until `stop` is set.
 
-    `check`: compare each sample with its CRC-32. `stored`: what finishes samples that are stored decoded.
+    `stored`: what finishes samples that are stored decoded.
     """
 
     def __init__(
@@ -99,11 +99,9 @@ class SampleReader:
         *,
         threads: int,
         stop: threading.Event,
-        check: bool = False,
         stored: StoredPixels | None = None,
     ) -> None:
         self._shards = shards
-        self._check = check
         self._threads = threads
         self._stop = stop
         self._stored = stored
@@ -159,8 +157,7 @@ class SampleReader:
                 self._shards.prepare(ranges.shard[i], ranges.offset[i], ranges.size[i])
         for i in part:
             target = data[i] if on_sample is None else self._scratch(ranges.size[i])
-            expected = ranges.crc32[i] if self._check and ranges.crc32 is not None else None
-            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], expected)
+            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], ranges.crc32[i])
             if trouble is not None:
                 troubles.append((i, trouble))
             elif on_sample is not None:

@@ -557,9 +557,9 @@ def test_the_loop_chooses_its_device_before_it_touches_the_graph(
     monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    with load(small_split, device="gpu", device_id=3, decode="region") as loader:
-        with pytest.raises(RuntimeError, match="no GPU here"):
-            next(iter(loader))
+    loader = load(small_split, device="gpu", device_id=3, decode="region")
+    with loader, pytest.raises(RuntimeError, match="no GPU here"):
+        next(iter(loader))
     assert calls == [3, "graph"]
 
 
@@ -688,9 +688,9 @@ def undecodable_split(root: Path) -> Split:
 
 def test_a_sample_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     split = undecodable_split(tmp_path)
-    with load(split, train=False) as loader:
-        with pytest.raises(ShardfeedError, match=r"sample 00000004 in .*train-00000\.tar at byte .* cannot be decoded"):
-            epoch(loader)
+    named = r"sample 00000004 in .*train-00000\.tar at byte .* cannot be decoded"
+    with load(split, train=False) as loader, pytest.raises(ShardfeedError, match=named):
+        epoch(loader)
 
 
 def test_a_sample_that_cannot_be_decoded_is_replaced_and_the_epoch_goes_on(tmp_path: Path) -> None:
