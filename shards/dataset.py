@@ -32,7 +32,7 @@ class Origin:
     cache: Cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """One split of a data set. A sample's id is its row in `index`.
 
@@ -47,6 +47,11 @@ class Split:
 
     def __len__(self) -> int:
         return self.info.samples
+
+    def __repr__(self) -> str:
+        where = self.root if self.origin is None else self.origin.remote
+        shards, classes = len(self.info.shards), len(self.class_names)
+        return f"<Split {self.name}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {where}>"
 
     @property
     def info(self) -> SplitInfo:

@@ -451,6 +451,18 @@ def test_integers_of_numpy_and_torch_are_numbers_too(small_split: Split) -> None
         assert same(epoch(loader), expected)
 
 
+def test_nothing_is_mirrored_without_flips(small_split: Split) -> None:
+    plain = load(small_split, flip=False, crop="center", order="index", drop_last=False)
+    with plain, load(small_split, train=False) as expected:
+        assert same(epoch(plain), epoch(expected))
+
+
+def test_values_say_in_one_line_what_they_are(small_split: Split) -> None:
+    assert repr(small_split) == f"<Split train: 29 samples in 5 shards, 10 classes, {small_split.root}>"
+    with load(small_split) as loader:
+        assert "batches of 4, rank 0 of 1, random crop of 32 pixels, float32 on the cpu>" in repr(loader)
+
+
 def test_a_loader_cannot_be_pickled_and_says_what_to_pass_on(small_split: Split) -> None:
     with load(small_split) as loader, pytest.raises(UsageError, match="make one in each process"):
         pickle.dumps(loader)
