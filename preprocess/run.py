@@ -28,7 +28,7 @@ from preprocess.sources.source import Source
 from shards.common.errors import ShardfeedError, UsageError
 from shards.format.layout import MANIFEST, REJECTS, shard_name, split_dir
 from shards.format.manifest import Manifest
-from shards.remote.object_store import Remote, is_url
+from shards.remote.object_store import ObjectStore, is_url
 
 SHOWN_REJECTS = 3
 SHOWN_SHARDS = 10
@@ -42,7 +42,7 @@ def preprocess(options: Options) -> None:
     """
     with stopped_by_signals():
         if is_url(options.out):
-            _run_remote(options, Remote(str(options.out)))
+            _run_remote(options, ObjectStore(str(options.out)))
             return
         out = Path(options.out)
         if options.repair:
@@ -76,7 +76,7 @@ def _run(options: Options, out: Path) -> None:
     _say_speed(options, results, time.monotonic() - began)
 
 
-def _run_remote(options: Options, remote: Remote) -> None:
+def _run_remote(options: Options, remote: ObjectStore) -> None:
     """Does the work where OUT is behind a URL: see preprocess/job/upload.py."""
     if options.repair:
         raise UsageError(f"--repair mends a directory: copy {remote} to a disk, mend it there, and upload it again")
@@ -138,7 +138,7 @@ def _look(options: Options, out: Path) -> None:
     print(f"free in {place}: {size(free)}{', which is not enough' if needed.most > free else ''}")
 
 
-def _say_plan(job: Job | UploadingJob, options: Options, out: Path | Remote) -> Estimate:
+def _say_plan(job: Job | UploadingJob, options: Options, out: Path | ObjectStore) -> Estimate:
     """Prints what would be made, and an estimate of what it takes."""
     plan = job.plan
     tasks = options.part.of(plan.tasks)
@@ -249,7 +249,7 @@ def _check_rejects(job: Job, split: str, rejects: list[Rejected], allowed: float
     )
 
 
-def _say_complete(out: Path | Remote, manifest: Manifest) -> None:
+def _say_complete(out: Path | ObjectStore, manifest: Manifest) -> None:
     print(f"{out} is complete already: {contents(manifest)}")
 
 

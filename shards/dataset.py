@@ -20,15 +20,15 @@ from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo
 from shards.remote.cache import WRONG_BYTES, Cache, holding
-from shards.remote.object_store import Remote, is_url
-from shards.remote.shards import Supply
+from shards.remote.object_store import ObjectStore, is_url
+from shards.remote.shards import RemoteShards
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a remote data set lies, and where its shards are kept on this machine."""
 
-    remote: Remote
+    remote: ObjectStore
     cache: Cache
 
 
@@ -59,7 +59,7 @@ class Split:
 
     @property
     def shard_paths(self) -> list[Path]:
-        """The shards, in order. Raises UsageError for a remote data set: see `supply`."""
+        """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
         if self.origin is not None:
             raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
         directory = split_dir(self.root, self.name)
@@ -72,11 +72,11 @@ class Split:
             return self.origin.remote.at(f"{self.name}/{name}")
         return str(split_dir(self.root, self.name) / name)
 
-    def supply(self) -> Supply:
+    def remote_shards(self) -> RemoteShards:
         """The shards of a remote data set, each by itself."""
         assert self.origin is not None
-        remote = Remote(self.origin.remote.at(self.name))
-        return Supply(remote, self.info.shards, self.origin.cache)
+        remote = ObjectStore(self.origin.remote.at(self.name))
+        return RemoteShards(remote, self.info.shards, self.origin.cache)
 
     @cached_property
     def index(self) -> Index:
@@ -111,7 +111,7 @@ class Split:
                     file.write(data)
         return path
 
-    def _remote_index(self, remote: Remote, name: str) -> bytes:
+    def _remote_index(self, remote: ObjectStore, name: str) -> bytes:
         """The content of a remote index. Raises ShardfeedError where it is missing, or not what the manifest says."""
         expected = self.info.index and self.info.index.sha256
         for _ in range(WRONG_BYTES):
@@ -137,7 +137,7 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Spli
     ShardfeedError where a remote one cannot be reached.
     """
     if is_url(root):
-        remote, cache = Remote(str(root)), cache or Cache()
+        remote, cache = ObjectStore(str(root)), cache or Cache()
         with _cache_is_named(cache):
             return _open_remote(remote, cache)
     manifest = Manifest.read(root)
@@ -165,7 +165,7 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
         ) from None
 
 
-def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:
+def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
     try:
         data = remote.read(MANIFEST)
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from shards.decode.graph import Decode
 from shards.decode.stored_pixels import Cutter, Rows, window
 from shards.feed.local import LocalShards
 from shards.feed.read import READERS, Places, Reading, ShardStore, Store
-from shards.remote.prefetch import RemoteShards
+from shards.remote.prefetch import Prefetcher
 from shards.sampling.crops import Crop, Windows, windows
 from shards.sampling.order import WINDOW, Order, Share, epoch_order, upcoming
 from shards.sampling.policies import Policy, draws
@@ -278,7 +278,7 @@ def _store(split: Split, recipe: Recipe, threads: int | None) -> Store:
     """Where the split's bytes come from; with `threads`, those that finish images too."""
     check = recipe.skip_damaged
     if split.origin is not None:  # a range of a shard that is not here is waited for, by as many as ever
-        return ShardStore(RemoteShards(split.supply()), check, max(READERS, threads or 1))
+        return ShardStore(Prefetcher(split.remote_shards()), check, max(READERS, threads or 1))
     files = LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
     return ShardStore(files, check, threads or READERS)
 

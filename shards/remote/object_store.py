@@ -44,7 +44,7 @@ def is_url(place: str | Path) -> bool:
     return False
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """Whoever waited for a remote file does not want it any more."""
 
 
@@ -58,7 +58,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Remote:
+class ObjectStore:
     """A directory behind a URL. Names of files are relative to it, with "/" between their parts.
 
     Raises UsageError for a URL that holds credentials or is of no known kind, MissingDependency where the package
@@ -86,7 +86,7 @@ class Remote:
         return f"{self.url}/{name}" if name else self.url
 
     def read(self, name: str, stop: threading.Event | None = None) -> bytes:
-        """A whole file. Raises FileNotFoundError, ShardfeedError where it cannot be read, Stopped."""
+        """A whole file. Raises FileNotFoundError, ShardfeedError where it cannot be read, Cancelled."""
         data: bytes = self._tried("read", name, lambda files, path: files.cat_file(path), stop)
         return data
 
@@ -106,7 +106,7 @@ class Remote:
     def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
         """Writes a file to `target`. Raises as `read` does, and OSError for a full disk.
 
-        Stopped comes in its midst where the storage library tells of pieces as they arrive: over http, and from S3 up
+        Cancelled comes in its midst where the storage library tells of pieces as they arrive: over http, and from S3 up
         to 50 MiB, above which s3fs fetches ten pieces at once.
         """
 
@@ -219,7 +219,7 @@ class Remote:
         waiting = stop or threading.Event()
         for attempt in range(1, ATTEMPTS + 1):
             if waiting.is_set():
-                raise Stopped
+                raise Cancelled
             try:
                 files = self._open()
                 path = self._path(files)
@@ -230,7 +230,7 @@ class Remote:
                 raise ShardfeedError(
                     f"{self.at(name)} cannot be {what}: {_said(error)}; check the spelling of the bucket"
                 ) from None
-            except (ShardfeedError, Stopped):
+            except (ShardfeedError, Cancelled):
                 raise
             except NotImplementedError:
                 raise UsageError(f"{self.at(name)} cannot be {what}: {self.scheme}:// does not offer that") from None
@@ -258,7 +258,7 @@ def _until(stop: threading.Event) -> Any:
     class Until(NoOpCallback):  # type: ignore[misc]  # fsspec has no types
         def relative_update(self, inc: int = 1) -> None:
             if stop.is_set():
-                raise Stopped
+                raise Cancelled
 
     return Until()
 

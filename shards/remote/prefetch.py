@@ -1,6 +1,6 @@
 """Shards of a remote data set, made local ahead of use: whole, in the order in which an epoch needs them.
 
-    shards = RemoteShards(Supply(remote, split.info.shards, Cache()))
+    shards = Prefetcher(RemoteShards(remote, split.info.shards, Cache()))
     shards.announce([17, 3, 29])                   # needed next, in this order; whatever else is held may go
     count = shards.preadv(17, [buffer], offset)    # waits until the shard is here
 
@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from shards.common.errors import ShardfeedError
 from shards.common.machine import allow_open_files
 from shards.remote.cache import BeingFetched
-from shards.remote.object_store import Stopped
-from shards.remote.shards import POLL, Supply
+from shards.remote.object_store import Cancelled
+from shards.remote.shards import POLL, RemoteShards
 
 # Downloads at once: what one connection leaves idle, several fill, and each is a whole shard of disk.
 FETCHERS = 4
@@ -31,11 +31,11 @@ POLL_ROOM = 1.0
 GRACE = 2.0
 
 
-class RemoteShards:
+class Prefetcher:
     """The shards of one split behind a URL; threads may share it."""
 
-    def __init__(self, supply: Supply) -> None:
-        self._supply = supply
+    def __init__(self, shards: RemoteShards) -> None:
+        self._shards = shards
         self._changed = threading.Condition()
         # All below is guarded by the condition. A shard that is wanted is in one of: _files, _errors, _fetching,
         # _not_before, or in _waiting for its turn. Nothing goes through all that is wanted but `announce`: there may
@@ -83,14 +83,14 @@ class RemoteShards:
         with self._held(number) as file:
             if file is not None:
                 return os.preadv(file, list(buffers), offset)
-        if offset < self._supply.size(number):
+        if offset < self._shards.size(number):
             self._warn()
-        return self._supply.read_range(number, buffers, offset)
+        return self._shards.read_range(number, buffers, offset)
 
     def stop(self) -> None:
         """Ends the threads. Reads that still wait raise ShardfeedError."""
         with self._changed:
-            self._supply.stop()
+            self._shards.stop()
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -109,13 +109,13 @@ class RemoteShards:
     def _held(self, number: int) -> Iterator[int | None]:
         """A descriptor of the shard that stays open meanwhile; None where the shard is not, and will not be, local."""
         with self._changed:
-            self._changed.wait_for(lambda: self._supply.stopped or not self._is_coming(number))
-            if self._supply.stopped:
-                raise ShardfeedError(f"{self._supply.name(number)} is asked for after the end")
+            self._changed.wait_for(lambda: self._shards.stopped or not self._is_coming(number))
+            if self._shards.stopped:
+                raise ShardfeedError(f"{self._shards.name(number)} is asked for after the end")
             if number in self._errors:
                 raise self._errors[number]
             file = self._files.get(number)
-            if file is None and (file := self._supply.pin(number)) is not None:
+            if file is None and (file := self._shards.pin(number)) is not None:
                 self._files[number] = file
             self._reads[number] = self._reads.get(number, 0) + 1
         try:
@@ -147,9 +147,9 @@ class RemoteShards:
 
     def _that_fit(self, numbers: Sequence[int]) -> Iterator[int]:
         """The first ones, as many as the cache can hold: a later one must never take the room of an earlier one."""
-        left = self._supply.cache.bytes
+        left = self._shards.cache.bytes
         for number in numbers:
-            left -= self._supply.size(number)
+            left -= self._shards.size(number)
             if left < 0:
                 return
             yield number
@@ -157,7 +157,7 @@ class RemoteShards:
     def _pin_what_is_here(self) -> None:
         """Keeps what is cached and wanted from making room for something else that is wanted."""
         for number in self._wanted:
-            if number not in self._files and (file := self._supply.pin(number)) is not None:
+            if number not in self._files and (file := self._shards.pin(number)) is not None:
                 self._files[number] = file
 
     def _work(self) -> None:
@@ -165,20 +165,20 @@ class RemoteShards:
         while True:
             with self._changed:
                 number = self._next()
-                while number is None and not self._supply.stopped:
+                while number is None and not self._shards.stopped:
                     # What other processes fetch, or let go of, nobody tells this one.
                     pause = POLL if self._not_before else POLL_ROOM if self._no_room_from is not None else None
                     if not self._changed.wait(pause) and pause == POLL_ROOM:
                         self._no_room_from = None
                     number = self._next()
-                if self._supply.stopped or number is None:
+                if self._shards.stopped or number is None:
                     return
                 self._fetching.add(number)
                 changes = self._changes
             self._fetch(number, changes)
 
     def _next(self) -> int | None:
-        if self._supply.stopped:
+        if self._shards.stopped:
             return None
         now = time.monotonic()
         due = [number for number, when in self._not_before.items() if when <= now]
@@ -199,7 +199,7 @@ class RemoteShards:
         file: int | None = None
         failure: ShardfeedError | None = None
         try:
-            file = self._supply.fetch(number)
+            file = self._shards.fetch(number)
         except BeingFetched:
             # The next one on the list meanwhile: so processes that want the same divide it among them.
             with self._changed:
@@ -208,7 +208,7 @@ class RemoteShards:
                     self._not_before[number] = time.monotonic() + POLL
                 self._changed.notify_all()
             return
-        except Stopped:
+        except Cancelled:
             return
         except ShardfeedError as error:
             failure = error
@@ -238,10 +238,10 @@ class RemoteShards:
             if self._warned or not self._threads:
                 return
             self._warned = True
-        cache = self._supply.cache
+        cache = self._shards.cache
         warnings.warn(
             f"the cache in {cache.directory}, of {cache.bytes / 1e9:,.1f} GB, does not hold what is read of "
-            f"{self._supply.directory} at once: the rest is read by range requests, sample by sample, which is slower "
+            f"{self._shards.directory} at once: the rest is read by range requests, sample by sample, which is slower "
             "(--cache-size)",
             stacklevel=2,
         )

@@ -13,19 +13,19 @@ from shards.common.errors import ShardfeedError
 from shards.common.redact import without_secrets
 from shards.format.manifest import ShardInfo
 from shards.remote.cache import BeingFetched, Cache
-from shards.remote.object_store import Remote, Stopped
+from shards.remote.object_store import ObjectStore, Cancelled
 
 # Seconds between two looks at what another process fetches.
 POLL = 0.05
 
 
-class Supply:
+class RemoteShards:
     """The shards of one split behind a URL, each by itself; threads may share it.
 
     `remote`: the directory of the split's shards; `shards`: by number, as the manifest names them.
     """
 
-    def __init__(self, remote: Remote, shards: Sequence[ShardInfo], cache: Cache) -> None:
+    def __init__(self, remote: ObjectStore, shards: Sequence[ShardInfo], cache: Cache) -> None:
         self.cache = cache
         self._remote = remote
         self._shards = shards
@@ -41,7 +41,7 @@ class Supply:
         return str(self._remote)
 
     def stop(self) -> None:
-        """Ends what waits: it raises Stopped."""
+        """Ends what waits: it raises Cancelled."""
         self._stop.set()
 
     def size(self, number: int) -> int:
@@ -59,7 +59,7 @@ class Supply:
     def fetch(self, number: int) -> int | None:
         """The shard, from the cache or downloaded into it, as a descriptor as of `pin`; None where there is no room.
 
-        Raises BeingFetched where another process is at it, Stopped after `stop`, ShardfeedError where it cannot be had.
+        Raises BeingFetched where another process is at it, Cancelled after `stop`, ShardfeedError where it cannot be had.
         """
         with self._in_words(number):
             file = self.pin(number)
@@ -76,7 +76,7 @@ class Supply:
             return 0
         try:
             data = self._remote.read_range(self._shards[number].name, offset, length, self._stop)
-        except (FileNotFoundError, Stopped):
+        except (FileNotFoundError, Cancelled):
             raise self._missing(number) from None
         done = 0
         for view in views:
@@ -90,7 +90,7 @@ class Supply:
         """Says of whatever is in the way of a shard which one it is, and what to do: ShardfeedError."""
         try:
             yield
-        except (BeingFetched, Stopped, ShardfeedError):
+        except (BeingFetched, Cancelled, ShardfeedError):
             raise
         except FileNotFoundError:
             raise self._missing(number) from None
