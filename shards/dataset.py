@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.locks import holding
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo
-from shards.remote.cache import WRONG_BYTES, Cache, holding
+from shards.remote.cache import WRONG_BYTES, Cache
 from shards.remote.object_store import ObjectStore, is_url
 from shards.remote.shards import RemoteShards
 

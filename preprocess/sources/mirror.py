@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from shards.common.atomic import PART, replacing
 from shards.common.errors import UsageError
-from shards.remote.cache import cache_home, holding
+from shards.common.locks import holding
+from shards.remote.cache import cache_home
 from shards.remote.object_store import ObjectStore, Stored
 
 # Files on their way at once.
