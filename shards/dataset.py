@@ -140,6 +140,7 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Spli
     if is_url(root):
         remote, cache = ObjectStore(str(root)), cache or Cache()
         with _cache_is_named(cache):
+            cache.claim()
             return _open_remote(remote, cache)
     manifest = Manifest.read(root)
     return {name: Split(Path(root), name, manifest) for name in manifest.splits}

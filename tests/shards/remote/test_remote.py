@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from fsspec.callbacks import NoOpCallback
 
-from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
 from shards.common.redact import without_secrets
 from shards.dataset import Split, choose_split, open_dataset
 from shards.format.index import Index
 from shards.format.layout import INDEX
 from shards.remote.cache import Cache
-from shards.remote.object_store import ObjectStore, Cancelled, _until, is_url
+from shards.remote.object_store import ObjectStore, _until, is_url
 from shards.remote.prefetch import Prefetcher
 from shards.remote.shards import RemoteShards
 from shards.sampling.order import Share, epoch_order, upcoming
