@@ -175,6 +175,7 @@ def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
             f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
             "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
         ) from None
+    manifest = Manifest.parse(data, remote.at(MANIFEST))
     # Another content, another directory: an index can never meet a manifest that it does not belong to.
     name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
     root = cache.directory / "datasets" / name
@@ -182,5 +183,4 @@ def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
         if not (root / MANIFEST).exists():
             with replacing(root / MANIFEST) as file:
                 file.write(data)
-    manifest = Manifest.read(root)
     return {name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits}
