@@ -17,6 +17,10 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 REJECTS = "rejects.jsonl"
 
+# Tar pads everything to blocks of so many bytes. A header is one block: names here are far shorter than the 100 bytes
+# that it holds. So is a label.
+BLOCK = 512
+
 # How the images of a data set are stored: as JPEGs, or as their decoded pixels (binary PPM).
 Encoding = Literal["jpeg", "raw"]
 _EXTENSIONS: dict[Encoding, str] = {"jpeg": "jpg", "raw": "ppm"}

@@ -20,12 +20,10 @@ from zlib_ng.zlib_ng import crc32
 
 from shards.common.atomic import replacing
 from shards.format.index import Index
-from shards.format.layout import Encoding, dali_index_name, extension, shard_name, split_dir
+from shards.format.layout import BLOCK, Encoding, dali_index_name, extension, shard_name, split_dir
 from shards.format.manifest import ShardInfo
 
 IDX_VERSION = "v1.2"
-# Tar pads everything to blocks. A header is one block: names here are far shorter than the 100 bytes it holds.
-BLOCK = 512
 # The end of an archive is two empty blocks, and then whatever fills the last record of twenty.
 RECORD = 20 * BLOCK
 # Bytes that are handed to the kernel at once, and the most pieces that they may be in (IOV_MAX).

@@ -23,10 +23,10 @@ from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import ShardfeedError
 from shards.format.index import Index
-from shards.format.layout import INDEX, MANIFEST, REJECTS, Encoding, dali_index_name, extension, split_dir
+from shards.format.layout import BLOCK, INDEX, MANIFEST, REJECTS, Encoding, dali_index_name, extension, split_dir
 from shards.format.manifest import Manifest, ShardInfo, SplitInfo, index_info
 from shards.format.ppm import ppm_size
-from shards.format.tar import BLOCK, archive_end, dali_index, label_text, tar_header
+from shards.format.tar import archive_end, dali_index, label_text, tar_header
 
 # Called with how many more samples are checked.
 Progress = Callable[[int], None]

@@ -164,7 +164,7 @@ def places(content: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [*([before] if before else []), *inside]
 
 
-STRANGE = [
+STRANGE: list[object] = [
     None,
     True,
     -1,
