@@ -50,8 +50,8 @@ def index_info(path: Path) -> IndexInfo:
 class SplitInfo:
     """One split: samples kept, source rows rejected, and its shards in order.
 
-    `kinds`: samples by kind of input; `reasons`: rejects by reason. `index`: None in data sets made before manifests
-    held it.
+    `kinds`: samples by kind of input; `reasons`: rejects by reason. `index`: None in manifests of earlier versions,
+    which do not hold it.
     """
 
     samples: Count
@@ -69,15 +69,15 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the bytes of a data set, apart from its source.
+    """The options that shape the bytes of a data set, apart from its source.
 
     `short_side`: length in pixels of every image's shorter side; None keeps the original sizes.
-    `quality`: JPEG quality, 1 to 100, of images that are encoded anew; without a meaning for raw pixels.
-    `shard_size`: most samples in one shard.
+    `quality`: JPEG quality, 1 to 100, of images that are encoded anew; ignored for raw pixels.
+    `shard_size`: the most samples in one shard.
     `seed`: of the order of samples.
-    `window`: rows of the source that are shuffled among each other, one window after the other in the
-    source's order; None shuffles each split as a whole.
-    `encoding`: "jpeg", or "raw" for 8-bit RGB pixels as they were before a JPEG would be made of them.
+    `window`: rows of the source that are shuffled among each other, window after window in the source's order; None
+    shuffles each split as a whole.
+    `encoding`: "jpeg", or "raw" for the 8-bit RGB pixels of which the JPEG would be made.
     """
 
     short_side: int | None = 256
@@ -104,10 +104,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole data set: where it came from, how it was made, and what it consists of.
+    """A whole data set: its source, its settings and its parts.
 
-    `fingerprint` identifies the content of the source, whatever its path. `libraries` names the versions
-    of the image libraries: other versions may encode the same pixels to other bytes.
+    `fingerprint`: identifies the content of the source, whatever its path. `libraries`: versions of the image
+    libraries, since other versions may encode the same pixels to other bytes.
     """
 
     format_version: Count
