@@ -1,36 +1,30 @@
-"""Data sets behind URLs, from a real S3 server on loopback whose answers are slow, wrong, cut off or errors."""
+"""Shards downloaded ahead from a real S3 server on loopback whose answers are slow, wrong, cut off or errors."""
 
 import errno
 import functools
 import http.server
 import os
-import shutil
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
-from fsspec.callbacks import NoOpCallback
 
-from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
-from shards.common.redact import without_secrets
-from shards.dataset import Split, choose_split, open_dataset
-from shards.format.index import Index
-from shards.format.layout import INDEX
+from shards.common.errors import ShardfeedError
+from shards.dataset import Split, open_dataset
 from shards.remote.cache import Cache
-from shards.remote.object_store import ObjectStore, _until, is_url
+from shards.remote.object_store import ObjectStore
 from shards.remote.prefetch import Prefetcher
 from shards.remote.shards import RemoteShards
 from shards.sampling.order import Share, epoch_order, upcoming
 from tests.conftest import jpeg, photo, write_split
-from tests.helpers.s3 import ACCESS, S3, SECRET, first
+from tests.helpers.s3 import S3, SECRET, first
 
 pytest_plugins = ("tests.helpers.s3_server",)
 
@@ -87,20 +81,6 @@ def read_epoch(shards: Prefetcher, split: Split, order: Any, epoch: int, local: 
             block = position // (WINDOW * 3)
             shards.announce(upcoming(split.index.shard, ids, share, block * WINDOW * 3, horizon))
         assert read(shards, split, ids[position]) == expected(local, ids[position])
-
-
-@pytest.mark.parametrize("order", ["global", "blocks", "index"])
-def test_an_epoch_is_the_same_and_the_next_one_makes_no_request(
-    s3: S3, url: str, local: Split, tmp_path: Path, order: str
-) -> None:
-    split = opened(url, cache(tmp_path, 1, local))
-    shards = Prefetcher(split.remote_shards())
-    read_epoch(shards, split, order, 0, local, Share(1))
-    assert sorted(s3.gets()) == sorted(shard.name for shard in split.info.shards)
-    s3.requests.clear()
-    read_epoch(shards, split, order, 1, local, Share(1))
-    assert s3.requests == []
-    shards.close()
 
 
 def test_a_second_run_asks_for_the_manifest_only(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
@@ -190,11 +170,6 @@ def test_what_fails_for_a_moment_is_tried_again(s3: S3, url: str, local: Split, 
     shards.close()
 
 
-def test_errors_while_the_data_set_is_opened_are_tried_again(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
-    s3.fault = first(2, "error", suffix="")
-    assert np.array_equal(opened(url, cache(tmp_path, 1, local)).index.crc32, local.index.crc32)
-
-
 def test_bytes_that_stay_wrong_are_an_error_that_names_the_shard(
     s3: S3, url: str, local: Split, tmp_path: Path
 ) -> None:
@@ -222,28 +197,6 @@ def test_a_server_that_stays_down_is_an_error_without_credentials(
         read(shards, split, 0)
     assert SECRET not in str(said.value)
     shards.close()
-
-
-@pytest.mark.parametrize("place", ["/proc/nowhere", "file/below"])
-def test_a_cache_that_cannot_be_written_is_named_with_its_option(
-    s3: S3, url: str, local: Split, tmp_path: Path, place: str
-) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ShardfeedError, match=rf"the cache in .*{place} cannot be written: .* \(--cache-dir"):
-        open_dataset(url, Cache(tmp_path / place))
-
-
-def test_a_full_disk_is_said_when_the_index_is_kept(
-    s3: S3, url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    split = opened(url, cache(tmp_path, 1, local))
-
-    def full(_: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("shards.dataset.replacing", full)
-    with pytest.raises(ShardfeedError, match=r"cannot be written: No space left on device \(--cache-dir"):
-        _ = split.index
 
 
 def test_a_full_disk_is_said_when_a_shard_is_kept(
@@ -293,32 +246,6 @@ def test_who_waits_for_a_shard_takes_over_when_the_process_that_fetches_it_dies(
     shards.close()
 
 
-def test_an_index_that_arrives_wrong_is_fetched_again(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
-    s3.fault = first(2, "wrong", suffix="index.parquet")
-    assert np.array_equal(opened(url, cache(tmp_path, 1, local)).index.crc32, local.index.crc32)
-    assert len(s3.gets("index.parquet")) == 3
-
-
-def test_an_index_of_another_version_of_the_data_set_is_an_error_that_names_it(
-    s3: S3, url: str, local: Split, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.parquet"
-    index = Index.read(local.root / "train" / INDEX, keys=True)
-    replace(index, label=index.label[::-1].copy()).write(other)
-    ObjectStore(url).put(other, f"train/{INDEX}")
-    split = opened(url, cache(tmp_path, 1, local))
-    with pytest.raises(ShardfeedError, match=f"{url}/train/index.parquet arrives with other bytes than its manifest"):
-        _ = split.index
-    assert not list((tmp_path / "cache").rglob(INDEX))
-
-
-def test_a_manifest_that_says_nothing_of_the_index_is_read(s3: S3, local: Split, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(local.root, tmp_path / "old"))
-    replace(local.manifest, splits={"train": replace(local.info, index=None)}).write(root)
-    split = opened(s3.upload(root, "old"), cache(tmp_path, 1, local))
-    assert np.array_equal(split.index.crc32, local.index.crc32)
-
-
 def test_a_shard_that_is_gone_is_named(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
     split = opened(url, cache(tmp_path, 1, local))
     ObjectStore(url).remove("train/train-00005.tar")
@@ -346,57 +273,11 @@ def refused(shards: Prefetcher, split: Split) -> None:
         read(shards, split, 0)
 
 
-def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> None:
-        raise NotImplementedError  # as fsspec does for stores that are only read
-
-    monkeypatch.setattr(fsspec.filesystem("memory"), "pipe_file", unknown)
-    with pytest.raises(UsageError, match="memory://there/name cannot be written: memory:// does not offer that"):
-        ObjectStore("memory://there").write("name", b"")
-
-
-class SetAtTheThirdLook(threading.Event):
-    looks = 0
-
-    def is_set(self) -> bool:
-        self.looks += 1
-        return self.looks > 2
-
-
-def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_path: Path) -> None:
-    s3.put("large.tar", bytes(10**6))
-    with pytest.raises(Cancelled):
-        ObjectStore(s3.url).fetch("large.tar", tmp_path / "large.tar", SetAtTheThirdLook())
-    assert 0 < (tmp_path / "large.tar").stat().st_size < 10**6
-    assert len(s3.gets()) == 1
-
-
-def test_the_hub_keeps_its_fast_way() -> None:
-    """Its file system leaves it for any callback that is not one of these."""
-    assert isinstance(_until(threading.Event()), NoOpCallback)
-
-
 def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -> None:
     shards = Prefetcher(RemoteShards(ObjectStore("memory://nothing"), [], Cache(tmp_path)))
     shards._not_before = {0: 0.0}  # another process fetches it, and now is the time to look again
     shards.close()
     assert shards._next() is None
-
-
-def test_what_is_no_data_set(s3: S3, url: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{s3.url}/elsewhere holds no manifest.json"):
-        open_dataset(f"{s3.url}/elsewhere", Cache(tmp_path))
-    with pytest.raises(UsageError, match="has no split x: it has train"):
-        choose_split(url, ["x"], Cache(tmp_path))
-
-
-def test_a_remote_split_has_places_and_no_paths(url: str, local: Split, tmp_path: Path) -> None:
-    split = opened(url, cache(tmp_path, 1, local))
-    assert split.shard_place(3) == f"{url}/train/train-00003.tar"
-    assert local.shard_place(3) == str(local.shard_paths[3])
-    with pytest.raises(UsageError, match="is not on this machine"):
-        _ = split.shard_paths
-    assert list(split.keys()) == list(local.keys())
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -422,57 +303,3 @@ def test_a_data_set_on_a_web_server_is_read(web: str, local: Split, tmp_path: Pa
             warnings.simplefilter("ignore", UserWarning)
             read_epoch(shards, split, "global", 0, local, Share(1))
         shards.close()
-
-
-@pytest.mark.parametrize(
-    ("place", "yes"),
-    [("s3://a/b", True), ("https://a", True), ("/a/b", False), ("a:b", False), ("./s3:/a", False), ("C://", False)],
-)
-def test_urls(place: str, yes: bool) -> None:
-    assert is_url(place) is yes
-
-
-@pytest.mark.parametrize(
-    "place", ["s3:/bucket/data", "s3:bucket", "s3://", "S3:///data", "hf:/datasets/me", "https:/a"]
-)
-def test_what_is_nearly_a_url_is_no_directory(place: str) -> None:
-    with pytest.raises(UsageError, match=r"is not a URL: write [a-z0-9]+://BUCKET/PATH"):
-        open_dataset(place)
-
-
-def test_capitals_and_slashes_around_a_url_do_not_matter(s3: S3, url: str, local: Split, tmp_path: Path) -> None:
-    assert ObjectStore(f"S3://{url.partition('://')[2]}//") == ObjectStore(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["https://me:pass@host/data", "https://token@host/data", "s3://key:pass@bucket/data", "https://h/d?sig=abcdef"],
-)
-def test_a_url_with_credentials_is_refused_without_repeating_them(url: str) -> None:
-    with pytest.raises(UsageError, match="holds a user, a password or a query") as said:
-        ObjectStore(url)
-    assert not any(word in str(said.value) for word in ("me:", "pass@", "token@", "abcdef"))
-
-
-def test_an_unknown_kind_of_url_is_refused() -> None:
-    with pytest.raises(UsageError, match="fsspec knows no nosuch://"):
-        ObjectStore("nosuch://a/b")
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(scheme: str) -> None:
-        raise ImportError(scheme)
-
-    monkeypatch.setattr("fsspec.filesystem", missing)
-    with pytest.raises(MissingDependency, match=r"s3://a/b cannot be opened: pip install 'shardfeed\[s3\]'"):
-        ObjectStore("s3://a/b")
-
-
-def test_messages_lose_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
-    said = without_secrets(
-        f"403 for url https://user:pw@host/x?X-Amz-Signature=0123abcd&part=2, key {ACCESS}, secret {SECRET}"
-    )
-    assert not any(word in said for word in (ACCESS, SECRET, "pw@", "0123abcd"))
-    assert said.startswith("403 for url https://***@host/x?")
