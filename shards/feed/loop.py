@@ -206,8 +206,7 @@ class FeedLoop:
                         return
                     self._ready.put(next(batches))
         except BaseException as error:
-            if not self._stop.is_set():
-                self._ready.put(error)
+            self._ready.put(error)
 
     def _batches(self, cursor: Cursor) -> Generator[Delivered]:
         """Opens what the loop works with, feeds, and closes it all."""
@@ -226,7 +225,10 @@ class FeedLoop:
             tensors: Tensors = opened(
                 GpuTensors(self._stream) if on_gpu else CpuTensors(graph, resizes, sampling.augment)
             )
-            yield from feed(planner, reader, damaged, decoder, tensors, depths)
+            try:
+                yield from feed(planner, reader, damaged, decoder, tensors, depths)
+            finally:
+                self._stop.set()  # also after an error: reads that are still under way are not waited for
 
 
 def must_resize(split: Split, sampling: SamplingConfig) -> bool:

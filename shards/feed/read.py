@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng.zlib_ng import crc32
 
+from shards.common.errors import Cancelled
 from shards.decode.buffers import Buffers
 from shards.decode.stored_pixels import StoredPixels
 from shards.sampling.batch import ByteRanges, PlannedBatch
@@ -30,10 +31,6 @@ Trouble = tuple[int, str]
 DAMAGED = "is damaged (its checksum is wrong)"
 # Seconds between two looks at the stop event while bytes do not come.
 LOOK = 0.05
-
-
-class LoopStopped(Exception):
-    """The feed loop is being stopped: nobody wants what is being waited for."""
 
 
 class Shards(Protocol):
@@ -72,7 +69,7 @@ class Reading:
     def wait(self) -> list[Trouble]:
         """Waits until all bytes are there; returns the samples that cannot be used.
 
-        Raises LoopStopped once the reader's stop event is set, and whatever the reading threads raised.
+        Raises Cancelled once the reader's stop event is set, and whatever the reading threads raised.
         """
         return [trouble for part in self.parts for trouble in self._result(part)]
 
@@ -84,7 +81,7 @@ class Reading:
                 if part.done():  # the part itself failed so
                     raise
                 if self.stop.is_set():
-                    raise LoopStopped from None
+                    raise Cancelled from None
 
 
 class SampleReader:
