@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 
 from shards.common.errors import UsageError
+from shards.common.machine import usable_cores
 from shards.dataset import Split
 from shards.decode.graph import Decode, Device
 from shards.sampling.crops import FROM_RESIZED, Crop
@@ -20,9 +21,9 @@ JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
 
 
 def default_threads(raw: bool = False) -> int:
-    """Threads of a rank: its share of the cores this process may use, and one more, except for `raw` (see `Loader`)."""
+    """Threads of a rank: its part of the cores this process may use, and one more, except for `raw` (see `Loader`)."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // ranks_here) + (0 if raw else 1)
+    return max(1, usable_cores() // ranks_here) + (0 if raw else 1)
 
 
 def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:

@@ -1,7 +1,7 @@
 """Raw pixels as a file that other programs open: binary PPM (Netpbm's "P6"), 8-bit RGB.
 
-A header in ASCII, "P6\\nWIDTH HEIGHT\\n255\\n", then the rows from the top, three bytes a pixel, without gaps. Only this
-form of the header is written and read, so the last 3 * WIDTH * HEIGHT bytes are the pixels.
+A header in ASCII, "P6\\nWIDTH HEIGHT\\n255\\n", then the rows from the top, three bytes a pixel, without gaps. Only
+this form of the header is written and read, so the last 3 * WIDTH * HEIGHT bytes are the pixels.
 """
 
 import re
