@@ -4,11 +4,13 @@
     batch = torch.stack([to_tensor(open_image(path), about) for path in paths])     # model/images.py
     names = [about.class_names[best] for best in network(batch).argmax(1)]
 
-The file is a plain state dict, which `torch.load(path, weights_only=True)` opens anywhere. What it is the state
-of is an attribute of that mapping, which `load_state_dict` does not look at.
+The file is a plain state dict, which `torch.load(path, weights_only=True)` opens anywhere. The description of the
+model (`About`) is an attribute of that mapping, which `load_state_dict` ignores.
 """
 
 import dataclasses
+import errno
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,11 +92,29 @@ def read_saved(path: Path) -> Any:
     """
     require_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        broken = _broken_entry(path)
+        saved = None if broken else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
+        # EINVAL: a damaged directory of the archive points before the beginning of the file.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ShardfeedError(f"{path} is damaged, or was not written by torch.save") from error
+    if broken:
+        raise ShardfeedError(f"{path} is damaged: the checksum of {broken} in it is wrong")
+    return saved
+
+
+def _broken_entry(path: Path) -> str | None:
+    """The first entry of torch.save's zip archive, a tensor or the names of all, whose CRC-32 is wrong; None if none.
+
+    torch.save writes these checksums and torch.load does not compare them (2.14): a changed bit would pass for another
+    weight. Every file that torch.save ever wrote as an archive has them.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.external_attr:  # 0 in each; with the directory's bit set torch.load gives uninitialised memory
+                return entry.filename
+        return archive.testzip()
 
 
 def about_of(saved: Any) -> About | None:
