@@ -68,6 +68,8 @@ def check(command: Command) -> None:
 
 def _check_program(words: list[str], partial: bool) -> None:
     """Checks the words behind `python -m` or `shardfeed`."""
+    if partial and not words:
+        return
     name, rest = words[0], words[1:]
     if name == "pytest":
         for word in rest:
