@@ -85,10 +85,10 @@ def run_commands(prog: str, commands: Mapping[str, Command], argv: Sequence[str]
 
 def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
     """Calls `body` with the command line words and turns what it raises into an exit status."""
-    prog = _as_started(prog)
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [word for word in args if word != "--debug"]
+    prog = _as_started(prog)
     try:
         body(args)
     except KeyboardInterrupt:
