@@ -1,11 +1,12 @@
-# make install   the environment, in .venv
-# make demo      everything once, on a small synthetic data set
-# make test      lint, types and tests
-# make test-gpu  the tests that need a GPU
-# make docs-check   every command, option, link and program in the documents
-# make bench-peers  every loader that can be measured here, in one table: SOURCE=... names the data set
-# make bench-gpu    on a machine with a GPU, unattended, in ten minutes: its tests, and loaders, stages and training, in a
-#                   dated directory of results/; DATA=... names shards, SOURCE=... images; made-up ones without both
+# make install      the environment, in .venv
+# make demo         everything once, on a small synthetic data set
+# make test         lint, types and tests
+# make test-gpu     the tests that need a GPU
+# make docs-check   checks every command, option, link and program in the documents
+# make bench-peers  measures every loader that can be installed here, in one table; SOURCE=... names the data set
+# make bench-gpu    on a machine with a GPU, unattended, ten minutes: the GPU tests, loaders, stages and training. Results
+#                   go to a dated directory of results/. DATA=... names shards, SOURCE=... images; without both, small
+#                   images are made up.
 
 PYTHON ?= python3.11
 # The DALI wheel that fits the driver: cuda13 or cuda12.
@@ -14,7 +15,7 @@ DEMO ?= demo
 
 VENV := .venv
 BIN := $(VENV)/bin
-# One stamp for each choice of wheel, since both in one environment overwrite each other.
+# One stamp for each wheel: two wheels in one environment overwrite each other.
 STAMP := $(VENV)/.installed-$(DALI)
 
 SOURCE ?=
@@ -50,7 +51,7 @@ test-gpu: install
 docs-check: install
 	$(BIN)/python -m pytest tests/test_docs.py -q
 
-# A peer that cannot be installed is left out of the table, which says so.
+# The table leaves out a peer that cannot be installed, and says so.
 bench-peers: install
 	-$(BIN)/python -m benchmarks peers-install
 	$(BIN)/python -m benchmarks peers --source $(or $(SOURCE),ILSVRC/imagenet-1k)

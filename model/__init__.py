@@ -3,7 +3,7 @@
     python -m model predict MODEL.pth IMAGE...       the five best classes of each image
     python -m model export MODEL.pth --output FILE   the network for other programs: torch.export and ONNX
 
-In your own program, from the weights that a run wrote: see model/weights.py.
+How to use the weights of a run in your own program: model/weights.py.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpoint: bool = False) -> nn.Module:
-    """A freshly initialised network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
+    """A new network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
 
-    Its weights come from torch's global random generator: call `torch.manual_seed` first.
+    Its initial weights come from torch's global random generator: call `torch.manual_seed` first.
     blur_pool: anti-aliased strided convolutions, see model/blur.py.
-    checkpoint: less memory for more time, see model/recompute.py.
+    checkpoint: gradient checkpointing, less memory for more time, see model/recompute.py.
 
-    Raises UsageError for an unknown name, fewer than one class, or a blur in a network that has no place for it.
+    Raises UsageError for an unknown name, fewer than one class, or blur_pool where no convolution has a stride.
     """
     if name not in MODELS:
         raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
@@ -44,7 +44,7 @@ def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpo
         raise UsageError(f"a model needs at least 1 class, not {num_classes}")
     network = MODELS[name](num_classes)
     if blur_pool and not blur_strided(network):
-        raise UsageError(f"{name} has no convolution with a stride that a blur could go before: leave blur_pool off")
+        raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
     if checkpoint:
         recompute_blocks(network)
     return network

@@ -1,7 +1,7 @@
 """Anti-aliased downsampling: a small blur before every convolution with a stride (`--blur-pool`).
 
-After R. Zhang, "Making Convolutional Networks Shift-Invariant Again" (arXiv:1904.11486), in the form that
-ffcv-imagenet trains its published ResNets with: the blur comes before the convolution, and max pools stay as they are.
+After R. Zhang, "Making Convolutional Networks Shift-Invariant Again" (arXiv:1904.11486), in the form used for
+ffcv-imagenet's published ResNets: the blur comes before the convolution, and max pools stay unchanged.
 """
 
 import torch
@@ -15,7 +15,7 @@ LEAST_CHANNELS = 16
 class BlurredConv2d(nn.Module):
     """`conv` on its input (B, C, H, W) blurred by the binomial filter [1 2 1] in both directions.
 
-    The filter is fixed and no part of the state dict.
+    The filter is fixed, and is not in the state dict.
     """
 
     taps: Tensor
@@ -28,14 +28,14 @@ class BlurredConv2d(nn.Module):
         self.register_buffer("taps", taps.contiguous(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """What `conv` gives for the blurred features; the shape is that of `conv` without the blur."""
+        """`conv` of the blurred features; the blur does not change the shape."""
         blurred = F.conv2d(features, self.taps, padding=1, groups=self.conv.in_channels)
         convolved: Tensor = self.conv(blurred)
         return convolved
 
 
 def blur_strided(network: nn.Module) -> int:
-    """Puts a blur before each strided convolution of `network`, in place; returns how many there were."""
+    """Puts a blur before each strided convolution of `network`, in place; returns their number."""
     count = 0
     for name, child in network.named_children():
         if isinstance(child, nn.Conv2d) and max(child.stride) > 1 and child.in_channels >= LEAST_CHANNELS:

@@ -37,7 +37,7 @@ class Cnn(nn.Module):
 
 
 def _stage(before: int, after: int) -> nn.Sequential:
-    """Two convolutions that keep height and width; without bias, because batch norm subtracts the mean."""
+    """Two convolutions that keep height and width. They have no bias: batch norm would subtract it."""
     layers: list[nn.Module] = []
     for channels in (before, after):
         layers += [

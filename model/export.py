@@ -1,9 +1,9 @@
-"""python -m model export MODEL.pth --output FILE: the network for programs that know nothing of this project.
+"""python -m model export MODEL.pth --output FILE: the network for other programs, which need nothing of this project.
 
-FILE.pt2 is a torch.export program (`torch.export.load`), FILE.onnx is ONNX; without an ending both are written.
-Both take normalised images (batch, 3, size, size), float32, of any batch size, and give logits (batch, classes).
-Class names, normalisation and sizes go with them: as the extra file `about.json` of the one, and as the metadata
-entry `shardfeed` of the other. What was written is read again and compared with the network. The last line is JSON.
+FILE.pt2 is a torch.export program (`torch.export.load`), FILE.onnx is ONNX; a name without an ending writes both.
+Each takes normalised images (batch, 3, size, size), float32, of any batch size, and gives logits (batch, classes).
+Each holds class names, normalisation and sizes: FILE.pt2 in its extra file `about.json`, FILE.onnx in its metadata
+entry `shardfeed`. Each is loaded again and its logits compared with the network's. The last line is JSON.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 PROGRAM, ONNX = ".pt2", ".onnx"
 ABOUT_FILE, ABOUT_KEY = "about.json", "shardfeed"
 
-# Traced with one batch size and checked with another, so that a size that was written into the graph shows.
+# Batch sizes. The graph is traced with one and checked with the other, so that a batch size fixed in it is noticed.
 TRACED, CHECKED = 2, 3
-# Largest difference of a logit, as a part of the largest logit: other kernels add float32 up in another order.
+# Largest accepted difference of a logit, as a part of the largest logit: other kernels sum float32 in another order.
 TOLERANCE = 1e-3
 
 
@@ -39,22 +39,22 @@ class Options:
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.pth")]
     """The .pth file that `python -m train` wrote."""
     output: Path
-    """The file to write: NAME.pt2 (torch.export) or NAME.onnx; without an ending, both."""
+    """The file to write: NAME.pt2 (torch.export) or NAME.onnx (ONNX); NAME alone writes both."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """One file, and how far its logits are from the network's, as a part of the largest; None if not compared."""
+    """A file, and the largest difference of its logits, as a part of the largest logit; None if not compared."""
 
     path: Path
     difference: float | None
 
 
 def run(options: Options) -> None:
-    """Writes the files and says how they compare.
+    """Writes the files and prints how their logits compare with the network's.
 
     Raises as `load_model` does; UsageError for another ending; MissingDependency where ONNX's packages are not
-    installed; ShardfeedError, and leaves no file, where what was written gives other logits than the network.
+    installed; ShardfeedError, without leaving the file, where its logits differ from the network's.
     """
     wanted = _files(options.output)
     if any(path.suffix == ONNX for path in wanted):
@@ -124,7 +124,7 @@ def _traced(network: nn.Module, about: About) -> torch.export.ExportedProgram:
 
 @torch.inference_mode()
 def _difference(network: nn.Module, about: About, other: Callable[[Tensor], Any], path: Path) -> float:
-    """The largest difference between both's logits for random images, as a part of the largest logit."""
+    """The largest difference between the logits of both for random images, as a part of the largest logit."""
     images = torch.randn(CHECKED, 3, about.size, about.size, generator=torch.Generator().manual_seed(0))
     expected = network(images)
     difference = float((other(images) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
@@ -139,8 +139,8 @@ def _require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependency(
-            f"{' and '.join(missing)} not installed, which ONNX needs: pip install 'shardfeed[export]', or give "
-            f"an --output that ends in {PROGRAM}"
+            f"{' and '.join(missing)} not installed, needed for ONNX: pip install 'shardfeed[export]', or give an "
+            f"--output that ends in {PROGRAM}"
         )
 
 

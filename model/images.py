@@ -1,4 +1,4 @@
-"""Image files as the network saw them in evaluation: upright RGB, Resize, CenterCrop, normalised."""
+"""Prepares image files as for evaluation: upright, RGB, Resize, CenterCrop, normalised."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from shards.common.errors import ShardfeedError, UsageError
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file of any format that Pillow reads, upright (EXIF), RGB; transparency over white, 16 bits as 8.
+    """The image in a file of any format that Pillow reads: upright by EXIF, RGB, transparency over white, 16 bits as 8.
 
-    Raises UsageError where there is no such file, ShardfeedError where it is no image or a damaged one.
+    Raises UsageError where there is no such file, ShardfeedError where it holds no image or a damaged one.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give the path of an image")
@@ -23,7 +23,7 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as opened:
             opened.load()
             image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+            if image.mode.startswith("I"):  # Pillow would clip values above 255
                 image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
             if image.has_transparency_data:
                 visible = image.convert("RGBA")
@@ -36,7 +36,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def to_tensor(image: Image.Image, about: About) -> Tensor:
-    """(3, size, size) float32 of an RGB image: as torchvision's Resize, CenterCrop, ToTensor and Normalize."""
+    """An RGB image as (3, size, size) float32, by torchvision's Resize, CenterCrop, ToTensor and Normalize."""
     cropped = functional.center_crop(functional.resize(image, [about.resize]), [about.size, about.size])
     pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).float() / 255
     normalised: Tensor = functional.normalize(pixels, list(about.mean), list(about.std))

@@ -1,6 +1,6 @@
 """python -m model predict MODEL.pth IMAGE...: the five best classes of each image, with their probabilities.
 
-On the CPU. The last line is JSON.
+Runs on the CPU. The last line is JSON.
 """
 
 import json
@@ -22,28 +22,28 @@ BEST = 5
 
 @dataclass(frozen=True)
 class Options:
-    """Prints the best classes of images, with their probabilities, as a trained model sees them."""
+    """Prints the five best classes of each image by a trained model, with their probabilities."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.pth")]
     """The .pth file that `python -m train` wrote."""
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
-    """Image files: JPEG, PNG, or whatever else Pillow reads."""
+    """Image files: JPEG, PNG or any other format that Pillow reads."""
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise UsageError("no images to predict: give an image file or more after the model")
+            raise UsageError("no images to predict: give one or more image files after the model")
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A class, and its probability from 0 to 1."""
+    """A class and its probability, from 0 to 1."""
 
     name: str
     probability: float
 
 
 def run(options: Options) -> None:
-    """Prints the guesses image by image. Raises as `load_model` and, at the first bad image, `open_image` do."""
+    """Prints the best classes of each image. Raises as `load_model`, and at the first bad image as `open_image`."""
     network, about = load_model(options.model)
     results = []
     for path in options.images:
@@ -57,7 +57,7 @@ def run(options: Options) -> None:
 
 @torch.inference_mode()
 def predict(network: nn.Module, about: About, image: Image.Image) -> list[Guess]:
-    """The five most likely classes of an RGB image, or all where there are fewer, the most likely first."""
+    """The five most likely classes of an RGB image, the likeliest first; all of them where there are fewer."""
     probabilities = network(to_tensor(image, about).unsqueeze(0))[0].softmax(0)
     best = probabilities.topk(min(BEST, len(about.class_names)))
     return [

@@ -1,7 +1,7 @@
-"""Gradient checkpointing: activations inside a block are computed again in the backward pass instead of being kept.
+"""Gradient checkpointing: the backward pass computes a block's activations again; they are not kept in memory.
 
-Costs about one more forward pass a step, and saves most of the activations' memory (Chen et al., arXiv:1604.06174).
-Weights, gradients, running statistics and the keys of the state dict are those of the plain network.
+It costs about one more forward pass a step and saves most of the memory of activations (Chen et al., arXiv:1604.06174).
+Weights, gradients, running statistics and the keys of the state dict are the same as without it.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,18 +18,18 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from model.cnn import Cnn
 
-# What is computed again as a whole: small enough to fit, large enough that little is kept between them.
+# Each of these is computed again as a whole: small enough to fit into memory, large enough that little is kept between.
 BLOCKS = (BasicBlock, Bottleneck, MBConv, CNBlock)
 
 
 def recompute_blocks(network: nn.Module) -> int:
-    """Makes every block of `network` forget its activations until the backward pass, in place; returns their number."""
+    """Makes every block of `network` drop its activations until the backward pass, in place; returns their number."""
     blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
     if isinstance(network, Cnn):
         blocks = list(network.stages.children())
     for block in blocks:
-        # An attribute of the instance, not a wrapper: a wrapper would rename every weight.
-        setattr(block, "forward", partial(_forgetful, block, block.forward))  # noqa: B010 - mypy refuses a method's place
+        # Replaces the method on the instance: a wrapper module would rename every weight.
+        setattr(block, "forward", partial(_forgetful, block, block.forward))  # noqa: B010 - mypy rejects an assignment to a method
     return len(blocks)
 
 
@@ -37,7 +37,7 @@ def _forgetful(block: nn.Module, forward: Callable[[Tensor], Tensor], features: 
     if not torch.is_grad_enabled():
         return forward(features)
     if torch.compiler.is_compiling():
-        # The compiler recomputes pure operations only, so statistics move once; it takes no contexts of ours.
+        # The compiler recomputes pure operations only, so statistics are updated once; it accepts no context_fn.
         compiled: Tensor = checkpoint(forward, features, use_reentrant=False)
         return compiled
     kept: Tensor = checkpoint(forward, features, use_reentrant=False, context_fn=partial(_contexts, block))
@@ -45,13 +45,13 @@ def _forgetful(block: nn.Module, forward: Callable[[Tensor], Tensor], features: 
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What the first computation runs in, and what the second does."""
+    """The contexts of the first computation and of the second."""
     return nullcontext(), _statistics_kept(block)
 
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms inside `block` compute as ever, but it is copies of their running statistics that move."""
+    """Batch norms inside `block` update copies of their running statistics; the statistics themselves stay."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     kept = [dict(norm._buffers) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):

@@ -1,14 +1,16 @@
-"""The trained weights on disk, and what must be known to use them.
+"""The file of trained weights: saving, loading, and the description of the model in it.
 
     network, about = load_model(Path("Results/imagenet_trained_model.pth"))
     batch = torch.stack([to_tensor(open_image(path), about) for path in paths])     # model/images.py
     names = [about.class_names[best] for best in network(batch).argmax(1)]
 
-The file is a plain state dict, which `torch.load(path, weights_only=True)` opens anywhere. What it is the state
-of is an attribute of that mapping, which `load_state_dict` does not look at.
+The file is a plain state dict, which `torch.load(path, weights_only=True)` opens anywhere. The description of the
+model (`About`) is an attribute of that mapping, which `load_state_dict` ignores.
 """
 
 import dataclasses
+import errno
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ ATTRIBUTE = "shardfeed"
 
 @dataclass(frozen=True)
 class About:
-    """What network weights belong to, and what images it was evaluated on."""
+    """The network that weights belong to, and how its images were prepared for evaluation."""
 
     model: str
     """Its name, as `build_model` takes it."""
@@ -55,7 +57,7 @@ def save_weights(network: nn.Module, path: Path, about: About | None = None) -> 
 
 
 def write_state(state: Mapping[str, Tensor], path: Path, about: About | None = None) -> None:
-    """As `save_weights`, for a state dict that was put together elsewhere."""
+    """As `save_weights`, for a state dict instead of a network."""
     plain = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
     if about is not None:
         setattr(plain, ATTRIBUTE, dataclasses.asdict(about))
@@ -63,12 +65,12 @@ def write_state(state: Mapping[str, Tensor], path: Path, about: About | None = N
 
 
 def save_whole(content: Any, path: Path) -> None:
-    """torch.save into a file that is whole or absent. Raises OSError where it cannot be written."""
+    """torch.save, but the file is whole or absent. Raises OSError where it cannot be written."""
     try:
         with replacing(path) as file:
             torch.save(content, file)
     except RuntimeError as error:
-        # On a full disk torch.save fails at the end, with a RuntimeError about a position in the file.
+        # On a full disk torch.save fails at its end, with a RuntimeError about a position in the file.
         cause = error.__context__
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
@@ -84,21 +86,39 @@ def require_file(path: Path) -> None:
 
 
 def read_saved(path: Path) -> Any:
-    """What torch.save wrote into `path`, its tensors on the CPU; nothing in it is run.
+    """The object that torch.save wrote into `path`, its tensors on the CPU; no code in the file is run.
 
     Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
     """
     require_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        broken = _broken_entry(path)
+        saved = None if broken else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
+        # EINVAL: a damaged directory of the archive points before the beginning of the file.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ShardfeedError(f"{path} is damaged, or was not written by torch.save") from error
+    if broken:
+        raise ShardfeedError(f"{path} is damaged: the checksum of {broken} in it is wrong")
+    return saved
+
+
+def _broken_entry(path: Path) -> str | None:
+    """The first entry of torch.save's zip archive, a tensor or the names of all, whose CRC-32 is wrong; None if none.
+
+    torch.save writes these checksums and torch.load does not compare them (2.14): a changed bit would pass for another
+    weight. Every file that torch.save ever wrote as an archive has them.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.external_attr:  # 0 in each; with the directory's bit set torch.load gives uninitialised memory
+                return entry.filename
+        return archive.testzip()
 
 
 def about_of(saved: Any) -> About | None:
-    """What is said beside the weights in what `read_saved` gave; None if nothing is."""
+    """The description beside the weights that `read_saved` returned; None if there is none."""
     try:
         return About(**getattr(saved, ATTRIBUTE))
     except (AttributeError, TypeError):
@@ -106,7 +126,7 @@ def about_of(saved: Any) -> About | None:
 
 
 def load_model(path: Path) -> tuple[nn.Module, About]:
-    """The network that `path` holds the weights of, for inference on the CPU, and what is known about it.
+    """The network whose weights `path` holds, for inference on the CPU, and its description.
 
     Raises as `read_saved`; UsageError if the file holds no weights that training wrote, or those of a model that
     this version does not know; ShardfeedError if weights and model do not fit each other.
@@ -115,8 +135,8 @@ def load_model(path: Path) -> tuple[nn.Module, About]:
     about = about_of(saved)
     if about is None:
         raise UsageError(
-            f"{path} does not say which model and classes it is of: give the .pth file that `python -m train` "
-            "wrote, of this version or newer"
+            f"{path} does not say which model and classes it is of: give a .pth file that `python -m train` wrote, of "
+            "this version or newer"
         )
     try:
         network = build_model(about.model, len(about.class_names), blur_pool=about.blur_pool)

@@ -1,129 +1,86 @@
-"""The documents say what is: commands parse, options exist, code runs, links lead somewhere. `make docs-check`
+"""Commands in the documents parse, options exist, links and paths lead somewhere, Python runs. `make docs-check`
 
-Nothing is downloaded and no command is run: each is parsed by the program that it calls. Python in the README, and
-blocks with `<!-- runs -->` before them, are run on a small data set that stands for /data/imagenet.
+No command is run: each is parsed by the program that it calls. Python in the README, and blocks with `<!-- runs -->`
+before them, are run on a small data set that stands for /data/imagenet.
 """
 
 import ast
 import contextlib
 import dataclasses
 import importlib.util
-import inspect
 import io
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from preprocess.job.task import Rejected
-from shards.common.cli import Command as Subcommand
 from shards.common.cli import parse
+from shards.common.command import PROGRAMS
 from shards.common.errors import UsageError
 from shards.dataset import open_dataset
-from shards.format.index import DTYPES
 from shards.format.layout import Encoding
-from shards.format.manifest import IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
 from shards.format.ppm import ppm
 from shards.format.verify import verify
 from tests import ROOT
 from tests.conftest import decoded, jpeg, photo, write_split
-from tests.helpers.docs import (
-    Block,
-    Command,
-    anchors,
-    blocks,
-    commands,
-    documents,
-    inline_code,
-    links,
-    text_of,
-    words_of,
-)
+from tests.helpers.docs import DOCUMENTS, Command, anchors, blocks, commands, inline_code, links
 
 # What documents write for a value of the reader's own.
 PLACES = {"R": "cnn", "N": "1", "X": "1000", "i/n": "0/8"}
-# Options of other programs, in sentences; those of torchrun are known.
+# Options of other programs that sentences name; those of torchrun are known.
 FOREIGN = {"--array", "--wrap", "--editable", "--extra-index-url", "--help"}
-
-Parser = Callable[[list[str]], object]
-
-
-def _plain(module: str, config: str) -> Parser:
-    def parser(words: list[str]) -> object:
-        options = getattr(importlib.import_module(module), config)
-        return parse(options, words, module)
-
-    return parser
-
-
-def _train(words: list[str]) -> object:
-    from train.__main__ import parse_config
-
-    return parse_config(words)
-
-
-def _subcommands(module: str) -> Parser:
-    def parser(words: list[str]) -> object:
-        known: Mapping[str, Subcommand] = importlib.import_module(module).COMMANDS
-        if not words:
-            return known
-        if words[0] not in known:
-            raise UsageError(f"unknown command {words[0]!r}: choose one of {', '.join(known)}")
-        return parse(known[words[0]].config, words[1:], words[0])
-
-    return parser
-
-
-PROGRAMS: dict[str, Parser] = {
-    "preprocess": _plain("preprocess.options", "Options"),
-    "preprocess.synthetic": _plain("preprocess.synthetic", "Options"),
-    "shards": _subcommands("shards.__main__"),
-    "model": _subcommands("model.__main__"),
-    "benchmarks": _subcommands("benchmarks.__main__"),
-    "train": _train,
-}
 
 
 def check(command: Command) -> None:
     """Raises UsageError, or fails, for a command that its program would refuse as a mistake."""
-    words = words_of(re.sub(r"^([A-Z_]+=\S*\s+)*", "", command.text))
+    words = command.words
     # What is left out in a sentence, or by dots, may be missing.
     partial = not command.whole or "..." in words
     words = [word for word in words if word != "..."]
-    program = words[0]
-    if program == "make":
-        _check_make(words[1:])
-    elif program == "sbatch":
-        _check_batch(words[1:], command)
-    elif program == "pip":
-        _check_extras(command.text)
-    elif program in ("python", "torchrun", "pytest"):
-        if program == "torchrun":
-            _torchrun().parse_args(words[1:])
-        _check_python(words[1:] if program != "pytest" else ["-m", *words], partial)
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        for word in words[1:]:
+            name, is_variable, _ = word.partition("=")
+            pattern = rf"^{name} [?:]?=" if is_variable else rf"^{re.escape(name)}:"
+            assert re.search(pattern, makefile, re.MULTILINE), f"the Makefile has no {name}"
+    elif words[0] == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        for extra in re.findall(r"shardfeed\[(\w+)\]", command.text):
+            assert extra in project["optional-dependencies"], f"there is no extra [{extra}]"
+    elif words[0] == "sbatch":
+        for word in words:
+            assert not word.endswith(".sh") or (ROOT / word).exists(), f"there is no {word}"
+        if "--wrap" in words:
+            check(dataclasses.replace(command, text=words[words.index("--wrap") + 1]))
+    elif words[1] == "-c":
+        ast.parse(words[2])
+    elif "shardfeed" in words:
+        _check_program(words[words.index("shardfeed") + 1 :], partial)
+    else:
+        _check_program(words[words.index("-m") + 1 :] if words[0] != "pytest" else words, partial)
+    if words[0] == "torchrun":
+        _torchrun().parse_args(words[1:])
 
 
-def _check_python(words: list[str], partial: bool) -> None:
-    if words[:1] == ["-c"]:
-        ast.parse(words[1])
+def _check_program(words: list[str], partial: bool) -> None:
+    """Checks the words behind `python -m` or `shardfeed`."""
+    if partial and not words:
         return
-    module, rest = words[words.index("-m") + 1], words[words.index("-m") + 2 :]
-    if module == "pytest":
+    name, rest = words[0], words[1:]
+    if name == "pytest":
         for word in rest:
             assert not word.startswith("tests/") or (ROOT / word.partition("::")[0]).exists(), f"there is no {word}"
         return
-    if module not in PROGRAMS:
-        assert importlib.util.find_spec(module) is not None, f"there is no {module}"
+    if name.partition(".")[0] not in PROGRAMS or (partial and not rest):
+        assert importlib.util.find_spec(name) is not None, f"there is no {name}"
         return
     values = [PLACES.get(word, re.sub(r"\$\{?\w+\}?", "0", word)) for word in rest if word != "--debug"]
-    if partial and not values:
-        return
     try:
-        PROGRAMS[module](values)
+        _parser(name)(values)
     except UsageError as error:
         if not (partial and str(error).startswith("missing")):
             raise
@@ -132,26 +89,24 @@ def _check_python(words: list[str], partial: bool) -> None:
             raise
 
 
-def _check_make(words: list[str]) -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for word in words:
-        name, is_variable, _ = word.partition("=")
-        pattern = rf"^{name} [?:]?=" if is_variable else rf"^{re.escape(name)}:"
-        assert re.search(pattern, makefile, re.MULTILINE), f"the Makefile has no {name}"
+def _parser(name: str) -> Callable[[list[str]], object]:
+    """Parses the command line of a program."""
+    if name == "train":
+        from train.__main__ import parse_config
 
+        return parse_config
+    if name.startswith("preprocess"):
+        module = "preprocess.options" if name == "preprocess" else f"{name}.__main__"
+        options = importlib.import_module(module).Options
+        return lambda words: parse(options, words, name)
+    known = importlib.import_module(f"{name}.__main__").COMMANDS
 
-def _check_batch(words: list[str], command: Command) -> None:
-    """The scripts exist, and what --wrap holds is a command of ours."""
-    for i, word in enumerate(words):
-        if word == "--wrap":
-            check(dataclasses.replace(command, text=words[i + 1]))
-        assert not word.endswith(".sh") or (ROOT / word).exists(), f"there is no {word}"
+    def parser(words: list[str]) -> object:
+        if words[0] not in known:
+            raise UsageError(f"unknown command {words[0]!r}: choose one of {', '.join(known)}")
+        return parse(known[words[0]].config, words[1:], words[0])
 
-
-def _check_extras(text: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extra in re.findall(r"shardfeed\[(\w+)\]", text):
-        assert extra in project["optional-dependencies"], f"there is no extra [{extra}]"
+    return parser
 
 
 @cache
@@ -169,7 +124,7 @@ def known_options() -> frozenset[str]:
     configs: list[Any] = [Config]
     for module in ("shards", "model", "benchmarks"):
         configs += [each.config for each in importlib.import_module(f"{module}.__main__").COMMANDS.values()]
-    configs += [importlib.import_module(f"preprocess.{name}").Options for name in ("options", "synthetic")]
+    configs += [importlib.import_module(f"preprocess.{name}").Options for name in ("options", "synthetic.__main__")]
     found = {option for action in _torchrun()._actions for option in action.option_strings}
     for config in configs:
         text = io.StringIO()
@@ -179,27 +134,30 @@ def known_options() -> frozenset[str]:
     return frozenset(found | FOREIGN)
 
 
-def _all(of: Callable[[Path], Iterator[Any]]) -> list[Any]:
-    return [each for document in documents() if document.exists() for each in of(document)]
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
 
 
-# Two commands may stand on one line: their order has to be the same in every process of a parallel run.
-COMMANDS = sorted(set(_all(commands)), key=lambda command: (command.place, str(command)))
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.place} {command.text[:60]}")
-def test_a_command_is_one_that_its_program_takes(command: Command) -> None:
-    check(command)
+def test_each_command_is_one_that_its_program_takes(document: Path) -> None:
+    wrong = []
+    for command in commands(document):
+        try:
+            check(command)
+        except (Exception, SystemExit) as error:
+            wrong.append(f"{document.name}:{command.line} {command.text}: {error}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "python -m train --data DIR --no-such-option 1",
-        "python -m train --data DIR --recipe no-such-recipe",
+        "shardfeed train --data DIR --recipe no-such-recipe",
+        "torchrun --no-python shardfeed train --dota DIR",
         "python -m shards verify",
         "python -m shards nothing DIR",
-        "python -m preprocess SOURCE OUT --order backwards",
         "python -m no_such_module",
         "python -m pytest tests/test_nothing.py",
         "OMP_WAIT_POLICY=PASSIVE python -m train --data DIR --batch many",
@@ -212,83 +170,35 @@ def test_a_command_is_one_that_its_program_takes(command: Command) -> None:
 )
 def test_a_wrong_command_is_found(text: str) -> None:
     with pytest.raises((UsageError, AssertionError)):
-        check(Command("here", text, whole=True))
+        check(Command(1, text, whole=True))
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
 def test_options_in_sentences_exist(document: Path) -> None:
-    named = [
-        (place, word) for place, code in inline_code(document) for word in re.findall(r"(?<!\S)--[a-z][\w-]*", code)
-    ]
-    assert [f"{place} {word}" for place, word in named if word not in known_options()] == []
+    named = [(line, word) for line, code in inline_code(document) for word in re.findall(r"(?<!\S)--[a-z][\w-]*", code)]
+    assert [f"{document.name}:{line} {word}" for line, word in named if word not in known_options()] == []
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
 def test_links_lead_somewhere(document: Path) -> None:
     broken = []
-    for place, target in links(document):
+    for target in links(document):
         path, _, anchor = target.partition("#")
-        if re.match(r"[a-z]+:", target):
-            continue
         there = (document.parent / path).resolve() if path else document
-        if not there.exists() or (anchor and anchor not in anchors(there)):
-            broken.append(f"{place} {target}")
+        if not re.match(r"[a-z]+:", target) and (not there.exists() or (anchor and anchor not in anchors(there))):
+            broken.append(target)
     assert broken == []
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
-def test_files_and_tests_that_are_named_exist(document: Path) -> None:
+def test_files_folders_and_tests_that_are_named_exist(document: Path) -> None:
     absent = []
-    for place, code in inline_code(document):
+    for line, code in inline_code(document):
         for path, name in re.findall(
-            r"(?<![\w/.])((?:shards|preprocess|train|model|benchmarks|tests|docs)/[\w./-]+\.(?:py|md|sh))(?:::(\w+))?",
-            code,
+            r"(?<![\w/.])((?:shards|preprocess|train|model|benchmarks|tests|docs)/[\w./-]*)(?:::(\w+))?", code
         ):
             if "NAME" in path:  # of a file that a reader is to write
                 continue
             if not (ROOT / path).exists() or (name and f"def {name}(" not in (ROOT / path).read_text()):
-                absent.append(f"{place} {code}")
+                absent.append(f"{document.name}:{line} {code}")
     assert absent == []
-
-
-def test_the_loaders_arguments_are_all_described() -> None:
-    from shards import Loader
-
-    described = {word for _, code in inline_code(ROOT / "docs" / "loader.md") for word in re.findall(r"\w+", code)}
-    assert set(inspect.signature(Loader).parameters) - described == set()
-
-
-def test_the_fields_of_the_format_are_all_described() -> None:
-    classes = (Manifest, Settings, SplitInfo, ShardInfo, IndexInfo, Rejected)
-    fields = {field.name for each in classes for field in dataclasses.fields(each)} | {*DTYPES, "key"}
-    described = {code for _, code in inline_code(ROOT / "docs" / "format.md")}
-    assert fields - described == set()
-
-
-def test_every_document_can_be_reached_from_the_readme() -> None:
-    reached, waiting = set(), [ROOT / "README.md"]
-    while waiting:
-        document = waiting.pop()
-        reached.add(document)
-        targets = {(document.parent / target.partition("#")[0]).resolve() for _, target in links(document)}
-        waiting += [target for target in targets - reached if target.suffix == ".md" and target.exists()]
-    assert [str(document.relative_to(ROOT)) for document in documents() if document not in reached] == []
-
-
-def test_no_document_names_a_machine_of_ours() -> None:
-    assert [
-        document.name for document in documents() if re.search(r"(?<!\w)/(work|root|home)/", text_of(document))
-    ] == []
-
-
-PYTHON = [
-    block for document in documents() if document.exists() for block in blocks(document) if block.language == "python"
-]
-
-
-@pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.document.name}:{block.line}")
-def test_python_compiles(block: Block) -> None:
-    compile(block.text, f"{block.document.name}:{block.line}", "exec")
 
 
 @pytest.fixture(scope="module")
@@ -306,19 +216,17 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(document: Path, data: Path) -> dict[str, Any]:
-    """Runs the blocks of a document one after the other; returns the names that they left."""
+    """Compiles a document's Python, and runs what is marked, block after block; returns the names that it left."""
     names: dict[str, Any] = {"__name__": document.name}
     for block in blocks(document):
-        if block.language == "python" and (block.runs or document.name == "README.md"):
+        if block.language == "python":
             text = "\n" * (block.line - 1) + block.text.replace("/data/imagenet", str(data))
-            exec(compile(text, str(document), "exec"), names)
+            code = compile(text, str(document), "exec")
+            if block.runs or document.name == "README.md":
+                exec(code, names)
     return names
 
 
-RUNNING = {block.document: None for block in PYTHON if block.runs or block.document.name == "README.md"}
-
-
-@pytest.mark.parametrize("document", RUNNING, ids=lambda document: document.name)
 def test_python_runs(document: Path, imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(document, imagenet)
@@ -339,14 +247,8 @@ def test_the_reader_of_the_format_reads_every_sample(encoding: Encoding, tmp_pat
 def test_what_the_writer_of_the_format_writes_is_a_whole_data_set(tmp_path: Path, imagenet: Path) -> None:
     write = run(ROOT / "docs" / "format.md", imagenet)["write"]
     images = [jpeg(photo(40, 44, seed=i)) for i in range(7)]
-    write(
-        str(tmp_path / "data"),
-        "train",
-        [(image, i % 3, 44, 40) for i, image in enumerate(images)],
-        ["a", "b", "c"],
-        40,
-        3,
-    )
+    samples = [(image, i % 3, 44, 40) for i, image in enumerate(images)]
+    write(str(tmp_path / "data"), "train", samples, ["a", "b", "c"], 40, 3)
     assert verify(tmp_path / "data", decode=True).problems == ()
     split = open_dataset(tmp_path / "data")["train"]
     assert (len(split), len(split.info.shards), split.class_names) == (7, 3, ("a", "b", "c"))

@@ -22,6 +22,8 @@ Config = TypeVar("Config")
 
 OPTIONS = (tyro.conf.FlagCreatePairsOff,)
 DEBUG_HELP = "--debug, anywhere on the line, shows the traceback of an error."
+# Precedes a program's name in usage and errors. The command `shardfeed` (shards/common/command.py) sets its own.
+started_as = "python -m"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def parse(config: type[Config], args: Sequence[str], prog: str, default: Config 
 
     Raises UsageError, with tyro's message on one line, for words that do not fit, SystemExit(0) after the help.
     """
+    prog = _as_started(prog)
     stderr = io.StringIO()
     description = f"{config.__doc__ or ''}\n\n{DEBUG_HELP}"
     extra: dict[str, Any] = {} if default is None else {"default": default}
@@ -60,6 +63,7 @@ def run(prog: str, config: type[Config], entry: Callable[[Config], None], argv: 
 
 def run_commands(prog: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
     """Runs the subcommand named by the first word; returns its exit status."""
+    prog = _as_started(prog)
 
     def dispatch(args: list[str]) -> None:
         if not args or args[0] in ("-h", "--help"):
@@ -83,6 +87,7 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [word for word in args if word != "--debug"]
+    prog = _as_started(prog)
     try:
         body(args)
     except KeyboardInterrupt:
@@ -96,6 +101,10 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
         message = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
         return _fail(prog, message, 1, debug)
     return 0
+
+
+def _as_started(prog: str) -> str:
+    return prog.replace("python -m", started_as)
 
 
 def _fail(prog: str, message: str, status: int, debug: bool) -> int:

@@ -1,5 +1,7 @@
-"""What stands beside the weights, and the network that comes out of a file alone."""
+"""The file of weights: its description, the network that it alone gives, and damage."""
 
+import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ import torch
 from torch import nn
 
 from model import build_model
-from model.weights import About, load_model, save_weights
+from model.__main__ import main
+from model.weights import About, about_of, load_model, read_saved, save_weights
 from shards.common.errors import ShardfeedError, UsageError
 from shards.decode import MEAN, STD
 
@@ -70,3 +73,57 @@ def test_a_failed_write_leaves_what_was_there(saved: Path) -> None:
     with pytest.raises(AttributeError):
         save_weights(Unpicklable(1, 1), saved)
     assert saved.read_bytes() == before
+
+
+def flip(path: Path, bit: int) -> None:
+    """Changes one bit of a file; again, it is as it was."""
+    with path.open("r+b") as file:
+        file.seek(bit // 8)
+        byte = file.read(1)[0] ^ (1 << bit % 8)
+        file.seek(bit // 8)
+        file.write(bytes([byte]))
+
+
+def test_a_changed_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "small.pth"
+    save_weights(nn.Sequential(nn.Linear(40, 30), nn.BatchNorm1d(30)), path, ABOUT)
+    expected, bits = read_saved(path), 8 * path.stat().st_size
+    refused = 0
+    for bit in random.Random(0).sample(range(bits), 100):
+        flip(path, bit)
+        try:
+            found = read_saved(path)
+        except ShardfeedError:
+            refused += 1
+        else:  # between two entries of the archive
+            assert about_of(found) == ABOUT
+            assert list(found) == list(expected)
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+        flip(path, bit)
+    assert refused > 50
+    read_saved(path)
+
+
+def test_a_bit_of_the_archive_s_directory_cannot_blank_a_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "small.pth"
+    save_weights(nn.Linear(4, 3), path, ABOUT)
+    name = path.read_bytes().rindex(b"archive/data/0")  # its last mention: in the archive's directory
+    flip(path, 8 * (name - 8) + 4)  # the external attributes before the name then say that it is a directory
+    with pytest.raises(ShardfeedError, match=r"small\.pth is damaged"):
+        read_saved(path)
+
+
+def test_each_command_refuses_a_weight_with_a_changed_bit(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    flip(saved, 8 * (largest.header_offset + largest.file_size // 2))
+    for words in (
+        ["predict", str(saved), "photo.jpg"],
+        ["export", str(saved), "--output", str(tmp_path / "model.pt2")],
+    ):
+        assert main(words) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"{saved} is damaged: the checksum of " in line
+    assert not (tmp_path / "model.pt2").exists()

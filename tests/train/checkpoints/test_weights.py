@@ -51,6 +51,16 @@ def test_a_truncated_file_is_called_damaged(saved: Path, kept: int) -> None:
         load_weights(build_model("cnn", 10), saved)
 
 
+def test_a_changed_bit_is_called_damage(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    data[len(data) // 2] ^= 1
+    saved.write_bytes(data)
+    with pytest.raises(
+        ShardfeedError, match=r"trained_model\.pth is damaged: the checksum of .*/data/\d+ in it is wrong"
+    ):
+        load_weights(build_model("cnn", 10), saved)
+
+
 def test_a_file_of_another_kind_is_called_damaged(tmp_path: Path) -> None:
     path = tmp_path / "notes.pth"
     path.write_text("no weights here")

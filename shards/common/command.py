@@ -1,0 +1,52 @@
+"""The command `shardfeed`: `shardfeed train ...` does what `python -m train ...` does, from any directory.
+
+`python -m train` looks for modules in the working directory first, so a `train.py` or a folder `shards/` of the user's
+own would be taken for this project. The command does not look there, and neither do the processes that it starts.
+"""
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+
+from shards.common import cli
+from shards.common.errors import UsageError
+
+PROG = "shardfeed"
+# Only named here, never imported: this package knows none of those above it.
+PROGRAMS = {
+    "preprocess": "converts a data set of images into shards",
+    "shards": "says what is in a data set, verifies it, draws a batch of it",
+    "train": "trains, checks, evaluates",
+    "model": "classifies images with trained weights, exports them",
+    "benchmarks": "measures the loader, the conversion and training",
+}
+
+
+def main() -> int:
+    """The entry point of the installed command: returns the exit status, or ends as the program itself does."""
+    words = sys.argv[1:]
+    if not words or words[0] not in PROGRAMS:
+        return cli.guarded(PROG, _choose, words)
+    # Python reads this when it starts, so it holds for worker processes and for `sys.executable -m ...`.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    cli.started_as = PROG
+    sys.argv = words
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while the program's libraries load, before it handles Ctrl-C itself
+        print(f"{PROG} {words[0]}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _choose(words: Sequence[str]) -> None:
+    """Answers a command line that names no program: with the list of programs, or with an error."""
+    if words and words[0] not in ("-h", "--help"):
+        raise UsageError(f"unknown command {words[0]!r}: choose one of {', '.join(PROGRAMS)}")
+    print(f"usage: {PROG} COMMAND ...\n")
+    for name, purpose in PROGRAMS.items():
+        print(f"  {name:<10} {purpose}")
+    print(f"\n{PROG} COMMAND --help says more. {cli.DEBUG_HELP}")
+    if not words:
+        raise UsageError(f"no command given: choose one of {', '.join(PROGRAMS)}")
