@@ -24,8 +24,9 @@ from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTen
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
-from benchmarks.peers.naive import ENDLESS_EPOCH, Batch, Recipe
-from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.dataloader import ENDLESS_LISTED
+from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 from shards.dataset import Split
 from shards.decode import MEAN, STD
@@ -33,11 +34,11 @@ from shards.decode import MEAN, STD
 BATCHES_AHEAD = 3  # its default
 
 
-def peer(job: Job) -> Peer:
+def peer(task: PeerTask) -> Peer:
     """Writes the .beton, where there is none yet."""
-    raw = job.opened().manifest.settings.encoding == "raw"
-    beton = own_format(job, "ffcv", lambda path: write(job.opened(), path, raw))
-    loader = make_loader(beton, job.recipe, job.threads)  # once: to compile it takes ten seconds
+    raw = task.open_split().manifest.settings.encoding == "raw"
+    beton = own_format(task, "ffcv", lambda path: write(task.open_split(), path, raw))
+    loader = make_loader(beton, task.batch, task.threads)  # once: to compile it takes ten seconds
     return Peer(
         open=lambda: batches(loader),
         settings={
@@ -47,7 +48,7 @@ def peer(job: Job) -> Peer:
             "os_cache": True,
             "batches_ahead": BATCHES_AHEAD,
             "dct": "none (raw pixels)" if raw else "fast",
-            "resize": "none" if job.recipe.crop == "random" else "OpenCV INTER_AREA",
+            "resize": "none" if task.batch.crop == "random" else "OpenCV INTER_AREA",
         },
         depth=BATCHES_AHEAD,
     )
@@ -99,24 +100,24 @@ class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
         return window
 
 
-def make_loader(beton: Path, recipe: Recipe, threads: int) -> Any:
+def make_loader(beton: Path, batch: BatchSpec, threads: int) -> Any:
     """A loader whose epoch is so long that no gap between epochs counts against a small data set."""
     logging.getLogger("numba").setLevel(logging.ERROR)
-    decoder = RandomCropDecoder if recipe.crop == "random" else RandomResizedCropRGBImageDecoder
-    image: list[Any] = [decoder((recipe.size, recipe.size)), RandomHorizontalFlip()]
-    if recipe.dtype == "float32":
+    decoder = RandomCropDecoder if batch.crop == "random" else RandomResizedCropRGBImageDecoder
+    image: list[Any] = [decoder((batch.size, batch.size)), RandomHorizontalFlip()]
+    if batch.dtype == "float32":
         image.append(NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32))
     samples = int(Reader(str(beton)).num_samples)
     return Loader(
         str(beton),
-        batch_size=recipe.batch_size,
+        batch_size=batch.batch_size,
         num_workers=threads,
         order=OrderOption.RANDOM,
         os_cache=True,
-        seed=recipe.seed,
+        seed=batch.seed,
         batches_ahead=BATCHES_AHEAD,
         drop_last=True,
-        indices=np.tile(np.arange(samples), -(-ENDLESS_EPOCH // samples)),
+        indices=np.tile(np.arange(samples), -(-ENDLESS_LISTED // samples)),
         pipelines={
             "image": [*image, ToTensor(), ToTorchImage()],
             "label": [IntDecoder(), ToTensor(), Squeeze()],
