@@ -16,7 +16,7 @@ def text(result: Result) -> str:
     width = max(len(series.name) for series in result.series) + 2
     lines = [
         result.title,
-        setting(result),
+        circumstances(result),
         "",
         f"{'images/s':<{width}}{'median':>9}{'least':>9}{'most':>9}{'ms of core':>12}",
     ]
@@ -31,14 +31,13 @@ def text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def setting(result: Result) -> str:
+def circumstances(result: Result) -> str:
     """One line: on what it was measured, how often, when."""
     machine = result.hardware
-    gpu = machine["gpu"] or "no GPU"
     rounds = f"{result.rounds} round{'' if result.rounds == 1 else 's'}"
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {gpu}; {rounds} in turns of {result.seconds:g} s; "
-        f"{result.date[:10]}"
+        f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('gpu') or 'no GPU'}; {rounds} in turns of "
+        f"{result.seconds:g} s; {result.date[:10]}"
     )
 
 
@@ -47,7 +46,7 @@ def markdown(results: Sequence[Result], ours: str) -> str:
     bases = list(dict.fromkeys(each.to for result in results for each in result.ratios if each.of == ours))
     parts = [
         "# Loaders compared",
-        f"{setting(results[0])}. Versions: {', '.join(f'{name} {v}' for name, v in results[0].versions.items())}.",
+        f"{circumstances(results[0])}. Versions: {', '.join(f'{name} {v}' for name, v in results[0].versions.items())}.",
         EXPLANATION,
         grid(
             ["row", f"{ours}, images/s", "ms", *(f"to {base}" for base in bases)],
