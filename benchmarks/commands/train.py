@@ -1,14 +1,13 @@
 """python -m benchmarks train --data DIR --recipe R: does training wait for its data?
 
-The same optimizer steps of the trainer itself (`train_epoch`), in turns in one run, on
+Runs the trainer's own optimizer steps (`train_epoch`), in turns, on
 
 - the real epoch: batches as the loader makes them while the network computes;
-- one cached batch of it, over and over: what a loader that costs nothing would give;
+- one cached batch of it, over and over: a loader without any cost;
 - random pixels made once on the device: the same without any image.
 
-Real as a part of cached is what feeding costs: waiting, and the cores or the memory bandwidth that the loader takes
-from the network. The goal is 0.97 where the network's work dominates. On two cores without a GPU that is, in about
-three minutes,
+Real divided by cached is what feeding costs: waiting, and the cores and memory bandwidth that the loader takes from the
+nettask. The goal is 0.97 where the network's work dominates. On two cores without a GPU this takes about three minutes:
 
     python -m benchmarks train --data DIR --recipe cnn --batch 16 --micro-batch 8 --steps 1 --rounds 3
 """
@@ -17,7 +16,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -27,9 +25,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.measure.harness import Clock, Schedule, Spread, Window, measure, ratios
-from benchmarks.measure.passive import sleep_while_waiting
-from benchmarks.measure.processor import processor_seconds
+from benchmarks.measure.harness import Clock, Interval, Schedule, Spread, measure, ratios
+from benchmarks.measure.machine import processor_seconds, sleep_while_waiting
 from benchmarks.measure.result import Ratio, Result, Series, write
 from benchmarks.measure.settings import command_line
 from shards import Split
@@ -74,9 +71,9 @@ class Options:
     steps: int = 20
     """Optimizer steps at a time, or those of an epoch if that has fewer; as many are the warm-up of each turn."""
     rounds: int = Schedule.rounds
-    """Windows measured of each, after a warm-up round that is not counted."""
+    """Measuring intervals of each, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
-    """Least length of a window."""
+    """Least length of a each."""
     out: Path = Path("results")
     """Directory for the JSON."""
 
@@ -86,7 +83,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingTask:
     """What every contender does: `steps` optimizer steps at a time, as `config` says."""
 
     config: Config
@@ -115,19 +112,19 @@ class Training:
     """Training from a fresh network on the batches that `open` gives; takes turns with others."""
 
     name: str
-    work: Work
+    task: TrainingTask
     open: Endless
     waited: list[float] = field(default_factory=list)
-    """The share of each turn in which the loop waited for data, in percent; the warm-up round's is the first."""
+    """The share of each turn in which training waited for data, in percent; the first is the warm-up round's."""
 
-    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Window:
-        """One pass as a warm-up, then passes until `schedule.seconds` are over."""
-        work, silent = self.work, Recorder(None, {})
-        micro_batches = work.steps * portions(work.config, work.world).accumulate
-        network = make_network(work.config, work.classes, work.world)
-        run = begin(network, work.config, work.world, work.dtype, micro_batches)
+    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Interval:
+        """Trains one pass as a warm-up, then passes until `schedule.seconds` are over."""
+        task, silent = self.task, Recorder(None, {})
+        micro_batches = task.steps * portions(task.config, task.world).accumulate
+        network = make_network(task.config, task.classes, task.world)
+        run = begin(network, task.config, task.world, task.dtype, micro_batches)
         with self.open() as stream:
-            epoch = functools.partial(train_epoch, run, Steps(stream, micro_batches), work.config, work.world, silent)
+            epoch = functools.partial(train_epoch, run, Steps(stream, micro_batches), task.config, task.world, silent)
             epoch(1)  # ends with reading the losses, for which a GPU has to finish
             before, cpu, start = run.clock.read(), processor_seconds(), clock()
             for number in itertools.count(2):
@@ -138,7 +135,7 @@ class Training:
             cpu = processor_seconds() - cpu
         trained = run.clock.read() - before
         self.waited.append(trained.wait_percent)
-        return Window(trained.images, now - start, cpu)
+        return Interval(trained.images, now - start, cpu)
 
 
 def run(options: Options) -> None:
@@ -149,7 +146,7 @@ def run(options: Options) -> None:
     sleep_while_waiting()
     schedule, config = Schedule(options.rounds, options.seconds), configuration(options)
     split = choose_split(options.data, [TRAINING])
-    options.out.mkdir(parents=True, exist_ok=True)  # a wrong path is better known before measuring than after
+    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     with joined(options.device) as world:
         dtype = choose_dtype(config, world.device)
         network = make_network(config, len(split.class_names), world)
@@ -158,21 +155,21 @@ def run(options: Options) -> None:
         with training_loader(split, config, world, dtype) as loader:
             cached = next(iter(loader))
             epoch = steps_per_epoch(len(loader), portions(config, world).accumulate)
-        work = Work(config, len(split.class_names), world, dtype, min(options.steps, epoch))
-        synthetic = (torch.randn_like(cached[0]), torch.randint_like(cached[1], work.classes))
+        task = TrainingTask(config, len(split.class_names), world, dtype, min(options.steps, epoch))
+        synthetic = (torch.randn_like(cached[0]), torch.randint_like(cached[1], task.classes))
         contenders = [
-            Training(REAL, work, functools.partial(_real, split, work)),
-            Training(CACHED, work, functools.partial(_repeated, cached)),
-            Training(SYNTHETIC, work, functools.partial(_repeated, synthetic)),
+            Training(REAL, task, functools.partial(_real, split, task)),
+            Training(CACHED, task, functools.partial(_repeated, cached)),
+            Training(SYNTHETIC, task, functools.partial(_repeated, synthetic)),
         ]
-        windows = measure(contenders, schedule)
-    result = summary(options, work, schedule, windows, {each.name: each.waited[1:] for each in contenders})
+        intervals = measure(contenders, schedule)
+    result = summary(options, task, schedule, intervals, {each.name: each.waited[1:] for each in contenders})
     path = write(result, options.out)
-    print(f"{table(result)}\n\nresult {path}\n\n{json.dumps(dataclasses.asdict(result))}")
+    print(f"{table(result)}\n\nresult {path}\n\n{result.as_json()}")
 
 
 def configuration(options: Options) -> Config:
-    """The recipe with the options' values in place of its own, and its images at their full size from the first epoch.
+    """The recipe with the options' values in place of its own, and with images at their full size from the first epoch.
 
     Raises UsageError for values that make no sense.
     """
@@ -184,20 +181,24 @@ def configuration(options: Options) -> Config:
 
 
 def summary(
-    options: Options, work: Work, schedule: Schedule, windows: dict[str, list[Window]], waited: dict[str, list[float]]
+    options: Options,
+    task: TrainingTask,
+    schedule: Schedule,
+    intervals: dict[str, list[Interval]],
+    waited: dict[str, list[float]],
 ) -> Result:
-    """What was measured, as it is written down."""
-    portion, config = portions(work.config, work.world), work.config
+    """What was measured, as a result."""
+    portion, config = portions(task.config, task.world), task.config
     speed = [
         Series(
             name,
-            tuple(_short(window.images_per_s) for window in turns),
-            cpu_ms=tuple(_short(window.cpu_ms_per_image) for window in turns),
+            tuple(_short(each.images_per_s) for each in turns),
+            cpu_ms=tuple(_short(each.cpu_ms_per_image) for each in turns),
         )
-        for name, turns in windows.items()
+        for name, turns in intervals.items()
     ]
-    waits = [Series(f"{name}, data-wait", tuple(round(each, 2) for each in waited[name]), "%") for name in windows]
-    precision = str(work.dtype).removeprefix("torch.")
+    waits = [Series(f"{name}, data-wait", tuple(round(each, 2) for each in waited[name]), "%") for name in intervals]
+    precision = str(task.dtype).removeprefix("torch.")
     return Result.now(
         "train",
         f"{config.model} at {config.size} pixels, {precision}, {config.batch} images a step in micro-batches of "
@@ -205,7 +206,7 @@ def summary(
         command_line("train", options),
         [*speed, *waits],
         schedule=schedule,
-        ratios=[_ratio(windows, CACHED), _ratio(windows, SYNTHETIC)],
+        ratios=[_ratio(intervals, CACHED), _ratio(intervals, SYNTHETIC)],
         settings={
             "recipe": config.recipe,
             "model": config.model,
@@ -213,25 +214,25 @@ def summary(
             "batch": config.batch,
             "micro_batch": portion.micro_batch,
             "precision": precision,
-            "steps": work.steps,
+            "steps": task.steps,
             "threads": config.threads,
             "goal": GOAL,
         },
     )
 
 
-def _ratio(windows: dict[str, list[Window]], base: str) -> Ratio:
-    spread = ratios(windows[base], windows[REAL])
+def _ratio(intervals: dict[str, list[Interval]], base: str) -> Ratio:
+    spread = ratios(intervals[base], intervals[REAL])
     return Ratio(REAL, base, *(round(each, 3) for each in (spread.median, spread.least, spread.most)))
 
 
 def _short(value: float) -> float:
-    """Five digits: on a CPU an image may take seconds."""
+    """Five digits: on a CPU an image may take seconds, which one decimal would not show."""
     return float(f"{value:.5g}")
 
 
 def table(result: Result) -> str:
-    """The figures in columns: median, least and most of the rounds."""
+    """The figures in columns: median, least and most over the rounds."""
     lines = [result.title, f"{result.rounds} rounds in turns of at least {result.seconds:g} s", ""]
     lines.append(f"{'':<36}{'median':>11}{'least':>11}{'most':>11}")
     for series in result.series:
@@ -248,8 +249,8 @@ def _row(name: str, spread: Spread, digits: int) -> str:
 
 
 @contextlib.contextmanager
-def _real(split: Split, work: Work) -> Iterator[Iterator[Batch]]:
-    with training_loader(split, work.config, work.world, work.dtype) as loader:
+def _real(split: Split, task: TrainingTask) -> Iterator[Iterator[Batch]]:
+    with training_loader(split, task.config, task.world, task.dtype) as loader:
         yield itertools.chain.from_iterable(itertools.repeat(loader))
 
 

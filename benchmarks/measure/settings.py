@@ -33,10 +33,7 @@ def batch_spec(
     split: Split, *, batch_size: int, size: int, resize: int | None, crop: Crop, dtype: DType, seed: int = 0
 ) -> BatchSpec:
     """The batch that these options ask for. Raises UsageError where the split cannot give it."""
-    if resize is None:
-        stored = split.manifest.settings.short_side
-        resize = round(size * BatchSpec.resize / BatchSpec.size)
-        resize = resize if stored is None else min(resize, stored)
+    resize = default_resize(split, size) if resize is None else resize
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     if size < 1 or (crop != "rrc" and size > resize):
@@ -44,6 +41,13 @@ def batch_spec(
     if len(split) < batch_size:
         raise UsageError(f"{split.root}: {split.name} holds {len(split)} images, less than a batch of {batch_size}")
     return BatchSpec(batch_size, resize, size, dtype, seed, crop)
+
+
+def default_resize(split: Split, size: int) -> int:
+    """The shorter side before a crop of `size`: in proportion 256 to 224, at most what is stored."""
+    stored = split.manifest.settings.short_side
+    resize = round(size * BatchSpec.resize / BatchSpec.size)
+    return resize if stored is None else min(resize, stored)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ def _section(result: Result) -> dict[str, object]:
         "findings": [value for name, value in result.settings.items() if name.startswith("finding ")],
         "advice": [value for name, value in result.settings.items() if name.startswith("advice ")],
         "settings": plain,
-        "charts": [{"chart": each, "svg": Markup(svg(each)), "bars": isinstance(each, Bars)} for each in charts(result)],
+        "charts": [
+            {"chart": each, "svg": Markup(svg(each)), "bars": isinstance(each, Bars)} for each in charts(result)
+        ],
         "folded": len(result.series) > OPEN_ROWS,
     }

@@ -6,6 +6,7 @@ dataclass; this module turns whatever goes wrong into one line on stderr and an 
 """
 
 import contextlib
+import importlib
 import io
 import re
 import sys
@@ -31,6 +32,24 @@ class Command:
     config: type[Any]
     run: Callable[[Any], None]
     help: str
+
+
+@dataclass(frozen=True)
+class LazyCommand:
+    """A subcommand whose module, with its `Options` and `run`, is imported when the command is chosen."""
+
+    module: str
+    help: str
+
+    @property
+    def config(self) -> type[Any]:
+        options: type[Any] = importlib.import_module(self.module).Options
+        return options
+
+    @property
+    def run(self) -> Callable[[Any], None]:
+        run: Callable[[Any], None] = importlib.import_module(self.module).run
+        return run
 
 
 def parse(config: type[Config], args: Sequence[str], prog: str, default: Config | None = None) -> Config:
@@ -59,7 +78,7 @@ def run(prog: str, config: type[Config], entry: Callable[[Config], None], argv: 
     return guarded(prog, lambda args: entry(parse(config, args, prog)), argv)
 
 
-def run_commands(prog: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+def run_commands(prog: str, commands: Mapping[str, Command | LazyCommand], argv: Sequence[str] | None = None) -> int:
     """Runs the subcommand named by the first word; returns its exit status."""
 
     def dispatch(args: list[str]) -> None:
