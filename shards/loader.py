@@ -3,33 +3,38 @@
     loader = Loader(split, batch_size=64, train=True)
     for images, labels in loader: ...      # one epoch; iterating again gives the next one
 
-A thread keeps a few finished batches ready: it feeds the DALI graph, takes what comes out, and on a
-CPU flips and normalises it; stored pixels are finished where they are read. Every batch is a function of
-(seed, epoch, position) alone, so the state of a loader is two integers and any epoch can be entered anywhere.
+A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
+of (seed, epoch, position) alone, so the state of a loader is two integers, and any epoch can be entered anywhere.
 """
 
 import dataclasses
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
-from shards.decode.graph import Decode, Device, DType, Graph
-from shards.feed.loop import Batch, Producer, must_resize
-from shards.feed.plan import Place, Recipe
+from shards.decode.graph import Decode, Device, DType, GraphConfig
+from shards.decode.tensors import Batch
+from shards.feed.local import LocalShards
+from shards.feed.loop import THREADS, Delivered, FeedLoop, must_resize
+from shards.feed.plan import SamplingConfig
+from shards.feed.read import Shards
+from shards.remote.prefetch import RemoteShards
+from shards.sampling.batch import Cursor
 from shards.sampling.crops import CROPS, Crop
-from shards.sampling.order import ORDERS, WINDOW, Order, Share
+from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES, Policy
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
 
-# What makes a position mean other samples, of a loader's state, and in words.
+# The fields of a loader's state that must match for a position to mean the same samples, in words.
 GUARDS = {
     "samples": "a split of another size",
     "seed": "another seed",
@@ -97,7 +102,7 @@ class Loader:
         crop: Crop | None = None,
         augment: Policy | Literal["none"] = "none",
         order: Order | None = None,
-        window: int = WINDOW,
+        window: int = BLOCK_SHARDS,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -129,7 +134,7 @@ class Loader:
         policy = None if augment == "none" else augment
         if window < 1:
             raise UsageError(f"window must be at least 1 shard, not {window}")
-        recipe = Recipe(
+        sampling = SamplingConfig(
             share=self._share,
             seed=seed,
             order=order or ("global" if train else "index"),
@@ -137,30 +142,30 @@ class Loader:
             flip=train,
             resize=_shorter_side(split, size, resize, crops=crop != "rrc"),
             size=size,
-            skip_damaged=on_error == "skip",
-            window=window,
+            block_shards=window,
             augment=policy,
         )
         if device == "auto":
             device = "gpu" if torch.cuda.is_available() else "cpu"
         decoder = _decoder(split, decode, device, device_id)
-        graph = Graph(
+        graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
             batch_size=batch_size,
-            resize=device == "gpu" and must_resize(split, recipe),
+            resize=device == "gpu" and must_resize(split, sampling),
             threads=default_threads(decoder == "raw" and device == "cpu") if threads is None else threads,
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,
             hw_decoder_load=hw_decoder_load,
         )
-        self._producer = Producer(split, recipe, graph)
-        # Runs when the loader is forgotten and, before threads are torn down, when Python exits.
-        self._finalizer = weakref.finalize(self, self._producer.close)
-        self._place = Place(0, 0)
+        self._feed = _Feed(split, sampling, graph, skip_damaged=on_error == "skip")
+        # Runs when the loader is freed and, before Python ends threads, when Python exits.
+        self._finalizer = weakref.finalize(self, self._feed.close)
+        self._cursor = Cursor(0, 0)
         self._entered = False
+        self._skipped = 0
 
     def __len__(self) -> int:
         """Steps of this rank in a whole epoch."""
@@ -172,29 +177,30 @@ class Loader:
         An iteration that was left early counts as its epoch: the next one gives the next epoch.
         """
         if self._entered:
-            self.set_epoch(self._place.epoch + 1)
+            self.set_epoch(self._cursor.epoch + 1)
         self._entered = True
-        epoch = self._place.epoch
-        for _ in range(self._share.steps(len(self._split), self._place.position)):
+        epoch = self._cursor.epoch
+        for _ in range(self._share.steps(len(self._split), self._cursor.position)):
             if not self._finalizer.alive:
                 raise ShardfeedError("the loader is closed")
-            batch = self._producer.take(self._place)
-            self._place = Place(epoch, self._place.position + self._share.global_batch)
-            yield batch
-            if self._place.epoch != epoch:
+            delivered = self._feed.take(self._cursor)
+            self._cursor = Cursor(epoch, self._cursor.position + self._share.global_batch)
+            self._skipped += delivered.replaced
+            yield delivered.tensors
+            if self._cursor.epoch != epoch:
                 raise ShardfeedError("the loader was moved to another place while it was iterated over")
         self.set_epoch(epoch + 1)
 
     @property
     def epoch(self) -> int:
         """The epoch that is being iterated over, or that the next iteration gives."""
-        return self._place.epoch
+        return self._cursor.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration gives epoch `epoch` from its beginning."""
         if epoch < 0:
             raise UsageError(f"epoch must be 0 or more, not {epoch}")
-        self._place, self._entered = Place(epoch, 0), False
+        self._cursor, self._entered = Cursor(epoch, 0), False
 
     def set_size(self, size: int, resize: int | None = None) -> None:
         """The next iteration gives images of another size (and zoom, see the class): for progressive resizing.
@@ -202,27 +208,26 @@ class Loader:
         To be called between epochs. The first size that the stored images do not have makes the graph anew, in
         milliseconds; after that the size is an argument of each batch.
         """
-        if self._place.position:
+        if self._cursor.position:
             raise UsageError("the size can change between epochs only")
-        recipe = self._producer.recipe
-        chosen = _shorter_side(self._split, size, resize, crops=recipe.crop != "rrc")
-        self._producer.change(dataclasses.replace(recipe, size=size, resize=chosen))
+        chosen = _shorter_side(self._split, size, resize, crops=self._feed.sampling.crop != "rrc")
+        self._feed.change(dataclasses.replace(self._feed.sampling, size=size, resize=chosen))
 
     @property
     def skipped(self) -> int:
-        """Samples replaced so far because they were damaged, those of batches on their way included."""
-        return self._producer.skipped
+        """Samples delivered so far in the place of damaged ones."""
+        return self._skipped
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: with this, another one goes on with the batch after the last one taken."""
-        recipe = self._producer.recipe
+        sampling = self._feed.sampling
         return {
-            "seed": recipe.seed,
+            "seed": sampling.seed,
             "samples": len(self._split),
-            "order": ORDERS.index(recipe.order),
-            "window": recipe.window if recipe.order == "blocks" else 0,
-            "epoch": self._place.epoch,
-            "position": self._place.position,
+            "order": ORDERS.index(sampling.order),
+            "window": sampling.block_shards if sampling.order == "blocks" else 0,
+            "epoch": self._cursor.epoch,
+            "position": self._cursor.position,
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -238,7 +243,7 @@ class Loader:
         for name, what in GUARDS.items():
             if state[name] != own[name]:
                 raise UsageError(f"the loader's state is of {what}: {name} is {state[name]} there and {own[name]} here")
-        self._place, self._entered = Place(state["epoch"], state["position"]), False
+        self._cursor, self._entered = Cursor(state["epoch"], state["position"]), False
 
     def close(self) -> None:
         """Ends the threads; the loader gives no more batches."""
@@ -251,6 +256,67 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Feed:
+    """The open shards and the loop that feeds from them. It knows nothing of the loader, so the loader can be freed."""
+
+    def __init__(self, split: Split, sampling: SamplingConfig, graph: GraphConfig, skip_damaged: bool) -> None:
+        self.sampling = sampling
+        self._split = split
+        self._graph = graph
+        self._skip_damaged = skip_damaged
+        self._shards: Shards = open_shards(split)
+        self._loop: FeedLoop | None = None
+
+    def take(self, cursor: Cursor) -> Delivered:
+        """The batch at `cursor`: of the running loop where it comes next, of a new loop where not."""
+        if self._loop is None or self._loop.cursor != cursor:
+            self._stop()
+            # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
+            on_gpu = self._graph.device == "gpu"
+            stream: Any = torch.cuda.current_stream(self._graph.device_id) if on_gpu else None
+            self._loop = FeedLoop(
+                self._split,
+                self._shards,
+                self.sampling,
+                self._graph,
+                cursor,
+                skip_damaged=self._skip_damaged,
+                stream=stream,
+            )
+        return self._loop.take()
+
+    def change(self, sampling: SamplingConfig) -> None:
+        """From the next batch on, samples as `sampling` says."""
+        self._stop()
+        self.sampling = sampling
+        if self._graph.device == "gpu":
+            self._graph = dataclasses.replace(self._graph, resize=must_resize(self._split, sampling))
+
+    def close(self) -> None:
+        """Ends the loop and closes the shards."""
+        if threading.current_thread().name.startswith(THREADS):
+            # The garbage collector found the loader on a thread of a loader, which would wait for itself.
+            threading.Thread(target=self._close, name="close").start()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._stop()
+        self._shards.close()
+
+    def _stop(self) -> None:
+        if self._loop is not None:
+            self._loop.stop()
+        self._loop = None
+
+
+def open_shards(split: Split) -> Shards:
+    """The shards of a split, open for reading: files of this machine, or behind a URL."""
+    if split.origin is not None:
+        return RemoteShards(split.supply())
+    return LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
 
 
 def default_threads(raw: bool = False) -> int:

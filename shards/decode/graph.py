@@ -1,17 +1,26 @@
-"""The DALI graph: one definition for the CPU and the GPU.
+"""The DALI graph that decodes: one definition for the CPU and the GPU, pushed batch by batch.
 
-The graph holds no random operator. It reads what the loader feeds it - encoded bytes, and for each
-sample the region to decode, the window to resize and whether to mirror - and decodes just the
-region. On a GPU it also resizes, mirrors and normalises. On a CPU it ends with uint8 pixels, because DALI's
-pixel operators are slow there: shards/decode/finish.py does that part (docs/architecture.md has figures).
+    decoder = GraphDecoder(config)
+    decoder.push(batch, data)          # returns at once; several batches may be inside
+    pixels = decoder.pop()             # in the order of push
+
+The graph holds no random operator. It is told of each sample the region to decode, the crop window to resize and
+whether to mirror, and it decodes just the region. On a GPU it also resizes, applies the augmentation policy, mirrors
+and normalises. On a CPU it ends with uint8 pixels, because DALI's pixel operators are slow there
+(docs/decisions.md has figures): `shards/decode/finish.py` does that part.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD
+from shards.sampling.batch import PlannedBatch
 from shards.sampling.policies import INPUTS as POLICY_INPUTS
 from shards.sampling.policies import Policy
 
@@ -27,6 +36,7 @@ except ImportError as error:
         f"older than CUDA 13 (never both); it runs on machines without a GPU too ({error})"
     ) from error
 
+UInt8Array = npt.NDArray[np.uint8]
 Device = Literal["cpu", "gpu"]
 DType = Literal["float32", "float16", "uint8"]
 # Who decodes. cpu: libjpeg-turbo, the region alone. region: the GPU's cores, the region alone. hardware: the GPU's
@@ -36,12 +46,9 @@ Decode = Literal["cpu", "region", "hardware", "raw"]
 # What each device can put out. On a CPU float16 costs more than it saves (under 1,600 images/s a core).
 DTYPES: dict[Device, tuple[DType, ...]] = {"cpu": ("float32", "uint8"), "gpu": ("float32", "float16", "uint8")}
 
-# Batches that DALI works on ahead of the one being taken: fewer leave gaps, more only take memory.
-PREFETCH = 3
-
 
 @dataclass(frozen=True)
-class Graph:
+class GraphConfig:
     """What the graph is made for."""
 
     device: Device
@@ -50,7 +57,7 @@ class Graph:
     dtype: DType
     batch_size: int
     resize: bool
-    """Whether the graph resizes windows to the size that comes with each sample; else regions come out as they are."""
+    """Whether the graph resizes crop windows to the output's size; without it regions come out as they are."""
     threads: int
     """DALI's decoding threads on the CPU; of stored pixels on a CPU, samples finished at a time."""
     augment: Policy | None = None
@@ -80,47 +87,92 @@ class Graph:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What the source gives for each batch, in this order; names as in `shards.sampling.crops.Windows`, and `size`."""
+        """The graph's inputs; names as in `shards.sampling.crops.CropWindows`, and the output's `size`."""
         first = "rows" if self.decode == "raw" else "encoded"
         resize = ("start", "end", "size") if self.resize else ()
         return (first, "anchor", "shape", "mirror", *resize, *(POLICY_INPUTS if self.augment is not None else ()))
 
 
-def build(graph: Graph, source: Callable[[], Any]) -> Pipeline:
-    """The pipeline of `graph`, fed by `source`.
+class GraphDecoder:
+    """The graph at work. One thread uses it, the one that made it.
 
-    `source()` returns one batch as a tuple in the order of `graph.inputs`: encoded, a list of uint8 arrays
-    (bytes,), or rows, of uint8 arrays (height, width, 3); anchor and shape (n, 2) int32, mirror (n,) int32, start,
-    end and size (n, 2) float32, and what `shards.sampling.policies.draws` gives. The arrays must stay alive until the batch
-    comes out: they are not copied.
-
-    The output is uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU of `graph.dtype`,
-    mirrored, and normalised unless uint8. All have one size where windows are resized, or are all of one size.
+    `stream`: the CUDA stream on which batches come out, for a GPU.
     """
+
+    def __init__(self, config: GraphConfig, stream: Any = None) -> None:
+        self._config = config
+        self._stream = stream
+        self._pipeline = build(config)
+        # DALI reads these arrays in place, so they live until their batch has come out.
+        self._inside: deque[dict[str, Any]] = deque()
+
+    def push(self, batch: PlannedBatch, data: Sequence[UInt8Array]) -> None:
+        """Begins to decode a batch: `data` holds the bytes of each sample, uint8 (bytes,). Raises RuntimeError."""
+        arrays = self._arrays(batch, data)
+        self._inside.append(arrays)
+        for name in self._config.inputs:
+            self._pipeline.feed_input(name, _wrapped(arrays[name]))
+        self._pipeline.schedule_run()
+
+    def pop(self) -> Any:
+        """The oldest batch inside, as a TensorList of DALI's; waits for it. Raises RuntimeError as DALI does.
+
+        uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU of the configured dtype, mirrored,
+        and normalised unless uint8. All have one size where crop windows are resized, or are all of one size.
+        """
+        (output, *_) = self._pipeline.outputs(self._stream)
+        self._inside.popleft()
+        return output
+
+    def close(self) -> None:
+        """Frees the graph, with its threads and memory; waits for the batches inside."""
+        del self._pipeline
+        self._inside.clear()
+
+    def _arrays(self, batch: PlannedBatch, data: Sequence[UInt8Array]) -> dict[str, Any]:
+        windows = batch.windows
+        arrays: dict[str, Any] = {
+            "anchor": windows.anchor,
+            "shape": windows.shape,
+            "mirror": windows.mirror,
+            "start": windows.start,
+            "end": windows.end,
+            "size": np.full((len(batch), 2), batch.size, np.float32),
+            **batch.draws,
+        }
+        if batch.rows is None:
+            return {**arrays, "encoded": data}
+        # Only the rows of each crop window go in, so the region begins in the first of them.
+        rows = [batch.rows.of(sample, i) for i, sample in enumerate(data)]
+        return {**arrays, "rows": rows, "anchor": windows.anchor * np.array([0, 1], np.int32)}
+
+
+def build(config: GraphConfig) -> Pipeline:
+    """The pipeline of `config`, with an input of each name in `config.inputs`."""
     # A policy applies to each sample one of many operations, which DALI writes as `if`.
-    definition = pipeline_def(_definition, enable_conditionals=graph.augment is not None)
+    definition = pipeline_def(_definition, enable_conditionals=config.augment is not None)
     return definition(
-        graph,
-        source,
-        batch_size=graph.batch_size,
-        num_threads=graph.threads,
-        device_id=graph.device_id,
-        prefetch_queue_depth=PREFETCH,
+        config,
+        batch_size=config.batch_size,
+        num_threads=config.threads,
+        device_id=config.device_id,
+        # Every push schedules its own run; with a longer queue DALI would wait for that many pushes before the first.
+        prefetch_queue_depth=1,
         # The graph draws no random numbers; a fixed seed keeps DALI from making one up.
         seed=0,
     )
 
 
-def _definition(graph: Graph, source: Callable[[], Any]) -> Any:
-    images, fed = _windows(graph, source)
-    if graph.augment is not None:
-        images = apply(graph.augment, images, fed)
-    return _outputs(graph, images, fed)
+def _definition(config: GraphConfig) -> Any:
+    images, fed = _regions(config)
+    if config.augment is not None:
+        images = apply(config.augment, images, fed)
+    return _outputs(config, images, fed)
 
 
 @do_not_convert
-def _windows(graph: Graph, source: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """uint8 (height, width, 3): the window of each sample, resized where the graph does that; and all inputs."""
+def _regions(config: GraphConfig) -> tuple[Any, dict[str, Any]]:
+    """uint8 (height, width, 3): the region of each sample, resized where the graph does that; and all inputs."""
     kinds = {
         "encoded": (types.UINT8, 1),
         "rows": (types.UINT8, 3),
@@ -128,18 +180,18 @@ def _windows(graph: Graph, source: Callable[[], Any]) -> tuple[Any, dict[str, An
         **dict.fromkeys(("anchor", "shape", *POLICY_INPUTS), (types.INT32, 1)),
         **dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1)),
     }
-    outputs = fn.external_source(
-        source=lambda: tuple(_wrapped(each) for each in source()),
-        num_outputs=len(graph.inputs),
-        batch=True,
-        no_copy=True,
-        dtype=[kinds[name][0] for name in graph.inputs],
-        ndim=[kinds[name][1] for name in graph.inputs],
-        layout=["HWC" if name == "rows" else "" for name in graph.inputs],
-    )
-    fed = dict(zip(graph.inputs, outputs, strict=True))
-    images = _pixels(graph, fed)
-    if graph.resize:
+    fed = {
+        name: fn.external_source(
+            name=name,
+            no_copy=True,
+            dtype=kinds[name][0],
+            ndim=kinds[name][1],
+            layout="HWC" if name == "rows" else "",
+        )
+        for name in config.inputs
+    }
+    images = _pixels(config, fed)
+    if config.resize:
         images = fn.resize(
             images,
             size=fed["size"],
@@ -160,40 +212,40 @@ def _wrapped(batch: Any) -> Any:
 
 
 @do_not_convert
-def _outputs(graph: Graph, images: Any, fed: dict[str, Any]) -> Any:
-    if graph.device == "gpu":
-        return _mirror_normalise(images, fed["mirror"], graph.dtype)
-    # DALI drops an input that nothing reads, and warns; shards/decode/finish.py mirrors on the CPU.
+def _outputs(config: GraphConfig, images: Any, fed: dict[str, Any]) -> Any:
+    if config.device == "gpu":
+        return _mirror_normalise(images, fed["mirror"], config.dtype)
+    # DALI drops an input that nothing reads, and refuses to be fed it; shards/decode/finish.py mirrors on the CPU.
     return images, fed["mirror"]
 
 
-def _pixels(graph: Graph, fed: dict[str, Any]) -> Any:
+def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
     """uint8 (height, width, 3): each sample's region, on the device of the batch."""
-    if graph.decode in ("cpu", "region"):
+    if config.decode in ("cpu", "region"):
         images = fn.decoders.image_slice(
             fed["encoded"],
             fed["anchor"],
             fed["shape"],
             axis_names="HW",
-            device="cpu" if graph.decode == "cpu" else "mixed",
+            device="cpu" if config.decode == "cpu" else "mixed",
             output_type=types.RGB,
             # The GPU's decoder then upsamples chroma as the CPU's does.
             jpeg_fancy_upsampling=True,
-            use_fast_idct=graph.fast_idct,
+            use_fast_idct=config.fast_idct,
         )
         # Decoded pixels cross the bus as they are; the rest is the GPU's work.
-        return images.gpu() if graph.device == "gpu" and graph.decode == "cpu" else images
-    if graph.decode == "hardware":
+        return images.gpu() if config.device == "gpu" and config.decode == "cpu" else images
+    if config.decode == "hardware":
         images = fn.decoders.image(
             fed["encoded"],
             device="mixed",
             output_type=types.RGB,
             jpeg_fancy_upsampling=True,
-            hw_decoder_load=graph.hw_decoder_load,
+            hw_decoder_load=config.hw_decoder_load,
         )
     else:
-        images = fed["rows"].gpu() if graph.device == "gpu" else fed["rows"]
-    # A resize has to see the region alone: what its filter finds beside it belongs to the picture.
+        images = fed["rows"].gpu() if config.device == "gpu" else fed["rows"]
+    # A resize must see the region alone: what its filter would find beside it belongs to the picture.
     return fn.slice(images, fed["anchor"], fed["shape"], axis_names="HW")
 
 

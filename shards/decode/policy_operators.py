@@ -7,6 +7,7 @@ What a shear, a shift or a rotation leaves empty becomes black, and pixels betwe
 `apply` splits a batch by operation with `if`, so the graph around it is made with `enable_conditionals=True`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,12 @@ def apply(policy: Policy, images: Any, fed: dict[str, Any]) -> Any:
     return images
 
 
-class Augmenter:
+class PolicyGraph:
     """A graph that does nothing else, for batches that were decoded and resized on a CPU."""
 
     def __init__(self, policy: Policy, batch_size: int, threads: int) -> None:
-        self._fed: tuple[Any, ...] = ()
         self._pipeline = pipeline_def(_alone, enable_conditionals=True)(
             policy,
-            lambda: self._fed,
             batch_size=batch_size,
             num_threads=threads,
             device_id=None,
@@ -58,33 +57,24 @@ class Augmenter:
             seed=0,
         )
 
-    def __call__(self, images: UInt8Array, drawn: dict[str, Int32Array]) -> Any:
+    def __call__(self, images: UInt8Array, drawn: Mapping[str, Int32Array]) -> Any:
         """The augmented `images` uint8 (n, height, width, 3): a tensor of DALI's, for torch's from_dlpack.
 
         `drawn`: what `shards.sampling.policies.draws` gave for these samples.
         """
-        self._fed = (images, *(drawn[name] for name in INPUTS))
-        (output,) = self._pipeline.run()
+        (output,) = self._pipeline.run(images=images, **{name: drawn[name] for name in INPUTS})
         return output.as_tensor()
 
 
-def _alone(policy: Policy, source: Any) -> Any:
-    images, fed = _inputs(source)
+def _alone(policy: Policy) -> Any:
+    images, fed = _inputs()
     return apply(policy, images, fed)
 
 
 @do_not_convert
-def _inputs(source: Any) -> tuple[Any, dict[str, Any]]:
-    images, *drawn = fn.external_source(
-        source=source,
-        num_outputs=1 + len(INPUTS),
-        batch=True,
-        no_copy=True,
-        dtype=[types.UINT8] + [types.INT32] * len(INPUTS),
-        ndim=[3] + [1] * len(INPUTS),
-        layout=["HWC"] + [""] * len(INPUTS),
-    )
-    return images, dict(zip(INPUTS, drawn, strict=True))
+def _inputs() -> tuple[Any, dict[str, Any]]:
+    images = fn.external_source(name="images", no_copy=True, dtype=types.UINT8, ndim=3, layout="HWC")
+    return images, {name: fn.external_source(name=name, no_copy=True, dtype=types.INT32, ndim=1) for name in INPUTS}
 
 
 # DALI's own go through names of operators that it has deprecated, and warn.

@@ -1,11 +1,12 @@
-"""Stored pixels on a CPU: each sample is finished by the thread that read it, while its rows are in that core's cache.
+"""Stored pixels on a CPU: the thread that read a sample finishes it, while its rows are in that core's cache.
 
-Reading a batch first and cutting its windows afterwards takes a third to half longer (docs/architecture.md has the
-figures): the rows of a batch are more than a cache holds, so they would go to main memory and come back.
+There is nothing to decode, so `StoredPixels` stands where the DALI graph stands for JPEGs. Reading a whole batch first
+and cutting its crop windows afterwards takes a third to half longer (docs/decisions.md has the figures): the rows of a
+batch are more than a cache holds, so they would go to main memory and come back.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,67 +15,65 @@ import numpy.typing as npt
 from shards.decode.buffers import Buffers
 from shards.decode.finish import BIAS, SCALE, cut_normalise, cut_out
 from shards.decode.resample import resample, resample_normalise
-from shards.feed.read import Use
-from shards.sampling.crops import Windows
+from shards.sampling.batch import PlannedBatch
 
 UInt8Array = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Where the rows of n windows lie in the bytes of their samples, in Python integers (see `Places`)."""
+class StoredPixels:
+    """Makes batches of crop windows: resized where need be, mirrored, and normalised for float32.
 
-    first: list[int]
-    """The byte at which the first of them begins."""
-    height: list[int]
-    width: list[int]
-    """Pixels of a whole row, of which the window is a part."""
-
-
-def window(data: UInt8Array, rows: Rows, i: int) -> UInt8Array:
-    """The rows of the window of sample i, (height, width, 3), in its bytes."""
-    height, width = rows.height[i], rows.width[i]
-    first = rows.first[i]
-    return data[first : first + 3 * height * width].reshape(height, width, 3)
-
-
-class Cutter:
-    """Makes batches of windows: resized where need be, mirrored, and normalised for float32.
-
-    `dtype`: of the batches. `resizes`: whether windows are of other sizes than the images; may be changed between
-    batches. `mirrors`: without it the images stay as they are.
+    `dtype`: of the batches. `resizes`: whether crop windows are of other sizes than the output. `mirrors`: without it
+    the images stay as they are.
     """
 
     def __init__(self, dtype: Literal["float32", "uint8"], resizes: bool, mirrors: bool) -> None:
-        self.resizes = resizes
         self._dtype = dtype
+        self._resizes = resizes
         self._mirrors = mirrors
         self._buffers = Buffers()
+        self._inside: deque[npt.NDArray[Any]] = deque()
 
-    def take(self, count: int, size: int) -> npt.NDArray[Any]:
-        """Room for a batch: float32 (count, 3, size, size), or uint8 (count, size, size, 3).
+    def images(self, batch: PlannedBatch) -> npt.NDArray[Any]:
+        """Room for the batch: float32 (n, 3, size, size), or uint8 (n, size, size, 3).
 
         Its memory is used again once nothing refers to it.
         """
+        count, size = len(batch), batch.size
         shape = (count, size, size, 3) if self._dtype == "uint8" else (count, 3, size, size)
         return self._buffers.take(shape, np.dtype(self._dtype))
 
-    def into(self, images: npt.NDArray[Any], positions: Sequence[int], rows: Rows, cut: Windows) -> Use:
-        """What makes images of the bytes of samples: of sample i, image `positions[i]` of what `take` gave."""
-        left, width = cut.anchor[:, 1].tolist(), cut.shape[:, 1].tolist()
-        mirror = cut.mirror if self._mirrors else np.zeros_like(cut.mirror)
-        resizes = self.resizes
+    def on_sample(
+        self, batch: PlannedBatch, images: npt.NDArray[Any], places: Sequence[int]
+    ) -> Callable[[int, UInt8Array], None]:
+        """What the reading threads call: makes of sample i of `batch` the image `places[i]` of `images`."""
+        windows, rows = batch.windows, batch.rows
+        assert rows is not None
+        left, width = windows.anchor[:, 1].tolist(), windows.shape[:, 1].tolist()
+        mirror = windows.mirror if self._mirrors else np.zeros_like(windows.mirror)
 
-        def use(i: int, data: UInt8Array) -> None:
-            pixels, out = window(data, rows, i), images[positions[i]]
-            if resizes:
-                # The region alone: what lies beside it must not be seen, as where nothing else was decoded.
+        def finish(i: int, sample: UInt8Array) -> None:
+            pixels, out = rows.of(sample, i), images[places[i]]
+            if self._resizes:
+                # The region alone: the filter must not see what lies beside it, as where nothing else was decoded.
                 region = np.ascontiguousarray(pixels[:, left[i] : left[i] + width[i]])
-                self._resize(region, cut.start[i], cut.end[i], mirror[i], out)
+                self._resize(region, windows.start[i], windows.end[i], mirror[i], out)
             else:
                 self._cut(pixels, left[i], mirror[i], out)
 
-        return use
+        return finish
+
+    def push(self, batch: PlannedBatch, images: npt.NDArray[Any]) -> None:
+        """Takes a batch that the reading threads have finished."""
+        self._inside.append(images)
+
+    def pop(self) -> npt.NDArray[Any]:
+        """The oldest batch that was pushed."""
+        return self._inside.popleft()
+
+    def close(self) -> None:
+        """Forgets what was pushed."""
+        self._inside.clear()
 
     def _cut(self, rows: UInt8Array, left: int, mirror: np.int32, out: npt.NDArray[Any]) -> None:
         if self._dtype == "uint8":

@@ -1,12 +1,13 @@
 """Shard files on this machine, all open for reading at once.
 
 Reads are `preadv`: a shard that was cut off, or a disk that fails, is an error that names the place. (Memory-mapped
-shards save a copy of 1% of what the decode costs; but there a failing read is a signal that ends the process, and the
-waiting falls to the decoder's threads.)
+shards would save a copy, 1% of what decoding costs; but there a failing read is a signal that ends the process, and the
+decoder's threads would wait for the disk.)
 """
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,24 +33,23 @@ class LocalShards:
             self.close()
             raise
 
-    def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
-        """Reads bytes of a shard as `os.preadv` does: their number, 0 at its end. Raises OSError."""
+    def preadv(
+        self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None
+    ) -> int:
+        """Reads bytes of a shard as `os.preadv` does; returns their number, 0 at its end. Raises OSError."""
         return os.preadv(self._files[number], list(buffers), offset)
 
     def prepare(self, number: int, offset: int, size: int) -> None:
-        """Has the kernel begin to read these bytes, where they are not in memory; returns at once."""
-        with contextlib.suppress(OSError):  # a hint: whoever reads is told what is wrong
+        """Asks the kernel to read these bytes into the page cache; returns at once."""
+        with contextlib.suppress(OSError):  # only a hint: the read itself reports what is wrong
             os.posix_fadvise(self._files[number], offset, size, os.POSIX_FADV_WILLNEED)
 
     def announce(self, numbers: Sequence[int]) -> None:
-        """Asks the kernel to read into the page cache, whole, those that were not announced before; returns at once."""
+        """Asks the kernel to read newly announced shards into the page cache, whole; returns at once."""
         for number in numbers:
             if number not in self._announced:
                 self.prepare(number, 0, self._sizes[number])
         self._announced = set(numbers)
-
-    def stop(self) -> None:
-        """Nothing to do: no read waits for long."""
 
     def close(self) -> None:
         """Closes the files, which nobody may be reading any more."""

@@ -1,241 +1,296 @@
-"""The thread that makes batches: it feeds the DALI graph, takes what comes out, and on a CPU finishes it.
+"""The feed loop: the whole way of a batch, from a cursor to tensors, in one function on one thread.
 
-A batch is asked for by its place. Places follow each other in training, so the thread works ahead;
-a place out of sequence makes it throw away what is on its way and start there.
+The way of a sample's bytes, and the thread on which each step runs:
+
+    planner.next()         which samples, windows, byte ranges: pure                      the loop's thread
+    reader.start(batch)    shard file, cache or object store -> one buffer of the batch   reading threads, several
+                                                                                          batches ahead
+    decoder.push(batch)    that buffer, in place -> DALI: the region of each JPEG         DALI's threads
+    decoder.pop()          uint8 regions; on a GPU finished images                        the loop's thread waits
+    tensors(pixels)        resize, policy, mirror, normalise -> torch, no further copy    finishing threads; on a GPU
+                                                                                          only a hand-over
+    ready                  finished batches wait for `take`                               the consumer's thread
+
+Samples that are stored decoded are finished by the thread that read them, and the decoder only passes them on.
+
+Everything that works for a loop lives as long as the loop and ends with it; one event stops all of it. Another cursor
+or another configuration is another loop. Only the open shards outlive it, so that a jump opens no file again.
 """
 
-import dataclasses
+import contextlib
 import threading
 import zlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.dlpack import from_dlpack
 
 from shards.common.errors import ShardfeedError
 from shards.dataset import Split
-from shards.decode.finish import Finisher
-from shards.decode.graph import Graph, build
-from shards.decode.policy_operators import Augmenter
-from shards.decode.stored_pixels import Cutter
-from shards.feed.plan import Feeder, Place, Planned, Recipe, describe
+from shards.decode.graph import GraphConfig, GraphDecoder
+from shards.decode.stored_pixels import StoredPixels
+from shards.decode.tensors import Batch, CpuTensors, GpuTensors
+from shards.feed.plan import Planner, SamplingConfig
+from shards.feed.read import LoopStopped, Reading, SampleReader, Shards
+from shards.sampling.batch import Cursor, PlannedBatch
 
-Batch = tuple[torch.Tensor, torch.Tensor]
 
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+Part = TypeVar("Part", bound=_Closes)
 # What the names of all threads of a loader begin with.
 THREADS = "shardfeed-"
-# Finished batches kept ready for the consumer, beside those inside the graph.
-READY = 2
 
 
-def must_resize(split: Split, recipe: Recipe) -> bool:
-    """Whether windows are of other sizes than the output."""
-    if recipe.crop == "rrc":
-        return True
-    return bool(np.any(np.minimum(split.index.width, split.index.height) != recipe.resize))
+@dataclass(frozen=True)
+class Depths:
+    """How many batches are in each stage of a loop, and how many threads read."""
+
+    reading: int = 4
+    """Batches being read while the decoder has others: enough that a slow read does not leave it idle."""
+    decoding: int = 3
+    """Batches inside the decoder: fewer leave gaps between batches, more only take memory."""
+    ready: int = 2
+    """Finished batches that wait for the consumer: one is enough in theory, two absorb its jitter."""
+    readers: int = 8
+    """Reading threads: more than a cold disk needs to be busy, too few to matter where the page cache is warm."""
+
+    @staticmethod
+    def of(split: Split, config: GraphConfig) -> "Depths":
+        """The depths for what is decoded where."""
+        if config.decode != "raw" or config.device == "gpu":
+            return Depths()
+        # Finished images take several times the room of their bytes, so fewer are ahead. The reading threads compute,
+        # one a core: more would wait for the interpreter's lock. Behind a URL they wait for byte ranges too.
+        readers = config.threads if split.origin is None else max(Depths.readers, config.threads)
+        return Depths(reading=2, decoding=1, readers=readers)
 
 
-class Producer:
-    """The thread that makes batches, and what it works with. It knows nothing of the loader, so that can be freed."""
+@dataclass(frozen=True)
+class Delivered:
+    """A finished batch: its tensors, and how many of its samples stand in the place of damaged ones."""
 
-    def __init__(self, split: Split, recipe: Recipe, graph: Graph) -> None:
-        self.recipe = recipe
-        self._split = split
-        self._graph = graph
-        self._finisher = Finisher(graph.threads)
-        self._resizes = must_resize(split, recipe)
-        self._cutter = _cutter(recipe, graph, self._resizes)
-        self._feeder = Feeder(split, recipe, graph.decode, graph.inputs, self._cutter, graph.threads)
-        self._augmenter = (
-            Augmenter(recipe.augment, graph.batch_size, graph.threads)
-            if recipe.augment is not None and graph.device == "cpu"
-            else None
-        )
-        self._pipeline = self._built()
-        self._expected: Place | None = None
-        self._stream: Any = None
-        self._run: _Run | None = None
+    tensors: Batch
+    replaced: int
 
-    def take(self, place: Place) -> Batch:
-        """The batch at `place`: waits for it where batches are made in sequence, and seeks where they are not."""
-        if self._run is None or place != self._expected:
-            self._stop()
-            self._feeder.seek(place)
-            if self._graph.device == "gpu":
-                # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
-                self._stream = torch.cuda.current_stream(self._graph.device_id)
-            stale = len(self._feeder.planned)
-            self._run = _Run(self._make, drop=self._next, stale=stale)
-        batch: Batch = self._run.take()
-        share, samples = self.recipe.share, len(self._split)
-        after = Place(place.epoch, place.position + share.global_batch)
-        self._expected = after if share.steps(samples, after.position) else Place(place.epoch + 1, 0)
-        return batch
 
-    @property
-    def skipped(self) -> int:
-        return self._feeder.skipped
+class Decoder(Protocol):
+    """What turns the bytes of batches into pixels, several batches at a time."""
 
-    def change(self, recipe: Recipe) -> None:
-        """Makes batches by another recipe from the next one taken on."""
-        self._stop()
-        self.recipe = self._feeder.recipe = recipe
-        self._resizes = must_resize(self._split, recipe)
-        if self._cutter is not None:
-            self._cutter.resizes = self._resizes
-        if self._graph.device == "gpu" and self._resizes != self._graph.resize:
-            self._graph = dataclasses.replace(self._graph, resize=self._resizes)
-            self._feeder.planned.clear()
-            self._feeder.inputs = self._graph.inputs
-            self._pipeline = self._built()
+    def push(self, batch: PlannedBatch, data: Any) -> None:
+        """Begins to decode a batch; returns at once."""
+
+    def pop(self) -> Any:
+        """The pixels of the oldest batch inside."""
 
     def close(self) -> None:
-        if threading.current_thread().name.startswith(THREADS):
-            # The garbage collector found the loader on a thread of a loader, which would wait for itself.
-            threading.Thread(target=self._close, name="close").start()
-        else:
-            self._close()
+        """Frees what it holds; waits for the batches inside."""
 
-    def _close(self) -> None:
-        self._stop()
-        self._feeder.close()
-        self._finisher.close()
 
-    def _stop(self) -> None:
-        if self._run is not None:
-            self._run.stop()
-        self._run = None
+class Tensors(Protocol):
+    """What turns the pixels of a batch into its tensors."""
 
-    def _built(self) -> Any:
-        """The graph; None where the threads that read have done all of its work."""
-        return None if self._cutter is not None else build(self._graph, self._feeder)
+    def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
+        """The tensors of a batch."""
 
-    def _make(self) -> Batch:
-        """The next batch, finished."""
-        output, planned = self._next()
-        if self._graph.device == "gpu":
-            return self._hand_over(output, planned)
-        if self._augmenter is not None:
-            images = self._augmented(output, planned)
-        else:
-            images = self._finish(output, planned) if planned.images is None else self._tensor(planned.images)
-        return images, torch.from_numpy(planned.labels)
+    def close(self) -> None:
+        """Ends its threads."""
 
-    def _next(self) -> tuple[Any, Planned]:
-        """What comes out of the graph next, None where there is no graph, and what it was fed for it."""
-        if self._pipeline is None:
-            self._feeder()
-            return None, self._feeder.planned.popleft()
+
+def feed(
+    split: Split, planner: Planner, reader: SampleReader, decoder: Decoder, tensors: Tensors, depths: Depths, skip: bool
+) -> Iterator[Delivered]:
+    """Finished batches without end. `skip`: put the next whole sample in the place of a damaged one."""
+    stored = decoder if isinstance(decoder, StoredPixels) else None
+    reading: deque[_Begun] = deque()
+    decoding: deque[_Whole] = deque()
+    while True:
+        while len(reading) <= depths.reading:
+            reading.append(_start(planner.next(), reader, stored))
+
+        whole = _whole(reading.popleft(), split, planner, reader, stored, skip)
         try:
-            outputs = self._pipeline.run(self._stream)
+            decoder.push(whole.batch, whole.data)
+            decoding.append(whole)
+            if len(decoding) < depths.decoding:
+                continue
+            pixels = decoder.pop()
         except RuntimeError as error:
-            raise _explain(error, list(self._feeder.planned), self._split) from error
-        return outputs[0], self._feeder.planned.popleft()
-
-    def _finish(self, output: Any, planned: Planned) -> torch.Tensor:
-        """What the CPU graph decoded, resized where need be, mirrored, and normalised for float32."""
-        if not self._resizes:
-            # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
-            return self._mirrored(from_dlpack(output.as_tensor()), planned.arrays["mirror"])
-        finisher, size, regions = self._finisher, self.recipe.size, _regions(output)
-        cut, mirror = (planned.arrays["start"], planned.arrays["end"]), planned.arrays["mirror"]
-        resize = finisher.resize if self._graph.dtype == "uint8" else finisher.resize_normalise
-        return self._tensor(resize(regions, cut, size, mirror))
-
-    def _augmented(self, output: Any, planned: Planned) -> torch.Tensor:
-        """As `_finish`, with the policy after the resize and before the mirror, as on a GPU."""
-        assert self._augmenter is not None
-        images, mirror = planned.images, planned.arrays["mirror"]
-        if images is None:
-            cut = (planned.arrays["start"], planned.arrays["end"])
-            # A window that fits is copied by the resize, bit for bit.
-            images = self._finisher.resize(_regions(output), cut, self.recipe.size, np.zeros_like(mirror))
-        return self._mirrored(from_dlpack(self._augmenter(images, planned.arrays)), mirror)
-
-    def _mirrored(self, pixels: torch.Tensor, mirror: npt.NDArray[np.int32]) -> torch.Tensor:
-        """Pixels (n, height, width, 3), which nobody else uses, mirrored, and normalised for float32."""
-        if self._graph.dtype == "uint8":
-            self._finisher.flip(pixels.numpy(), mirror)
-            return pixels.permute(0, 3, 1, 2)
-        return torch.from_numpy(self._finisher.normalise(pixels.numpy(), mirror))
-
-    def _tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
-        """A tensor (n, 3, height, width) over the memory of what is finished, which has channels last if uint8."""
-        tensor = torch.from_numpy(images)
-        return tensor.permute(0, 3, 1, 2) if self._graph.dtype == "uint8" else tensor
-
-    def _hand_over(self, output: Any, planned: Planned) -> Batch:
-        with torch.cuda.stream(self._stream):
-            images = from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
-            labels = torch.from_numpy(planned.labels).pin_memory().to(images.device, non_blocking=True)
-        return images, labels
+            raise _explain(error, [*decoding, whole], split) from error
+        oldest = decoding.popleft()
+        yield Delivered(tensors(pixels, oldest.batch), oldest.replaced)
 
 
-def _regions(output: Any) -> list[npt.NDArray[np.uint8]]:
-    """Each sample's region (height, width, 3), as it was decoded."""
-    # Views: `output.at(i)` would copy, 15 microseconds an image.
-    return [np.asarray(output[i]) for i in range(len(output))]
+@dataclass(frozen=True)
+class _Begun:
+    """A batch being read. `images`: where the reading threads put what they finish; None where a decoder follows."""
+
+    reading: Reading
+    images: npt.NDArray[Any] | None
 
 
-def _cutter(recipe: Recipe, graph: Graph, resizes: bool) -> Cutter | None:
-    """What makes images of pixels that are stored decoded, for a CPU. A policy comes between it and the mirror."""
-    if graph.decode != "raw" or graph.device != "cpu":
-        return None
-    plain = graph.dtype == "uint8" or recipe.augment is not None
-    return Cutter("uint8" if plain else "float32", resizes, recipe.augment is None)
+@dataclass(frozen=True)
+class _Whole:
+    """A batch that was read: its bytes, or its finished images."""
+
+    batch: PlannedBatch
+    data: Any
+    replaced: int
 
 
-class _Run:
-    """A thread that calls `drop` `stale` times, and then `make` over and over and keeps up to READY results."""
+def _start(batch: PlannedBatch, reader: SampleReader, stored: StoredPixels | None) -> _Begun:
+    if stored is None:
+        return _Begun(reader.start(batch), None)
+    images = stored.images(batch)
+    return _Begun(reader.start(batch, stored.on_sample(batch, images, range(len(batch)))), images)
 
-    def __init__(self, make: Callable[[], Batch], drop: Callable[[], object], stale: int) -> None:
-        self._make = make
-        self._drop = drop
-        self._stale = stale
-        self._slots = threading.Semaphore(READY)
-        self._ready: SimpleQueue[Batch | BaseException] = SimpleQueue()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="shardfeed-loader", daemon=True)
+
+def _whole(
+    begun: _Begun, split: Split, planner: Planner, reader: SampleReader, stored: StoredPixels | None, skip: bool
+) -> _Whole:
+    """Waits for the bytes of a batch; reads whole samples in the place of damaged ones where that is wanted."""
+    batch, data, images = begun.reading.batch, begun.reading.data, begun.images
+    troubles = begun.reading.wait()
+    replaced = {place for place, _ in troubles}
+    for _ in range(len(split)):
+        if not troubles:
+            return _Whole(batch, data if images is None else images, len(replaced))
+        if not skip:
+            place, trouble = troubles[0]
+            raise ShardfeedError(describe(split, int(batch.ids[place]), trouble))
+        places = [place for place, _ in troubles]
+        ids = batch.ids.copy()
+        ids[places] = (ids[places] + 1) % len(split)
+        batch = planner.batch(batch.cursor, ids)
+        others = planner.batch(batch.cursor, ids[places])
+        on_sample = None if stored is None or images is None else stored.on_sample(others, images, places)
+        again = reader.start(others, on_sample)
+        troubles = [(places[i], trouble) for i, trouble in again.wait()]
+        for place, sample in zip(places, again.data, strict=False):
+            data[place] = sample
+    raise ShardfeedError(f"no sample of {split.name} can be read: copy or make the data set again")
+
+
+def describe(split: Split, sample: int, trouble: str) -> str:
+    """One line that names a sample, its shard and its place there, and says what to do."""
+    index = split.index
+    return (
+        f"sample {split.keys()[sample]} in {split.shard_place(int(index.shard[sample]))} at byte "
+        f"{int(index.offset[sample]):,} {trouble}: copy or make the shard again; on_error skip goes on without it"
+    )
+
+
+def _explain(error: RuntimeError, inside: Sequence[_Whole], split: Split) -> ShardfeedError:
+    """Names a sample in the decoder whose bytes are not what the index says; otherwise passes DALI's words on."""
+    index = split.index
+    if split.manifest.settings.encoding == "jpeg":
+        for whole in inside:
+            for sample, data in zip(whole.batch.ids.tolist(), whole.data, strict=True):
+                if zlib.crc32(data) != int(index.crc32[sample]):
+                    return ShardfeedError(describe(split, sample, "is damaged (its checksum is wrong)"))
+    return ShardfeedError(f"DALI failed on a batch of {split.name}: {' '.join(str(error).split())}")
+
+
+class FeedLoop:
+    """A thread that feeds batches from `cursor` on and keeps a few of them ready.
+
+    `stream`: the consumer's CUDA stream, for a GPU. It ends by `stop`, or with the first error, which `take` raises.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        shards: Shards,
+        sampling: SamplingConfig,
+        config: GraphConfig,
+        cursor: Cursor,
+        *,
+        skip_damaged: bool,
+        stream: Any = None,
+    ) -> None:
+        self.cursor = cursor
+        """Where the batch lies that `take` gives next."""
+        self._split = split
+        self._shards = shards
+        self._sampling = sampling
+        self._config = config
+        self._skip = skip_damaged
+        self._stream = stream
+        self._depths = Depths.of(split, config)
+        self._stop = threading.Event()
+        self._slots = threading.Semaphore(self._depths.ready)
+        self._ready: SimpleQueue[Delivered | BaseException] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(cursor,), name=f"{THREADS}loop", daemon=True)
         self._thread.start()
 
-    def take(self) -> Batch:
-        """The next result; raises what `make` raised."""
+    def take(self) -> Delivered:
+        """The next batch: waits for it. Raises the error that ended the loop."""
         result = self._ready.get()
         if isinstance(result, BaseException):
-            # Kept for whoever asks again: the thread is gone and nothing else will come.
-            self._ready.put(result)
+            self._ready.put(result)  # for the next call: the thread is gone, and nothing else will come
             raise result
         self._slots.release()
+        self.cursor = self.cursor.after(self._sampling.share, len(self._split))
         return result
 
     def stop(self) -> None:
-        """Ends the thread once the batch in its hands is done."""
-        self._stopped = True
+        """Ends the loop and waits until its threads are gone; what they wait for is given up."""
+        self._stop.set()
         self._slots.release()
         self._thread.join()
 
-    def _work(self) -> None:
+    def _run(self, cursor: Cursor) -> None:
         try:
-            for _ in range(self._stale):
-                self._drop()
-            while True:
-                self._slots.acquire()
-                if self._stopped:
-                    return
-                self._ready.put(self._make())
+            if self._config.device_id is not None:
+                torch.cuda.set_device(self._config.device_id)  # a new thread begins on device 0
+            with contextlib.closing(self._batches(cursor)) as batches:
+                while True:
+                    self._slots.acquire()
+                    if self._stop.is_set():
+                        return
+                    self._ready.put(next(batches))
+        except LoopStopped:
+            return
         except BaseException as error:
             self._ready.put(error)
 
+    def _batches(self, cursor: Cursor) -> Generator[Delivered]:
+        """Opens what the loop works with, feeds, and closes it all."""
+        split, sampling, config, depths = self._split, self._sampling, self._config, self._depths
+        on_gpu, resizes = config.device == "gpu", must_resize(split, sampling)
+        with contextlib.ExitStack() as stack:
 
-def _explain(error: RuntimeError, planned: list[Planned], split: Split) -> ShardfeedError:
-    """Names the samples in the graph whose bytes are not what the index says; otherwise passes DALI's words on."""
-    index = split.index
-    for batch in planned:
-        for sample, data in zip(batch.ids.tolist(), batch.arrays.get("encoded", []), strict=False):
-            if zlib.crc32(data) != int(index.crc32[sample]):
-                return ShardfeedError(describe(split, sample, "is damaged (its checksum is wrong)"))
-    return ShardfeedError(f"DALI failed on a batch of {split.name}: {' '.join(str(error).split())}")
+            def opened(part: Part) -> Part:
+                return stack.enter_context(contextlib.closing(part))
+
+            planner = opened(Planner(split, sampling, cursor, whole_samples=self._skip))
+            reader = opened(SampleReader(self._shards, threads=depths.readers, check=self._skip, stop=self._stop))
+            decoder: Decoder
+            if config.decode == "raw" and not on_gpu:
+                decoder = opened(stored_pixels(config, sampling, resizes))
+            else:
+                decoder = opened(GraphDecoder(config, self._stream))
+            tensors: Tensors = opened(
+                GpuTensors(self._stream) if on_gpu else CpuTensors(config, resizes, sampling.augment)
+            )
+            yield from feed(split, planner, reader, decoder, tensors, depths, self._skip)
+
+
+def stored_pixels(config: GraphConfig, sampling: SamplingConfig, resizes: bool) -> StoredPixels:
+    """What finishes samples that are stored decoded, for a CPU. A policy comes between it and the mirror."""
+    augmented = sampling.augment is not None
+    return StoredPixels("uint8" if config.dtype == "uint8" or augmented else "float32", resizes, mirrors=not augmented)
+
+
+def must_resize(split: Split, sampling: SamplingConfig) -> bool:
+    """Whether crop windows are of other sizes than the output."""
+    if sampling.crop == "rrc":
+        return True
+    return bool(np.any(np.minimum(split.index.width, split.index.height) != sampling.resize))

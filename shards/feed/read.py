@@ -1,69 +1,50 @@
-"""The bytes of samples: read from shards by threads, several reads in flight, or from memory.
+"""The sample reader: threads that read the bytes of planned batches, several reads in flight.
 
-Reads are ahead of need: on a cold disk, a network file system or a remote store the waiting is done by these threads.
-They read into a buffer of the batch, or into their own, whose bytes they hand on at once. Where the shards lie is
-the business of shards/feed/local.py and shards/remote/prefetch.py.
+They read ahead of need, so on a cold disk, a network file system or an object store these threads do the waiting. The
+bytes of a batch come into one buffer. Or the thread that read a sample hands its bytes to a function at once, from a
+buffer of its own: that is how stored pixels are finished while they are in that core's cache.
 """
 
 import itertools
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.decode.buffers import Buffers
+from shards.sampling.batch import ByteRanges, PlannedBatch
 
-# Threads that read: more than a cold disk needs to be busy, too few to matter where it is warm.
-READERS = 8
-
-# What is done with a sample at once: it gets its position and its bytes, which are there until it returns.
-Use = Callable[[int, npt.NDArray[np.uint8]], None]
+UInt8Array = npt.NDArray[np.uint8]
+# Called with a sample's place in its batch and its bytes, which stay valid until it returns.
+OnSample = Callable[[int, UInt8Array], None]
+# A sample's place in its batch, and what is wrong with it.
+Trouble = tuple[int, str]
 
 DAMAGED = "is damaged (its checksum is wrong)"
+# Seconds between two looks at the stop event while bytes do not come.
+LOOK = 0.05
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the bytes of n samples lie: Python integers, since numpy's cost more in every use."""
-
-    shard: list[int]
-    offset: list[int]
-    size: list[int]
-    crc32: list[int] | None = None
-    """Of these bytes; None where they are only a part of what was summed."""
-
-    def __len__(self) -> int:
-        return len(self.shard)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A batch of bytes on its way."""
-
-    data: list[npt.NDArray[np.uint8]]
-    """The bytes of each sample; none where they were used at once."""
-    _parts: list[Future[list[tuple[int, str]]]]
-
-    def wait(self) -> list[tuple[int, str]]:
-        """Waits until all bytes are there; returns the position and the trouble of each sample that is not right."""
-        return [bad for part in self._parts for bad in part.result()]
-
-    def cancel(self) -> None:
-        """Nobody wants these bytes: what has not begun does not begin."""
-        for part in self._parts:
-            part.cancel()
+class LoopStopped(Exception):
+    """The feed loop is being stopped: nobody wants what is being waited for."""
 
 
 class Shards(Protocol):
-    """The shards of a split, wherever they lie: files of this machine, or behind a URL."""
+    """The shards of a split: files of this machine (`feed/local.py`), or behind a URL (`remote/prefetch.py`)."""
 
-    def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
-        """Reads bytes of a shard as `os.preadv` does. Raises OSError, or ShardfeedError where it cannot be had."""
+    def preadv(
+        self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None
+    ) -> int:
+        """Reads bytes of a shard as `os.preadv` does; gives up a wait once `stop` is set.
+
+        Raises OSError, or ShardfeedError where the shard cannot be read.
+        """
 
     def prepare(self, number: int, offset: int, size: int) -> None:
         """Says that these bytes are read soon, so that many can be on their way at once; returns at once."""
@@ -71,94 +52,113 @@ class Shards(Protocol):
     def announce(self, numbers: Sequence[int]) -> None:
         """Says which shards are read next, in this order; returns at once."""
 
-    def stop(self) -> None:
-        """Ends reads that wait for something."""
-
     def close(self) -> None:
-        """Lets go of all; nobody reads any more."""
+        """Closes everything; nobody reads any more."""
 
 
-class Store(Protocol):
-    """Where bytes of samples come from."""
+@dataclass(frozen=True)
+class Reading:
+    """A batch whose bytes are on their way."""
 
-    def read(self, places: Places, use: Use | None = None) -> Reading:
-        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`.
+    batch: PlannedBatch
+    data: list[UInt8Array]
+    """The bytes of each sample, valid after `wait`; empty where the reading threads handed them on."""
+    parts: list[Future[list[Trouble]]]
 
-        With `use`, there are no arrays: the thread that read a sample calls it, if the bytes are right.
+    stop: threading.Event
+
+    def wait(self) -> list[Trouble]:
+        """Waits until all bytes are there; returns the samples that cannot be used.
+
+        Raises LoopStopped once the reader's stop event is set, and whatever the reading threads raised.
         """
+        return [trouble for part in self.parts for trouble in self._result(part)]
 
-    def announce(self, shards: Sequence[int]) -> None:
-        """Says which shards are read next, in this order; returns at once."""
+    def _result(self, part: Future[list[Trouble]]) -> list[Trouble]:
+        while True:
+            try:
+                return part.result(LOOK)
+            except TimeoutError:
+                if part.done():  # the part itself failed so
+                    raise
+                if self.stop.is_set():
+                    raise LoopStopped from None
 
-    def close(self) -> None:
-        """Ends what reads; nothing more is asked for."""
 
+class SampleReader:
+    """Reads planned batches from `shards` with `threads` threads, until `stop` is set.
 
-class ShardStore:
-    """Threads that read from `shards`. `check`: compare every sample with its CRC-32.
-
-    `threads`: how many; what a `use` costs the processor, and not reading, should decide where there is one.
+    `check`: compare each sample with its CRC-32.
     """
 
-    def __init__(self, shards: Shards, check: bool = False, threads: int = READERS) -> None:
+    def __init__(self, shards: Shards, *, threads: int, check: bool = False, stop: threading.Event) -> None:
         self._shards = shards
+        self._stop = stop
         self._check = check
+        self._threads = threads
         self._buffers = Buffers()
         self._own = threading.local()
-        self._threads = threads
-        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-read")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-read")
+        self._under_way: deque[Reading] = deque()
 
-    def read(self, places: Places, use: Use | None = None) -> Reading:
-        """Begins to read samples and returns at once; the arrays hold their bytes after `Reading.wait`.
+    def start(self, batch: PlannedBatch, on_sample: OnSample | None = None) -> Reading:
+        """Begins to read a batch and returns at once.
 
-        With `use`, there are no arrays: the thread that read a sample calls it, if the bytes are right.
+        With `on_sample`, the thread that read a sample calls it, if the bytes are right.
         """
-        data: list[npt.NDArray[np.uint8]] = []
-        if use is None:
-            bounds = [0, *itertools.accumulate(places.size)]
+        while self._under_way and all(part.done() for part in self._under_way[0].parts):
+            self._under_way.popleft()
+        if batch.upcoming is not None:
+            # Shards that are being read come first: they must not be released before.
+            being_read = [number for reading in self._under_way for number in reading.batch.ranges.shard]
+            self._shards.announce(list(dict.fromkeys(being_read + batch.upcoming)))
+        data: list[UInt8Array] = []
+        if on_sample is None:
+            bounds = [0, *itertools.accumulate(batch.ranges.size)]
             buffer = self._buffers.take((bounds[-1],), np.uint8)
             data = [buffer[first:last] for first, last in itertools.pairwise(bounds)]
-        return Reading(data, _in_parts(self._readers, self._threads, len(places), self._read, places, data, use))
-
-    def announce(self, shards: Sequence[int]) -> None:
-        """Has what is read next made ready, in this order; returns at once."""
-        self._shards.announce(shards)
+        count = len(batch)
+        parts = [
+            self._executor.submit(self._read, batch.ranges, data, on_sample, range(first, count, self._threads))
+            for first in range(min(self._threads, count))
+        ]
+        reading = Reading(batch, data, parts, self._stop)
+        self._under_way.append(reading)
+        return reading
 
     def close(self) -> None:
-        """Ends the threads and lets go of the shards."""
-        self._shards.stop()
-        self._readers.shutdown(cancel_futures=True)
-        self._shards.close()
+        """Ends the threads: reads that have not begun do not begin."""
+        self._executor.shutdown(cancel_futures=True)
 
     def _read(
-        self, places: Places, data: list[npt.NDArray[np.uint8]], use: Use | None, part: range
-    ) -> list[tuple[int, str]]:
-        bad = []
-        if use is not None:  # threads that also work are few: what they wait for has to be on its way before
+        self, ranges: ByteRanges, data: list[UInt8Array], on_sample: OnSample | None, part: range
+    ) -> list[Trouble]:
+        troubles: list[Trouble] = []
+        if on_sample is not None:  # threads that also compute are few: the bytes they wait for must be on their way
             for i in part:
-                self._shards.prepare(places.shard[i], places.offset[i], places.size[i])
+                self._shards.prepare(ranges.shard[i], ranges.offset[i], ranges.size[i])
         for i in part:
-            target = data[i] if use is None else self._scratch(places.size[i])
-            crc32 = places.crc32[i] if self._check and places.crc32 is not None else None
-            trouble = self._fill(target, places.shard[i], places.offset[i], crc32)
+            target = data[i] if on_sample is None else self._scratch(ranges.size[i])
+            crc32 = ranges.crc32[i] if self._check and ranges.crc32 is not None else None
+            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], crc32)
             if trouble is not None:
-                bad.append((i, trouble))
-            elif use is not None:
-                use(i, target)
-        return bad
+                troubles.append((i, trouble))
+            elif on_sample is not None:
+                on_sample(i, target)
+        return troubles
 
-    def _scratch(self, size: int) -> npt.NDArray[np.uint8]:
+    def _scratch(self, size: int) -> UInt8Array:
         """This thread's own buffer: the same for each sample, so that it stays in the cache of the core."""
         if not hasattr(self._own, "buffer") or self._own.buffer.size < size:
             self._own.buffer = np.empty(size, np.uint8)
         return self._own.buffer[:size]  # type: ignore[no-any-return]
 
-    def _fill(self, target: npt.NDArray[np.uint8], shard: int, offset: int, crc32: int | None) -> str | None:
-        """Reads one sample; says in words what is wrong with it, None if nothing is."""
+    def _fill(self, target: UInt8Array, shard: int, offset: int, crc32: int | None) -> str | None:
+        """Reads one sample; returns what is wrong with it, None if nothing is."""
         done = 0
         while done < len(target):
             try:
-                count = self._shards.preadv(shard, [target[done:].data], offset + done)
+                count = self._shards.preadv(shard, [target[done:].data], offset + done, self._stop)
             except OSError as error:
                 return f"cannot be read ({error.strerror})"
             if count == 0:
@@ -167,10 +167,3 @@ class ShardStore:
         if crc32 is not None and zlib.crc32(target.data) != crc32:
             return DAMAGED
         return None
-
-
-def _in_parts(
-    threads: ThreadPoolExecutor, count: int, samples: int, work: Callable[..., list[tuple[int, str]]], *args: Any
-) -> list[Future[list[tuple[int, str]]]]:
-    """Begins `work(*args, part)` for `count` parts of range(samples)."""
-    return [threads.submit(work, *args, range(first, samples, count)) for first in range(min(count, samples))]

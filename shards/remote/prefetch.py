@@ -75,7 +75,9 @@ class RemoteShards:
     def prepare(self, number: int, offset: int, size: int) -> None:
         """Nothing to do: whole shards are fetched ahead, and there are threads enough for ranges."""
 
-    def preadv(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def preadv(
+        self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None
+    ) -> int:
         """Reads bytes of a shard as `os.preadv` does: waits for one that is announced, asks for a range of others.
 
         Returns the number of bytes read, 0 at the end of the shard. Raises ShardfeedError where it cannot be had.

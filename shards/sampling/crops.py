@@ -29,7 +29,7 @@ RRC_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
-class Windows:
+class CropWindows:
     """What to read of each of n images. Coordinates are (row, column) in pixels."""
 
     anchor: npt.NDArray[np.int32]
@@ -52,7 +52,7 @@ def resized(height: npt.NDArray[np.int64], width: npt.NDArray[np.int64], resize:
     return np.stack([np.where(tall, longer, resize), np.where(tall, resize, longer)], axis=-1)
 
 
-def windows(
+def crop_windows(
     crop: Crop,
     ids: npt.NDArray[np.int64],
     height: npt.NDArray[np.int32],
@@ -63,7 +63,7 @@ def windows(
     flip: bool,
     seed: int,
     epoch: int,
-) -> Windows:
+) -> CropWindows:
     """The windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
     `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` has no use for it).
@@ -94,7 +94,7 @@ def _in_stored(
     stored: npt.NDArray[np.int64],
     target: npt.NDArray[np.int64],
     mirror: npt.NDArray[np.int32],
-) -> Windows:
+) -> CropWindows:
     """Carries windows from the resized image (`target`) to the stored one (`stored`).
 
     The decoded region is the window plus what the antialiasing filter reads around it: a triangle
@@ -105,7 +105,7 @@ def _in_stored(
     margin = np.where(scale == 1.0, 0.0, np.maximum(scale, 1.0) + 1.0)
     first = np.maximum(np.floor(start - margin), 0).astype(np.int64)
     last = np.minimum(np.ceil(end + margin), stored).astype(np.int64)
-    return Windows(
+    return CropWindows(
         anchor=first.astype(np.int32),
         shape=(last - first).astype(np.int32),
         start=(start - first).astype(np.float32),
@@ -161,10 +161,10 @@ def _fallback(tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64]) -> npt.N
     return np.stack([rows, columns], axis=-1)
 
 
-def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> Windows:
+def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> CropWindows:
     """Windows of whole pixels: they are the region to decode, and a resize sees nothing beside them."""
     shape = window[:, 2:].astype(np.int32)
-    return Windows(
+    return CropWindows(
         anchor=window[:, :2].astype(np.int32),
         shape=shape,
         start=np.zeros(shape.shape, np.float32),

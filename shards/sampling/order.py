@@ -24,7 +24,7 @@ ORDERS: tuple[Order, ...] = ("global", "blocks", "index")
 
 # Shards that "blocks" mixes if nothing else is said: 16,000 samples of ImageNet in shards of 1,000, 0.5 GB at 256
 # pixels. docs/architecture.md has what other windows do to the shuffle.
-WINDOW = 16
+BLOCK_SHARDS = 16
 
 # The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards.sampling.hashing.
 ORDER, TOP, LEFT, FLIP, AREA, RATIO, SHARDS = range(7)
@@ -66,7 +66,7 @@ class Share:
 
 
 def epoch_order(
-    shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: int, window: int = WINDOW
+    shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: int, block_shards: int = BLOCK_SHARDS
 ) -> npt.NDArray[np.int64]:
     """The sample id at each position of an epoch, int64 (n,), for samples that lie in the shards `shard` (n,).
 
@@ -78,7 +78,7 @@ def epoch_order(
     if order == "global":
         return permutation(samples, seed, epoch, ORDER)
     # Blocks above, 44 of the 64 bits below: one sort puts blocks in order and shuffles inside each.
-    block = block_of_shard(int(shard.max(initial=-1)) + 1, seed, epoch, window).astype(np.uint64)[shard]
+    block = block_of_shard(int(shard.max(initial=-1)) + 1, seed, epoch, block_shards).astype(np.uint64)[shard]
     inside = bits(np.arange(samples), seed, epoch, ORDER) >> np.uint64(20)
     return np.argsort((block << np.uint64(44)) | inside, kind="stable")
 
@@ -96,10 +96,10 @@ def upcoming(
 
 
 @functools.lru_cache(maxsize=4)  # asked for with every batch
-def block_of_shard(shards: int, seed: int, epoch: int, window: int = WINDOW) -> npt.NDArray[np.int64]:
+def block_of_shard(shards: int, seed: int, epoch: int, block_shards: int = BLOCK_SHARDS) -> npt.NDArray[np.int64]:
     """Which block of `window` shards of the epoch each shard belongs to, (shards,), for the order "blocks"."""
     place = np.empty(shards, np.int64)
     place[permutation(shards, seed, epoch, SHARDS)] = np.arange(shards)
-    blocks = place // window
+    blocks = place // block_shards
     blocks.flags.writeable = False
     return blocks

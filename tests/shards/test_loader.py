@@ -19,9 +19,11 @@ from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode import MEAN, STD
+from shards.feed.plan import Planner
 from shards.format.ppm import ppm
 from shards.loader import _decoder
-from shards.sampling.crops import windows
+from shards.sampling.batch import PlannedBatch
+from shards.sampling.crops import crop_windows
 from shards.sampling.order import epoch_order
 from tests.conftest import decoded, jpeg, photo, write_split
 
@@ -54,7 +56,7 @@ def reference(split: Split, ids: list[int], *, size: int, resize: int, train: bo
     images = []
     for sample in ids:
         picture = Image.open(io.BytesIO(stored(split, sample))).convert("RGB")
-        chosen = windows(
+        chosen = crop_windows(
             "random" if train else "center",
             np.array([sample]),
             np.array([picture.height]),
@@ -146,7 +148,7 @@ def test_a_resize_up_or_down_agrees_with_torchvision(small_split: Split, resize:
 
 def loader_ids(loader: Loader, split: Split) -> list[int]:
     """The sample ids of the loader's first global batch, from the pure functions that define it."""
-    order = epoch_order(split.index.shard, loader._producer.recipe.order, 0, 0)
+    order = epoch_order(split.index.shard, loader._feed.sampling.order, 0, 0)
     ids: list[int] = order[: loader._share.batch_size].tolist()
     return ids
 
@@ -399,19 +401,19 @@ def test_a_loader_closed_by_a_thread_of_its_own_ends_its_threads(
     """As the garbage collector does, which runs on whatever thread makes it run."""
     closed = threading.Event()
     with load(small_split) as loader:
-        make = loader._producer._make
+        batch = Planner.batch
 
-        def make_and_close() -> Batch:
+        def close_and_plan(*args: Any) -> PlannedBatch:
             if not closed.is_set():
-                loader._producer.close()
+                loader._feed.close()
                 closed.set()
-            return make()
+            return batch(*args)
 
         def take() -> None:
-            with contextlib.suppress(ShardfeedError):  # where the batch in hand could not be finished
+            with contextlib.suppress(ShardfeedError):
                 next(iter(loader))
 
-        monkeypatch.setattr(loader._producer, "_make", make_and_close)
+        monkeypatch.setattr(Planner, "batch", close_and_plan)
         threading.Thread(target=take, daemon=True).start()
         assert closed.wait(10)
         deadline = time.monotonic() + 10
@@ -482,7 +484,7 @@ def resized_crops(split: Split, ids: list[int], size: int) -> torch.Tensor:
         pixels = torch.from_numpy(decoded(stored(split, sample))).permute(2, 0, 1)
         height, width = pixels.shape[1:]
         sides = {"height": np.array([height]), "width": np.array([width])}
-        chosen = windows("rrc", np.array([sample]), **sides, resize=0, size=size, flip=True, seed=0, epoch=0)
+        chosen = crop_windows("rrc", np.array([sample]), **sides, resize=0, size=size, flip=True, seed=0, epoch=0)
         (top, left), (rows, columns) = chosen.anchor[0].tolist(), chosen.shape[0].tolist()
         image = F.resized_crop(pixels, top, left, rows, columns, [size, size], antialias=True)
         images.append(F.hflip(image) if chosen.mirror[0] else image)
@@ -540,7 +542,7 @@ def test_damaged_samples_are_replaced_by_the_next_whole_one_and_counted(tmp_path
     split = damaged_split(tmp_path)
     with load(split, train=False, on_error="skip", batch_size=9, dtype="uint8") as loader:
         images, labels = next(iter(loader))
-        assert loader.skipped >= 3
+        assert loader.skipped == 2
     ids = [0, 1, 2, 5, 5, 5, 6, 7, 8]
     assert labels.tolist() == ids
     assert torch.equal(images, reference(split, ids, size=32, resize=40, train=False))

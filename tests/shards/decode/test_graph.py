@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from shards.common.errors import UsageError
-from shards.decode.graph import Decode, Device, DType, Graph, build
+from shards.decode.graph import Decode, Device, DType, GraphConfig, build
 
 
 def graph(
     device: Device, dtype: DType = "float32", *, resize: bool = True, decode: Decode | None = None, **options: Any
-) -> Graph:
+) -> GraphConfig:
     chosen: Decode = decode or ("cpu" if device == "cpu" else "region")
-    return Graph(device=device, decode=chosen, dtype=dtype, batch_size=4, resize=resize, threads=2, **options)
+    return GraphConfig(device=device, decode=chosen, dtype=dtype, batch_size=4, resize=resize, threads=2, **options)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
@@ -42,10 +42,10 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             at += {1: 8, 5: 4}[tag & 7]
 
 
-def operators(wanted: Graph) -> list[tuple[str, str]]:
+def operators(wanted: GraphConfig) -> list[tuple[str, str]]:
     """(name, device) of each operator in the serialised graph, sources left out, in order."""
     found = []
-    for _, operator in fields(build(wanted, lambda: ()).serialize()):
+    for _, operator in fields(build(wanted).serialize()):
         parts = list(fields(operator)) if operator[:1] == b"\n" else []
         if not parts or parts[0][1] == b"ExternalSource":
             continue
@@ -96,8 +96,8 @@ def test_stored_pixels_are_not_decoded() -> None:
 
 
 def test_the_share_of_the_engines_reaches_the_decoder() -> None:
-    plain = build(graph("gpu", decode="hardware"), lambda: ()).serialize()
-    loaded = build(graph("gpu", decode="hardware", hw_decoder_load=0.875), lambda: ()).serialize()
+    plain = build(graph("gpu", decode="hardware")).serialize()
+    loaded = build(graph("gpu", decode="hardware", hw_decoder_load=0.875)).serialize()
     share = struct.pack("<f", 0.875)
     assert share in loaded
     assert share not in plain

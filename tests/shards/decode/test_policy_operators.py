@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.dlpack import from_dlpack
 from torchvision.transforms import InterpolationMode, autoaugment
 
-from shards.decode.policy_operators import Augmenter, apply
+from shards.decode.policy_operators import PolicyGraph, apply
 from shards.sampling.policies import (
     AUTO,
     INPUTS,
@@ -52,8 +52,8 @@ BATCH, HEIGHT, WIDTH = 8, 96, 124
 
 
 @functools.cache
-def augmenter(policy: Policy) -> Augmenter:
-    return Augmenter(policy, BATCH, threads=1)
+def augmenter(policy: Policy) -> PolicyGraph:
+    return PolicyGraph(policy, BATCH, threads=1)
 
 
 def augmented(policy: Policy, images: Pixels, drawn: dict[str, npt.NDArray[np.int32]]) -> Pixels:

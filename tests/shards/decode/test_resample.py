@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from shards.decode import MEAN, STD
 from shards.decode.resample import resample, resample_normalise
-from shards.sampling.crops import windows
+from shards.sampling.crops import crop_windows
 from tests.conftest import photo
 
 Pixels = npt.NDArray[np.uint8]
@@ -76,7 +76,7 @@ def test_a_window_is_torchvisions_resize_and_then_crop(crop: str, size: tuple[in
     image = photo(*size)
     ids = np.arange(4)
     height, width = (np.full(4, side, np.int32) for side in size)
-    chosen = windows(crop, ids, height, width, resize=64, size=56, flip=False, seed=1, epoch=0)  # type: ignore[arg-type]
+    chosen = crop_windows(crop, ids, height, width, resize=64, size=56, flip=False, seed=1, epoch=0)  # type: ignore[arg-type]
     resized = F.resize(torch.from_numpy(image).permute(2, 0, 1), [64], antialias=True).permute(1, 2, 0).numpy()
     for i in ids:
         top, left = chosen.anchor[i]

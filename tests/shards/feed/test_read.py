@@ -1,7 +1,12 @@
+"""The sample reader over shard files: the bytes of planned batches, what is wrong with them, and how it stops."""
+
 import resource
 import threading
+import time
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +14,9 @@ import pytest
 
 from shards.common.errors import ShardfeedError
 from shards.feed.local import LocalShards
-from shards.feed.read import READERS, Places, ShardStore
+from shards.feed.read import LoopStopped, SampleReader, Shards
+from shards.sampling.batch import ByteRanges, Cursor, PlannedBatch
+from shards.sampling.crops import CropWindows
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -17,129 +24,187 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def places(*where: tuple[int, int, int], crc32: int = 0) -> Places:
-    """Places of (shard, offset, size)."""
+def planned(
+    *where: tuple[int, int, int], crc32: int | list[int] = 0, upcoming: list[int] | None = None
+) -> PlannedBatch:
+    """A batch of samples at (shard, offset, size)."""
+    count = len(where)
     shard, offset, size = map(list, zip(*where, strict=True))
-    return Places(shard, offset, size, [crc32] * len(where))
+    corner, flag = np.zeros((count, 2), np.int32), np.zeros(count, np.int32)
+    exact = np.zeros((count, 2), np.float32)
+    return PlannedBatch(
+        cursor=Cursor(0, 0),
+        ids=np.arange(count),
+        labels=np.zeros(count, np.int64),
+        windows=CropWindows(corner, corner, exact, exact, flag),
+        size=1,
+        ranges=ByteRanges(shard, offset, size, crc32 if isinstance(crc32, list) else [crc32] * count),
+        upcoming=upcoming,
+    )
+
+
+def make(shards: Shards, threads: int = 8, **options: Any) -> SampleReader:
+    return SampleReader(shards, threads=threads, stop=threading.Event(), **options)
+
+
+@pytest.fixture
+def hundred(tmp_path: Path) -> Iterator[LocalShards]:
+    """One shard of 100 bytes."""
+    shards = LocalShards([write(tmp_path / "a.tar", b"x" * 100)], [100])
+    yield shards
+    shards.close()
 
 
 def test_reads_are_the_bytes_of_the_files(tmp_path: Path) -> None:
     first, second = bytes(range(256)) * 40, b"second" * 2000
     paths = [write(tmp_path / "a.tar", first), write(tmp_path / "b.tar", second)]
-    store = ShardStore(LocalShards(paths, [len(first), len(second)]))
-    store.announce([1])
+    shards = LocalShards(paths, [len(first), len(second)])
+    reader = make(shards)
     wanted = [(i % 2, 300 * i, 100 + i) for i in range(25)]
-    reading = store.read(places(*wanted))
+    reading = reader.start(planned(*wanted, upcoming=[1]))
     assert reading.wait() == []
     expected = [(first, second)[shard][offset : offset + size] for shard, offset, size in wanted]
     assert [bytes(data) for data in reading.data] == expected
-    store.close()
+    reader.close()
+    shards.close()
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"gone\.tar: No such file"):
-        ShardStore(LocalShards([tmp_path / "gone.tar"], [10]))
+        LocalShards([tmp_path / "gone.tar"], [10])
 
 
 def test_a_shard_that_was_cut_off_is_named_with_both_lengths(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"a\.tar has 1,000 bytes, the manifest says 5,000"):
-        ShardStore(LocalShards([write(tmp_path / "a.tar", b"x" * 1000)], [5000]))
+        LocalShards([write(tmp_path / "a.tar", b"x" * 1000)], [5000])
 
 
-def test_what_was_cut_off_later_is_reported_by_position(tmp_path: Path) -> None:
+def test_what_was_cut_off_later_is_reported_by_place(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", b"x" * 5000)
-    store = ShardStore(LocalShards([path], [5000]))
+    reader = make(LocalShards([path], [5000]))
     path.write_bytes(b"x" * 1000)
-    assert store.read(places((0, 0, 900), (0, 900, 200))).wait() == [(1, "is not there: the file has been cut off")]
-    store.close()
+    troubles = reader.start(planned((0, 0, 900), (0, 900, 200))).wait()
+    assert troubles == [(1, "is not there: the file has been cut off")]
+    reader.close()
 
 
 def test_a_shard_that_was_deleted_can_still_be_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", b"x" * 5000)
-    store = ShardStore(LocalShards([path], [5000]))
+    reader = make(LocalShards([path], [5000]))
     path.unlink()
-    assert store.read(places((0, 0, 900))).wait() == []
-    store.close()
+    assert reader.start(planned((0, 0, 900))).wait() == []
+    reader.close()
 
 
 def test_checksums_are_compared_where_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", b"x" * 100 + b"y" * 100)
-    store = ShardStore(LocalShards([path], [200]), check=True)
-    trouble = store.read(places((0, 0, 100), (0, 100, 100), crc32=zlib.crc32(b"x" * 100))).wait()
-    assert trouble == [(1, "is damaged (its checksum is wrong)")]
-    store.close()
+    reader = make(LocalShards([path], [200]), check=True)
+    troubles = reader.start(planned((0, 0, 100), (0, 100, 100), crc32=zlib.crc32(b"x" * 100))).wait()
+    assert troubles == [(1, "is damaged (its checksum is wrong)")]
+    reader.close()
 
 
-def test_each_sample_that_is_right_is_used_once_by_a_thread_that_read_it(tmp_path: Path) -> None:
+def test_each_right_sample_is_handed_on_once_by_the_thread_that_read_it(tmp_path: Path) -> None:
     data = bytes(range(200)) * 30
-    store = ShardStore(LocalShards([write(tmp_path / "a.tar", data)], [len(data)]), check=True, threads=3)
+    reader = make(LocalShards([write(tmp_path / "a.tar", data)], [len(data)]), check=True, threads=3)
     offsets, sizes = [90 * i for i in range(40)], [50 + i for i in range(40)]
     samples = [data[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
     sums = [zlib.crc32(sample) for sample in samples]
     sums[7] ^= 1
-    used: dict[int, bytes] = {}
+    got: dict[int, bytes] = {}
 
-    def use(i: int, sample: npt.NDArray[np.uint8]) -> None:
-        assert i not in used
-        used[i] = bytes(sample)
+    def on_sample(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        assert i not in got
+        got[i] = bytes(sample)
 
-    reading = store.read(Places([0] * 40, offsets, sizes, sums), use)
+    wanted = [(0, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
+    reading = reader.start(planned(*wanted, crc32=sums), on_sample)
     assert reading.wait() == [(7, "is damaged (its checksum is wrong)")]
     assert reading.data == []
-    assert used == {i: sample for i, sample in enumerate(samples) if i != 7}
-    store.close()
+    assert got == {i: sample for i, sample in enumerate(samples) if i != 7}
+    reader.close()
 
 
-def test_what_nobody_wants_any_more_is_not_begun(tmp_path: Path) -> None:
-    store = ShardStore(LocalShards([write(tmp_path / "a.tar", b"x" * 100)], [100]))
-    may_go_on, used = threading.Event(), []
+def test_reads_that_have_not_begun_do_not_begin_after_closing(hundred: LocalShards) -> None:
+    reader = make(hundred, threads=2)
+    busy, may_go_on, handed_on = threading.Event(), threading.Event(), []
 
     def wait(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        busy.set()
         may_go_on.wait(10)
 
-    first = store.read(places(*[(0, 0, 1)] * READERS), wait)  # keeps every thread
-    second = store.read(places((0, 0, 1), (0, 1, 1)), lambda i, sample: used.append(i))
-    second.cancel()
-    may_go_on.set()
-    assert first.wait() == []
-    store.close()
-    assert used == []
+    reader.start(planned((0, 0, 1), (0, 0, 1)), wait)  # keeps every thread
+    reader.start(planned((0, 0, 1), (0, 1, 1)), lambda i, sample: handed_on.append(i))
+    assert busy.wait(10)
+    threading.Timer(0.05, may_go_on.set).start()
+    reader.close()
+    assert handed_on == []
 
 
-def test_what_fails_in_a_use_comes_out_of_the_wait(tmp_path: Path) -> None:
-    store = ShardStore(LocalShards([write(tmp_path / "a.tar", b"x" * 100)], [100]))
+def test_an_error_of_the_function_comes_out_of_the_wait(hundred: LocalShards) -> None:
+    reader = make(hundred)
 
-    def use(i: int, sample: npt.NDArray[np.uint8]) -> None:
-        raise ValueError("no window")
+    def on_sample(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        raise ValueError("no crop window")
 
-    with pytest.raises(ValueError, match="no window"):
-        store.read(places((0, 0, 50), (0, 50, 50)), use).wait()
-    store.close()
+    with pytest.raises(ValueError, match="no crop window"):
+        reader.start(planned((0, 0, 50), (0, 50, 50)), on_sample).wait()
+    reader.close()
+
+
+class Silent:
+    """Shards whose bytes do not come until the reader's stop event is set."""
+
+    def __init__(self) -> None:
+        self.announced: list[list[int]] = []
+
+    def preadv(
+        self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None
+    ) -> int:
+        assert stop is not None
+        stop.wait()
+        raise ShardfeedError("given up")
+
+    def prepare(self, number: int, offset: int, size: int) -> None: ...
+
+    def announce(self, numbers: Sequence[int]) -> None:
+        self.announced.append(list(numbers))
+
+    def close(self) -> None: ...
+
+
+def test_a_stop_ends_the_wait_for_bytes_that_do_not_come() -> None:
+    stop = threading.Event()
+    reader = SampleReader(Silent(), threads=2, stop=stop)
+    reading = reader.start(planned((0, 0, 1), (0, 1, 1)))
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises((LoopStopped, ShardfeedError)):
+        reading.wait()
+    reader.close()
+    assert time.monotonic() - began < 5
+
+
+def test_shards_being_read_are_announced_before_those_to_come() -> None:
+    stop, shards = threading.Event(), Silent()
+    reader = SampleReader(shards, threads=2, stop=stop)
+    reader.start(planned((7, 0, 1), (3, 0, 1)))
+    reader.start(planned((3, 0, 1), upcoming=[3, 5, 1]))
+    stop.set()
+    reader.close()
+    assert shards.announced == [[7, 3, 5, 1]]
 
 
 def test_the_limit_of_open_files_is_raised_for_many_shards(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     path = write(tmp_path / "a.tar", b"x" * 10)
+    opened: list[LocalShards] = []
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        store = ShardStore(LocalShards([path] * 400, [10] * 400))
-        reading = store.read(places((399, 0, 1)))
-        assert reading.wait() == []
-        assert bytes(reading.data[0]) == b"x"
-        store.close()
+        # Files that others hold open count too.
+        opened += [LocalShards([path] * 400, [10] * 400) for _ in range(3)]
+        assert opened[2].preadv(399, [memoryview(bytearray(1))], 0) == 1
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def test_the_limit_of_open_files_counts_what_other_stores_hold(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    path = write(tmp_path / "a.tar", b"x" * 10)
-    stores: list[ShardStore] = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        stores += [ShardStore(LocalShards([path] * 400, [10] * 400)) for _ in range(3)]
-        assert stores[2].read(places((399, 0, 1))).wait() == []
-    finally:
-        for store in stores:
-            store.close()
+        for shards in opened:
+            shards.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

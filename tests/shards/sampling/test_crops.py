@@ -7,13 +7,13 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from shards.common.errors import UsageError
-from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, Windows, random_resized, windows
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, crop_windows, random_resized
 
 sides = st.integers(40, 700)
 
 
-def cut(crop: Crop, height: int, width: int, *, resize: int, size: int, ids: int = 1, epoch: int = 0) -> Windows:
-    return windows(
+def cut(crop: Crop, height: int, width: int, *, resize: int, size: int, ids: int = 1, epoch: int = 0) -> CropWindows:
+    return crop_windows(
         crop,
         np.arange(ids),
         np.full(ids, height, np.int32),
@@ -87,9 +87,9 @@ def test_a_samples_window_does_not_depend_on_its_batch() -> None:
     height, width = np.array([300, 256, 280], np.int32), np.array([256, 500, 256], np.int32)
     ids = np.array([5, 900_000, 17])
 
-    def draw(rows: list[int]) -> Windows:
+    def draw(rows: list[int]) -> CropWindows:
         options = {"resize": 256, "size": 224, "flip": True, "seed": 3, "epoch": 4}
-        return windows("random", ids[rows], height[rows], width[rows], **options)  # type: ignore[arg-type]
+        return crop_windows("random", ids[rows], height[rows], width[rows], **options)  # type: ignore[arg-type]
 
     together, alone = draw([0, 1, 2]), draw([1])
     assert np.array_equal(together.anchor[1], alone.anchor[0])

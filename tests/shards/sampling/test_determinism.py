@@ -9,7 +9,7 @@ import torch
 
 from shards.dataset import Split
 from shards.loader import Loader
-from shards.sampling.crops import Crop, windows
+from shards.sampling.crops import Crop, crop_windows
 from shards.sampling.order import Order, epoch_order
 from shards.sampling.policies import Policy, draws
 
@@ -32,7 +32,7 @@ def test_an_order_is_fixed_for_ever(order: Order, expected: str) -> None:
     ("crop", "expected"), [("random", "5e073095eded346e"), ("center", "4ffd42513e186dff"), ("rrc", "51c00efb37c67003")]
 )
 def test_windows_and_flips_are_fixed_for_ever(crop: Crop, expected: str) -> None:
-    cut = windows(crop, IDS, HEIGHT, WIDTH, resize=250, size=224, flip=True, seed=7, epoch=3)
+    cut = crop_windows(crop, IDS, HEIGHT, WIDTH, resize=250, size=224, flip=True, seed=7, epoch=3)
     assert digest(cut.anchor, cut.shape, cut.start, cut.end, cut.mirror) == expected
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.common.errors import UsageError
-from shards.sampling.order import WINDOW, Order, Share, block_of_shard, epoch_order
+from shards.sampling.order import BLOCK_SHARDS, Order, Share, block_of_shard, epoch_order
 
 
 def order_of(samples: int, seed: int = 0, epoch: int = 0, order: Order = "global", shards: int = 5) -> np.ndarray:
@@ -93,11 +93,11 @@ def test_blocks_hold_each_sample_once(samples: int, shards: int, epoch: int) -> 
 
 
 def test_blocks_read_a_window_of_shards_before_the_next() -> None:
-    shards, per_shard = 5 * WINDOW, 20
+    shards, per_shard = 5 * BLOCK_SHARDS, 20
     order = order_of(shards * per_shard, 3, 4, "blocks", shards)
     block = block_of_shard(shards, 3, 4)[order // per_shard]
     assert (np.diff(block) >= 0).all()
-    assert np.bincount(block).tolist() == [WINDOW * per_shard] * 5
+    assert np.bincount(block).tolist() == [BLOCK_SHARDS * per_shard] * 5
 
 
 @pytest.mark.parametrize("window", [1, 3, 40])
@@ -110,9 +110,9 @@ def test_another_window_mixes_as_many_shards(window: int) -> None:
 
 
 def test_blocks_shuffle_inside_a_window_and_mix_its_shards() -> None:
-    shards, per_shard = 2 * WINDOW, 200
-    shard = order_of(shards * per_shard, 0, 0, "blocks", shards)[: WINDOW * per_shard] // per_shard
-    # In a uniform shuffle two neighbours are of one shard with probability 1 / WINDOW: 200 of 3,200, give or take 14.
+    shards, per_shard = 2 * BLOCK_SHARDS, 200
+    shard = order_of(shards * per_shard, 0, 0, "blocks", shards)[: BLOCK_SHARDS * per_shard] // per_shard
+    # In a uniform shuffle two neighbours are of one shard with probability 1 / BLOCK_SHARDS: 200 of 3,200, give or take 14.
     assert abs(int((np.diff(shard) == 0).sum()) - 200) < 70
 
 

@@ -1,0 +1,80 @@
+"""A batch before any byte of it is read: which samples, where their bytes lie, what is cut out of them.
+
+Everything here is a value. `shards/feed/plan.py` makes it; the sample reader, the decoder and the finisher read it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.sampling.crops import CropWindows
+from shards.sampling.order import Share
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A place in the endless run of epochs: the next global batch starts at `position` of epoch `epoch`."""
+
+    epoch: int
+    position: int
+
+    def after(self, share: Share, samples: int) -> "Cursor":
+        """The cursor after one step; the start of the next epoch where this one has no further step."""
+        following = Cursor(self.epoch, self.position + share.global_batch)
+        return following if share.steps(samples, following.position) else Cursor(self.epoch + 1, 0)
+
+
+@dataclass(frozen=True)
+class ByteRanges:
+    """The bytes to read of n samples, as Python integers: numpy's cost more in every use."""
+
+    shard: list[int]
+    offset: list[int]
+    size: list[int]
+    crc32: list[int] | None = None
+    """Of these bytes; None where they are a part of the file that the index has the CRC-32 of."""
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+
+@dataclass(frozen=True)
+class PixelRows:
+    """Where the rows of n crop windows lie in the bytes read of samples that are stored decoded."""
+
+    first: list[int]
+    """The byte at which the first row begins."""
+    height: list[int]
+    width: list[int]
+    """Pixels of a whole row, of which the crop window is a part."""
+
+    def of(self, sample: npt.NDArray[np.uint8], i: int) -> npt.NDArray[np.uint8]:
+        """The rows of crop window i in the bytes of its sample: uint8 (height, width, 3), a view."""
+        height, width, first = self.height[i], self.width[i], self.first[i]
+        return sample[first : first + 3 * height * width].reshape(height, width, 3)
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """One batch of one rank, n samples."""
+
+    cursor: Cursor
+    ids: npt.NDArray[np.int64]
+    """(n,): rows of the split's index."""
+    labels: npt.NDArray[np.int64]
+    """(n,)"""
+    windows: CropWindows
+    size: int
+    """Side of the square output, in pixels."""
+    ranges: ByteRanges
+    rows: PixelRows | None = None
+    """Of samples that are stored decoded."""
+    draws: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
+    """What `shards.sampling.policies.draws` gives; empty without an augmentation policy."""
+    upcoming: list[int] | None = None
+    """The shards that the batches after this one read, by first use, where that is to be announced anew."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
