@@ -170,7 +170,10 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     span = f" to {dates[-1]}" if len(dates) > 1 else ""
     versions = ", ".join(f"{name} {value}" for name, value in _versions(results).items())
     parts = [
-        f"{circumstances(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}. Versions: {versions}.",
+        (
+            f"{circumstances(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}. "
+            f"Versions: {versions}."
+        ),
         (
             f"{settings['images']} images stored {stored}, page cache warm; batches of {settings['batch_size']} of "
             f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, "

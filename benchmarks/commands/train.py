@@ -12,42 +12,29 @@ nettask. The goal is 0.97 where the network's work dominates. On two cores witho
     python -m benchmarks train --data DIR --recipe cnn --batch 16 --micro-batch 8 --steps 1 --rounds 3
 """
 
-import contextlib
 import dataclasses
 import functools
-import itertools
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from benchmarks.measure.harness import Clock, Interval, Schedule, Spread, measure, ratios
-from benchmarks.measure.machine import processor_seconds, sleep_while_waiting
+from benchmarks.measure.harness import Interval, Schedule, Spread, measure, ratios
+from benchmarks.measure.machine import sleep_while_waiting
 from benchmarks.measure.result import Ratio, Result, Series, write
 from benchmarks.measure.settings import command_line
-from shards import Split
+from benchmarks.report.table import columns
+from benchmarks.stages.training import Training, TrainingTask, real, repeated, training_task
 from shards.common.errors import UsageError
 from shards.dataset import choose_split
 from train.config import Config, Device
-from train.data import TRAINING, training_loader
-from train.engine import train_epoch
-from train.optim.batch_split import portions, steps_per_epoch
-from train.optim.gpu_memory import choose_micro_batch
-from train.optim.optimizer import choose_dtype
-from train.ranks.distributed import World, joined
+from train.data import TRAINING
+from train.optim.batch_split import portions
+from train.ranks.distributed import joined
 from train.recipes import DEFAULT, find_recipe
-from train.report.metrics import Recorder
-from train.run import begin, make_network
 
 REAL, CACHED, SYNTHETIC = "real epoch", "cached batch", "synthetic batch"
 GOAL = 0.97
-
-Batch = tuple[Tensor, Tensor]
-Endless = Callable[[], AbstractContextManager[Iterator[Batch]]]
 
 
 @dataclass(frozen=True)
@@ -82,62 +69,6 @@ class Options:
             raise UsageError(f"--steps must be 1 or more, not {self.steps}")
 
 
-@dataclass(frozen=True)
-class TrainingTask:
-    """What every contender does: `steps` optimizer steps at a time, as `config` says."""
-
-    config: Config
-    classes: int
-    world: World
-    dtype: torch.dtype
-    steps: int
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The next micro-batches of an endless stream, as an epoch of that length."""
-
-    stream: Iterator[Batch]
-    micro_batches: int
-
-    def __len__(self) -> int:
-        return self.micro_batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        return itertools.islice(self.stream, self.micro_batches)
-
-
-@dataclass(frozen=True)
-class Training:
-    """Training from a fresh network on the batches that `open` gives; takes turns with others."""
-
-    name: str
-    task: TrainingTask
-    open: Endless
-    waited: list[float] = field(default_factory=list)
-    """The share of each turn in which training waited for data, in percent; the first is the warm-up round's."""
-
-    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Interval:
-        """Trains one pass as a warm-up, then passes until `schedule.seconds` are over."""
-        task, silent = self.task, Recorder(None, {})
-        micro_batches = task.steps * portions(task.config, task.world).accumulate
-        network = make_network(task.config, task.classes, task.world)
-        run = begin(network, task.config, task.world, task.dtype, micro_batches)
-        with self.open() as stream:
-            epoch = functools.partial(train_epoch, run, Steps(stream, micro_batches), task.config, task.world, silent)
-            epoch(1)  # ends with reading the losses, for which a GPU has to finish
-            before, cpu, start = run.clock.read(), processor_seconds(), clock()
-            for number in itertools.count(2):
-                epoch(number)
-                now = clock()
-                if now - start >= schedule.seconds:
-                    break
-            cpu = processor_seconds() - cpu
-        trained = run.clock.read() - before
-        self.waited.append(trained.wait_percent)
-        return Interval(trained.images, now - start, cpu)
-
-
 def run(options: Options) -> None:
     """Measures, prints the table and, as the last line, the JSON, and writes that to options.out.
 
@@ -148,19 +79,12 @@ def run(options: Options) -> None:
     split = choose_split(options.data, [TRAINING])
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     with joined(options.device) as world:
-        dtype = choose_dtype(config, world.device)
-        network = make_network(config, len(split.class_names), world)
-        config = choose_micro_batch(network, config, world, dtype)
-        del network
-        with training_loader(split, config, world, dtype) as loader:
-            cached = next(iter(loader))
-            epoch = steps_per_epoch(len(loader), portions(config, world).accumulate)
-        task = TrainingTask(config, len(split.class_names), world, dtype, min(options.steps, epoch))
+        task, cached = training_task(config, split, world, options.steps)
         synthetic = (torch.randn_like(cached[0]), torch.randint_like(cached[1], task.classes))
         contenders = [
-            Training(REAL, task, functools.partial(_real, split, task)),
-            Training(CACHED, task, functools.partial(_repeated, cached)),
-            Training(SYNTHETIC, task, functools.partial(_repeated, synthetic)),
+            Training(REAL, task, functools.partial(real, split, task)),
+            Training(CACHED, task, functools.partial(repeated, cached)),
+            Training(SYNTHETIC, task, functools.partial(repeated, synthetic)),
         ]
         intervals = measure(contenders, schedule)
     result = summary(options, task, schedule, intervals, {each.name: each.waited[1:] for each in contenders})
@@ -233,27 +157,16 @@ def _short(value: float) -> float:
 
 def table(result: Result) -> str:
     """The figures in columns: median, least and most over the rounds."""
-    lines = [result.title, f"{result.rounds} rounds in turns of at least {result.seconds:g} s", ""]
-    lines.append(f"{'':<36}{'median':>11}{'least':>11}{'most':>11}")
+    rows = [["", "median", "least", "most"]]
     for series in result.series:
-        lines.append(_row(f"{series.name}, {series.unit}", series.spread, 2))
+        rows.append([f"{series.name}, {series.unit}", *_cells(series.spread, 2)])
         if series.cpu_ms:
-            lines.append(_row(f"{series.name}, core-ms an image", Spread.of(series.cpu_ms), 2))
+            rows.append([f"{series.name}, core-ms an image", *_cells(Spread.of(series.cpu_ms), 2)])
     for ratio in result.ratios:
-        lines.append(_row(f"{ratio.of} / {ratio.to}", Spread(ratio.median, ratio.least, ratio.most), 3))
-    return "\n".join(lines)
+        rows.append([f"{ratio.of} / {ratio.to}", *_cells(Spread(ratio.median, ratio.least, ratio.most), 3)])
+    head = [result.title, f"{result.rounds} rounds in turns of at least {result.seconds:g} s", ""]
+    return "\n".join([*head, *columns(rows)])
 
 
-def _row(name: str, spread: Spread, digits: int) -> str:
-    return f"{name:<36}" + "".join(f"{each:>11,.{digits}f}" for each in (spread.median, spread.least, spread.most))
-
-
-@contextlib.contextmanager
-def _real(split: Split, task: TrainingTask) -> Iterator[Iterator[Batch]]:
-    with training_loader(split, task.config, task.world, task.dtype) as loader:
-        yield itertools.chain.from_iterable(itertools.repeat(loader))
-
-
-@contextlib.contextmanager
-def _repeated(batch: Batch) -> Iterator[Iterator[Batch]]:
-    yield itertools.repeat(batch)
+def _cells(spread: Spread, digits: int) -> list[str]:
+    return [f"{each:,.{digits}f}" for each in (spread.median, spread.least, spread.most)]

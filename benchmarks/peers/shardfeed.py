@@ -8,8 +8,7 @@ import torch
 from benchmarks.measure.harness import nothing
 from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards import Loader
-from shards.decode.graph import PREFETCH
-from shards.feed.loop import READY
+from shards.feed.loop import Depths
 
 
 def peer(task: PeerTask) -> Peer:
@@ -22,7 +21,7 @@ def peer(task: PeerTask) -> Peer:
         {"order": "global", "resize": "none" if task.batch.crop == "random" else "antialiased"}
         | ({} if on_gpu else {"dct": dct})
         | dict(task.options),
-        depth=PREFETCH + READY,
+        depth=Depths.decoding + Depths.ready,
         sync=torch.cuda.synchronize if on_gpu else nothing,
     )
 

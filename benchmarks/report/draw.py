@@ -94,7 +94,7 @@ def _style() -> Iterator[None]:
     import matplotlib
 
     ink, faint, rule = (COLOURS[name] for name in ("ink", "faint", "rule"))
-    settings: dict[str, Any] = {"font.size": FONT, "svg.fonttype": "none", "svg.hashsalt": "shardfeed"}
+    settings: Any = {"font.size": FONT, "svg.fonttype": "none", "svg.hashsalt": "shardfeed"}
     settings |= {"text.color": ink, "axes.labelcolor": faint, "axes.edgecolor": rule, "grid.color": rule}
     settings |= {"xtick.color": faint, "ytick.color": faint, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(settings):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.commands.preprocess import OURS, PIL, Work, table, write_ours, write_pil
+from benchmarks.commands.preprocess import OURS, PIL, Conversion, table, write_ours, write_pil
 from preprocess.sources import open_source
 from preprocess.sources.row import Row
 from tests.conftest import decoded, jpeg, photo
@@ -18,9 +18,9 @@ from tests.conftest import decoded, jpeg, photo
 SPREAD = {"median": 400.0, "least": 390.0, "most": 410.0}
 
 
-def work(scratch: Path) -> Work:
+def work(scratch: Path) -> Conversion:
     source = open_source("synthetic:train=4,validation=1,classes=2")
-    return Work(write_ours, source, "train", 32, 90, 4, scratch, (0, 1, 2, 3))
+    return Conversion(write_ours, source, "train", 32, 90, 4, scratch, (0, 1, 2, 3))
 
 
 def rows() -> Iterator[Row]:
