@@ -31,7 +31,7 @@ class Info:
 class Verify:
     """Checks every shard and sample of a data set against its manifest and indices.
 
-    Names whatever is damaged, missing or should not be there. Exit status: 0 whole, 1 damaged, 2 no data set.
+    Names what is damaged, missing or unexpected. Exit status: 0 whole, 1 damaged, 2 no data set.
     """
 
     data: Place
@@ -39,7 +39,7 @@ class Verify:
     decode: bool = False
     """Decode every image too, which takes about ten times as long."""
     workers: int | None = None
-    """Threads that check; one for each core if not given."""
+    """Threads that check; by default one a core."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -55,7 +55,7 @@ class Preview:
     output: Path = Path("preview.png")
     """The PNG to write."""
     split: str = "train"
-    """Which split; any but `train` is drawn as in validation: in order, the centre crop, no flip."""
+    """The split to draw; any but `train` is drawn as in validation: in order, the centre crop, no flip."""
     count: int = 32
     """Images to draw."""
     size: int = 224
@@ -67,7 +67,7 @@ class Preview:
 
 
 def info(options: Info) -> None:
-    """Prints a data set's manifest for people, and what its index adds.
+    """Prints a data set's manifest and figures from its index for people.
 
     Raises ShardfeedError, at the end, for shards that are missing or of another length than the manifest says.
     """

@@ -1,7 +1,7 @@
-"""A finished data set, opened for reading: its manifest and, when first asked for, each split's index.
+"""A finished data set, opened for reading: its manifest and, when first used, each split's index.
 
-It lies in a directory, or behind a URL. Of a remote one the manifest is fetched at each opening and the index once,
-into the cache; the shards follow as they are needed (shards/remote/prefetch.py, shards/remote/shards.py).
+It lies in a directory, or behind a URL. The manifest of a remote data set is fetched at each opening, its indices once,
+into the cache; its shards follow when they are needed (shards/remote/prefetch.py).
 """
 
 import contextlib
@@ -36,7 +36,8 @@ class Origin:
 class Split:
     """One split of a data set. A sample's id is its row in `index`.
 
-    `root`: the directory of the data set; of a remote one, of the copy of its manifest and indices in the cache.
+    `root`: the directory of the data set; for a remote one, the directory in the cache that holds its manifest and
+    indices.
     """
 
     root: Path
@@ -73,7 +74,7 @@ class Split:
         return str(split_dir(self.root, self.name) / name)
 
     def supply(self) -> Supply:
-        """The shards of a remote data set, each by itself."""
+        """Access to single shards of a remote data set."""
         assert self.origin is not None
         remote = Remote(self.origin.remote.at(self.name))
         return Supply(remote, self.info.shards, self.origin.cache)
@@ -112,7 +113,7 @@ class Split:
         return path
 
     def _remote_index(self, remote: Remote, name: str) -> bytes:
-        """The content of a remote index. Raises ShardfeedError where it is missing, or not what the manifest says."""
+        """The bytes of a remote index. Raises ShardfeedError where it is missing or differs from the manifest."""
         expected = self.info.index and self.info.index.sha256
         for _ in range(WRONG_BYTES):
             try:
@@ -133,7 +134,7 @@ class Split:
 def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Split]:
     """The splits of the data set in the directory or behind the URL `root`, by name.
 
-    `cache`: where shards of a remote data set are kept. Raises UsageError where there is no finished data set,
+    `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, and
     ShardfeedError where a remote one cannot be reached.
     """
     if is_url(root):
@@ -155,7 +156,7 @@ def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = N
 
 @contextlib.contextmanager
 def _cache_is_named(cache: Cache) -> Iterator[None]:
-    """Says of a cache that cannot be written which one it is, and with which option to give another."""
+    """Turns an OSError of the cache into a line that names the cache and the option that moves it."""
     try:
         yield
     except OSError as error:
@@ -173,7 +174,7 @@ def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:
             f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
             "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
         ) from None
-    # Another content, another directory: an index can never meet a manifest that it does not belong to.
+    # The directory is named by URL and content, so an index never meets a manifest that it does not belong to.
     name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
     root = cache.directory / "datasets" / name
     with holding(root / "lock"):

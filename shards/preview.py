@@ -15,9 +15,9 @@ GAP = 4
 
 
 def preview(split: Split, output: Path, *, train: bool, count: int, size: int, seed: int, epoch: int) -> None:
-    """Draws the first `count` samples of an epoch, as a model would get them but for the normalisation.
+    """Draws the first `count` samples of an epoch as a model gets them, without the normalisation.
 
-    train: order, crops and flips of training; otherwise the centre crop, in the split's order.
+    train: order, crops and flips of training; otherwise the centre crop, in the order of the split.
     Writes a PNG to `output`, whatever its name ends in.
     """
     if count < 1:
@@ -35,7 +35,7 @@ def preview(split: Split, output: Path, *, train: bool, count: int, size: int, s
 
 
 def grid(images: npt.NDArray[np.uint8], captions: list[str]) -> Image.Image:
-    """Tiles `images` (n, size, size, 3) into a grid that is about twice as wide as high, with a caption under each."""
+    """Tiles `images` (n, size, size, 3) into a grid about twice as wide as high, with a caption under each."""
     count, size = len(images), images.shape[1]
     columns = min(count, max(1, round((2 * count) ** 0.5)))
     rows = -(-count // columns)

@@ -1,9 +1,8 @@
-"""What follows the decode on a CPU: resize regions of any size, flip and normalise.
+"""Finishing on a CPU: resizes regions of any size, flips and normalises.
 
-DALI's decoder is fast on a CPU, its pixel operators are not (docs/architecture.md has the figures),
-so there the graph ends with uint8 pixels and this module does the rest, the images of a batch divided
-over threads: resize (shards/decode/resample.py), flip and normalisation in one pass, compiled by numba and run
-without the interpreter lock.
+DALI's decoder is fast on a CPU, its pixel operators are not (docs/decisions.md has the figures). So there the graph
+ends with uint8 pixels, and threads do the rest, each for a part of the batch: resize (shards/decode/resample.py), flip
+and normalisation in one pass, compiled by numba and run without the interpreter's lock.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
 
 
 class Finisher:
-    """Turns decoded batches into what the model reads, on `threads` threads.
+    """Resizes, flips and normalises decoded batches on `threads` threads.
 
     Results lie in memory that is used again once no tensor refers to it (shards/decode/buffers.py).
     """

@@ -100,7 +100,7 @@ class GraphDecoder:
     """
 
     def __init__(self, config: GraphConfig, stream: Any = None) -> None:
-        self._config = config
+        self.config = config
         self._stream = stream
         self._pipeline = build(config)
         # DALI reads these arrays in place, so they live until their batch has come out.
@@ -110,7 +110,7 @@ class GraphDecoder:
         """Begins to decode a batch: `data` holds the bytes of each sample, uint8 (bytes,). Raises RuntimeError."""
         arrays = self._arrays(batch, data)
         self._inside.append(arrays)
-        for name in self._config.inputs:
+        for name in self.config.inputs:
             self._pipeline.feed_input(name, _wrapped(arrays[name]))
         self._pipeline.schedule_run()
 
@@ -123,6 +123,11 @@ class GraphDecoder:
         (output, *_) = self._pipeline.outputs(self._stream)
         self._inside.popleft()
         return output
+
+    def restart(self) -> None:
+        """Makes the graph anew, empty: after an error it cannot be used any more."""
+        self.close()
+        self._pipeline = build(self.config)
 
     def close(self) -> None:
         """Frees the graph, with its threads and memory; waits for the batches inside."""

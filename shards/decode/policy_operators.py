@@ -1,8 +1,8 @@
-"""Augmentation policies in DALI's graph: does what shards/sampling/policies.py drew, on either device.
+"""Augmentation policies as operators of DALI's graph: apply what shards/sampling/policies.py drew, on either device.
 
 The operations are DALI's own (`nvidia.dali.auto_aug.augmentations`) with torchvision's ranges. DALI's ready-made
-policies are not used: they draw in the graph, and what they draw depends on how many batches it has seen.
-What a shear, a shift or a rotation leaves empty becomes black, and pixels between pixels are bilinear.
+policies are not used: they draw in the graph, and what they draw depends on how many batches the graph has seen.
+Areas that a shear, a shift or a rotation leaves empty become black; the interpolation is bilinear.
 
 `apply` splits a batch by operation with `if`, so the graph around it is made with `enable_conditionals=True`.
 """
@@ -44,7 +44,7 @@ def apply(policy: Policy, images: Any, fed: dict[str, Any]) -> Any:
 
 
 class PolicyGraph:
-    """A graph that does nothing else, for batches that were decoded and resized on a CPU."""
+    """A graph of one policy alone, for batches that were decoded and resized on a CPU."""
 
     def __init__(self, policy: Policy, batch_size: int, threads: int) -> None:
         self._pipeline = pipeline_def(_alone, enable_conditionals=True)(
@@ -52,7 +52,7 @@ class PolicyGraph:
             batch_size=batch_size,
             num_threads=threads,
             device_id=None,
-            # A batch goes in and comes out again; nothing is made ahead.
+            # A batch goes in and comes out again; nothing is computed ahead.
             prefetch_queue_depth=1,
             seed=0,
         )
@@ -77,7 +77,7 @@ def _inputs() -> tuple[Any, dict[str, Any]]:
     return images, {name: fn.external_source(name=name, no_copy=True, dtype=types.INT32, ndim=1) for name in INPUTS}
 
 
-# DALI's own go through names of operators that it has deprecated, and warn.
+# DALI's own versions use operator names that it has deprecated, and warn.
 
 
 @augmentation(mag_to_param=dali.sharpness_kernel, param_device="auto")
@@ -90,7 +90,7 @@ def _equalize(images: Any, _: Any) -> Any:
     return fn.equalize(images)
 
 
-# DALI's own are resampled, which takes twenty times as long on a CPU; these move by whole pixels, as torchvision's.
+# DALI's own versions resample, which takes twenty times as long on a CPU; these move by whole pixels, as torchvision's.
 
 
 @augmentation
@@ -105,7 +105,7 @@ def _shift_share(images: Any, start: Any) -> Any:
     )
 
 
-# How far the window that is seen moves, (rows, columns), for a shift by 1.
+# How far the visible part moves, (rows, columns), for a shift by 1.
 _MOVES = {"translate_x": (0, -1), "translate_y": (-1, 0)}
 
 

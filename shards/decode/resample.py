@@ -1,17 +1,18 @@
 """Antialiased bilinear resize of a window of 8-bit RGB pixels to a square: torchvision's and Pillow's filter.
 
-The filter is a triangle over the window as wide as two output pixels, or as two stored pixels where the image
-grows. The pixels are those of the exact sums within rounding (0.55 of a level for scales to 5), and the same on every
-processor: everything after the weights is whole numbers. Torch's kernel for uint8 rounds between the two
-directions, so the two differ by one level in every sixth pixel.
+The filter is a triangle over the window as wide as two output pixels, or as two stored pixels where the image grows.
+The pixels are those of the exact sums within rounding (0.55 of a level for scales to 5), and the same on every
+processor: everything after the weights is whole numbers. Torch's kernel for uint8 rounds between the two directions, so
+the two differ by one level in every sixth pixel.
 
 For each output row, the rows under the filter are summed first, which leaves one row of 16-bit values in the
-processor's first cache; then the columns. Mirroring costs nothing: the columns are weighted in reverse order.
+processor's first-level cache; then the columns are summed. Mirroring costs nothing: the columns are weighted in reverse
+order.
 
-The two inner sums are written as vectors, because compilers find neither by themselves: the upper half of
-16-bit products is one instruction for 32 values (`vpmulhuw`), but only where the compiler sees both factors'
-width in the same block; and three interleaved channels with their own pixels for each output are no loop that
-it knows. LLVM turns the vectors into whatever the processor has.
+The two inner sums are written as vectors, because compilers find neither by themselves: the upper half of 16-bit
+products is one instruction for 32 values (`vpmulhuw`), but only where the compiler sees both factors' width in the same
+block; and three interleaved channels with their own pixels for each output are no loop that it knows. LLVM turns the
+vectors into whatever the processor has.
 """
 
 from typing import Any

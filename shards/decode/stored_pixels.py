@@ -7,15 +7,17 @@ batch are more than a cache holds, so they would go to main memory and come back
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.decode.buffers import Buffers
 from shards.decode.finish import BIAS, SCALE, cut_normalise, cut_out
+from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
 from shards.sampling.batch import PlannedBatch
+from shards.sampling.policies import Policy
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -23,14 +25,15 @@ UInt8Array = npt.NDArray[np.uint8]
 class StoredPixels:
     """Makes batches of crop windows: resized where need be, mirrored, and normalised for float32.
 
-    `dtype`: of the batches. `resizes`: whether crop windows are of other sizes than the output. `mirrors`: without it
-    the images stay as they are.
+    `resizes`: whether crop windows are of other sizes than the output. `augment`: a policy comes between this and the
+    mirror, so the images stay uint8 and are not mirrored here.
     """
 
-    def __init__(self, dtype: Literal["float32", "uint8"], resizes: bool, mirrors: bool) -> None:
-        self._dtype = dtype
+    def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
+        self.config = config
+        self._dtype = "uint8" if config.dtype == "uint8" or augment is not None else "float32"
         self._resizes = resizes
-        self._mirrors = mirrors
+        self._mirrors = augment is None
         self._buffers = Buffers()
         self._inside: deque[npt.NDArray[Any]] = deque()
 
@@ -71,8 +74,12 @@ class StoredPixels:
         """The oldest batch that was pushed."""
         return self._inside.popleft()
 
+    def restart(self) -> None:
+        """Drops the batches that were pushed."""
+        self._inside.clear()
+
     def close(self) -> None:
-        """Forgets what was pushed."""
+        """Drops the batches that were pushed."""
         self._inside.clear()
 
     def _cut(self, rows: UInt8Array, left: int, mirror: np.int32, out: npt.NDArray[Any]) -> None:

@@ -1,27 +1,28 @@
 """The sample reader: threads that read the bytes of planned batches, several reads in flight.
 
 They read ahead of need, so on a cold disk, a network file system or an object store these threads do the waiting. The
-bytes of a batch come into one buffer. Or the thread that read a sample hands its bytes to a function at once, from a
-buffer of its own: that is how stored pixels are finished while they are in that core's cache.
+bytes of a batch come into one buffer. A sample that is stored decoded goes into a buffer of the thread that read it,
+which finishes its image at once, while the pixels are in that core's cache.
 """
 
 import itertools
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng.zlib_ng import crc32
 
 from shards.decode.buffers import Buffers
+from shards.decode.stored_pixels import StoredPixels
 from shards.sampling.batch import ByteRanges, PlannedBatch
 
 UInt8Array = npt.NDArray[np.uint8]
-# Called with a sample's place in its batch and its bytes, which stay valid until it returns.
+# Called with a sample's place in its batch and its bytes, which are valid until it returns.
 OnSample = Callable[[int, UInt8Array], None]
 # A sample's place in its batch, and what is wrong with it.
 Trouble = tuple[int, str]
@@ -58,13 +59,14 @@ class Shards(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """A batch whose bytes are on their way."""
+    """A batch whose bytes are on their way.
+
+    `data` is valid after `wait`: the bytes of each sample, or an array of images that the reading threads finished.
+    """
 
     batch: PlannedBatch
-    data: list[UInt8Array]
-    """The bytes of each sample, valid after `wait`; empty where the reading threads handed them on."""
+    data: Any
     parts: list[Future[list[Trouble]]]
-
     stop: threading.Event
 
     def wait(self) -> list[Trouble]:
@@ -88,35 +90,54 @@ class Reading:
 class SampleReader:
     """Reads planned batches from `shards` with `threads` threads, until `stop` is set.
 
-    `check`: compare each sample with its CRC-32.
+    `check`: compare each sample with its CRC-32. `stored`: what finishes samples that are stored decoded.
     """
 
-    def __init__(self, shards: Shards, *, threads: int, check: bool = False, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        *,
+        threads: int,
+        stop: threading.Event,
+        check: bool = False,
+        stored: StoredPixels | None = None,
+    ) -> None:
         self._shards = shards
-        self._stop = stop
         self._check = check
         self._threads = threads
+        self._stop = stop
+        self._stored = stored
         self._buffers = Buffers()
         self._own = threading.local()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-read")
         self._under_way: deque[Reading] = deque()
 
-    def start(self, batch: PlannedBatch, on_sample: OnSample | None = None) -> Reading:
-        """Begins to read a batch and returns at once.
-
-        With `on_sample`, the thread that read a sample calls it, if the bytes are right.
-        """
+    def start(self, batch: PlannedBatch) -> Reading:
+        """Begins to read a batch and returns at once."""
         while self._under_way and all(part.done() for part in self._under_way[0].parts):
             self._under_way.popleft()
         if batch.upcoming is not None:
             # Shards that are being read come first: they must not be released before.
             being_read = [number for reading in self._under_way for number in reading.batch.ranges.shard]
             self._shards.announce(list(dict.fromkeys(being_read + batch.upcoming)))
-        data: list[UInt8Array] = []
-        if on_sample is None:
-            bounds = [0, *itertools.accumulate(batch.ranges.size)]
-            buffer = self._buffers.take((bounds[-1],), np.uint8)
-            data = [buffer[first:last] for first, last in itertools.pairwise(bounds)]
+        if self._stored is not None:
+            images = self._stored.images(batch)
+            return self._submit(batch, images, self._stored.on_sample(batch, images, range(len(batch))))
+        bounds = [0, *itertools.accumulate(batch.ranges.size)]
+        buffer = self._buffers.take((bounds[-1],), np.uint8)
+        return self._submit(batch, [buffer[first:last] for first, last in itertools.pairwise(bounds)], None)
+
+    def start_in_place(self, batch: PlannedBatch, data: Any, places: Sequence[int]) -> Reading:
+        """Begins to read a batch whose sample i takes the place `places[i]` in the data of another one."""
+        if self._stored is not None:
+            return self._submit(batch, data, self._stored.on_sample(batch, data, places))
+
+        def put(i: int, sample: UInt8Array) -> None:
+            data[places[i]] = sample.copy()
+
+        return self._submit(batch, data, put)
+
+    def _submit(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None) -> Reading:
         count = len(batch)
         parts = [
             self._executor.submit(self._read, batch.ranges, data, on_sample, range(first, count, self._threads))
@@ -130,17 +151,16 @@ class SampleReader:
         """Ends the threads: reads that have not begun do not begin."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _read(
-        self, ranges: ByteRanges, data: list[UInt8Array], on_sample: OnSample | None, part: range
-    ) -> list[Trouble]:
+    def _read(self, ranges: ByteRanges, data: Any, on_sample: OnSample | None, part: range) -> list[Trouble]:
+        """Reads the samples of `part` into `data`, or hands each to `on_sample` if its bytes are right."""
         troubles: list[Trouble] = []
         if on_sample is not None:  # threads that also compute are few: the bytes they wait for must be on their way
             for i in part:
                 self._shards.prepare(ranges.shard[i], ranges.offset[i], ranges.size[i])
         for i in part:
             target = data[i] if on_sample is None else self._scratch(ranges.size[i])
-            crc32 = ranges.crc32[i] if self._check and ranges.crc32 is not None else None
-            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], crc32)
+            expected = ranges.crc32[i] if self._check and ranges.crc32 is not None else None
+            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], expected)
             if trouble is not None:
                 troubles.append((i, trouble))
             elif on_sample is not None:
@@ -153,7 +173,7 @@ class SampleReader:
             self._own.buffer = np.empty(size, np.uint8)
         return self._own.buffer[:size]  # type: ignore[no-any-return]
 
-    def _fill(self, target: UInt8Array, shard: int, offset: int, crc32: int | None) -> str | None:
+    def _fill(self, target: UInt8Array, shard: int, offset: int, expected: int | None) -> str | None:
         """Reads one sample; returns what is wrong with it, None if nothing is."""
         done = 0
         while done < len(target):
@@ -164,6 +184,6 @@ class SampleReader:
             if count == 0:
                 return "is not there: the file has been cut off"
             done += count
-        if crc32 is not None and zlib.crc32(target.data) != crc32:
+        if expected is not None and crc32(target.data) != expected:
             return DAMAGED
         return None

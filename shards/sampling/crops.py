@@ -1,14 +1,17 @@
 """Crop windows and flips: pure, vectorised functions of (seed, epoch, sample id) and the image's size.
 
-`random` and `center`: Resize(resize) and then RandomCrop(size) or CenterCrop(size), as torchvision
-defines them. Here the window is chosen in the coordinates of the resized image, with torchvision's
-rounding, and then carried back to the stored image, so that only the pixels needed are decoded and
-one resize reads just the window. Where the stored image has the wanted shorter side already, the two
-coordinates are the same integers and nothing is resized.
+`random` and `center`: Resize(resize) and then RandomCrop(size) or CenterCrop(size), as torchvision defines them. Here
+the crop window is chosen in the coordinates of the resized image, with torchvision's rounding, and then carried back to
+the stored image: only the pixels needed are decoded, and one resize reads just the window. Where the stored image has
+the wanted shorter side already, the two coordinates are the same integers and nothing is resized.
 
 `rrc`: torchvision's RandomResizedCrop(size), whose window is whole pixels of the stored image.
+
+To add a crop: its name in `Crop`, and in FROM_RESIZED a function for its corner; or, for one that chooses its window in
+the stored image, a function like `random_resized`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,16 +33,16 @@ RRC_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class CropWindows:
-    """What to read of each of n images. Coordinates are (row, column) in pixels."""
+    """What to cut out of each of n images. Coordinates are (row, column) in pixels."""
 
     anchor: npt.NDArray[np.int32]
     """(n, 2): the upper left corner of the region to decode, in the stored image."""
     shape: npt.NDArray[np.int32]
     """(n, 2): height and width of the region to decode."""
     start: npt.NDArray[np.float32]
-    """(n, 2): the upper left corner of the window, in the decoded region; may lie between pixels."""
+    """(n, 2): the upper left corner of the crop window, in the decoded region; may lie between pixels."""
     end: npt.NDArray[np.float32]
-    """(n, 2): the lower right corner of the window, in the decoded region."""
+    """(n, 2): the lower right corner of the crop window, in the decoded region."""
     mirror: npt.NDArray[np.int32]
     """(n,): 1 to flip left and right, else 0."""
 
@@ -64,12 +67,12 @@ def crop_windows(
     seed: int,
     epoch: int,
 ) -> CropWindows:
-    """The windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
+    """The crop windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
-    `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` has no use for it).
+    `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it).
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
-    if crop == "rrc":
+    if crop not in FROM_RESIZED:
         return _whole(random_resized(ids, height, width, seed, epoch), mirror)
     if size > resize:
         raise UsageError(
@@ -77,15 +80,29 @@ def crop_windows(
         )
     stored = np.stack([height, width], axis=-1).astype(np.int64)
     target = resized(stored[:, 0], stored[:, 1], resize)
-    room = target - size
-    if crop == "random":
-        corner = np.stack(
-            [integers(ids, room[:, 0] + 1, seed, epoch, TOP), integers(ids, room[:, 1] + 1, seed, epoch, LEFT)], axis=-1
-        )
-    else:
-        # torchvision takes Python's round(), which rounds halves to even, as rint does.
-        corner = np.rint(room / 2.0).astype(np.int64)
+    corner = FROM_RESIZED[crop](ids, target - size, seed, epoch)
     return _in_stored(corner, size, stored, target, mirror)
+
+
+def _random_corner(
+    ids: npt.NDArray[np.int64], room: npt.NDArray[np.int64], seed: int, epoch: int
+) -> npt.NDArray[np.int64]:
+    top = integers(ids, room[:, 0] + 1, seed, epoch, TOP)
+    return np.stack([top, integers(ids, room[:, 1] + 1, seed, epoch, LEFT)], axis=-1)
+
+
+def _central_corner(
+    ids: npt.NDArray[np.int64], room: npt.NDArray[np.int64], seed: int, epoch: int
+) -> npt.NDArray[np.int64]:
+    # torchvision takes Python's round(), which rounds halves to even, as rint does.
+    return np.rint(room / 2.0).astype(np.int64)
+
+
+# Crops that are cut out of the resized image: the upper left corner (n, 2), where `room` (n, 2) is how far it can move.
+FROM_RESIZED: dict[str, Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int], npt.NDArray[np.int64]]] = {
+    "random": _random_corner,
+    "center": _central_corner,
+}
 
 
 def _in_stored(

@@ -1,13 +1,13 @@
 """Randomness as data: uniform numbers that are a pure function of (seed, stream, id).
 
-Nothing here has a state. The number that belongs to a sample is computed from the sample's id, so
-any rank, at any step, after any restart, computes the same one. The mixing function is fixed
-arithmetic on 64-bit words; numpy's own generators may change their streams between versions, which
-would change the bytes of shards and the order of a resumed epoch.
+Nothing here has a state. The number that belongs to a sample is computed from the sample's id, so any rank, at any
+step, after any restart, computes the same number. The mixing function is fixed arithmetic on 64-bit words; numpy's own
+generators may change their streams between versions, which would change the bytes of shards and the order of a resumed
+epoch.
 
-The construction is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as
-1, 2, 3", 2011) with the output function of SplitMix64 (Steele, Lea, Flood, "Fast splittable
-pseudorandom number generators", 2014; constants: Stafford's variant 13).
+The construction is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) with
+the output function of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014;
+constants: Stafford's variant 13).
 """
 
 import numpy as np

@@ -1,10 +1,9 @@
 """Which sample ids, in which order, for which rank: pure functions, no state.
 
-A *position* is a place in the global order of an epoch; a *sample id* is a row of the split's
-index. The global batch that starts at position p is the positions [p, p + B * W) for a batch of B
-on each of W ranks, and rank r takes p + r, p + r + W, p + r + 2W, ... of them. So the samples of a
-global batch do not depend on how many ranks share it, and an epoch can be entered at any position,
-with any number of ranks, at no cost but that of the permutation.
+A *position* is a place in the global order of an epoch; a *sample id* is a row of the split's index. The global batch
+that starts at position p is the positions [p, p + B * W) for a batch of B on each of W ranks, and rank r takes p + r, p
++ r + W, p + r + 2W, ... of them. So the samples of a global batch do not depend on how many ranks share it, and an
+epoch can be entered at any position, with any number of ranks, at no cost but that of the permutation.
 """
 
 import functools
@@ -17,16 +16,16 @@ import numpy.typing as npt
 from shards.common.errors import UsageError
 from shards.sampling.hashing import bits, permutation
 
-# global: a permutation of the whole split. blocks: shards in random order, a window of them at a time read and
-# shuffled together. index: as stored.
+# global: a permutation of the whole split. blocks: shards in random order, a shuffle block of them at a time read
+# and shuffled together. index: as stored.
 Order = Literal["global", "blocks", "index"]
 ORDERS: tuple[Order, ...] = ("global", "blocks", "index")
 
-# Shards that "blocks" mixes if nothing else is said: 16,000 samples of ImageNet in shards of 1,000, 0.5 GB at 256
-# pixels. docs/architecture.md has what other windows do to the shuffle.
+# Shards in a shuffle block by default: 16,000 samples of ImageNet in shards of 1,000, 0.5 GB at 256 pixels.
+# docs/decisions.md has what other sizes do to the shuffle.
 BLOCK_SHARDS = 16
 
-# The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards.sampling.hashing.
+# The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards/sampling/hashing.py.
 ORDER, TOP, LEFT, FLIP, AREA, RATIO, SHARDS = range(7)
 
 
@@ -39,7 +38,7 @@ class Share:
     rank: int = 0
     world_size: int = 1
     drop_last: bool = False
-    """Leave out the last global batch of an epoch where it is not full, so that all ranks take as many steps."""
+    """Leave out a last global batch that is not full, so that all ranks take the same number of steps."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -70,14 +69,14 @@ def epoch_order(
 ) -> npt.NDArray[np.int64]:
     """The sample id at each position of an epoch, int64 (n,), for samples that lie in the shards `shard` (n,).
 
-    `window`: shards that "blocks" mixes. About 0.2 s for 1.28 million samples.
+    `block_shards`: shards in a shuffle block. About 0.2 s for 1.28 million samples.
     """
     samples = len(shard)
     if order == "index":
         return np.arange(samples)
     if order == "global":
         return permutation(samples, seed, epoch, ORDER)
-    # Blocks above, 44 of the 64 bits below: one sort puts blocks in order and shuffles inside each.
+    # The block's number above, 44 of the 64 random bits below: one sort orders the blocks and shuffles inside each.
     block = block_of_shard(int(shard.max(initial=-1)) + 1, seed, epoch, block_shards).astype(np.uint64)[shard]
     inside = bits(np.arange(samples), seed, epoch, ORDER) >> np.uint64(20)
     return np.argsort((block << np.uint64(44)) | inside, kind="stable")
@@ -86,18 +85,18 @@ def epoch_order(
 def upcoming(
     shard: npt.NDArray[np.int32], order: npt.NDArray[np.int64], share: Share, position: int, horizon: int
 ) -> list[int]:
-    """The shards that a rank needs at the positions [position, position + horizon) of an epoch, by their first use.
+    """The shards that a rank needs at the positions [position, position + horizon) of an epoch, by first use.
 
-    `shard` (n,): that of each sample id; `order` (n,): the ids of the epoch. A pure function, 20 ns a sample.
+    `shard` (n,): the shard of each sample id; `order` (n,): the ids of the epoch. 20 ns a sample.
     """
     mine = shard[order[position + share.rank : position + horizon : share.world_size]]
     numbers, first = np.unique(mine, return_index=True)
     return [int(number) for number in numbers[np.argsort(first)]]
 
 
-@functools.lru_cache(maxsize=4)  # asked for with every batch
+@functools.lru_cache(maxsize=4)
 def block_of_shard(shards: int, seed: int, epoch: int, block_shards: int = BLOCK_SHARDS) -> npt.NDArray[np.int64]:
-    """Which block of `window` shards of the epoch each shard belongs to, (shards,), for the order "blocks"."""
+    """The shuffle block of each shard in this epoch, (shards,), for the order "blocks"."""
     place = np.empty(shards, np.int64)
     place[permutation(shards, seed, epoch, SHARDS)] = np.arange(shards)
     blocks = place // block_shards

@@ -1,13 +1,13 @@
 """Augmentation policies as data: which operations each sample gets, how strong, and with which sign.
 
-TrivialAugment (Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", 2021, its
-wide space), RandAugment (Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search
-space", 2019) and AutoAugment (Cubuk et al., "AutoAugment: Learning Augmentation Strategies from Data", 2018, the
-policy found on a part of ImageNet), with the operations, ranges, probabilities and defaults of torchvision's
-TrivialAugmentWide, RandAugment and AutoAugment, under which its published weights were trained.
+TrivialAugment (Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", 2021, its wide
+space), RandAugment (Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space",
+2019) and AutoAugment (Cubuk et al., "AutoAugment: Learning Augmentation Strategies from Data", 2018, the policy found
+on a part of ImageNet), with the operations, ranges, probabilities and defaults of torchvision's TrivialAugmentWide,
+RandAugment and AutoAugment, under which its published weights were trained.
 
-What is drawn is a pure function of (seed, epoch, sample id), as order, crops and flips are; shards/decode/policy_operators.py
-applies it.
+What is drawn is a pure function of (seed, epoch, sample id), as order, crops and flips are.
+`shards/decode/policy_operators.py` applies it.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ POLICIES: tuple[Policy, ...] = ("trivial", "rand", "auto")
 Int32Array = npt.NDArray[np.int32]
 
 INPUTS = ("operation", "magnitude", "sign")
-"""The arrays of `draws`, in the order in which the graph is fed them: int32 (n, stages)."""
+"""The arrays of `draws`, int32 (n, stages): inputs of the graph."""
 
 # RandAugment's strength, of 31 steps.
 RAND_MAGNITUDE = 9
@@ -59,7 +59,7 @@ class Space:
     """What a policy chooses from. Magnitudes are `steps` values, evenly from the first of a range to the second."""
 
     stages: int
-    """Operations one after the other."""
+    """Operations applied one after the other."""
     steps: int
     ranges: dict[str, tuple[float, float]]
     """Shear: the slope. Translate: shares of the side, or pixels. Rotate: degrees. Brightness, color, contrast and

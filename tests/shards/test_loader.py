@@ -1,6 +1,8 @@
 import contextlib
 import gc
 import io
+import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +21,12 @@ from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode import MEAN, STD
+from shards.decode.graph import GraphConfig
+from shards.defaults import choose_decoder
+from shards.feed.local import LocalShards
+from shards.feed.loop import Delivered, FeedLoop
 from shards.feed.plan import Planner
 from shards.format.ppm import ppm
-from shards.loader import _decoder
 from shards.sampling.batch import PlannedBatch
 from shards.sampling.crops import crop_windows
 from shards.sampling.order import epoch_order
@@ -148,7 +153,7 @@ def test_a_resize_up_or_down_agrees_with_torchvision(small_split: Split, resize:
 
 def loader_ids(loader: Loader, split: Split) -> list[int]:
     """The sample ids of the loader's first global batch, from the pure functions that define it."""
-    order = epoch_order(split.index.shard, loader._feed.sampling.order, 0, 0)
+    order = epoch_order(split.index.shard, loader._feed.config.sampling.order, 0, 0)
     ids: list[int] = order[: loader._share.batch_size].tolist()
     return ids
 
@@ -287,8 +292,8 @@ def test_the_decoder_is_chosen_by_what_the_gpu_has(
     small_split: Split, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], decode: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert _decoder(small_split, "auto", "gpu", 0) == decode
-    assert _decoder(small_split, "cpu", "gpu", 0) == "cpu"
+    assert choose_decoder(small_split, "auto", "gpu", 0) == decode
+    assert choose_decoder(small_split, "cpu", "gpu", 0) == "cpu"
 
 
 def test_the_fast_transform_changes_pixels_a_little(photographs: Split) -> None:
@@ -367,7 +372,11 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
     [
         ({"batch_size": 30}, "29 samples, fewer than one global batch of 30"),
         ({"resize": 31}, "crop of 32 pixels"),
-        ({"augment": "much"}, "augment must be none, trivial, rand, auto, not 'much'"),
+        ({"augment": "much"}, "augment must be one of none, trivial, rand, auto, not 'much'"),
+        ({"check": "md5"}, "check must be one of auto, crc, none, not 'md5'"),
+        ({"size": (224, 160)}, r"size must be a whole number, not \(224, 160\)"),
+        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ({"batch_size": None}, "batch_size must be a whole number"),
         ({"window": 0}, "at least 1 shard"),
         ({"resize": None, "size": 41}, "crop of 41 pixels"),
         ({"size": 0}, "at least 1 pixel"),
@@ -430,6 +439,128 @@ def test_a_forgotten_loader_ends_its_threads(small_split: Split) -> None:
     del loader, batches
     gc.collect()
     assert loader_threads() == []
+
+
+def test_integers_of_numpy_and_torch_are_numbers_too(small_split: Split) -> None:
+    with load(small_split, seed=3, batch_size=4) as loader:
+        loader.set_epoch(2)
+        expected = epoch(loader)
+    with load(small_split, seed=np.int64(3), batch_size=torch.tensor(4)) as loader:
+        state: dict[str, Any] = {**loader.state_dict(), "epoch": np.int32(2), "position": torch.tensor(0)}
+        loader.load_state_dict(state)
+        assert same(epoch(loader), expected)
+
+
+def test_a_loader_cannot_be_pickled_and_says_what_to_pass_on(small_split: Split) -> None:
+    with load(small_split) as loader, pytest.raises(UsageError, match="make one in each process"):
+        pickle.dumps(loader)
+
+
+def test_two_threads_cannot_iterate_over_one_loader(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+    take = FeedLoop.take
+
+    def slow(loop: FeedLoop) -> Delivered:
+        waiting.set()
+        assert go_on.wait(10)
+        return take(loop)
+
+    monkeypatch.setattr(FeedLoop, "take", slow)
+    with load(small_split) as loader:
+        batches = iter(loader)
+        first = threading.Thread(target=next, args=(batches,))
+        first.start()
+        assert waiting.wait(10)
+        with pytest.raises(ShardfeedError, match="two threads iterate over one loader"):
+            next(iter(loader))
+        go_on.set()
+        first.join()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_is_told_to_make_its_own_loader(small_split: Split) -> None:
+    with load(small_split) as loader:
+        batches = iter(loader)
+        next(batches)
+        receive, send = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                next(batches)
+            except ShardfeedError as error:
+                os.write(send, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(send)
+        os.waitpid(child, 0)
+        assert "make the loader in the child" in os.read(receive, 1000).decode()
+        os.close(receive)
+        next(batches)  # the parent goes on
+
+
+@pytest.mark.parametrize("move", ["state", "epoch"])
+def test_moving_a_loader_inside_an_iteration_ends_that_iteration(small_split: Split, move: str) -> None:
+    with load(small_split) as loader:
+        batches = iter(loader)
+        state = loader.state_dict()
+        next(batches)
+        next(batches)
+        if move == "state":
+            loader.load_state_dict(state)
+        else:
+            loader.set_epoch(0)
+        with pytest.raises(ShardfeedError, match="moved to another place"):
+            next(batches)
+        assert len(epoch(loader)) == len(loader)
+
+
+def test_closing_ends_a_wait_for_bytes_that_do_not_come(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Event()
+
+    def silent(shards: LocalShards, number: int, buffers: Any, offset: int, stop: threading.Event) -> int:
+        waiting.set()
+        stop.wait()
+        return 0
+
+    monkeypatch.setattr(LocalShards, "preadv", silent)
+    loader = load(small_split)
+    errors: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            next(iter(loader))
+        except ShardfeedError as error:
+            errors.append(error)
+
+    consumer = threading.Thread(target=take)
+    consumer.start()
+    assert waiting.wait(10)
+    began = time.monotonic()
+    loader.close()
+    consumer.join(5)
+    assert time.monotonic() - began < 2
+    assert not consumer.is_alive()
+    assert "closed" in str(errors[0])
+
+
+def test_the_loop_chooses_its_device_before_it_touches_the_graph(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new thread begins on device 0, where it would open a context: each rank has a device of its own."""
+    calls: list[Any] = []
+
+    class Graph:
+        def __init__(self, config: GraphConfig, stream: object) -> None:
+            calls.append("graph")
+            raise RuntimeError("no GPU here")
+
+    monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    with load(small_split, device="gpu", device_id=3, decode="region") as loader:
+        with pytest.raises(RuntimeError, match="no GPU here"):
+            next(iter(loader))
+    assert calls == [3, "graph"]
 
 
 @pytest.mark.gpu
@@ -546,6 +677,41 @@ def test_damaged_samples_are_replaced_by_the_next_whole_one_and_counted(tmp_path
     ids = [0, 1, 2, 5, 5, 5, 6, 7, 8]
     assert labels.tolist() == ids
     assert torch.equal(images, reference(split, ids, size=32, resize=40, train=False))
+
+
+def undecodable_split(root: Path) -> Split:
+    """Nine images, of which 4 is no image: its CRC-32 is right, and no decoder reads it."""
+    images = [jpeg(photo(40, 44, seed)) for seed in range(9)]
+    images[4] = images[4][:200] + bytes(len(images[4]) - 200)
+    return write_split(root, images, short_side=40)
+
+
+def test_a_sample_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    split = undecodable_split(tmp_path)
+    with load(split, train=False) as loader:
+        with pytest.raises(ShardfeedError, match=r"sample 00000004 in .*train-00000\.tar at byte .* cannot be decoded"):
+            epoch(loader)
+
+
+def test_a_sample_that_cannot_be_decoded_is_replaced_and_the_epoch_goes_on(tmp_path: Path) -> None:
+    split = undecodable_split(tmp_path)
+    with load(split, train=False, on_error="skip", batch_size=3, dtype="uint8") as loader:
+        batches = epoch(loader)
+        assert loader.skipped == 1
+    images = torch.cat([images for images, _ in batches])
+    assert torch.equal(images, reference(split, [0, 1, 2, 3, 5, 5, 6, 7, 8], size=32, resize=40, train=False))
+
+
+@pytest.mark.parametrize(("check", "found"), [("auto", True), ("crc", True), ("none", False)])
+def test_a_damaged_jpeg_that_still_decodes_is_found_by_its_crc(tmp_path: Path, check: str, found: bool) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 44, seed)) for seed in range(9)], short_side=40)
+    with split.shard_paths[0].open("r+b") as file:
+        file.seek(int(split.index.offset[2] + split.index.size[2]) - 40)
+        file.write(b"\x12" * 8)
+    with load(split, train=False, check=check) as loader:
+        context = pytest.raises(ShardfeedError, match="checksum is wrong") if found else contextlib.nullcontext()
+        with context:
+            epoch(loader)
 
 
 def test_a_shard_cut_off_while_it_is_read_ends_the_epoch_with_its_name(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The loader on shards that hold decoded pixels: the same batches as from JPEGs of the same pixels."""
 
 import collections
+import contextlib
 import itertools
 import os
 import time
@@ -134,9 +135,17 @@ def test_damaged_samples_are_replaced_by_the_next_whole_one_where_that_is_wanted
     options: dict[str, Any] = {"order": "index", "dtype": "uint8", "on_error": "skip"}
     with Loader(own, batch_size=8, train=False, size=40, resize=40, threads=1, **options) as loader:
         images, labels = next(iter(loader))
-        assert loader.skipped
+        assert loader.skipped == 2
     assert labels.tolist() == own.labels[[0, 1, 2, 5, 5, 5, 6, 7]].tolist()
     assert all(np.array_equal(images[i].permute(1, 2, 0).numpy(), photo(40, 48, 5)[:, 4:44]) for i in (3, 4, 5))
+
+
+@pytest.mark.parametrize(("check", "found"), [("auto", False), ("crc", True)])
+def test_damaged_pixels_are_found_by_their_crc_where_that_is_asked_for(own: Split, check: Any, found: bool) -> None:
+    damage(own, 3)
+    with Loader(own, batch_size=8, train=False, size=40, resize=40, threads=1, check=check) as loader:
+        with pytest.raises(ShardfeedError, match="00000003.*checksum") if found else contextlib.nullcontext():
+            next(iter(loader))
 
 
 def test_a_shard_cut_off_under_the_loader_is_an_error_that_names_the_sample(own: Split) -> None:

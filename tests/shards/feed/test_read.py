@@ -4,7 +4,7 @@ import resource
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,19 @@ def make(shards: Shards, threads: int = 8, **options: Any) -> SampleReader:
     return SampleReader(shards, threads=threads, stop=threading.Event(), **options)
 
 
+class Finishing:
+    """Stands for `StoredPixels`: the reading threads call `on_sample` with each sample."""
+
+    def __init__(self, on_sample: Callable[[int, npt.NDArray[np.uint8]], object]) -> None:
+        self._on_sample = on_sample
+
+    def images(self, batch: PlannedBatch) -> None:
+        """No images are made."""
+
+    def on_sample(self, *_: object) -> Callable[[int, npt.NDArray[np.uint8]], object]:
+        return self._on_sample
+
+
 @pytest.fixture
 def hundred(tmp_path: Path) -> Iterator[LocalShards]:
     """One shard of 100 bytes."""
@@ -67,6 +80,14 @@ def test_reads_are_the_bytes_of_the_files(tmp_path: Path) -> None:
     assert [bytes(data) for data in reading.data] == expected
     reader.close()
     shards.close()
+
+
+def test_samples_read_in_place_of_others_take_their_places(hundred: LocalShards, tmp_path: Path) -> None:
+    reader = make(hundred)
+    data = [np.zeros(1, np.uint8) for _ in range(4)]
+    assert reader.start_in_place(planned((0, 3, 2), (0, 9, 4)), data, [3, 1]).wait() == []
+    assert [sample.tolist() for sample in data] == [[0], [ord("x")] * 4, [0], [ord("x")] * 2]
+    reader.close()
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -106,7 +127,6 @@ def test_checksums_are_compared_where_asked_for(tmp_path: Path) -> None:
 
 def test_each_right_sample_is_handed_on_once_by_the_thread_that_read_it(tmp_path: Path) -> None:
     data = bytes(range(200)) * 30
-    reader = make(LocalShards([write(tmp_path / "a.tar", data)], [len(data)]), check=True, threads=3)
     offsets, sizes = [90 * i for i in range(40)], [50 + i for i in range(40)]
     samples = [data[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
     sums = [zlib.crc32(sample) for sample in samples]
@@ -117,38 +137,38 @@ def test_each_right_sample_is_handed_on_once_by_the_thread_that_read_it(tmp_path
         assert i not in got
         got[i] = bytes(sample)
 
+    shards = LocalShards([write(tmp_path / "a.tar", data)], [len(data)])
+    reader = make(shards, check=True, threads=3, stored=Finishing(on_sample))
     wanted = [(0, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
-    reading = reader.start(planned(*wanted, crc32=sums), on_sample)
-    assert reading.wait() == [(7, "is damaged (its checksum is wrong)")]
-    assert reading.data == []
+    assert reader.start(planned(*wanted, crc32=sums)).wait() == [(7, "is damaged (its checksum is wrong)")]
     assert got == {i: sample for i, sample in enumerate(samples) if i != 7}
     reader.close()
 
 
 def test_reads_that_have_not_begun_do_not_begin_after_closing(hundred: LocalShards) -> None:
-    reader = make(hundred, threads=2)
     busy, may_go_on, handed_on = threading.Event(), threading.Event(), []
 
     def wait(i: int, sample: npt.NDArray[np.uint8]) -> None:
+        handed_on.append(int(sample[0]))
         busy.set()
         may_go_on.wait(10)
 
-    reader.start(planned((0, 0, 1), (0, 0, 1)), wait)  # keeps every thread
-    reader.start(planned((0, 0, 1), (0, 1, 1)), lambda i, sample: handed_on.append(i))
+    reader = make(hundred, threads=1, stored=Finishing(wait))
+    reader.start(planned((0, 0, 1)))  # keeps the thread
+    reader.start(planned((0, 0, 1), (0, 1, 1)))
     assert busy.wait(10)
     threading.Timer(0.05, may_go_on.set).start()
     reader.close()
-    assert handed_on == []
+    assert len(handed_on) == 1
 
 
 def test_an_error_of_the_function_comes_out_of_the_wait(hundred: LocalShards) -> None:
-    reader = make(hundred)
-
     def on_sample(i: int, sample: npt.NDArray[np.uint8]) -> None:
         raise ValueError("no crop window")
 
+    reader = make(hundred, stored=Finishing(on_sample))
     with pytest.raises(ValueError, match="no crop window"):
-        reader.start(planned((0, 0, 50), (0, 50, 50)), on_sample).wait()
+        reader.start(planned((0, 0, 50), (0, 50, 50))).wait()
     reader.close()
 
 

@@ -1,0 +1,67 @@
+"""What the loader does where its caller leaves it open, and which arguments make no sense for a split."""
+
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+
+from shards.common.errors import UsageError
+from shards.dataset import Split
+from shards.decode.graph import Decode, Device
+from shards.sampling.crops import FROM_RESIZED, Crop
+
+# The reference recipe's zoom: Resize(256) before a crop of 224.
+RESIZE, SIZE = 256, 224
+
+# Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
+JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
+
+
+def default_threads(raw: bool = False) -> int:
+    """Threads of a rank: its share of the cores this process may use, and one more, except for `raw` (see `Loader`)."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // ranks_here) + (0 if raw else 1)
+
+
+def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
+    """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
+    require("decode", wanted, ("auto", "cpu", "region", "hardware"))
+    if split.manifest.settings.encoding == "raw":
+        if wanted not in ("auto", "cpu"):
+            raise UsageError(f"the samples of {split.root} are stored decoded: decode={wanted!r} does not apply")
+        return "raw"
+    if wanted != "auto" or device == "cpu":
+        return "cpu" if wanted == "auto" else cast(Decode, wanted)
+    return "hardware" if torch.cuda.get_device_capability(device_id) in JPEG_ENGINES else "region"
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value` as an int: numpy's integers and torch's scalars are numbers too. Raises UsageError for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def require(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises UsageError for a value that is not among the known ones."""
+    if value not in known:
+        raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int:
+    """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit."""
+    if size < 1:
+        raise UsageError(f"size must be at least 1 pixel, not {size}")
+    stored = split.manifest.settings.short_side
+    chosen = round(size * RESIZE / SIZE) if resize is None else resize
+    if resize is None and stored is not None:
+        chosen = min(chosen, stored)
+    if crop in FROM_RESIZED and size > chosen:
+        raise UsageError(
+            f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
+            "choose a smaller size or a larger resize"
+        )
+    return chosen

@@ -1,0 +1,99 @@
+"""Samples that cannot be used: named in an error, or replaced by the next whole sample of the split.
+
+A sample is damaged where its shard cannot be read, its CRC-32 is wrong, or its image cannot be decoded.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zlib_ng.zlib_ng import crc32
+
+from shards.common.errors import ShardfeedError
+from shards.dataset import Split
+from shards.decode.graph import GraphConfig, GraphDecoder
+from shards.feed.plan import Planner
+from shards.feed.read import DAMAGED, Reading, SampleReader, Trouble
+from shards.sampling.batch import PlannedBatch
+
+
+@dataclass(frozen=True)
+class WholeBatch:
+    """A batch that was read. `replaced`: the places of samples that stand for damaged ones."""
+
+    batch: PlannedBatch
+    data: Any
+    replaced: frozenset[int] = frozenset()
+
+
+class DamagedSamples:
+    """Deals with the damaged samples of a split. `skip`: replace them; otherwise the first one is an error."""
+
+    def __init__(self, split: Split, planner: Planner, reader: SampleReader, *, skip: bool) -> None:
+        self._split = split
+        self._planner = planner
+        self._reader = reader
+        self._skip = skip
+
+    def whole(self, reading: Reading) -> WholeBatch:
+        """Waits for the bytes of a batch. Raises ShardfeedError for a damaged sample, unless they are replaced."""
+        return self._replaced(WholeBatch(reading.batch, reading.data), reading.wait())
+
+    def decodable(self, error: RuntimeError, inside: Sequence[WholeBatch], config: GraphConfig) -> list[WholeBatch]:
+        """The batches `inside` the decoder, which failed with `error`, without the samples that it cannot decode.
+
+        Raises ShardfeedError, unless damaged samples are replaced and the error comes from one.
+        """
+        troubles = [self._undecodable(whole, config) for whole in inside]
+        if not any(troubles):
+            said = " ".join(str(error).split())
+            raise ShardfeedError(f"DALI failed on a batch of {self._split.name}: {said}") from error
+        return [self._replaced(whole, bad) for whole, bad in zip(inside, troubles, strict=True)]
+
+    def _replaced(self, whole: WholeBatch, troubles: list[Trouble]) -> WholeBatch:
+        if not troubles:
+            return whole
+        batch, ids = whole.batch, whole.batch.ids.copy()
+        replaced = whole.replaced | {place for place, _ in troubles}
+        for _ in range(len(self._split)):
+            if not self._skip:
+                place, trouble = troubles[0]
+                raise ShardfeedError(describe(self._split, int(ids[place]), trouble))
+            places = [place for place, _ in troubles]
+            ids[places] = (ids[places] + 1) % len(self._split)
+            others = self._planner.batch(batch.cursor, ids[places])
+            again = self._reader.start_in_place(others, whole.data, places).wait()
+            troubles = [(places[i], trouble) for i, trouble in again]
+            if not troubles:
+                return WholeBatch(self._planner.batch(batch.cursor, ids), whole.data, replaced)
+        raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
+
+    def _undecodable(self, whole: WholeBatch, config: GraphConfig) -> list[Trouble]:
+        """The samples that the graph cannot decode, each tried alone; an error of the graph does not name them."""
+        if config.decode == "raw":
+            return []
+        index, ids, alone = self._split.index, whole.batch.ids, dataclasses.replace(config, batch_size=1)
+        troubles: list[Trouble] = []
+        decoder = GraphDecoder(alone)
+        for place, data in enumerate(whole.data):
+            try:
+                decoder.push(self._planner.batch(whole.batch.cursor, ids[place : place + 1]), [data])
+                decoder.pop()
+            except RuntimeError as error:
+                right = crc32(data.data) == int(index.crc32[ids[place]])
+                said = str(error).strip().splitlines()[-1]
+                troubles.append((place, f"cannot be decoded ({said})" if right else DAMAGED))
+                decoder.close()
+                decoder = GraphDecoder(alone)
+        decoder.close()
+        return troubles
+
+
+def describe(split: Split, sample: int, trouble: str) -> str:
+    """One line that names a sample, its shard and its place there, and says what to do."""
+    index = split.index
+    return (
+        f"sample {split.keys()[sample]} in {split.shard_place(int(index.shard[sample]))} at byte "
+        f"{int(index.offset[sample]):,} {trouble}: copy or make the shard again; on_error skip goes on without it"
+    )

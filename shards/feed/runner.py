@@ -1,0 +1,66 @@
+"""One feed loop at a time over open shards: a jump to another cursor, or another size, is another loop."""
+
+import dataclasses
+import threading
+from typing import Any
+
+import torch
+
+from shards.dataset import Split
+from shards.feed.local import LocalShards
+from shards.feed.loop import THREADS, Delivered, FeedConfig, FeedLoop, must_resize
+from shards.feed.plan import SamplingConfig
+from shards.feed.read import Shards
+from shards.remote.prefetch import RemoteShards
+from shards.sampling.batch import Cursor
+
+
+class FeedRunner:
+    """The open shards and the loop that feeds from them. It knows nothing of the loader, so the loader can be freed."""
+
+    def __init__(self, split: Split, config: FeedConfig) -> None:
+        self.config = config
+        self._split = split
+        self._shards: Shards = open_shards(split)
+        self._loop: FeedLoop | None = None
+
+    def take(self, cursor: Cursor) -> Delivered:
+        """The batch at `cursor`: of the running loop where it comes next, of a new loop where not."""
+        if self._loop is None or self._loop.cursor != cursor:
+            self._stop()
+            # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
+            device_id = self.config.graph.device_id
+            stream: Any = None if device_id is None else torch.cuda.current_stream(device_id)
+            self._loop = FeedLoop(self._split, self._shards, self.config, cursor, stream)
+        return self._loop.take()
+
+    def change(self, sampling: SamplingConfig) -> None:
+        """From the next batch on, samples as `sampling` says."""
+        self._stop()
+        resize = self.config.graph.device == "gpu" and must_resize(self._split, sampling)
+        graph = dataclasses.replace(self.config.graph, resize=resize)
+        self.config = dataclasses.replace(self.config, sampling=sampling, graph=graph)
+
+    def close(self) -> None:
+        """Ends the loop and closes the shards."""
+        if threading.current_thread().name.startswith(THREADS):
+            # The garbage collector found the loader on a thread of a loader, which would wait for itself.
+            threading.Thread(target=self._close, name="close").start()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._stop()
+        self._shards.close()
+
+    def _stop(self) -> None:
+        if self._loop is not None:
+            self._loop.stop()
+        self._loop = None
+
+
+def open_shards(split: Split) -> Shards:
+    """The shards of a split, open for reading: files of this machine, or behind a URL."""
+    if split.origin is not None:
+        return RemoteShards(split.supply())
+    return LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
