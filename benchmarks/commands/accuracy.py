@@ -26,11 +26,12 @@ from tqdm import tqdm
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.machine import cores, sleep_while_waiting
 from benchmarks.measure.result import Result, Series, write
-from benchmarks.measure.settings import BatchSpec, command_line, default_resize
+from benchmarks.measure.settings import BatchSpec, command_line
 from benchmarks.peers.naive import PilImages, Rows, open_rows
 from shards import Split
 from shards.common.errors import UsageError
 from shards.dataset import choose_split
+from shards.defaults import shorter_side
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
 from train.engine import train_epoch
@@ -169,8 +170,8 @@ def _usual(
 ) -> tuple[Batches, Batches]:
     """DataLoaders of the same recipe; their processes live for one epoch."""
     portion, val_size = portions(config, world), config.sizes.val_size or config.size
-    val_resize = config.sizes.val_resize or default_resize(held_out, val_size)
-    resize = default_resize(held_out, config.size)
+    resize = shorter_side(held_out, config.size, None, config.crop)
+    val_resize = shorter_side(held_out, val_size, config.sizes.val_resize, "center")
     images = PilImages(rows, BatchSpec(portion.micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
     centred = PilImages(held_out_rows, BatchSpec(portion.images, val_resize, val_size, crop="center"))
     training = DataLoader(

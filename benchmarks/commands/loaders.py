@@ -224,7 +224,7 @@ class _Starter:
         )
 
     def _threads(self, entry: Entry) -> int:
-        from shards.loader import default_threads
+        from shards.defaults import default_threads
 
         if entry.processes:
             return cores() if self.options.workers is None else self.options.workers

@@ -11,26 +11,25 @@ import contextlib
 import functools
 import io
 import itertools
-import json
 import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure.harness import Contender, Schedule, Spread, measure, ratios, throughput
-from benchmarks.measure.machine import hardware, memory_mb
+from benchmarks.measure.harness import Contender, Interval, Schedule, measure
+from benchmarks.measure.machine import memory_mb
+from benchmarks.measure.result import Ratio, Result, Series, Setting, write
+from benchmarks.measure.settings import command_line
+from benchmarks.report.table import circumstances, columns
 from preprocess.sources import open_source
 from preprocess.sources.row import Row
 from preprocess.sources.source import Source
-from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.versions import version, versions
+from shards.common.versions import version
 from shards.format.layout import Encoding, sample_key
 from shards.format.manifest import Settings
 from shards.format.tar import Sample, write_shard
@@ -38,6 +37,7 @@ from shards.sampling.hashing import permutation
 
 PIECE = 50  # images between two reports of a worker
 CLEAN_AMONG = 2000  # rows searched for images whose bytes --original keeps
+BY_CORE, PER_CORE = ", by processor time", "images/s and core"
 PIL, OURS, TWO = "PIL worker", "shardfeed", "shardfeed, 2 processes"
 RAW, ORIGINAL = "--encoding raw", "--original, clean images"
 
@@ -87,20 +87,10 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What a worker did since its last report: images, and seconds of processor time."""
-
-    images: int
-    cpu: float
-
-
-@dataclass(frozen=True)
 class Use:
-    """What one turn of a contender used: seconds of processor time, seconds of start-up, memory of one process."""
+    """What one turn of a contender used: seconds of start-up, and the most memory of one of its processes."""
 
-    images: int
-    cpu: float
-    start_up: float
+    start_up_s: float
     peak_mb: float
 
 
@@ -137,80 +127,72 @@ def run(options: Options) -> None:
             ORIGINAL: (replace(conversion, short_side=None, rows=clean), 1),
         }
         contenders = [
-            Contender(
-                name,
-                functools.partial(_converting, each, processes, used[name]),
-                lambda piece: piece.images,
-                depth=1,
-                stride=processes,
-            )
+            Contender(name, functools.partial(_converting, each, processes, used[name]), int, depth=1, stride=processes)
             for name, (each, processes) in conversions.items()
         ]
-        intervals = measure(contenders, Schedule(options.rounds, options.seconds, warm_up=2))
-    kept = {name: each[1:] for name, each in used.items()}  # the harness discards its first round
-    core = {name: [use.images / use.cpu for use in each] for name, each in kept.items()}
-    result: dict[str, Any] = {
-        "benchmark": "preprocess",
-        "images_per_s": {name: _rounded(throughput(each)) for name, each in intervals.items()},
-        "images_per_s_and_core": {name: _rounded(Spread.of(each)) for name, each in core.items()},
-        "start_up_s": {name: round(max(use.start_up for use in each), 2) for name, each in kept.items()},
-        "peak_mb": {name: round(max(use.peak_mb for use in each)) for name, each in kept.items()},
-        "ratio_to_pil": _rounded(ratios(intervals[PIL], intervals[OURS])),
-        "ratio_to_pil_by_core": _rounded(
-            Spread.of([ours / pil for pil, ours in zip(core[PIL], core[OURS], strict=True)])
-        ),
-        "two_to_one": _rounded(ratios(intervals[OURS], intervals[TWO])),
-        "short_side": options.short_side,
-        "quality": options.quality,
-        "clean": len(clean) / len(rows[:CLEAN_AMONG]),
-        "images": source.num_rows(options.split),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "versions": {**versions(), "simplejpeg": version("simplejpeg")},
-        "hardware": hardware(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    path = options.out / f"preprocess-{result['date'][:19].replace(':', '')}.json"
-    with replacing(path) as file:
-        file.write((json.dumps(result, indent=2) + "\n").encode())
+        schedule = Schedule(options.rounds, options.seconds, warm_up=2)
+        intervals = measure(contenders, schedule)
+    result = summary(options, schedule, intervals, used, len(rows), len(clean) / len(rows[:CLEAN_AMONG]))
     print(table(result))
-    print(f"\nresult {path}\n")
-    print(json.dumps(result))
+    print(f"\nresult {write(result, options.out)}\n")
+    print(result.as_json())
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The figures of a result in columns: median (least to most) over the turns."""
-    machine = result["hardware"]
-    first = (
-        f"shorter side {result['short_side']}, quality {result['quality']}; {result['images']:,} images, "
-        f"{result['clean']:.1%} of them clean; {machine['cpu']}, {machine['cores']} cores; "
-        f"{result['rounds']} rounds in turns of {result['seconds']:g} s; {result['date'][:10]}"
+def summary(
+    options: Options,
+    schedule: Schedule,
+    intervals: Mapping[str, Sequence[Interval]],
+    used: Mapping[str, Sequence[Use]],
+    images: int,
+    clean: float,
+) -> Result:
+    """What was measured, as a result: each contender by the clock, and by the processor time of its processes."""
+    series = {}
+    for name, each in intervals.items():
+        kept = used[name][1:]  # the harness discards its first round
+        settings: dict[str, Setting] = {
+            "start_up_s": round(max(use.start_up_s for use in kept), 2),
+            "peak_mb": round(max(use.peak_mb for use in kept)),
+        }
+        series[name] = Series.of(name, each, settings)
+        by_core = tuple(round(1e3 / interval.cpu_ms_per_image, 1) for interval in each)
+        series[name + BY_CORE] = Series(name + BY_CORE, by_core, PER_CORE)
+    pairs = ((OURS + BY_CORE, PIL + BY_CORE), (OURS, PIL), (TWO, OURS))
+    return Result.now(
+        "preprocess",
+        f"Converting {images:,} images, {clean:.1%} of them clean, to shorter side {options.short_side}, quality "
+        f"{options.quality}",
+        command_line("preprocess", options),
+        list(series.values()),
+        schedule=schedule,
+        ratios=[Ratio.between(series[of], series[to]) for of, to in pairs],
+        settings={
+            "short_side": options.short_side,
+            "quality": options.quality,
+            "images": images,
+            "clean": clean,
+            "webdataset": version("webdataset"),
+        },
     )
-    lines = [
-        first,
-        "",
-        f"{'':<24}{'images/s and core':>24}{'images/s':>24}{'start-up s':>12}{'peak MB':>9}",
+
+
+def table(result: Result) -> str:
+    """The figures in columns: median (least to most) over the turns."""
+    rows = [["", PER_CORE, "images/s", "start-up s", "peak MB"]]
+    for series in result.series:
+        if series.unit != PER_CORE:
+            settings = series.settings
+            cells = [_cell(result[series.name + BY_CORE]), _cell(series)]
+            rows.append([series.name, *cells, f"{settings['start_up_s']:.1f}", f"{settings['peak_mb']:,}"])
+    ratios = [
+        f"{each.of}: {each.median:.2f} ({each.least:.2f} to {each.most:.2f}) times {each.to}" for each in result.ratios
     ]
-    for name, core in result["images_per_s_and_core"].items():
-        lines.append(
-            f"{name:<24}{_spread(core, ',.0f'):>24}{_spread(result['images_per_s'][name], ',.0f'):>24}"
-            f"{result['start_up_s'][name]:>12.1f}{result['peak_mb'][name]:>9,.0f}"
-        )
-    for name, key in (
-        ("times the PIL worker, by processor time", "ratio_to_pil_by_core"),
-        ("times the PIL worker, by the clock", "ratio_to_pil"),
-        ("two processes to one, by the clock", "two_to_one"),
-    ):
-        lines.append(f"{name:<48}{_spread(result[key], '.2f'):>24}")
-    return "\n".join(lines)
+    return "\n".join([result.title, circumstances(result), "", *columns(rows), "", *ratios])
 
 
-def _rounded(spread: Spread) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(spread).items()}
-
-
-def _spread(spread: Mapping[str, float], form: str) -> str:
-    return f"{spread['median']:{form}} ({spread['least']:{form}} to {spread['most']:{form}})"
+def _cell(series: Series) -> str:
+    spread = series.spread
+    return f"{spread.median:,.0f} ({spread.least:,.0f} to {spread.most:,.0f})"
 
 
 def _is_clean(row: Row) -> bool:
@@ -253,41 +235,39 @@ def write_pil(to: Conversion, number: int, rows: Iterator[Row]) -> None:
 
 
 @contextlib.contextmanager
-def _converting(conversion: Conversion, processes: int, used: list[Use]) -> Iterator[Iterator[Piece]]:
-    """Runs worker processes and gives what they report; adds what they used to `used`."""
+def _converting(conversion: Conversion, processes: int, used: list[Use]) -> Iterator[Iterator[int]]:
+    """Runs worker processes and gives the images of each of their reports; adds what they used to `used`."""
     context = multiprocessing.get_context("spawn")
     started = time.perf_counter()
     workers, connections = [], []
     for number in range(processes):
-        here, there = context.Pipe()
+        here, there = context.Pipe(duplex=False)
         worker = context.Process(target=_work, args=(conversion, number, processes, there), daemon=True)
         worker.start()
         there.close()
         workers.append(worker)
         connections.append(here)
-    images, cpu, start_up = 0, 0.0, 0.0
+    start_up = 0.0
 
-    def pieces() -> Iterator[Piece]:
-        nonlocal images, cpu, start_up
+    def reports() -> Iterator[int]:
+        nonlocal start_up
         starting = set(connections)
         while True:
             for ready in wait(connections):
                 assert isinstance(ready, Connection)
                 try:
-                    piece: Piece = ready.recv()
+                    images: int = ready.recv()
                 except EOFError:
                     raise ShardfeedError("a worker process died: its message is above") from None
-                if ready in starting:  # its first piece includes imports and compiling
+                if ready in starting:  # its first images include imports and compiling
                     starting.remove(ready)
                     start_up = time.perf_counter() - started
-                    continue
-                images += piece.images
-                cpu += piece.cpu
-                yield piece
+                else:
+                    yield images
 
     try:
-        yield pieces()
-        used.append(Use(images, cpu, start_up, max(memory_mb("peak", worker.pid or 0) for worker in workers)))
+        yield reports()
+        used.append(Use(start_up, max(memory_mb("peak", worker.pid or 0) for worker in workers)))
     finally:
         for worker, connection in zip(workers, connections, strict=True):
             worker.kill()
@@ -298,16 +278,12 @@ def _converting(conversion: Conversion, processes: int, used: list[Use]) -> Iter
 def _work(conversion: Conversion, number: int, processes: int, connection: Connection) -> None:
     """Writes shards endlessly, each over the one before, and reports every PIECE images."""
     endless = itertools.cycle(conversion.rows[number::processes])
-    before = time.process_time()
 
     def rows() -> Iterator[Row]:
-        nonlocal before
         for row in range(1, conversion.shard_size + 1):
             yield conversion.source.row(conversion.split, next(endless))
             if row % PIECE == 0:
-                now = time.process_time()
-                connection.send(Piece(PIECE, now - before))
-                before = now
+                connection.send(PIECE)
 
     with contextlib.suppress(BrokenPipeError):
         while True:

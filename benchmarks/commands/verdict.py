@@ -110,7 +110,7 @@ def text(verdict: Verdict) -> str:
 def measured(options: Options) -> Figures:
     """The figures of this machine, this data set and this recipe."""
     from benchmarks.stages import ladder
-    from shards.loader import default_threads
+    from shards.defaults import default_threads
 
     config = _config(options)
     split = choose_split(options.data, ["train"])

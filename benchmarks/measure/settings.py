@@ -33,21 +33,14 @@ def batch_spec(
     split: Split, *, batch_size: int, size: int, resize: int | None, crop: Crop, dtype: DType, seed: int = 0
 ) -> BatchSpec:
     """The batch that these options ask for. Raises UsageError where the split cannot give it."""
-    resize = default_resize(split, size) if resize is None else resize
+    from shards.defaults import shorter_side
+
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    if size < 1 or (crop != "rrc" and size > resize):
-        raise UsageError(f"a crop of {size} pixels does not fit into a shorter side of {resize}")
+    resize = shorter_side(split, size, resize, crop)
     if len(split) < batch_size:
         raise UsageError(f"{split.root}: {split.name} holds {len(split)} images, less than a batch of {batch_size}")
     return BatchSpec(batch_size, resize, size, dtype, seed, crop)
-
-
-def default_resize(split: Split, size: int) -> int:
-    """The shorter side before a crop of `size`: in proportion 256 to 224, at most what is stored."""
-    stored = split.manifest.settings.short_side
-    resize = round(size * BatchSpec.resize / BatchSpec.size)
-    return resize if stored is None else min(resize, stored)
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class LoaderSettings:
 
 def loader_settings(split: Split, batch: BatchSpec, order: Order, threads: int | None) -> LoaderSettings:
     """With the loader's own number of threads if none is given. Raises UsageError for fewer than one."""
-    from shards.loader import default_threads
+    from shards.defaults import default_threads
 
     if threads is None:
         threads = default_threads(split.manifest.settings.encoding == "raw")

@@ -131,8 +131,8 @@ def stages_of(figures: Figures) -> Iterator[Stage]:
     else:
         work = "decoding on the CPU" if figures.encoding == "jpeg" else "cropping raw pixels on the CPU"
         rate, by = figures.decode, count(figures.threads, "thread")
-        if gpus > 1 and figures.python <= HELD * rate:
-            # Its Python held the one measured process back; there will be a process per GPU.
+        if gpus > 1:
+            # One process was measured, whose Python may have held it back; there will be a process per GPU.
             rate, by = figures.per_core * figures.cores, f"{count(figures.cores, 'core')}, by processor time"
         yield Stage(DECODE, rate, f"{work}, {by}")
     processes = "" if gpus == 1 else f", {gpus} processes"

@@ -18,24 +18,26 @@ import functools
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from benchmarks.measure.harness import Contender, nothing
-from benchmarks.measure.settings import LoaderSettings
+from benchmarks.measure.settings import BatchSpec, LoaderSettings
 from benchmarks.stages import limits
 from shards import Loader
 from shards.decode.graph import GraphConfig, GraphDecoder
+from shards.decode.stored_pixels import StoredPixels
 from shards.decode.tensors import Batch, CpuTensors
-from shards.feed.loop import Decoder, Depths, Tensors, feed, must_resize, stored_pixels
+from shards.feed.damaged import DamagedSamples
+from shards.feed.loop import Decoder, Depths, Tensors, feed, must_resize
 from shards.feed.plan import Planner, SamplingConfig
 from shards.feed.read import Reading, SampleReader
-from shards.loader import open_shards
+from shards.feed.runner import open_shards
 from shards.sampling.batch import Cursor, PlannedBatch
-from shards.sampling.order import Share
+from shards.sampling.order import Order, Share
 
 READ_COLD, READ, DECODE, FINISH, HAND_OVER = "read, cold", "read", "+ decode", "+ finish", "+ hand-over"
 COPY, GPU_DECODE, CACHED = "+ copy to GPU", "GPU decode", "cached batch"
@@ -55,12 +57,12 @@ def stage(name: str, settings: LoaderSettings) -> Contender:
     """The stage of that name; its batches are numbers of images."""
     opens = {
         READ_COLD: functools.partial(_reading, settings, cold=True),
-        READ: functools.partial(_reading, settings, cold=False),
+        READ: functools.partial(_reading, settings),
         # Of stored pixels, the reading threads do the work that a decoder would do.
-        LOOP_ALONE: functools.partial(_reading, settings, cold=False)
+        LOOP_ALONE: functools.partial(_reading, settings)
         if settings.raw
-        else functools.partial(_feeding, settings, Idle(), Idle()),
-        DECODE: functools.partial(_feeding, settings, None, Idle()),
+        else functools.partial(_feeding, settings, decodes=False, finishes=False),
+        DECODE: functools.partial(_feeding, settings, finishes=False),
         FINISH: functools.partial(_feeding, settings),
         HAND_OVER: functools.partial(_loading, settings),
         COPY: functools.partial(_loading, settings, copy=True),
@@ -103,24 +105,48 @@ def limit_of(name: str, rates: Mapping[str, float], order: str) -> str | None:
 
 
 class Idle:
-    """A decoder, and a step to tensors, that returns at once: the loop decodes and finishes nothing."""
+    """Stands in for the decoder and for the step to tensors, and returns at once: nothing is decoded or finished."""
+
+    def __init__(self, config: GraphConfig) -> None:
+        self.config = config
 
     def push(self, batch: PlannedBatch, data: Any) -> None: ...
 
     def pop(self) -> None: ...
 
-    def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
-        return torch.empty(0), torch.from_numpy(batch.labels)
+    def restart(self) -> None: ...
 
     def close(self) -> None: ...
 
+    def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
+        return torch.empty(0), torch.from_numpy(batch.labels)
 
-def _sampling(settings: LoaderSettings) -> SamplingConfig:
-    batch = settings.batch
+
+class IdlePixels(StoredPixels):
+    """Stored pixels are read by threads that finish nothing."""
+
+    def on_sample(self, batch: PlannedBatch, images: Any, places: Sequence[int]) -> Callable[[int, Any], None]:
+        return lambda i, sample: None
+
+
+@contextlib.contextmanager
+def _parts(settings: LoaderSettings, stored: StoredPixels | None) -> Iterator[tuple[Planner, SampleReader]]:
+    """The planner, from the first epoch on, and the reader, which checks CRC-32 where the loader does by default."""
+    split, batch, check = settings.split, settings.batch, not settings.raw
+    with ExitStack() as stack:
+        shards = stack.enter_context(contextlib.closing(open_shards(split)))
+        planner = Planner(split, _sampling(batch, settings.order), Cursor(0, 0), whole_samples=check)
+        stack.enter_context(contextlib.closing(planner))
+        threads = Depths.of(split, _graph(settings)).readers
+        reader = SampleReader(shards, threads=threads, stop=threading.Event(), check=check, stored=stored)
+        yield planner, stack.enter_context(contextlib.closing(reader))
+
+
+def _sampling(batch: BatchSpec, order: Order) -> SamplingConfig:
     return SamplingConfig(
         share=Share(batch.batch_size, drop_last=True),
         seed=batch.seed,
-        order=settings.order,
+        order=order,
         crop=batch.crop,
         flip=True,
         resize=batch.resize,
@@ -140,35 +166,23 @@ def _graph(settings: LoaderSettings) -> GraphConfig:
 
 
 @contextlib.contextmanager
-def _planning(settings: LoaderSettings) -> Iterator[tuple[Planner, SampleReader]]:
-    """The planner from the first epoch on, and the sample reader."""
-    depths, split = Depths.of(settings.split, _graph(settings)), settings.split
-    with (
-        contextlib.closing(open_shards(split)) as shards,
-        contextlib.closing(Planner(split, _sampling(settings), Cursor(0, 0), whole_samples=False)) as planner,
-        contextlib.closing(SampleReader(shards, threads=depths.readers, stop=threading.Event())) as reader,
-    ):
-        yield planner, reader
-
-
-@contextlib.contextmanager
-def _reading(settings: LoaderSettings, cold: bool) -> Iterator[Iterator[int]]:
+def _reading(settings: LoaderSettings, cold: bool = False) -> Iterator[Iterator[int]]:
     """Plans and reads, as many batches ahead as the feed loop."""
-    depths = Depths.of(settings.split, _graph(settings))
-    # Stored pixels are handed on from each reading thread's own buffer, which stays in the cache of its core.
-    on_sample = (lambda i, sample: None) if settings.raw else None
-    with _planning(settings) as (planner, reader):
+    graph = _graph(settings)
+    ahead = Depths.of(settings.split, graph).reading
+    stored = IdlePixels(graph, resizes=False, augment=None) if settings.raw else None
+    with _parts(settings, stored) as (planner, reader):
 
         def counts() -> Iterator[int]:
             epoch = -1
             under_way: deque[Reading] = deque()
             while True:
-                while len(under_way) <= depths.reading:
+                while len(under_way) <= ahead:
                     batch = planner.next()
                     if cold and batch.cursor.epoch != epoch:
                         epoch = batch.cursor.epoch
                         limits.drop_pages(settings.split.shard_paths)
-                    under_way.append(reader.start(batch, on_sample))
+                    under_way.append(reader.start(batch))
                 reading = under_way.popleft()
                 reading.wait()
                 yield len(reading.batch)
@@ -177,23 +191,26 @@ def _reading(settings: LoaderSettings, cold: bool) -> Iterator[Iterator[int]]:
 
 
 @contextlib.contextmanager
-def _feeding(
-    settings: LoaderSettings, decoder: Decoder | None = None, tensors: Tensors | None = None
-) -> Iterator[Iterator[int]]:
-    """The feed loop on this thread; with the loader's own decoder and step to tensors where none is given."""
-    config, sampling, split = _graph(settings), _sampling(settings), settings.split
-    resizes = must_resize(split, sampling)
+def _feeding(settings: LoaderSettings, decodes: bool = True, finishes: bool = True) -> Iterator[Iterator[int]]:
+    with feeding(settings, decodes, finishes) as batches:
+        yield (len(labels) for _, labels in batches)
+
+
+@contextlib.contextmanager
+def feeding(settings: LoaderSettings, decodes: bool = True, finishes: bool = True) -> Iterator[Iterator[Batch]]:
+    """The feed loop on this thread, with or without its decoder and its step to tensors."""
+    split, graph = settings.split, _graph(settings)
+    resizes = must_resize(split, _sampling(settings.batch, settings.order))
+    stored = StoredPixels(graph, resizes, augment=None) if settings.raw else None
     with ExitStack() as stack:
-        planner, reader = stack.enter_context(_planning(settings))
-        if decoder is None:
-            decoder = stored_pixels(config, sampling, resizes) if settings.raw else GraphDecoder(config)
-        if tensors is None:
-            tensors = CpuTensors(config, resizes, augment=None)
+        planner, reader = stack.enter_context(_parts(settings, stored))
+        decoder: Decoder = (stored or GraphDecoder(graph)) if decodes else Idle(graph)
+        tensors: Tensors = CpuTensors(graph, resizes, augment=None) if finishes else Idle(graph)
         stack.callback(decoder.close)
         stack.callback(tensors.close)
-        depths = Depths.of(split, config)
-        delivered = feed(split, planner, reader, decoder, tensors, depths, skip=False)
-        yield (len(each.tensors[1]) for each in delivered)
+        damaged = DamagedSamples(split, planner, reader, skip=False)
+        delivered = feed(planner, reader, damaged, decoder, tensors, Depths.of(split, graph))
+        yield (each.tensors for each in delivered)
 
 
 def loader(settings: LoaderSettings, device: str = "cpu") -> Loader:

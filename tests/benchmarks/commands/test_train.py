@@ -26,8 +26,8 @@ from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.machine import WAIT_POLICY, sleep_while_waiting
 from benchmarks.measure.result import read
 from benchmarks.stages.training import Training, TrainingTask
-from shards.decode.tensors import Batch
 from shards.common.errors import UsageError
+from shards.decode.tensors import Batch
 from tests import ROOT
 from tests.helpers.training import write_dataset
 from train.config import Config

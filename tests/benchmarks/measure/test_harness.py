@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.measure.harness import Contender, Schedule, Spread, Interval, measure, ratios, throughput
+from benchmarks.measure.harness import Contender, Interval, Schedule, Spread, measure, ratios, throughput
 from shards.common.errors import ShardfeedError, UsageError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure.harness import Schedule, Interval
+from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import SCHEMA, Ratio, Result, Series, read, write
 from shards.common.errors import ShardfeedError
 

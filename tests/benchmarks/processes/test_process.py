@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.measure.harness import Schedule, measure
 from benchmarks.commands import peers_install
+from benchmarks.measure.harness import Schedule, measure
 from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import Entry
 from benchmarks.processes import environments
@@ -23,7 +23,9 @@ SHORT = Schedule(rounds=1, seconds=0.05, warm_up=1)
 
 
 def _process(split: Split, mode: str) -> PeerProcess:
-    task = PeerTask(str(split.root), "train", "", "image", "label", "", BatchSpec(batch_size=4, size=8), 2, {"mode": mode})
+    task = PeerTask(
+        str(split.root), "train", "", "image", "label", "", BatchSpec(batch_size=4, size=8), 2, {"mode": mode}
+    )
     return PeerProcess("fake", None, "tests.helpers.fake_peer", task)
 
 
