@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.commands import peers_install
 from benchmarks.measure.harness import Schedule, measure
 from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import Entry
-from benchmarks.processes import environments
 from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.serve import Check
 from benchmarks.processes.task import PeerTask, own_format
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import ShardfeedError
 from shards.dataset import Split
 
 SHORT = Schedule(rounds=1, seconds=0.05, warm_up=1)
@@ -75,19 +73,8 @@ def test_one_that_hangs_is_given_up(small_split: Split, monkeypatch: pytest.Monk
     assert time.monotonic() - start < 60
 
 
-def test_an_environment_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "HOME", tmp_path)
-    reason = Entry("FFCV", "ffcv", "ffcv").absence("jpeg")
-    assert reason == "not installed (python -m benchmarks peers-install ffcv)"
-
-
 def test_an_encoding_that_a_contender_does_not_read_is_named() -> None:
     assert Entry("SPDL", "spdl", encodings=("jpeg",)).absence("raw") == "does not read raw images"
-
-
-def test_only_known_environments_are_installed() -> None:
-    with pytest.raises(UsageError, match="ffcv"):
-        peers_install.run(peers_install.Options(("nonsense",)))
 
 
 def _task(split: Split, work: Path) -> PeerTask:
