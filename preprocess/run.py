@@ -14,10 +14,8 @@ from preprocess.job.bar import Bar
 from preprocess.job.begin import check_out, check_same, finished, found_plan, new_plan, only_a_manifest, started
 from preprocess.job.estimate import Estimate, check_space, estimate, free_bytes, length, size
 from preprocess.job.finish import contents, finish, summarise, write_rejects
-from preprocess.job.lock import locked
 from preprocess.job.repair import repair
-from preprocess.job.signals import stopped_by_signals
-from preprocess.job.slices import WHOLE
+from preprocess.job.slices import WHOLE, locked
 from preprocess.job.stops import how_to_go_on, no_space_is_clear
 from preprocess.job.task import WORK, Job, Rejected, ShardResult, Task, plan_path
 from preprocess.job.upload import Upload, UploadingJob, check_remote_out, remote_manifest
@@ -26,9 +24,10 @@ from preprocess.options import Options
 from preprocess.sources import open_source
 from preprocess.sources.source import Source
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.signals import stopped_by_signals
 from shards.format.layout import MANIFEST, REJECTS, shard_name, split_dir
 from shards.format.manifest import Manifest
-from shards.remote.object_store import Remote, is_url
+from shards.remote.object_store import ObjectStore, is_url
 
 SHOWN_REJECTS = 3
 SHOWN_SHARDS = 10
@@ -38,11 +37,11 @@ def preprocess(options: Options) -> None:
     """Makes the data set that the options describe or a slice of it, goes on with it, or finds it complete.
 
     Prints what became of it. Raises UsageError for options that do not fit the source or what OUT holds,
-    ShardfeedError for what stopped the job, Stopped for a signal; whatever shards are finished by then are kept.
+    ShardfeedError for what stopped the job, StoppedBySignal for a signal; finished shards are kept.
     """
     with stopped_by_signals():
         if is_url(options.out):
-            _run_remote(options, Remote(str(options.out)))
+            _run_remote(options, ObjectStore(str(options.out)))
             return
         out = Path(options.out)
         if options.repair:
@@ -76,7 +75,7 @@ def _run(options: Options, out: Path) -> None:
     _say_speed(options, results, time.monotonic() - began)
 
 
-def _run_remote(options: Options, remote: Remote) -> None:
+def _run_remote(options: Options, remote: ObjectStore) -> None:
     """Does the work where OUT is behind a URL: see preprocess/job/upload.py."""
     if options.repair:
         raise UsageError(f"--repair mends a directory: copy {remote} to a disk, mend it there, and upload it again")
@@ -138,7 +137,7 @@ def _look(options: Options, out: Path) -> None:
     print(f"free in {place}: {size(free)}{', which is not enough' if needed.most > free else ''}")
 
 
-def _say_plan(job: Job | UploadingJob, options: Options, out: Path | Remote) -> Estimate:
+def _say_plan(job: Job | UploadingJob, options: Options, out: Path | ObjectStore) -> Estimate:
     """Prints what would be made, and an estimate of what it takes."""
     plan = job.plan
     tasks = options.part.of(plan.tasks)
@@ -249,7 +248,7 @@ def _check_rejects(job: Job, split: str, rejects: list[Rejected], allowed: float
     )
 
 
-def _say_complete(out: Path | Remote, manifest: Manifest) -> None:
+def _say_complete(out: Path | ObjectStore, manifest: Manifest) -> None:
     print(f"{out} is complete already: {contents(manifest)}")
 
 

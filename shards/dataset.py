@@ -16,23 +16,24 @@ import numpy.typing as npt
 
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.locks import holding
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
-from shards.format.manifest import Manifest, SplitInfo
-from shards.remote.cache import WRONG_BYTES, Cache, holding
-from shards.remote.object_store import Remote, is_url
-from shards.remote.shards import Supply
+from shards.format.manifest import Manifest, SplitInfo, index_info
+from shards.remote.cache import WRONG_BYTES, Cache
+from shards.remote.object_store import ObjectStore, is_url
+from shards.remote.shards import RemoteShards
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a remote data set lies, and where its shards are kept on this machine."""
 
-    remote: Remote
+    remote: ObjectStore
     cache: Cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """One split of a data set. A sample's id is its row in `index`.
 
@@ -48,6 +49,11 @@ class Split:
     def __len__(self) -> int:
         return self.info.samples
 
+    def __repr__(self) -> str:
+        where = self.root if self.origin is None else self.origin.remote
+        shards, classes = len(self.info.shards), len(self.class_names)
+        return f"<Split {self.name}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {where}>"
+
     @property
     def info(self) -> SplitInfo:
         """What the manifest says of this split."""
@@ -60,7 +66,7 @@ class Split:
 
     @property
     def shard_paths(self) -> list[Path]:
-        """The shards, in order. Raises UsageError for a remote data set: see `supply`."""
+        """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
         if self.origin is not None:
             raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
         directory = split_dir(self.root, self.name)
@@ -73,20 +79,24 @@ class Split:
             return self.origin.remote.at(f"{self.name}/{name}")
         return str(split_dir(self.root, self.name) / name)
 
-    def supply(self) -> Supply:
+    def remote_shards(self) -> RemoteShards:
         """Access to single shards of a remote data set."""
         assert self.origin is not None
-        remote = Remote(self.origin.remote.at(self.name))
-        return Supply(remote, self.info.shards, self.origin.cache)
+        remote = ObjectStore(self.origin.remote.at(self.name))
+        return RemoteShards(remote, self.info.shards, self.origin.cache)
 
     @cached_property
     def index(self) -> Index:
         """The table of samples, without keys. Raises ShardfeedError where it does not fit the manifest."""
-        index = Index.read(self._index_path())
-        if len(index) != len(self):
+        path = self._index_path()
+        # A wrong length is the plainer message, so it comes before the hash.
+        index = Index.read(path)
+        index.check(path, self.info.shards, len(self.class_names), self.manifest.settings.encoding)
+        if self.info.index is not None and index_info(path) != self.info.index:
             raise ShardfeedError(
-                f"{self._index_path()} has {len(index):,} rows, the manifest says {len(self):,} samples: "
-                "copy or make the data set again"
+                f"{path} is not the index that the manifest names (its SHA-256 differs): it is damaged, or of another "
+                "version of the data set; copy the data set again, or mend it with `python -m preprocess SOURCE OUT "
+                "--repair`"
             )
         return index
 
@@ -112,7 +122,7 @@ class Split:
                     file.write(data)
         return path
 
-    def _remote_index(self, remote: Remote, name: str) -> bytes:
+    def _remote_index(self, remote: ObjectStore, name: str) -> bytes:
         """The bytes of a remote index. Raises ShardfeedError where it is missing or differs from the manifest."""
         expected = self.info.index and self.info.index.sha256
         for _ in range(WRONG_BYTES):
@@ -138,8 +148,9 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Spli
     ShardfeedError where a remote one cannot be reached.
     """
     if is_url(root):
-        remote, cache = Remote(str(root)), cache or Cache()
+        remote, cache = ObjectStore(str(root)), cache or Cache()
         with _cache_is_named(cache):
+            cache.claim()
             return _open_remote(remote, cache)
     manifest = Manifest.read(root)
     return {name: Split(Path(root), name, manifest) for name in manifest.splits}
@@ -166,7 +177,7 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
         ) from None
 
 
-def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:
+def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
     try:
         data = remote.read(MANIFEST)
     except FileNotFoundError:
@@ -174,6 +185,7 @@ def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:
             f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
             "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
         ) from None
+    manifest = Manifest.parse(data, remote.at(MANIFEST))
     # The directory is named by URL and content, so an index never meets a manifest that it does not belong to.
     name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
     root = cache.directory / "datasets" / name
@@ -181,5 +193,4 @@ def _open_remote(remote: Remote, cache: Cache) -> dict[str, Split]:
         if not (root / MANIFEST).exists():
             with replacing(root / MANIFEST) as file:
                 file.write(data)
-    manifest = Manifest.read(root)
     return {name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits}

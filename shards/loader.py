@@ -50,6 +50,7 @@ class Loader:
         the shorter side that the shards were made with.
     crop: "random" (Resize, RandomCrop; the default for training), "center" (Resize, CenterCrop) or "rrc"
         (RandomResizedCrop, as torchvision defines it).
+    flip: mirror half of the images, drawn as the crops are; by default where `train` is set. Not for digits or text.
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
         for ImageNet), as torchvision defines them, or "none". A sample's operations are drawn as its crop is.
     order: "global" (a permutation of the whole split each epoch; the default for training), "blocks" (shards in random
@@ -91,6 +92,7 @@ class Loader:
         size: int = SIZE,
         resize: int | None = None,
         crop: Crop | None = None,
+        flip: bool | None = None,
         augment: Policy | Literal["none"] = "none",
         order: Order | None = None,
         window: int = BLOCK_SHARDS,
@@ -134,7 +136,7 @@ class Loader:
             seed=whole_number("seed", seed),
             order=order or ("global" if train else "index"),
             crop=crop or ("random" if train else "center"),
-            flip=train,
+            flip=train if flip is None else flip,
             resize=shorter_side(split, size, resize, crop or "random"),
             size=size,
             block_shards=whole_number("window", window),
@@ -167,6 +169,13 @@ class Loader:
         self._moves = 0  # how often the cursor was set by the user
         self._taking = threading.Lock()
         self._skipped = 0
+
+    def __repr__(self) -> str:
+        share, sampling, graph = self._share, self._feed.config.sampling, self._feed.config.graph
+        return (
+            f"<Loader of {self._split!r}: batches of {share.batch_size}, rank {share.rank} of {share.world_size}, "
+            f"{sampling.crop} crop of {sampling.size} pixels, {graph.dtype} on the {graph.device}>"
+        )
 
     def __len__(self) -> int:
         """Steps of this rank in a whole epoch."""

@@ -21,10 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.weights import About, write_state
+from shards.common.signals import StopRequest
 from shards.dataset import Split, choose_split
 from train.checkpoints.resume import claim, find_checkpoint, refuse_results
 from train.checkpoints.saver import Keeper
-from train.checkpoints.signals import StopRequest
 from train.checkpoints.snapshot import identity
 from train.checkpoints.weights import WEIGHTS, describe
 from train.config import Config
@@ -67,8 +67,8 @@ def train(config: Config) -> Result:
     A run that was cut short goes on from its newest checkpoint: see train/checkpoints/saver.py.
 
     Raises UsageError for a configuration that fits neither the machine nor the data set, or an `out` that holds
-    other results; ShardfeedError if the loss stops being finite or a checkpoint cannot be written; Stopped, once
-    the state is saved, after SIGTERM or SIGUSR1.
+    other results; ShardfeedError if the loss stops being finite or a checkpoint cannot be written; StoppedBySignal,
+    once the state is saved, after SIGTERM or SIGUSR1.
     """
     began = time.perf_counter()
     refuse_results(config)

@@ -12,7 +12,7 @@ from shards.common.errors import UsageError
 from shards.common.versions import version
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
-from shards.remote.object_store import Remote
+from shards.remote.object_store import ObjectStore
 
 # Other versions of these may make other bytes of the same picture.
 LIBRARIES = ("pillow", "simplejpeg")
@@ -45,7 +45,7 @@ def check_out(out: Path) -> None:
     refuse_others(out, [path.name for path in out.iterdir()])
 
 
-def refuse_others(place: Path | Remote, names: Collection[str]) -> None:
+def refuse_others(place: Path | ObjectStore, names: Collection[str]) -> None:
     """Raises UsageError where there are files, `names`, and none is of this program."""
     # A job killed while it wrote its plan leaves a work directory without one.
     foreign = sorted(name for name in names if name != WORK)
@@ -63,7 +63,7 @@ def finished(out: Path, plan: Plan) -> Manifest:
     return manifest
 
 
-def check_same(out: Path | Remote, manifest: Manifest, plan: Plan) -> None:
+def check_same(out: Path | ObjectStore, manifest: Manifest, plan: Plan) -> None:
     """Raises UsageError where the plan would make another data set than the manifest's."""
     if differences := Plan.of_manifest(manifest, plan.libraries, plan.program_version).differences(plan):
         raise UsageError(f"{out} holds another data set ({'; '.join(differences)}): give another directory")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from preprocess.job.task import Job, Rejected, Task
 from shards.common.errors import ShardfeedError
-from shards.format.tar import BLOCK
+from shards.format.layout import BLOCK
 from shards.sampling.hashing import integers, permutation
 
 SAMPLES = 200

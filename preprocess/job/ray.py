@@ -25,7 +25,7 @@ from preprocess.options import Options
 from preprocess.sources import open_source
 from shards.common.errors import MissingDependency, ShardfeedError
 from shards.format.layout import shard_name
-from shards.remote.object_store import Remote, is_url
+from shards.remote.object_store import ObjectStore, is_url
 
 # How often a shard is begun again whose worker or machine was lost.
 RETRIES = 5
@@ -147,7 +147,7 @@ def _opened(pickled: bytes) -> Job | UploadingJob:
         )
     if not is_url(options.out):
         return Job(source, plan, Path(options.out).absolute())
-    upload = Upload.begin(Remote(str(options.out)), plan)
+    upload = Upload.begin(ObjectStore(str(options.out)), plan)
     return upload.job(Job(source, upload.plan, upload.stage))
 
 

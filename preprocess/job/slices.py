@@ -4,14 +4,22 @@ Slice i of n is the i-th n-th of the list of shards, i from 0 to n - 1 as job ar
 overlap as fractions of the list hold no shard in common, also where they are of different n.
 """
 
+import contextlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from shards.common.errors import UsageError
+from shards.common.errors import ShardfeedError, UsageError
+from shards.common.locks import LockedElsewhere, lock_range, open_range
 
 Item = TypeVar("Item")
+
+# The lock file in the job's work directory, and the bytes of it that stand for the whole job. Nothing is written there.
+LOCK = "lock"
+SPAN = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -47,3 +55,39 @@ class Slice:
 
 
 WHOLE = Slice()
+
+
+@contextlib.contextmanager
+def locked(work: Path, part: Slice = WHOLE) -> Iterator[None]:
+    """Holds the lock of `part` of the job whose work directory is `work`, which is made where it is missing.
+
+    Each slice locks its own range of bytes and a whole job locks all: slices run side by side, but nothing that
+    overlaps does, not even slices of different counts. Raises ShardfeedError where another process holds any of it.
+    A work directory that holds nothing but the lock in the end, because the job was refused before it wrote its plan,
+    is removed again.
+    """
+    made = not work.parent.exists()
+    try:
+        descriptor = open_range(work / LOCK, *part.span(SPAN))
+    except LockedElsewhere as error:
+        what = work.parent if part == WHOLE else f"slice {part} of {work.parent}, or on what overlaps it"
+        holder = "" if error.process is None else f" (process {error.process})"
+        raise ShardfeedError(f"another job is at work on {what}{holder}: wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        if _holds_only_the_lock(work) and lock_range(descriptor, 0, SPAN):
+            # With every slice locked no other job is at work; one that has opened the file already opens it again.
+            with contextlib.suppress(OSError):
+                (work / LOCK).unlink()
+                work.rmdir()
+                if made:
+                    work.parent.rmdir()
+        os.close(descriptor)
+
+
+def _holds_only_the_lock(work: Path) -> bool:
+    try:
+        return [path.name for path in work.iterdir()] == [LOCK]
+    except FileNotFoundError:
+        return False

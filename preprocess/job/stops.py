@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from preprocess.job.signals import Stopped
 from preprocess.job.task import Job, ShardResult, Task
 from preprocess.job.workers import WorkerDied
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.signals import StoppedBySignal
 from shards.format.layout import shard_name
 
 
@@ -28,7 +28,7 @@ def how_to_go_on(job: Job, results: Mapping[Task, ShardResult], shards: int) -> 
             raise ShardfeedError(f"{error}. {state}") from error
         if _is_no_space(error):
             raise ShardfeedError(f"{_no_space(job.out)}. {state}") from error
-        how = f"stopped by {error.name}" if isinstance(error, Stopped) else "stopped"
+        how = f"stopped by {error.name}" if isinstance(error, StoppedBySignal) else "stopped"
         print(f"{how}: {state}", file=sys.stderr)
         raise
 

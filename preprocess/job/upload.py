@@ -23,7 +23,7 @@ from shards.common.errors import ShardfeedError, UsageError
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
 from shards.format.manifest import Manifest
 from shards.remote.cache import cache_home
-from shards.remote.object_store import Remote
+from shards.remote.object_store import ObjectStore
 
 # How often a file is uploaded that does not come back as it was sent.
 WRONG_BYTES = 3
@@ -36,12 +36,12 @@ _PLAN = f"{WORK}/{PLAN}"
 class Upload:
     """The data set behind a URL. `stage`: where this machine makes its shards of this plan."""
 
-    remote: Remote
+    remote: ObjectStore
     stage: Path
     plan: Plan
 
     @classmethod
-    def begin(cls, remote: Remote, plan: Plan) -> "Upload":
+    def begin(cls, remote: ObjectStore, plan: Plan) -> "Upload":
         """Writes the plan there, or goes on with the one found. Raises UsageError where that makes other bytes."""
         with tempfile.TemporaryDirectory() as directory:
             path = plan_path(Path(directory))
@@ -85,7 +85,7 @@ class UploadingJob:
     """Makes any shard of a data set behind a URL; what `Job` is to a directory. It pickles, for worker processes."""
 
     made: Job
-    remote: Remote
+    remote: ObjectStore
 
     @property
     def plan(self) -> Plan:
@@ -135,7 +135,7 @@ class UploadingJob:
         return split_dir(self.made.out, task[0]) / shard_name(*task)
 
 
-def check_plan(remote: Remote, plan: Plan) -> Plan:
+def check_plan(remote: ObjectStore, plan: Plan) -> Plan:
     """The plan there. Raises UsageError where it makes other bytes than `plan`, ShardfeedError where there is none.
 
     There are no locks on a store. On one where creating is not a single step, two jobs that begin at the same moment
@@ -154,13 +154,13 @@ def check_plan(remote: Remote, plan: Plan) -> Plan:
         return found_plan(Path(directory), plan, str(remote))
 
 
-def _gone(remote: Remote) -> ShardfeedError:
+def _gone(remote: ObjectStore) -> ShardfeedError:
     return ShardfeedError(
         f"another job has finished or removed {remote} meanwhile: start the same command again to see what is there"
     )
 
 
-def check_remote_out(remote: Remote) -> None:
+def check_remote_out(remote: ObjectStore) -> None:
     """Refuses (UsageError) a place of other things, and one that cannot be written."""
     if remote.scheme in ("http", "https"):
         raise UsageError(f"{remote}: a web server is read from, not written to: give a directory, or s3://BUCKET/PATH")
@@ -169,7 +169,7 @@ def check_remote_out(remote: Remote) -> None:
         refuse_others(remote, there)
 
 
-def remote_manifest(remote: Remote) -> Manifest | None:
+def remote_manifest(remote: ObjectStore) -> Manifest | None:
     """The manifest of a finished data set; None where there is none yet."""
     try:
         data = remote.read(MANIFEST)
@@ -180,7 +180,7 @@ def remote_manifest(remote: Remote) -> Manifest | None:
         return Manifest.read(directory)
 
 
-def send(path: Path, remote: Remote, name: str) -> None:
+def send(path: Path, remote: ObjectStore, name: str) -> None:
     """Uploads a file until what is read back is what was sent. Raises ShardfeedError where it never is."""
     sent = _sha256(path)
     back = path.with_name(f"{path.name}.back")

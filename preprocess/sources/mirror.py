@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from shards.common.atomic import PART, replacing
 from shards.common.errors import UsageError
-from shards.remote.cache import cache_home, holding
-from shards.remote.object_store import Remote, Stored
+from shards.common.locks import holding
+from shards.remote.cache import cache_home
+from shards.remote.object_store import ObjectStore, Stored
 
 # Files on their way at once.
 TRANSFERS = 8
@@ -25,7 +26,7 @@ def mirrored(url: str) -> Path:
 
     Raises UsageError where there are no files, ShardfeedError where they cannot be had, OSError for a full disk.
     """
-    remote = Remote(url)
+    remote = ObjectStore(url)
     if remote.scheme in ("http", "https"):
         raise UsageError(f"{url}: a web server does not list its files; copy them here, and give the directory")
     root = cache_home() / "sources" / hashlib.sha256(f"{remote}".encode()).hexdigest()[:32]
@@ -78,7 +79,7 @@ def _strangers(files: Path, names: set[str]) -> list[Path]:
     return [path for path in files.rglob("*") if path.is_file() and path.relative_to(files).as_posix() not in names]
 
 
-def _fetch(remote: Remote, files: Path, file: Stored) -> int:
+def _fetch(remote: ObjectStore, files: Path, file: Stored) -> int:
     path = files / file.name
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + PART)

@@ -1,7 +1,7 @@
 """Files that are either whole or absent: written beside their place, synced to disk, then renamed.
 
-A killed process or a power loss leaves at most a file ending in `.part`, which the next attempt
-overwrites. Nothing under a final name is ever half-written.
+A killed process or a power loss leaves at most a file ending in `.part`, which the next attempt overwrites. No file
+under its final name is ever half-written.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ PART = ".part"
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens `path` + ".part" for writing; renames it to `path` after the block, once its bytes are on disk.
 
-    Makes missing parent directories. If the block raises, the partial file is removed (on a full disk that
-    gives the space back) and whatever was at `path` stays as it was. Raises OSError as the file system does.
+    Makes missing parent directories. If the block raises, the partial file is removed, which gives the space of a full
+    disk back, and `path` stays unchanged. Raises OSError as the file system does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + PART)

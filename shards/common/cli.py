@@ -1,8 +1,8 @@
-"""What every command line of the project shares: parsing, exit statuses, `--debug`.
+"""The command line of every part of the project: parsing, exit statuses, `--debug`.
 
-A command is a frozen dataclass and a function that takes it. `tyro` makes the options from the
-dataclass; this module turns whatever goes wrong into one line on stderr and an exit status:
-0 success, 1 failure, 2 usage, 130 interrupted. `--debug`, anywhere on the line, shows the traceback.
+A command is a frozen dataclass and a function that takes it. `tyro` makes the options from the dataclass; this module
+turns every error into one line on stderr and an exit status: 0 success, 1 failure, 2 usage, 130 interrupted.
+`--debug`, anywhere on the line, shows the traceback.
 """
 
 import contextlib
@@ -55,8 +55,7 @@ class LazyCommand:
 def parse(config: type[Config], args: Sequence[str], prog: str, default: Config | None = None) -> Config:
     """Builds `config` from command line words.
 
-    Raises UsageError, with tyro's message on one line, for words that do not fit; SystemExit(0)
-    after printing the help.
+    Raises UsageError, with tyro's message on one line, for words that do not fit, SystemExit(0) after the help.
     """
     stderr = io.StringIO()
     description = f"{config.__doc__ or ''}\n\n{DEBUG_HELP}"
@@ -99,7 +98,7 @@ def run_commands(prog: str, commands: Mapping[str, Command | LazyCommand], argv:
 
 
 def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Calls `body` with the command line words and turns what it raises into an exit status."""
+    """Calls `body` with the words of the command line; returns the exit status, after printing the error if any."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [word for word in args if word != "--debug"]
@@ -127,7 +126,7 @@ def _fail(prog: str, message: str, status: int, debug: bool) -> int:
     return status
 
 
-# What of tyro's messages names Python's types, in words for people.
+# Parts of tyro's messages that name Python's types, and what to say instead.
 _REWORDED = (
     (
         r"Error parsing (\S+): no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\]\.?",
@@ -137,13 +136,13 @@ _REWORDED = (
     (r"Error parsing (\S+): could not convert string to float: ", r"\1 takes a number, not "),
     (r"^Missing from .*?: ", "missing: "),
 )
-# Where the advice begins, and from which column on a row is the help text of an option.
+# Rows that end the message; and the column from which on a row is the help text of an option.
 _ADVICE = ("For full helptext", "Argument helptext", "Got errors")
 _HELP_COLUMN = 9
 
 
 def _one_line(box: str) -> str:
-    """What a message that tyro drew in a box says, on one line: without its title, help texts and advice."""
+    """A message that tyro drew in a box, on one line, without its title, help texts and advice."""
     words = []
     for row in box.strip().splitlines()[1:]:  # the first holds the title
         text = row.strip("│|").rstrip()  # plain characters where the terminal knows no others
@@ -158,7 +157,7 @@ def _one_line(box: str) -> str:
     return line
 
 
-# The usual mistakes with paths: what to say beside the path, since the system's words leave open what to do.
+# What to say beside the path of a usual mistake: the system's message leaves open what to do.
 _PATH_MISTAKES: dict[type[OSError], str] = {
     NotADirectoryError: "a part of this path is a file: give another path",
     FileExistsError: "a file is in the way of a directory: give another path",
@@ -167,6 +166,6 @@ _PATH_MISTAKES: dict[type[OSError], str] = {
 
 
 def _path_mistake(error: OSError) -> str | None:
-    """What to say of an error that a wrong path causes; None for other errors."""
+    """The message for an error that a wrong path causes; None for other errors."""
     hint = _PATH_MISTAKES.get(type(error))
     return None if hint is None else f"{error.filename2 or error.filename}: {hint}"

@@ -1,16 +1,20 @@
-"""The two errors that the command line turns into one clear line and an exit status."""
+"""Errors that the command line prints as one line, with an exit status; and the exception that ends a wait."""
 
 
 class ShardfeedError(Exception):
     """A failure that the user can understand and act on: exit status 1.
 
-    The message says what is wrong, where, and what to do; it is printed as it is, on one line.
+    The message says what is wrong, where, and what to do. It is printed unchanged, on one line.
     """
 
 
 class UsageError(ShardfeedError):
-    """What was asked for makes no sense (a wrong path, name or combination): exit status 2."""
+    """The request makes no sense (a wrong path, name or combination): exit status 2."""
 
 
 class MissingDependency(ShardfeedError, ImportError):
-    """A library that this part needs is not installed; the message says which extra brings it."""
+    """A library that this part needs is not installed; the message names the extra that brings it."""
+
+
+class Cancelled(Exception):
+    """The caller set the stop event of a wait: the result is no longer wanted. Never shown to users."""

@@ -1,7 +1,7 @@
-"""Keeps credentials out of what is printed or stored: URLs may not hold any, and messages of libraries are cleaned.
+"""Keeps credentials out of logs and files: URLs may not hold any, and libraries' messages are cleaned.
 
-Credentials come from where the storage libraries look for them: the environment (`AWS_ACCESS_KEY_ID`, ...), their own
-files (`~/.aws/credentials`), or fsspec's configuration (`~/.config/fsspec/*.json`, `FSSPEC_S3_KEY`).
+The storage libraries read credentials from the environment (`AWS_ACCESS_KEY_ID`, ...), from their own files
+(`~/.aws/credentials`), or from fsspec's configuration (`~/.config/fsspec/*.json`, `FSSPEC_S3_KEY`).
 """
 
 import os
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from shards.common.errors import UsageError
 
 HIDDEN = "***"
-# Shorter values are words like "true" or "us", which no message could do without.
+# Shorter values are words like "true" or "us", which messages need.
 SHORTEST = 8
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 _USER = re.compile(r"(?<=://)[^/@\s'\"]+@")
@@ -21,10 +21,10 @@ _HEADER = re.compile(r"(Authorization|X-Amz-Security-Token|Cookie)(['\"]?\s*[:=]
 
 
 def without_secrets(text: str) -> str:
-    """`text` without the users and queries of URLs, headers of authorization, and values of secret variables.
+    """`text` with the users and queries of URLs, headers of authorization, and secret values replaced by HIDDEN.
 
-    Secret are variables of the environment whose name holds KEY, SECRET, TOKEN, PASSW or CREDENTIAL, and the same
-    entries of fsspec's configuration.
+    A value is secret if it is that of an environment variable, or of an entry of fsspec's configuration, whose name
+    holds KEY, SECRET, TOKEN, PASSW or CREDENTIAL.
     """
     for value in sorted(_secret_values(), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
@@ -33,10 +33,10 @@ def without_secrets(text: str) -> str:
 
 
 def check_no_secrets(url: str) -> None:
-    """Raises UsageError, which does not repeat them, for a URL that holds a user, a password or a query."""
+    """Raises UsageError for a URL that holds a user, a password or a query; the message does not repeat them."""
     parts = urlsplit(url)
     user = parts.netloc.rpartition("@")[0]
-    # Some stores write a container where web addresses have a user; that is no secret.
+    # Some stores' URLs have a container's name in the place of the user, which is no secret.
     named = user if parts.scheme in ("http", "https") else user.partition(":")[2]
     if named or parts.query:
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -48,7 +48,7 @@ def check_no_secrets(url: str) -> None:
 
 def _secret_values() -> set[str]:
     values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
-    # Where nothing has loaded fsspec, nothing has used its configuration, and an error should not wait for it.
+    # If fsspec is not loaded, its configuration was not used; an error should not wait for its import.
     config = sys.modules.get("fsspec.config")
     for options in getattr(config, "conf", {}).values():
         if isinstance(options, dict):

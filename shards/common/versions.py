@@ -1,4 +1,4 @@
-"""Versions of Python, of this program and of the libraries that shape its bytes, figures and results."""
+"""Versions of Python, of this program, and of the libraries on which its bytes, figures and results depend."""
 
 import importlib.metadata
 import platform

@@ -206,8 +206,7 @@ class FeedLoop:
                         return
                     self._ready.put(next(batches))
         except BaseException as error:
-            if not self._stop.is_set():
-                self._ready.put(error)
+            self._ready.put(error)
 
     def _batches(self, cursor: Cursor) -> Generator[Delivered]:
         """Opens what the loop works with, feeds, and closes it all."""
@@ -219,16 +218,17 @@ class FeedLoop:
                 return stack.enter_context(contextlib.closing(part))
 
             stored = StoredPixels(graph, resizes, sampling.augment) if graph.decode == "raw" and not on_gpu else None
-            planner = opened(Planner(split, sampling, cursor, whole_samples=check))
-            reader = opened(
-                SampleReader(self._shards, threads=depths.readers, stop=self._stop, check=check, stored=stored)
-            )
+            planner = opened(Planner(split, sampling, cursor, check=check))
+            reader = opened(SampleReader(self._shards, threads=depths.readers, stop=self._stop, stored=stored))
             damaged = DamagedSamples(split, planner, reader, skip=self._config.skip_damaged)
             decoder: Decoder = opened(stored or GraphDecoder(graph, self._stream))
             tensors: Tensors = opened(
                 GpuTensors(self._stream) if on_gpu else CpuTensors(graph, resizes, sampling.augment)
             )
-            yield from feed(planner, reader, damaged, decoder, tensors, depths)
+            try:
+                yield from feed(planner, reader, damaged, decoder, tensors, depths)
+            finally:
+                self._stop.set()  # also after an error: reads that are still under way are not waited for
 
 
 def must_resize(split: Split, sampling: SamplingConfig) -> bool:

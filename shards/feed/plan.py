@@ -49,8 +49,9 @@ class Lookahead:
 class Planner:
     """Plans batch after batch from `cursor` on; one thread uses it.
 
-    `whole_samples`: read each sample whole, as comparing its CRC-32 needs. Otherwise only the rows of the crop window
-    are read of samples that are stored decoded.
+    `check`: every sample is read whole and its CRC-32 compared. Otherwise that is done with the first sample of each
+    shard, which tells a shard of another data set apart; and of samples that are stored decoded only the rows of the
+    crop window are read.
     """
 
     def __init__(
@@ -59,14 +60,15 @@ class Planner:
         config: SamplingConfig,
         cursor: Cursor,
         *,
-        whole_samples: bool,
+        check: bool,
         ahead: Lookahead = Lookahead(),
     ) -> None:
         self._split = split
         self._config = config
         self._next = cursor
         self._raw = split.manifest.settings.encoding == "raw"
-        self._rows_only = self._raw and not whole_samples
+        self._unchecked = np.full(len(split.info.shards), not check)  # shards of which no sample was checked yet
+        self._check = check
         self._ahead = ahead
         self._announced = (-1, -1)
         self._orders = _Orders(split, config)
@@ -95,14 +97,15 @@ class Planner:
             seed=config.seed,
             epoch=cursor.epoch,
         )
+        ranges, rows = self._bytes(ids, windows)
         return PlannedBatch(
             cursor=cursor,
             ids=ids,
             labels=index.label[ids].astype(np.int64),
             windows=windows,
             size=config.size,
-            ranges=self._ranges(ids, windows),
-            rows=self._rows(ids, windows) if self._raw else None,
+            ranges=ranges,
+            rows=rows,
             draws={} if config.augment is None else draws(config.augment, ids, config.seed, cursor.epoch),
             upcoming=upcoming,
         )
@@ -111,25 +114,31 @@ class Planner:
         """Ends the thread that computes orders."""
         self._orders.close()
 
-    def _ranges(self, ids: npt.NDArray[np.int64], windows: CropWindows) -> ByteRanges:
+    def _bytes(self, ids: npt.NDArray[np.int64], windows: CropWindows) -> tuple[ByteRanges, PixelRows | None]:
+        """What to read of each sample and, of those stored decoded, where the rows of its crop window lie in that."""
         index = self._split.index
-        shard, offset, size = index.shard[ids].tolist(), index.offset[ids], index.size[ids]
-        if not self._rows_only:
-            return ByteRanges(shard, offset.tolist(), size.tolist(), index.crc32[ids].tolist())
-        first = offset + self._first_row(ids, windows)
-        row = 3 * index.width[ids].astype(np.int64)
-        return ByteRanges(shard, first.tolist(), (row * windows.shape[:, 0]).tolist())
-
-    def _rows(self, ids: npt.NDArray[np.int64], windows: CropWindows) -> PixelRows:
-        first = [0] * len(ids) if self._rows_only else self._first_row(ids, windows).tolist()
-        return PixelRows(first, windows.shape[:, 0].tolist(), self._split.index.width[ids].tolist())
-
-    def _first_row(self, ids: npt.NDArray[np.int64], windows: CropWindows) -> npt.NDArray[np.int64]:
-        """Where in each file the first row of its crop window begins."""
-        index = self._split.index
+        shard, offset, size = index.shard[ids], index.offset[ids], index.size[ids].astype(np.int64)
+        checked = self._checked(shard)
+        crc32 = [crc if check else None for crc, check in zip(index.crc32[ids].tolist(), checked.tolist(), strict=True)]
+        if not self._raw:
+            return ByteRanges(shard.tolist(), offset.tolist(), size.tolist(), crc32), None
+        width, (rows, top) = index.width[ids].astype(np.int64), (windows.shape[:, 0], windows.anchor[:, 0])
         # The pixels are the end of the file; the header before them has no fixed length.
-        below = 3 * index.width[ids].astype(np.int64) * (index.height[ids] - windows.anchor[:, 0])
-        return np.asarray(index.size[ids].astype(np.int64) - below)
+        first = size - 3 * width * (index.height[ids] - top)
+        start, length = np.where(checked, 0, first), np.where(checked, size, 3 * width * rows)
+        ranges = ByteRanges(shard.tolist(), (offset + start).tolist(), length.tolist(), crc32)
+        return ranges, PixelRows((first - start).tolist(), rows.tolist(), width.tolist())
+
+    def _checked(self, shard: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Whether the CRC-32 of each sample is compared, (n,), for samples that lie in these shards."""
+        if self._check:
+            return np.ones(len(shard), bool)
+        checked = np.zeros(len(shard), bool)
+        if self._unchecked[shard].any():
+            numbers, first = np.unique(shard, return_index=True)
+            checked[first] = self._unchecked[numbers]
+            self._unchecked[numbers] = False
+        return checked
 
     def _upcoming(self, cursor: Cursor) -> list[int] | None:
         """The shards that this rank reads next; None where the last announcement still holds, or nobody needs one."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng.zlib_ng import crc32
 
+from shards.common.errors import Cancelled
 from shards.decode.buffers import Buffers
 from shards.decode.stored_pixels import StoredPixels
 from shards.sampling.batch import ByteRanges, PlannedBatch
@@ -30,10 +31,6 @@ Trouble = tuple[int, str]
 DAMAGED = "is damaged (its checksum is wrong)"
 # Seconds between two looks at the stop event while bytes do not come.
 LOOK = 0.05
-
-
-class LoopStopped(Exception):
-    """The feed loop is being stopped: nobody wants what is being waited for."""
 
 
 class Shards(Protocol):
@@ -72,7 +69,7 @@ class Reading:
     def wait(self) -> list[Trouble]:
         """Waits until all bytes are there; returns the samples that cannot be used.
 
-        Raises LoopStopped once the reader's stop event is set, and whatever the reading threads raised.
+        Raises Cancelled once the reader's stop event is set, and whatever the reading threads raised.
         """
         return [trouble for part in self.parts for trouble in self._result(part)]
 
@@ -84,13 +81,13 @@ class Reading:
                 if part.done():  # the part itself failed so
                     raise
                 if self.stop.is_set():
-                    raise LoopStopped from None
+                    raise Cancelled from None
 
 
 class SampleReader:
     """Reads planned batches from `shards` with `threads` threads, until `stop` is set.
 
-    `check`: compare each sample with its CRC-32. `stored`: what finishes samples that are stored decoded.
+    `stored`: what finishes samples that are stored decoded.
     """
 
     def __init__(
@@ -99,11 +96,9 @@ class SampleReader:
         *,
         threads: int,
         stop: threading.Event,
-        check: bool = False,
         stored: StoredPixels | None = None,
     ) -> None:
         self._shards = shards
-        self._check = check
         self._threads = threads
         self._stop = stop
         self._stored = stored
@@ -159,8 +154,7 @@ class SampleReader:
                 self._shards.prepare(ranges.shard[i], ranges.offset[i], ranges.size[i])
         for i in part:
             target = data[i] if on_sample is None else self._scratch(ranges.size[i])
-            expected = ranges.crc32[i] if self._check and ranges.crc32 is not None else None
-            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], expected)
+            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], ranges.crc32[i])
             if trouble is not None:
                 troubles.append((i, trouble))
             elif on_sample is not None:

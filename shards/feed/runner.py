@@ -11,7 +11,7 @@ from shards.feed.local import LocalShards
 from shards.feed.loop import THREADS, Delivered, FeedConfig, FeedLoop, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.read import Shards
-from shards.remote.prefetch import RemoteShards
+from shards.remote.prefetch import Prefetcher
 from shards.sampling.batch import Cursor
 
 
@@ -62,5 +62,5 @@ class FeedRunner:
 def open_shards(split: Split) -> Shards:
     """The shards of a split, open for reading: files of this machine, or behind a URL."""
     if split.origin is not None:
-        return RemoteShards(split.supply())
+        return Prefetcher(split.remote_shards())
     return LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])

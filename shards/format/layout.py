@@ -1,4 +1,4 @@
-"""Names of files and keys inside a data set directory: the one place that knows them.
+"""Names of files and keys in a data set directory: only this module makes them.
 
 OUT/manifest.json              written last; without it the directory is not a data set
 OUT/train/train-00000.tar      samples: {key}.jpg ({key}.ppm in raw shards), then {key}.cls
@@ -17,6 +17,10 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 REJECTS = "rejects.jsonl"
 
+# Tar pads everything to blocks of so many bytes. A header is one block: names here are far shorter than the 100 bytes
+# that it holds. So is a label.
+BLOCK = 512
+
 # How the images of a data set are stored: as JPEGs, or as their decoded pixels (binary PPM).
 Encoding = Literal["jpeg", "raw"]
 _EXTENSIONS: dict[Encoding, str] = {"jpeg": "jpg", "raw": "ppm"}
@@ -24,13 +28,17 @@ _EXTENSIONS: dict[Encoding, str] = {"jpeg": "jpg", "raw": "ppm"}
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def check_split_name(name: str) -> str:
-    """Returns `name` if it can be a directory name and the start of shard names.
+def is_split_name(name: str) -> bool:
+    """Whether `name` can be a directory name and the start of shard names: letters, digits, "_" and "-".
 
-    Raises UsageError for anything but letters, digits, "_" and "-": DALI's index separates fields by
-    spaces and takes everything after a name's first dot for its extension.
+    DALI's index separates fields by spaces and takes everything after a name's first dot for its extension.
     """
-    if not _SPLIT_NAME.fullmatch(name):
+    return _SPLIT_NAME.fullmatch(name) is not None
+
+
+def check_split_name(name: str) -> str:
+    """Returns `name` if it can be the name of a split. Raises UsageError for others."""
+    if not is_split_name(name):
         raise UsageError(f"{name!r} cannot be the name of a split: use letters, digits, '_' and '-' only")
     return name
 
@@ -41,7 +49,7 @@ def split_dir(root: str | Path, split: str) -> Path:
 
 
 def shard_name(split: str, number: int) -> str:
-    """File name of a split's shard, for example `train-00017.tar`; five digits, more where it needs more."""
+    """File name of a split's shard, for example `train-00017.tar`: five digits, more from 100,000 on."""
     return f"{check_split_name(split)}-{number:05d}.tar"
 
 
@@ -56,5 +64,5 @@ def sample_key(row: int) -> str:
 
 
 def extension(encoding: Encoding) -> str:
-    """What the names of stored images end with, without the dot: `jpg`, or `ppm` for raw pixels."""
+    """The extension of stored images, without the dot: `jpg`, or `ppm` for raw pixels."""
     return _EXTENSIONS[encoding]

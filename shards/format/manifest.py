@@ -6,17 +6,20 @@ It is written last, so its presence means that every shard it names is whole.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from shards.common.atomic import replacing
 from shards.common.errors import UsageError
-from shards.format.layout import MANIFEST, Encoding, check_split_name
+from shards.common.records import Count, Sha256, read_record
+from shards.format.layout import MANIFEST, Encoding, is_split_name, shard_name
 
 # 1: JPEG only. 2: `encoding` among the settings.
 FORMAT_VERSION = 2
+# A damaged manifest cannot be made again in its place: it alone says what the shards must be.
+ADVICE = "copy it again from where the data set came, or make the data set again in another directory"
 
 
 @dataclass(frozen=True)
@@ -24,21 +27,21 @@ class ShardInfo:
     """One tar: its file name, its length in bytes, how many samples it holds, and its SHA-256 in hex."""
 
     name: str
-    bytes: int
-    samples: int
-    sha256: str
+    bytes: Count
+    samples: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
 class IndexInfo:
     """A split's index.parquet: its length in bytes, and its SHA-256 in hex."""
 
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
 
 
 def index_info(path: Path) -> IndexInfo:
-    """What a manifest says of the index in `path`. Raises OSError where it cannot be read."""
+    """Length and hash of the index in `path`. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         return IndexInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -47,15 +50,15 @@ def index_info(path: Path) -> IndexInfo:
 class SplitInfo:
     """One split: samples kept, source rows rejected, and its shards in order.
 
-    `kinds`: samples by kind of input; `reasons`: rejects by reason. `index`: None in data sets made before manifests
-    held it.
+    `kinds`: samples by kind of input; `reasons`: rejects by reason. `index`: None in manifests of earlier versions,
+    which do not hold it.
     """
 
-    samples: int
-    rejects: int
+    samples: Count
+    rejects: Count
     shards: tuple[ShardInfo, ...]
-    kinds: Mapping[str, int] = field(default_factory=dict)
-    reasons: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, Count] = field(default_factory=dict)
+    reasons: Mapping[str, Count] = field(default_factory=dict)
     index: IndexInfo | None = None
 
     @property
@@ -66,15 +69,15 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the bytes of a data set, apart from its source.
+    """The options that shape the bytes of a data set, apart from its source.
 
     `short_side`: length in pixels of every image's shorter side; None keeps the original sizes.
-    `quality`: JPEG quality, 1 to 100, of images that are encoded anew; without a meaning for raw pixels.
-    `shard_size`: most samples in one shard.
+    `quality`: JPEG quality, 1 to 100, of images that are encoded anew; ignored for raw pixels.
+    `shard_size`: the most samples in one shard.
     `seed`: of the order of samples.
-    `window`: rows of the source that are shuffled among each other, one window after the other in the
-    source's order; None shuffles each split as a whole.
-    `encoding`: "jpeg", or "raw" for 8-bit RGB pixels as they were before a JPEG would be made of them.
+    `window`: rows of the source that are shuffled among each other, window after window in the source's order; None
+    shuffles each split as a whole.
+    `encoding`: "jpeg", or "raw" for the 8-bit RGB pixels of which the JPEG would be made.
     """
 
     short_side: int | None = 256
@@ -101,13 +104,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole data set: where it came from, how it was made, and what it consists of.
+    """A whole data set: its source, its settings and its parts.
 
-    `fingerprint` identifies the content of the source, whatever its path. `libraries` names the versions
-    of the image libraries: other versions may encode the same pixels to other bytes.
+    `fingerprint`: identifies the content of the source, whatever its path. `libraries`: versions of the image
+    libraries, since other versions may encode the same pixels to other bytes.
     """
 
-    format_version: int
+    format_version: Count
     program_version: str
     source: str
     fingerprint: str
@@ -129,59 +132,63 @@ class Manifest:
     def read(cls, root: str | Path) -> "Manifest":
         """Reads `root`/manifest.json.
 
-        Raises UsageError where there is no such directory, no manifest in it, a manifest of a newer format,
-        or one that is damaged.
+        Raises UsageError where there is no such directory or no manifest in it, and as `parse` does.
         """
         root = Path(root)
         if not root.is_dir():
             raise UsageError(f"{root} is not a directory: give the directory that `python -m preprocess` wrote")
         path = root / MANIFEST
         try:
-            text = path.read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             raise UsageError(
                 f"{root} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
                 "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
             ) from None
-        try:
-            content = json.loads(text)
-            version = content["format_version"]
-            if isinstance(version, int) and version > FORMAT_VERSION:
-                raise UsageError(
-                    f"{path} has format version {version}, newer than the {FORMAT_VERSION} known here: "
-                    "install a newer shardfeed"
-                )
-            return _from_json(content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return cls.parse(data, path)
+
+    @classmethod
+    def parse(cls, data: bytes, where: object) -> "Manifest":
+        """The manifest in the file `where`, whose content is `data`. Nothing of it is trusted.
+
+        Raises UsageError for a manifest of a newer format, or one with a field that cannot be: names are those that
+        shards/format/layout.py makes, hashes are hashes, and sums add up.
+        """
+        head = read_record(_Head, data, where, ADVICE)
+        if head.format_version > FORMAT_VERSION:
             raise UsageError(
-                f"{path} is damaged ({type(error).__name__}: {error}): delete it and run `python -m preprocess` again"
-            ) from None
+                f"{where} has format version {head.format_version}, newer than the {FORMAT_VERSION} known here: "
+                "install a newer shardfeed"
+            )
+        manifest = read_record(cls, data, where, ADVICE)
+        if fault := next(manifest._faults(), None) or head.unknown_setting:
+            raise UsageError(f"{where} is damaged ({fault}): {ADVICE}")
+        return manifest
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong with values of the right type, in words."""
+        if not self.splits:
+            yield "splits: there are none"
+        for split, info in self.splits.items():
+            if not is_split_name(split):
+                yield f"splits: {split!r} cannot be the name of a split"
+                return
+            for number, shard in enumerate(info.shards):
+                if shard.name != shard_name(split, number):
+                    yield f"splits.{split}.shards[{number}].name: {shard.name!r} is not {shard_name(split, number)}"
+            if sum(shard.samples for shard in info.shards) != info.samples:
+                yield f"splits.{split}.samples: the shards do not add up to {info.samples}"
 
 
-def _from_json(content: dict[str, Any]) -> Manifest:
-    splits = {
-        check_split_name(name): SplitInfo(
-            samples=int(split["samples"]),
-            rejects=int(split["rejects"]),
-            shards=tuple(ShardInfo(**shard) for shard in split["shards"]),
-            kinds={str(kind): int(count) for kind, count in split["kinds"].items()},
-            reasons={str(reason): int(count) for reason, count in split["reasons"].items()},
-            index=IndexInfo(int(split["index"]["bytes"]), str(split["index"]["sha256"]))
-            if split.get("index")
-            else None,
-        )
-        for name, split in content["splits"].items()
-    }
-    for name, split in splits.items():
-        if sum(shard.samples for shard in split.shards) != split.samples:
-            raise ValueError(f"the shards of {name} do not add up to its {split.samples} samples")
-    return Manifest(
-        format_version=int(content["format_version"]),
-        program_version=str(content["program_version"]),
-        source=str(content["source"]),
-        fingerprint=str(content["fingerprint"]),
-        class_names=tuple(str(name) for name in content["class_names"]),
-        settings=Settings(**content["settings"]),
-        splits=splits,
-        libraries={str(name): str(version) for name, version in content["libraries"].items()},
-    )
+@dataclass(frozen=True)
+class _Head:
+    """The part of a manifest that is looked at before the rest."""
+
+    format_version: Count
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def unknown_setting(self) -> str | None:
+        """Names a setting that this program does not know, which would shape the bytes of shards unseen."""
+        unknown = self.settings.keys() - {each.name for each in dataclasses.fields(Settings)}
+        return f"settings: {min(unknown)!r} is unknown" if unknown else None

@@ -1,7 +1,7 @@
 """Raw pixels as a file that other programs open: binary PPM (Netpbm's "P6"), 8-bit RGB.
 
-A header in ASCII, "P6\\nWIDTH HEIGHT\\n255\\n", then the rows from the top, three bytes a pixel, with nothing between
-them. Only this one form of the header is written or read here, so the last 3 * WIDTH * HEIGHT bytes are the pixels.
+A header in ASCII, "P6\\nWIDTH HEIGHT\\n255\\n", then the rows from the top, three bytes a pixel, without gaps. Only this
+form of the header is written and read, so the last 3 * WIDTH * HEIGHT bytes are the pixels.
 """
 
 import re
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 _HEADER = re.compile(rb"P6\n([1-9][0-9]{0,8}) ([1-9][0-9]{0,8})\n255\n")
-_LONGEST = 27  # bytes that a header may take
+_LONGEST = 27  # bytes of the longest header
 
 
 def ppm(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -22,10 +22,7 @@ def ppm(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def ppm_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Width and height in pixels of a file that `ppm` made.
-
-    Raises ValueError where its header or its length is another one.
-    """
+    """Width and height in pixels of a file that `ppm` made. Raises ValueError for another header or length."""
     view = memoryview(data).cast("B")
     header = _HEADER.match(view[:_LONGEST])
     if header is None:

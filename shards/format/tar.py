@@ -5,8 +5,8 @@ train-00000.idx   "v1.2 SAMPLES", then a line a sample: "jpg OFFSET SIZE NAME cl
 
 In raw shards the image is {key}.ppm (shards/format/ppm.py), and "ppm" stands in the index.
 
-The tar is, byte for byte, what webdataset's TarWriter makes of the same samples; a test compares them. It is
-written here because that one costs a tenth of a millisecond a sample, and half a gigabyte, by importing torch.
+The tar is, byte for byte, what webdataset's TarWriter makes of the same samples; a test compares them. This writer
+exists because TarWriter takes a tenth of a millisecond a sample, and half a gigabyte for its import of torch.
 """
 
 import hashlib
@@ -20,18 +20,16 @@ from zlib_ng.zlib_ng import crc32
 
 from shards.common.atomic import replacing
 from shards.format.index import Index
-from shards.format.layout import Encoding, dali_index_name, extension, shard_name, split_dir
+from shards.format.layout import BLOCK, Encoding, dali_index_name, extension, shard_name, split_dir
 from shards.format.manifest import ShardInfo
 
 IDX_VERSION = "v1.2"
-# Tar pads everything to blocks. A header is one block: names here are far shorter than the 100 bytes it holds.
-BLOCK = 512
-# The end of an archive is two empty blocks, and then whatever fills the last record of twenty.
+# An archive ends with two empty blocks, and more that fill the last record of twenty.
 RECORD = 20 * BLOCK
-# Bytes that are handed to the kernel at once, and the most pieces that they may be in (IOV_MAX).
+# Bytes that one call hands to the kernel, and the most pieces that they may be in (IOV_MAX).
 WRITE = 1 << 20
 PIECES = 1024
-# Whoever runs the job and whenever: the archive must not tell, or its bytes would differ.
+# The same owner and time in every archive, or the bytes would depend on the job's user and date.
 OWNER = "shardfeed"
 MODE = 0o644
 _MODE_AND_IDS = b"%07o\0%07o\0%07o\0" % (MODE, 0, 0)
@@ -56,10 +54,10 @@ class Sample:
 
 
 class _HashedFile:
-    """Passes what is written on to a file, and keeps its SHA-256 and length so that nothing is read back.
+    """Writes to a file, and keeps the SHA-256 and the length of what was written, so that nothing is read back.
 
-    Several megabytes go to the kernel at once, without being copied together before: a fifth less work than one write
-    for each image.
+    One call hands a megabyte to the kernel, in pieces that are not copied together before: a fifth less work than a
+    call for each image.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -77,11 +75,11 @@ class _HashedFile:
             self.flush()
 
     def flush(self) -> None:
-        """Hands over what waits. Raises OSError as the file system does."""
+        """Writes the pieces that wait. Raises OSError as the file system does."""
         waiting = self._waiting
         while waiting:
             written = os.writev(self._descriptor, waiting)
-            # All of it, but for a disk that is nearly full, or a signal.
+            # A nearly full disk, or a signal, leaves some of it unwritten.
             done = 0
             while done < len(waiting) and written >= len(waiting[done]):
                 written -= len(waiting[done])
@@ -95,11 +93,11 @@ class _HashedFile:
 def write_shard(
     root: str | Path, split: str, number: int, samples: Iterable[Sample], encoding: Encoding = "jpeg"
 ) -> tuple[ShardInfo, Index]:
-    """Writes shard `number` of a split under `root` and returns what the manifest and the index say of it.
+    """Writes shard `number` of a split under `root`; returns its entry of the manifest and its rows of the index.
 
-    `encoding`: what the data of every sample is, which decides their names. Both files appear under their names only
-    when whole and synced to disk, the tar last. Raises OSError as the file system does, and whatever `samples`
-    raises; neither leaves a partial file.
+    `encoding`: of every sample's data, which decides the names of files. Tar and `.idx` appear under their names only
+    when whole and synced to disk, the tar last. Raises OSError as the file system does, and whatever `samples` raises;
+    neither leaves a partial file.
     """
     name, ending = shard_name(split, number), extension(encoding)
     tar_path = split_dir(root, split) / name
@@ -107,7 +105,7 @@ def write_shard(
     keys: list[str] = []
     with replacing(tar_path) as file:
         hashed = _HashedFile(file)
-        # What is small waits for what follows it, and goes to the file and the hash in one piece.
+        # Small pieces wait for the next one, and go to the file and the hash together.
         pending = b""
         for sample in samples:
             size = len(sample.data)
@@ -129,7 +127,7 @@ def write_shard(
 def tar_header(name: str, size: int) -> bytes:
     """The block before a file in the archive: POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format").
 
-    Raises ValueError for a name or a size (bytes) that the format has no room for.
+    Raises ValueError for a name or a size (bytes) that does not fit into it.
     """
     encoded = name.encode("ascii")
     if len(encoded) > 100 or size >= 8**11:
@@ -141,18 +139,18 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def archive_end(size: int) -> bytes:
-    """What follows the last file of an archive that has `size` bytes so far."""
+    """The empty blocks that follow the last file of an archive that has `size` bytes so far."""
     return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
 
 
 def dali_index(index: Index, encoding: Encoding = "jpeg") -> bytes:
     """The content of a shard's .idx file, from the shard's rows of the index, keys included.
 
-    The same as NVIDIA's wds2idx makes by listing the tar: for each file its extension, the position of its
-    first byte, its length and its name.
+    NVIDIA's wds2idx makes the same by listing the tar: for each file its extension, the position of its first byte, its
+    length and its name.
     """
     if index.key is None:
-        raise ValueError("DALI's index names files: read the index with its keys")
+        raise ValueError("DALI's index holds names of files: read the index with its keys")
     ending = extension(encoding)
     lines = [f"{IDX_VERSION} {len(index)}\n"]
     columns = (index.key, index.offset.tolist(), index.size.tolist(), index.label.tolist())
@@ -163,5 +161,5 @@ def dali_index(index: Index, encoding: Encoding = "jpeg") -> bytes:
 
 
 def label_text(label: int) -> bytes:
-    """What a sample's .cls file holds: the label in ASCII digits."""
+    """The content of a sample's .cls file: the label in ASCII digits."""
     return str(label).encode("ascii")

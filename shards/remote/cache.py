@@ -1,11 +1,18 @@
-"""Shards of remote data sets on this machine's disk: whole files, verified, bounded in size, shared by processes.
+"""Shards of remote data sets on this machine's disk: whole files, verified, limited in size, shared by processes.
 
-A shard's name is its SHA-256, so two data sets, or two runs, share what is the same, and nothing in here can be out of
-date. A file is written as `<sha256>.<bytes>.part` by one process, which holds the kernel's lock on it, compared with
-its hash, synced and renamed; whoever reads it holds a shared lock. Locks end with their process: after a crash there
-is nothing to clean up but partial files that nobody holds, which go when a process first downloads something, or when
-room is needed. Then whatever nobody holds is removed, least recently used first. The directory must be on a local file
-system.
+    CACHE/CACHEDIR.TAG                      marks the directory as this program's cache (bford.info/cachedir)
+    CACHE/lock                              held while files are added or removed, for milliseconds
+    CACHE/count                             the bytes that the shards take
+    CACHE/shards/<sha256>.tar               a whole shard
+    CACHE/shards/<sha256>.<bytes>.part      a shard that is being downloaded
+    CACHE/datasets/                         manifests and indices: shards/dataset.py
+
+A shard is named by its SHA-256, so data sets and runs share equal shards, and nothing here can be out of date. One
+process downloads a partial file while it holds the kernel's lock on it, compares it with its hash, syncs and renames
+it; every reader of a shard holds a shared lock on it. Locks end with their process, so a crash leaves only partial
+files that no process holds. They are removed when a process first downloads something, or when room is needed; then
+shards that no process holds are removed, least recently used first. Files of other names are neither counted nor
+removed, and a directory that holds something else is refused. The directory must be on a local file system.
 """
 
 import contextlib
@@ -13,32 +20,42 @@ import fcntl
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import Cancelled, ShardfeedError, UsageError
+from shards.common.locks import holding, lock_shared, try_exclusive
 
-# How often a file that arrives with other bytes than it should is fetched before that is taken for the truth.
+# How often a shard is downloaded before its wrong bytes are taken for what the store holds.
 WRONG_BYTES = 3
 # The part of the cache that is freed at once where there is no room, if it holds shards small enough.
 SPARE = 0.01
 
+MARK = "CACHEDIR.TAG"
+# The first line is fixed by the specification; backup programs look for it.
+_MARK = b"Signature: 8a477f597d28d172789f06886806bc55\n# This directory is a cache of shardfeed and may be removed.\n"
+# What a cache directory without a mark may hold, as earlier versions made it; preprocess keeps two of these.
+_OWN = frozenset({MARK, "lock", "count", "shards", "datasets", "sources", "staging"})
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_SHARD = re.compile(r"[0-9a-f]{64}(?:\.tar|\.([0-9]{1,18})\.part)")
 _COUNT = b"%020d"
-# Directories of caches whose files this process has looked at.
-_looked_at: set[Path] = set()
+# Directories of shards that this process has listed once.
+_listed: set[Path] = set()
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)B?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def cache_home() -> Path:
-    """Where things that can be fetched again are kept: ~/.cache/shardfeed, or as XDG_CACHE_HOME says."""
+    """The directory for files that can be fetched again: ~/.cache/shardfeed, or below XDG_CACHE_HOME."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shardfeed"
 
 
 def parse_size(text: str) -> int:
-    """Bytes: "200GB", "1.5 TB", "500000". Raises UsageError for anything else, and for nothing at all."""
+    """Bytes: "200GB", "1.5 TB", "500000". Raises UsageError for anything else, and for less than one byte."""
     match = _SIZE.fullmatch(text.strip())
     size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if size < 1:
@@ -47,7 +64,7 @@ def parse_size(text: str) -> int:
 
 
 class BeingFetched(Exception):
-    """Another process fetches this shard at the moment."""
+    """Another process is downloading this shard."""
 
 
 @dataclass(frozen=True)
@@ -60,65 +77,96 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Cache:
-    """A directory of shards that takes at most `bytes`, all processes that use it together."""
+    """A directory whose shards take at most `bytes`, for all processes that use it together.
+
+    Where a method takes `stop`, setting that event ends its wait for a lock: it raises Cancelled.
+    """
 
     directory: Path = field(default_factory=cache_home)
     bytes: int = 100 * 10**9
 
-    def pin(self, sha256: str, size: int) -> int | None:
-        """A file descriptor of a cached shard; None where it is not here. It stays until the descriptor is closed.
+    def claim(self) -> None:
+        """Marks the directory as a cache, and makes it if it is missing; nothing to do where it is marked.
 
-        To be closed by `os.close`, which lets go of it.
+        Raises UsageError where it holds files of others, OSError where it cannot be written.
         """
+        mark = self.directory / MARK
+        if mark.exists():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        others = sorted(path.name for path in self.directory.iterdir() if path.name not in _OWN)
+        if others:
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise UsageError(
+                f"{self.directory} is no cache: it holds {shown}; give an empty or a new directory, for example "
+                f"{self.directory / 'shardfeed'} (--cache-dir)"
+            )
+        mark.write_bytes(_MARK)
+
+    def pin(self, sha256: str, size: int, stop: threading.Event | None = None) -> int | None:
+        """A descriptor of a cached shard, which keeps it in the cache until `os.close`; None where it is not cached."""
         path = self._path(sha256)
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        fcntl.flock(file, fcntl.LOCK_SH)
-        status = os.fstat(file)
-        if status.st_nlink and status.st_size == size:
-            with contextlib.suppress(OSError):  # somebody else's file, which we may read
-                os.utime(file)
-            return file
+        try:
+            lock_shared(file, stop)
+            status = os.fstat(file)
+            if status.st_nlink and status.st_size == size:
+                with contextlib.suppress(OSError):  # another user's file, which this one may only read
+                    os.utime(file)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
         os.close(file)
-        if status.st_nlink:  # cut off by something else than this program
-            with self._alone():
+        if status.st_nlink:  # another program has cut it off
+            with self._alone(stop):
                 path.unlink(missing_ok=True)
         return None
 
-    def fetch(self, sha256: str, size: int, download: Callable[[Path], object], name: str) -> int | None:
+    def fetch(
+        self,
+        sha256: str,
+        size: int,
+        download: Callable[[Path], object],
+        name: str,
+        stop: threading.Event | None = None,
+    ) -> int | None:
         """Downloads a shard, verified, and returns a descriptor as `pin` does; None where there is no room for it.
 
-        `download` writes the file to the path that it is given; `name` is for errors. Raises BeingFetched where another
-        process is at it, ShardfeedError for a shard that arrives with other bytes than `sha256` says several times, and
+        `download` writes the file to the path that it gets; `name` is for errors. Raises BeingFetched where another
+        process downloads the shard, ShardfeedError for a shard that arrives with another hash several times, and
         whatever `download` raises.
         """
         part = self._path(sha256).with_suffix(f".{size}.part")
-        with self._alone() as count:
-            file = self._begin(part, size, count)
+        with self._alone(stop):
+            file = self._begin(part, size)
         if file is None:
-            return self.pin(sha256, size)
+            return self.pin(sha256, size, stop)
         try:
             download_verified(file, part, sha256, download, name)
             os.fsync(file)
-            with self._alone():
+            with self._alone(stop):
                 part.rename(self._path(sha256))
-                # No longer ours alone; nobody removes it meanwhile, since that is done under the lock held here.
+                # No longer exclusive. The shard cannot be removed meanwhile: that takes the cache's lock.
                 fcntl.flock(file, fcntl.LOCK_SH)
             return file
         except BaseException:
-            with self._alone():
+            with contextlib.suppress(Cancelled), self._alone(stop):  # if cancelled, the next download removes it
                 part.unlink(missing_ok=True)
-                os.close(file)
+            os.close(file)
             raise
 
     def used(self) -> int:
-        """Bytes that the shards take, those being fetched included."""
+        """Bytes that the shards take, those being downloaded included."""
         with self._alone():  # or a file that is renamed meanwhile may be seen under both names
             return sum(entry.bytes for entry in self._entries())
 
     def _path(self, sha256: str) -> Path:
+        if not _HASH.fullmatch(sha256):
+            raise ShardfeedError(f"{sha256!r} is not a SHA-256: it must be 64 hex digits")
         return self._shards / f"{sha256}.tar"
 
     @property
@@ -126,75 +174,86 @@ class Cache:
         return self.directory / "shards"
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[int]:
-        """Keeps other processes and threads from adding and removing files meanwhile: for milliseconds.
+    def _alone(self, stop: threading.Event | None = None) -> Iterator[None]:
+        """Keeps other processes and threads from adding and removing files in the block, which takes milliseconds."""
+        self.claim()
+        self._shards.mkdir(exist_ok=True)
+        with holding(self.directory / "lock", stop):
+            yield
 
-        Yields a descriptor of the lock's file, in which the bytes taken are counted.
-        """
-        self._shards.mkdir(parents=True, exist_ok=True)
-        with holding(self.directory / "lock") as file:
-            yield file
-
-    def _begin(self, part: Path, size: int, count: int) -> int | None:
-        """The partial file, locked, after making room; None if there is none, or the shard has arrived meanwhile."""
+    def _begin(self, part: Path, size: int) -> int | None:
+        """The partial file, locked, after making room; None without room, or if the shard has arrived meanwhile."""
         if part.with_name(f"{part.name.partition('.')[0]}.tar").exists():
             return None
         file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if not _locked(file):
+        if not try_exclusive(file):
             os.close(file)
             raise BeingFetched
         room = False
         try:
-            room = self._make_room(size, part, count)
+            room = self._make_room(size, part)
         finally:
             if not room:
                 part.unlink(missing_ok=True)
                 os.close(file)
         return file if room else None
 
-    def _make_room(self, size: int, own: Path, count: int) -> bool:
-        """Looks at the files only where they may be too many, and once in each process: there may be 100,000.
+    def _make_room(self, size: int, own: Path) -> bool:
+        """Removes shards until `size` more bytes fit; returns whether they do.
 
-        What is counted is never less than they take. What a crash or a failed download leaves counted, and what
-        somebody removed by hand, is seen at the next look.
+        Lists the directory, of perhaps 100,000 shards, only where the counted bytes are too many, and once in each
+        process. The count is never less than the shards take: what a crash or a failed download leaves counted, and
+        what was removed by hand, is corrected at the next listing.
         """
-        taken = _counted(count) if self._shards in _looked_at else None
+        taken = self._counted() if self._shards in _listed else None
         if taken is not None and taken + size <= self.bytes:
-            os.pwrite(count, _COUNT % (taken + size), 0)
+            self._count(taken + size)
             return True
-        _looked_at.add(self._shards)
+        _listed.add(self._shards)
         others = [entry for entry in self._entries() if entry.path != own]
         excess = sum(entry.bytes for entry in others) + size - self.bytes
         partial = [entry for entry in others if entry.path.suffix == ".part"]
         # What a crash left goes first, in any case.
         excess -= sum(entry.bytes for entry in partial if _remove_unused(entry.path))
-        # A little more than need be goes, so that a full cache of many shards is not looked through for each of them.
+        # Some more is removed, so that a full cache of many shards is not listed for each of them.
         spare = int(self.bytes * SPARE) if excess > 0 else 0
         for entry in sorted(others, key=lambda entry: entry.used):
             if excess <= 0 and excess - entry.bytes < -spare:
                 break
             if entry.path.suffix != ".part" and _remove_unused(entry.path):
                 excess -= entry.bytes
-        os.pwrite(count, _COUNT % (excess + self.bytes), 0)
+        self._count(excess + self.bytes)
         return excess <= 0
+
+    def _counted(self) -> int | None:
+        """The bytes taken, by the count; None where there is none."""
+        try:
+            return int((self.directory / "count").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _count(self, taken: int) -> None:
+        (self.directory / "count").write_bytes(_COUNT % taken)
 
     def _entries(self) -> list[_Entry]:
         entries = []
         with contextlib.suppress(FileNotFoundError):
             for file in os.scandir(self._shards):
+                name = _SHARD.fullmatch(file.name)
+                if name is None or not file.is_file(follow_symlinks=False):
+                    continue
                 with contextlib.suppress(FileNotFoundError):  # renamed or removed since
-                    status = file.stat()
+                    status = file.stat(follow_symlinks=False)
                     # A partial file counts as what it will be.
-                    parts = file.name.split(".")
-                    size = int(parts[1]) if parts[-1] == "part" else status.st_size
+                    size = status.st_size if name[1] is None else int(name[1])
                     entries.append(_Entry(Path(file.path), size, status.st_mtime))
         return entries
 
 
 def download_verified(file: int, path: Path, sha256: str, download: Callable[[Path], object], name: str) -> None:
-    """Downloads a shard to `path`, which is also open as `file`, until it has the hash that it should have.
+    """Downloads a shard to `path`, which is also open as `file`, until it has the hash `sha256`.
 
-    Raises ShardfeedError, which calls it `name`, where it never has, and whatever `download` raises.
+    Raises ShardfeedError, which calls it `name`, after WRONG_BYTES attempts, and whatever `download` raises.
     """
     for _ in range(WRONG_BYTES):
         download(path)
@@ -207,52 +266,21 @@ def download_verified(file: int, path: Path, sha256: str, download: Callable[[Pa
     )
 
 
-@contextlib.contextmanager
-def holding(path: Path) -> Iterator[int]:
-    """Holds the lock that the file `path` stands for, after waiting for whoever has it; the file stays.
-
-    Yields a descriptor of it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _counted(file: int) -> int | None:
-    """The bytes taken, as they were counted; None where nobody has yet."""
-    try:
-        return int(os.pread(file, 32, 0))
-    except ValueError:
-        return None
-
-
 def _remove_unused(path: Path) -> bool:
-    """Removes a file that no process has locked; whether it did."""
+    """Removes a file that no process has locked; returns whether it did."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks what is open for writing alone
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks only files that are open for writing
     except FileNotFoundError:
         return True
     except PermissionError:  # another user's
         return False
     try:
-        if _locked(file):
+        if try_exclusive(file):
             path.unlink(missing_ok=True)
             return True
         return False
     finally:
         os.close(file)
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _sha256(file: int) -> str:

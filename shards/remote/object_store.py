@@ -1,12 +1,11 @@
 """Files behind a URL (`s3://`, `gs://`, `hf://`, `http(s)://`), through fsspec, with retries and clear errors.
 
-Whatever fails for a moment is tried again, with longer and longer pauses, for about a minute beyond what the storage
-library tries by itself. Errors name the file and never hold credentials: see shards/common/redact.py.
+A request that fails for a moment is tried again, with longer and longer pauses, for about a minute beyond what the
+storage library tries by itself. Errors name the file and never hold credentials: see shards/common/redact.py.
 """
 
 import contextlib
 import errno
-import random
 import re
 import threading
 from collections.abc import Callable
@@ -14,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random_exponential,
+)
+
+from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
 from shards.common.redact import check_no_secrets, without_secrets
 
 T = TypeVar("T")
@@ -24,10 +33,14 @@ FIRST_PAUSE = 0.5  # seconds; each further pause is twice as long
 LONGEST_PAUSE = 30.0
 # The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
-# What is asked of a store that then has to have a place for it.
+# Requests for which a missing file means a missing bucket.
 WRITING = frozenset({"uploaded", "written"})
-# Of this machine's disk, which does not get better by waiting.
+# Errors of this machine's disk, which waiting does not mend.
 LOCAL_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+# Names of botocore's errors for requests without usable credentials, or that cannot be sent at all.
+REFUSALS = frozenset(
+    {"ParamValidationError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"},
+)
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
 _ALMOST = re.compile(rf"({'|'.join([*EXTRAS, 'hf'])}):", re.IGNORECASE)
@@ -44,13 +57,9 @@ def is_url(place: str | Path) -> bool:
     return False
 
 
-class Stopped(Exception):
-    """Whoever waited for a remote file does not want it any more."""
-
-
 @dataclass(frozen=True)
 class Stored:
-    """A file in a store: its name, its bytes, and what changes with its content."""
+    """A file in a store: its name, its bytes, and a mark that changes with its content."""
 
     name: str
     size: int
@@ -58,7 +67,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Remote:
+class ObjectStore:
     """A directory behind a URL. Names of files are relative to it, with "/" between their parts.
 
     Raises UsageError for a URL that holds credentials or is of no known kind, MissingDependency where the package
@@ -78,7 +87,7 @@ class Remote:
 
     @property
     def scheme(self) -> str:
-        """What stands before "://", in small letters."""
+        """The part of the URL before "://", in small letters."""
         return self.url.partition("://")[0]
 
     def at(self, name: str) -> str:
@@ -86,7 +95,10 @@ class Remote:
         return f"{self.url}/{name}" if name else self.url
 
     def read(self, name: str, stop: threading.Event | None = None) -> bytes:
-        """A whole file. Raises FileNotFoundError, ShardfeedError where it cannot be read, Stopped."""
+        """A whole file.
+
+        Raises FileNotFoundError, ShardfeedError where it cannot be read, Cancelled soon after `stop` is set.
+        """
         data: bytes = self._tried("read", name, lambda files, path: files.cat_file(path), stop)
         return data
 
@@ -95,7 +107,7 @@ class Remote:
 
         def ranged(files: Any, path: str) -> bytes:
             data: bytes = files.cat_file(path, start=start, end=start + length)
-            if len(data) > length:  # a server that knows no ranges
+            if len(data) > length:  # the server ignores ranges
                 data = data[start : start + length]
             if len(data) != length:
                 raise OSError(errno.EIO, f"{len(data)} of {length} bytes came")
@@ -104,10 +116,10 @@ class Remote:
         return self._tried("read", name, ranged, stop)
 
     def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
-        """Writes a file to `target`. Raises as `read` does, and OSError for a full disk.
+        """Downloads a file to `target`. Raises as `read` does, and OSError for a full disk.
 
-        Stopped comes in its midst where the storage library tells of pieces as they arrive: over http, and from S3 up
-        to 50 MiB, above which s3fs fetches ten pieces at once.
+        `stop` ends the transfer of a file where the storage library reports pieces as they arrive: over http, and from
+        S3 up to 50 MiB, above which s3fs fetches ten pieces at once.
         """
 
         def fetched(files: Any, path: str) -> None:
@@ -116,18 +128,18 @@ class Remote:
         self._tried("fetched", name, fetched, stop)
 
     def put(self, source: Path, name: str) -> None:
-        """Uploads a file. Raises ShardfeedError where it cannot be done."""
-        self._tried("uploaded", name, lambda files, path: files.put_file(str(source), path), None)
+        """Uploads a file. Raises ShardfeedError where that fails."""
+        self._tried("uploaded", name, lambda files, path: files.put_file(str(source), path))
 
     def write(self, name: str, data: bytes) -> None:
-        """Makes a small file. Raises ShardfeedError where it cannot be done."""
-        self._tried("written", name, lambda files, path: files.pipe_file(path, data), None)
+        """Writes a small file. Raises ShardfeedError where that fails."""
+        self._tried("written", name, lambda files, path: files.pipe_file(path, data))
 
     def create(self, name: str, data: bytes) -> None:
-        """Makes a small file unless there is one of that name, in one step where the store offers that.
+        """Writes a small file unless there is one of that name, in one step where the store offers that.
 
-        S3 does (`If-None-Match`). Where a store does not, two that create at the same moment may both believe that
-        theirs is the one: read it again before something depends on it.
+        S3 does (`If-None-Match`). Where a store does not, two writers at the same moment may both believe that the
+        file is theirs: read it again before something depends on it.
         """
 
         def create(files: Any, path: str) -> None:
@@ -141,7 +153,7 @@ class Remote:
                 if error.errno != errno.EINVAL or not files.exists(path):
                     raise
 
-        self._tried("written", name, create, None)
+        self._tried("written", name, create)
 
     def sizes(self, name: str = "") -> dict[str, int]:
         """Bytes of each file directly in a directory, by its name there; -1 for directories. Empty if there is none."""
@@ -152,7 +164,7 @@ class Remote:
             return entries
 
         try:
-            entries = self._tried("listed", name, listing, None)
+            entries = self._tried("listed", name, listing)
         except FileNotFoundError:
             return {}
         found = {}
@@ -170,17 +182,17 @@ class Remote:
             return int(files.info(path)["size"] or 0)
 
         try:
-            return self._tried("looked at", name, size, None)
+            return self._tried("looked at", name, size)
         except FileNotFoundError:
             return None
 
     def remove(self, name: str) -> None:
-        """Removes a directory and all in it, or a file; nothing if there is none."""
+        """Removes a directory and all in it, or a file; does nothing if there is none."""
         with contextlib.suppress(FileNotFoundError):
-            self._tried("removed", name, lambda files, path: files.rm(path, recursive=True), None)
+            self._tried("removed", name, lambda files, path: files.rm(path, recursive=True))
 
     def below(self) -> list[Stored]:
-        """All files in the directory and those below it, in the order of names."""
+        """All files in the directory and its subdirectories, in the order of their names."""
 
         def listing(files: Any, path: str) -> list[Stored]:
             files.invalidate_cache()
@@ -189,12 +201,9 @@ class Remote:
             return sorted((_stored(str(entry["name"])[start:], entry) for entry in entries), key=lambda file: file.name)
 
         try:
-            return self._tried("listed", "", listing, None)
+            return self._tried("listed", "", listing)
         except FileNotFoundError:
             return []
-
-    def _path(self, files: Any) -> str:
-        return str(files._strip_protocol(self.url))
 
     def _open(self) -> Any:
         """The file system. fsspec keeps one of each kind for a process."""
@@ -214,51 +223,72 @@ class Remote:
         except Exception as error:  # no credentials, for some stores
             raise ShardfeedError(f"{self.url} cannot be opened: {_said(error)}") from None
 
-    def _tried(self, what: str, name: str, call: Callable[[Any, str], T], stop: threading.Event | None) -> T:
-        """call(file system, path), tried again and again."""
-        waiting = stop or threading.Event()
-        for attempt in range(1, ATTEMPTS + 1):
-            if waiting.is_set():
-                raise Stopped
-            try:
-                files = self._open()
-                path = self._path(files)
-                return call(files, f"{path.rstrip('/')}/{name}" if name else path)
-            except FileNotFoundError as error:
-                if what not in WRITING:
-                    raise
-                raise ShardfeedError(
-                    f"{self.at(name)} cannot be {what}: {_said(error)}; check the spelling of the bucket"
-                ) from None
-            except (ShardfeedError, Stopped):
-                raise
-            except NotImplementedError:
-                raise UsageError(f"{self.at(name)} cannot be {what}: {self.scheme}:// does not offer that") from None
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in LOCAL_TROUBLE:
-                    raise
-                said = _said(error)
-                if _is_refused(error):
-                    hint = "are the credentials right, and may they do this?"
-                    raise ShardfeedError(f"{self.at(name)} cannot be {what}: {said}; {hint}") from None
-            if attempt < ATTEMPTS:
-                # Ranks that failed together do not come back together.
-                waiting.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
-        raise ShardfeedError(
-            f"{self.at(name)} cannot be {what} ({ATTEMPTS} attempts; the last: {said}): check the network and the "
-            "store, and start the same command again"
+    def _tried(self, what: str, name: str, call: Callable[[Any, str], T], stop: threading.Event | None = None) -> T:
+        """Returns call(file system, path of the file), tried again while it fails with what may pass.
+
+        `what`: the verb for messages. Raises Cancelled before the next attempt once `stop` is set.
+        """
+        stop = stop or threading.Event()
+        attempts = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(ATTEMPTS),
+            # Half of each pause is random: ranks that failed together do not come back together.
+            wait=wait_exponential(FIRST_PAUSE / 2, LONGEST_PAUSE / 2)
+            + wait_random_exponential(FIRST_PAUSE / 2, LONGEST_PAUSE / 2),
+            sleep=sleep_using_event(stop),
         )
+
+        def attempt() -> T:
+            if stop.is_set():
+                raise Cancelled
+            files = self._open()
+            path = str(files._strip_protocol(self.url))
+            return call(files, f"{path.rstrip('/')}/{name}" if name else path)
+
+        cannot = f"{self.at(name)} cannot be {what}"
+        try:
+            return attempts(attempt)
+        except RetryError as error:
+            last = _said(error.last_attempt.exception())
+            raise ShardfeedError(
+                f"{cannot} ({ATTEMPTS} attempts; the last: {last}): check the network and the store, and start the "
+                "same command again"
+            ) from None
+        except NotImplementedError:
+            raise UsageError(f"{cannot}: {self.scheme}:// does not offer that") from None
+        except FileNotFoundError as error:
+            if what not in WRITING:
+                raise
+            raise ShardfeedError(f"{cannot}: {_said(error)}; check the spelling of the bucket") from None
+        except Exception as error:
+            if not _is_refused(error):
+                raise
+            hint = "are the credentials right, and may they do this?"
+            raise ShardfeedError(f"{cannot}: {_said(error)}; {hint}") from None
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether an error may be gone at the next attempt."""
+    lasting = (Cancelled, ShardfeedError, FileNotFoundError, NotImplementedError)
+    if not isinstance(error, Exception) or isinstance(error, lasting) or _is_refused(error):
+        return False
+    return not (isinstance(error, OSError) and error.errno in LOCAL_TROUBLE)
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether the store understood the request and denied it, or the request could not be made."""
+    return isinstance(error, PermissionError) or type(error).__name__ in REFUSALS
 
 
 def _until(stop: threading.Event) -> Any:
-    """What fsspec tells of each piece of a file that arrives: ends the transfer once `stop` is set."""
+    """A callback for fsspec, which calls it for each piece of a file that arrives: ends the transfer after `stop`."""
     from fsspec.callbacks import NoOpCallback
 
-    # For any other kind, the Hub's file system would leave its fast way and read piece by piece.
+    # For a callback of any other class, the Hub's file system would leave its fast way and read piece by piece.
     class Until(NoOpCallback):  # type: ignore[misc]  # fsspec has no types
         def relative_update(self, inc: int = 1) -> None:
             if stop.is_set():
-                raise Stopped
+                raise Cancelled
 
     return Until()
 
@@ -269,16 +299,6 @@ def _stored(name: str, entry: dict[str, Any]) -> Stored:
     return Stored(name, int(entry["size"] or 0), f"{entry['size']} {version}")
 
 
-def _is_refused(error: BaseException) -> bool:
-    """Whether the store knows what is asked and says no, or nobody gave it credentials, or what is asked cannot be."""
-    return isinstance(error, PermissionError) or type(error).__name__ in (
-        "ParamValidationError",
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "TokenRetrievalError",
-    )
-
-
-def _said(error: BaseException) -> str:
+def _said(error: BaseException | None) -> str:
     words = " ".join(str(error).split())
     return without_secrets(f"{type(error).__name__}: {words}" if words else type(error).__name__)

@@ -1,6 +1,6 @@
-"""How one shard of a remote split is had: from the cache, into it, or a range of its bytes.
+"""Gets one remote shard: from the cache, by download into the cache, or as a byte range.
 
-When, and which, is the business of shards/remote/prefetch.py.
+shards/remote/prefetch.py decides which shard, and when.
 """
 
 import contextlib
@@ -9,39 +9,41 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from shards.common.errors import ShardfeedError
+from shards.common.errors import Cancelled, ShardfeedError
 from shards.common.redact import without_secrets
 from shards.format.manifest import ShardInfo
 from shards.remote.cache import BeingFetched, Cache
-from shards.remote.object_store import Remote, Stopped
+from shards.remote.object_store import ObjectStore
 
-# Seconds between two looks at what another process fetches.
+# Seconds between two looks at a shard that another process downloads.
 POLL = 0.05
 
 
-class Supply:
-    """The shards of one split behind a URL, each by itself; threads may share it.
+class RemoteShards:
+    """The shards of one split behind a URL, by number; threads may share it.
 
-    `remote`: the directory of the split's shards; `shards`: by number, as the manifest names them.
+    `store`: the directory of the split's shards; `shards`: as the manifest names them. All that waits here ends with
+    Cancelled after `stop`.
     """
 
-    def __init__(self, remote: Remote, shards: Sequence[ShardInfo], cache: Cache) -> None:
+    def __init__(self, store: ObjectStore, shards: Sequence[ShardInfo], cache: Cache) -> None:
         self.cache = cache
-        self._remote = remote
+        self._store = store
         self._shards = shards
         self._stop = threading.Event()
 
     @property
     def stopped(self) -> bool:
+        """Whether `stop` was called."""
         return self._stop.is_set()
 
     @property
     def directory(self) -> str:
-        """The URL of all of them, for people."""
-        return str(self._remote)
+        """The URL of the directory of the shards, for messages."""
+        return str(self._store)
 
     def stop(self) -> None:
-        """Ends what waits: it raises Stopped."""
+        """Ends all waiting: for answers, pauses between attempts, locks."""
         self._stop.set()
 
     def size(self, number: int) -> int:
@@ -49,34 +51,38 @@ class Supply:
         return self._shards[number].bytes
 
     def name(self, number: int) -> str:
-        """The URL of a shard, for people."""
-        return self._remote.at(self._shards[number].name)
+        """The URL of a shard, for messages."""
+        return self._store.at(self._shards[number].name)
 
     def pin(self, number: int) -> int | None:
-        """A descriptor of the cached shard, which stays until it is closed; None where it is not in the cache."""
-        return self.cache.pin(self._shards[number].sha256, self._shards[number].bytes)
+        """A descriptor of a cached shard, which keeps it in the cache until `os.close`; None where it is not cached."""
+        return self.cache.pin(self._shards[number].sha256, self._shards[number].bytes, self._stop)
 
     def fetch(self, number: int) -> int | None:
-        """The shard, from the cache or downloaded into it, as a descriptor as of `pin`; None where there is no room.
+        """A shard, from the cache or downloaded into it, as a descriptor as `pin` gives; None where there is no room.
 
-        Raises BeingFetched where another process is at it, Stopped after `stop`, ShardfeedError where it cannot be had.
+        Raises BeingFetched where another process downloads it, Cancelled after `stop`, ShardfeedError where it cannot
+        be read or kept.
         """
-        with self._in_words(number):
+        with self._explained(number):
             file = self.pin(number)
             return self._download(number) if file is None else file
 
-    def read_range(self, number: int, buffers: Sequence[memoryview], offset: int) -> int:
-        """Bytes of a shard as `os.preadv` reads them, by a request of their own: their number, 0 at its end.
+    def read_range(
+        self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None
+    ) -> int:
+        """Reads bytes of a shard into `buffers`, as `os.preadv` does, by one request; returns how many, 0 at its end.
 
-        Raises ShardfeedError where they cannot be had.
+        `stop`: an event of the caller's that ends the wait, in place of this object's own. Raises ShardfeedError where
+        the bytes cannot be read, Cancelled where the wait was ended.
         """
         views = [buffer.cast("B") for buffer in buffers]
         length = min(sum(map(len, views)), max(0, self.size(number) - offset))
         if not length:
             return 0
         try:
-            data = self._remote.read_range(self._shards[number].name, offset, length, self._stop)
-        except (FileNotFoundError, Stopped):
+            data = self._store.read_range(self._shards[number].name, offset, length, stop or self._stop)
+        except FileNotFoundError:
             raise self._missing(number) from None
         done = 0
         for view in views:
@@ -86,11 +92,11 @@ class Supply:
         return length
 
     @contextlib.contextmanager
-    def _in_words(self, number: int) -> Iterator[None]:
-        """Says of whatever is in the way of a shard which one it is, and what to do: ShardfeedError."""
+    def _explained(self, number: int) -> Iterator[None]:
+        """Turns errors of the block into ShardfeedError, with the shard's URL and what to do."""
         try:
             yield
-        except (BeingFetched, Stopped, ShardfeedError):
+        except (BeingFetched, Cancelled, ShardfeedError):
             raise
         except FileNotFoundError:
             raise self._missing(number) from None
@@ -105,10 +111,10 @@ class Supply:
 
     def _download(self, number: int) -> int | None:
         shard = self._shards[number]
-        return self.cache.fetch(shard.sha256, shard.bytes, self._download_to(number), self.name(number))
+        return self.cache.fetch(shard.sha256, shard.bytes, self._download_to(number), self.name(number), self._stop)
 
     def _download_to(self, number: int) -> Callable[[Path], None]:
-        return lambda target: self._remote.fetch(self._shards[number].name, target, self._stop)
+        return lambda target: self._store.fetch(self._shards[number].name, target, self._stop)
 
     def _missing(self, number: int) -> ShardfeedError:
         return ShardfeedError(f"{self.name(number)} is not there, and the manifest names it: upload it again")

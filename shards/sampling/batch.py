@@ -33,8 +33,8 @@ class ByteRanges:
     shard: list[int]
     offset: list[int]
     size: list[int]
-    crc32: list[int] | None = None
-    """Of these bytes; None where they are a part of the file that the index has the CRC-32 of."""
+    crc32: list[int | None]
+    """What the CRC-32 of these bytes must be; None where it is not compared."""
 
     def __len__(self) -> int:
         return len(self.shard)

@@ -1,4 +1,4 @@
-"""What tests say to the S3 server of tests/helpers/s3_server.py and hear of it: requests counted, answers spoilt."""
+"""One bucket of the S3 server of tests/helpers/s3_server.py: the requests it received, and faults to plant."""
 
 import threading
 from collections.abc import Callable
@@ -11,20 +11,20 @@ ACCESS, SECRET = "AKIATESTTESTTESTTEST", "s3cr3t/that+must=never/appear"
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for. `range`: its header, "" for a whole object."""
+    """A client's request. `range`: its header, "" for a whole object."""
 
     method: str
     path: str
     range: str
 
 
-# What becomes of a request: "error" (500), "slow", "cut" (half of the answer), "wrong" (a bit changed), "" (nothing).
+# The fault of the answer to a request: "error" (500), "slow", "cut" (half of it), "wrong" (a bit changed), "" (none).
 Fault = Callable[[Request], str]
 
 
 @dataclass
 class S3:
-    """The server, one bucket of it, what was asked for there, and what goes wrong."""
+    """A bucket of the server, the requests it has received, and the fault of each answer."""
 
     bucket: str
     endpoint: str
@@ -36,7 +36,7 @@ class S3:
         return f"s3://{self.bucket}"
 
     def gets(self, suffix: str = ".tar") -> list[str]:
-        """The names of the objects that were read, whole or in parts."""
+        """The names of the objects read so far, whole or in parts; those that end in `suffix`."""
         return [r.path.rpartition("/")[2] for r in self.requests if r.method == "GET" and r.path.endswith(suffix)]
 
     def upload(self, root: Path, prefix: str = "data") -> str:
@@ -51,7 +51,7 @@ class S3:
         self._backend.put_object(self.bucket, name, data)
 
     def remove(self, prefix: str) -> None:
-        """Removes all objects whose names begin so, past the server."""
+        """Removes all objects whose names begin with `prefix`, past the server."""
         for name in [name for name in self._backend.buckets[self.bucket].keys if name.startswith(prefix)]:
             self._backend.delete_object(self.bucket, name)
 
@@ -63,7 +63,7 @@ class S3:
         return backend
 
     def tree(self, prefix: str) -> dict[str, bytes]:
-        """Every object below a prefix."""
+        """The content of every object below a prefix, by the rest of its name."""
         import fsspec
 
         files = fsspec.filesystem("s3")
@@ -73,7 +73,7 @@ class S3:
 
 
 def first(times: int, fault: str, suffix: str = ".tar", method: str = "GET") -> Fault:
-    """Spoils the first so many requests for each object whose name ends so."""
+    """Plants `fault` in the first `times` answers for each object whose name ends in `suffix`."""
     seen: dict[str, int] = {}
     lock = threading.Lock()
 

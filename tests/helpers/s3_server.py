@@ -13,8 +13,8 @@ import pytest
 from tests.helpers.s3 import ACCESS, S3, SECRET, Request
 
 
-class _Spoilt:
-    """A WSGI application around moto's that notes requests and plants faults."""
+class _Faulty:
+    """A WSGI application around moto's that records requests and plants faults."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -52,7 +52,7 @@ def _cut(body: bytes) -> Iterator[bytes]:
 
 
 @pytest.fixture(scope="session")
-def _server() -> Iterator[tuple[str, _Spoilt]]:
+def _server() -> Iterator[tuple[str, _Faulty]]:
     pytest.importorskip("s3fs", reason="needs the extra s3")
     moto = pytest.importorskip("moto.server", reason="needs moto[server]")
     import logging
@@ -67,18 +67,18 @@ def _server() -> Iterator[tuple[str, _Spoilt]]:
         def log(self, *_: Any) -> None:
             pass
 
-    spoilt = _Spoilt(moto.DomainDispatcherApplication(moto.create_backend_app))
-    server = make_server("127.0.0.1", 0, spoilt, threaded=True, request_handler=Quiet)
+    faulty = _Faulty(moto.DomainDispatcherApplication(moto.create_backend_app))
+    server = make_server("127.0.0.1", 0, faulty, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", spoilt
+    yield f"http://127.0.0.1:{server.server_port}", faulty
     server.shutdown()
 
 
 @pytest.fixture
-def s3(_server: tuple[str, _Spoilt], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
+def s3(_server: tuple[str, _Faulty], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
     """An empty bucket, credentials for it in the environment, and short pauses between attempts."""
-    endpoint, spoilt = _server
+    endpoint, faulty = _server
     for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
         monkeypatch.delenv(name)
     for name, value in {
@@ -95,6 +95,6 @@ def s3(_server: tuple[str, _Spoilt], monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     s3 = S3(f"bucket-{uuid.uuid4().hex[:8]}", endpoint)
     fsspec.filesystem("s3").mkdir(s3.bucket)
-    spoilt.s3 = s3
+    faulty.s3 = s3
     yield s3
-    spoilt.s3 = None
+    faulty.s3 = None

@@ -451,6 +451,18 @@ def test_integers_of_numpy_and_torch_are_numbers_too(small_split: Split) -> None
         assert same(epoch(loader), expected)
 
 
+def test_nothing_is_mirrored_without_flips(small_split: Split) -> None:
+    plain = load(small_split, flip=False, crop="center", order="index", drop_last=False)
+    with plain, load(small_split, train=False) as expected:
+        assert same(epoch(plain), epoch(expected))
+
+
+def test_values_say_in_one_line_what_they_are(small_split: Split) -> None:
+    assert repr(small_split) == f"<Split train: 29 samples in 5 shards, 10 classes, {small_split.root}>"
+    with load(small_split) as loader:
+        assert "batches of 4, rank 0 of 1, random crop of 32 pixels, float32 on the cpu>" in repr(loader)
+
+
 def test_a_loader_cannot_be_pickled_and_says_what_to_pass_on(small_split: Split) -> None:
     with load(small_split) as loader, pytest.raises(UsageError, match="make one in each process"):
         pickle.dumps(loader)
@@ -557,9 +569,9 @@ def test_the_loop_chooses_its_device_before_it_touches_the_graph(
     monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    with load(small_split, device="gpu", device_id=3, decode="region") as loader:
-        with pytest.raises(RuntimeError, match="no GPU here"):
-            next(iter(loader))
+    loader = load(small_split, device="gpu", device_id=3, decode="region")
+    with loader, pytest.raises(RuntimeError, match="no GPU here"):
+        next(iter(loader))
     assert calls == [3, "graph"]
 
 
@@ -688,9 +700,9 @@ def undecodable_split(root: Path) -> Split:
 
 def test_a_sample_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     split = undecodable_split(tmp_path)
-    with load(split, train=False) as loader:
-        with pytest.raises(ShardfeedError, match=r"sample 00000004 in .*train-00000\.tar at byte .* cannot be decoded"):
-            epoch(loader)
+    named = r"sample 00000004 in .*train-00000\.tar at byte .* cannot be decoded"
+    with load(split, train=False) as loader, pytest.raises(ShardfeedError, match=named):
+        epoch(loader)
 
 
 def test_a_sample_that_cannot_be_decoded_is_replaced_and_the_epoch_goes_on(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ import torch
 from tqdm import tqdm
 
 from shards.common.errors import ShardfeedError, UsageError
-from train.checkpoints.lock import open_alone
 from train.checkpoints.snapshot import refuse_other
 from train.checkpoints.weights import WEIGHTS
 from train.config import Config
 from train.ranks.distributed import World, from_main
 from train.report.environment import run_id
-from train.report.metrics import CONFIG, METRICS, TOTAL_TIME, Kept, room_in
+from train.report.metrics import CONFIG, TOTAL_TIME, Kept, open_log, room_in
 
 CHECKPOINTS = "checkpoints"
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -95,7 +94,7 @@ def _job_of(out: Path) -> str | None:
 def claim(config: Config, world: World, found: Found | None) -> IO[str] | None:
     """The log of the run in `out`, on the main rank, locked: from here on no other run changes what lies there.
 
-    `found`: what `find_checkpoint` gave. Raises on every rank what `open_alone` and `room_in` raise, and ShardfeedError
+    `found`: what `find_checkpoint` gave. Raises on every rank what `open_log` and `room_in` raise, and ShardfeedError
     where the run that had the lock has saved or ended since.
     """
     log: IO[str] | None = None
@@ -103,7 +102,7 @@ def claim(config: Config, world: World, found: Found | None) -> IO[str] | None:
     if world.is_main:
         try:
             with room_in(config.out):
-                log = open_alone(config.out / METRICS)
+                log = open_log(config.out)
             refuse_results(config)
             newest = next(
                 (path for name in (NEW, LAST, PREVIOUS) if (path := _checkpoint(config, name)).exists()), None

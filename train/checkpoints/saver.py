@@ -1,6 +1,6 @@
 """When a run is saved, where, and from which file it goes on. In OUT/checkpoints:
 
-last.pt         the newest: after every epoch, every `checkpoint_minutes`, and when a signal of train/checkpoints/signals.py arrives
+last.pt         the newest: after every epoch, every `checkpoint_minutes`, and when a signal arrives (StopRequest)
 previous.pt     the one before, for when the newest turns out damaged
 best.pt         of the epoch with the best top-1
 epoch-0004.pt   of every `keep_every`-th epoch
@@ -23,8 +23,8 @@ from tqdm import tqdm
 from model.weights import save_whole
 from shards.common.atomic import PART, replacing, sync_directory
 from shards.common.errors import ShardfeedError
+from shards.common.signals import StoppedBySignal, StopRequest
 from train.checkpoints.resume import CHECKPOINTS, LAST, NEW, PREVIOUS, Found
-from train.checkpoints.signals import Stopped, StopRequest
 from train.checkpoints.snapshot import capture, restore
 from train.config import Config
 from train.ranks.distributed import World, max_over_ranks
@@ -131,7 +131,7 @@ class Keeper:
         if number:
             # No rank ends before the main one has written: torchrun kills the others when one of them is gone.
             max_over_ranks(torch.zeros(1), self._world)
-            stopped = Stopped(number)
+            stopped = StoppedBySignal(number)
             self._say(
                 f"stopped by {stopped.name} after optimizer step {run.step}, saved in {run.saved}; "
                 "--resume auto, the default, goes on from it"

@@ -30,13 +30,15 @@ from typing import IO, Any, Literal, Self, TypeVar
 
 from shards.common.atomic import PART, replacing
 from shards.common.errors import ShardfeedError
-from train.checkpoints.lock import open_alone
+from shards.common.locks import LockedElsewhere, open_locked
 from train.report.boards import Board, open_boards
 
 METRICS = "metrics.jsonl"
 EPOCH_TIMES = "epoch_times.csv"
 TOTAL_TIME = "total_training_time.csv"
 CONFIG = "config.json"
+# NFSv4 frees the locks of a machine that is gone after 90 seconds; torchrun starts ranks again earlier.
+LOCK_PATIENCE_S = 120.0
 
 T = TypeVar("T")
 
@@ -133,12 +135,26 @@ def room_in(out: Path) -> Iterator[None]:
         ) from error
 
 
+def open_log(out: Path) -> IO[str]:
+    """Opens the run's metrics.jsonl to append to, locked until it is closed: one run at a time writes into `out`.
+
+    Ranks that torchrun has started again wait for the lock. Raises ShardfeedError where another process holds it.
+    """
+    restarted = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    try:
+        return open_locked(out / METRICS, LOCK_PATIENCE_S if restarted else 0.0)
+    except LockedElsewhere:
+        raise ShardfeedError(
+            f"another run is writing into {out}: wait for it, stop it, or choose another --out"
+        ) from None
+
+
 class Recorder:
     """Writes a run's files into `out`, line by line, so that a killed run keeps what it measured; nothing if None.
 
     A run that goes on gives what its checkpoint says: lines written after it are cut off, because they come again.
     wandb: a project of W&B that gets the numbers too. log: the file of the numbers, if it is open and locked already.
-    Raises as `open_alone` and `open_boards` do.
+    Raises as `open_log` and `open_boards` do.
     """
 
     def __init__(
@@ -155,7 +171,7 @@ class Recorder:
         self._boards: list[Board] = []
         if out is None:
             return
-        self._metrics = log or open_alone(out / METRICS)
+        self._metrics = log or open_log(out)
         with replacing(out / CONFIG) as file:
             file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
         (out / TOTAL_TIME).unlink(missing_ok=True)  # of a run whose weights and checkpoints were removed

@@ -16,7 +16,7 @@ from preprocess.__main__ import main
 from shards.common.errors import ShardfeedError
 from shards.dataset import open_dataset
 from shards.remote.cache import Cache, cache_home
-from shards.remote.object_store import Remote
+from shards.remote.object_store import ObjectStore
 from tests import ROOT
 from tests.helpers.jobs import convert, folder, line, tree, wait_until
 from tests.helpers.s3 import ACCESS, S3, SECRET, Request, first
@@ -127,7 +127,7 @@ def test_slices_and_finish_equal_one_run(s3: S3, source: Path, whole: dict[str, 
 
 def test_finish_names_what_is_missing(s3: S3, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     upload(source, f"{s3.url}/out", "--tasks", "0/2")
-    Remote(f"{s3.url}/out").remove("train/train-00001.tar")
+    ObjectStore(f"{s3.url}/out").remove("train/train-00001.tar")
     capsys.readouterr()
     assert upload(source, f"{s3.url}/out", "--finish") == 1
     assert "4 of 5 shards are missing or damaged: train-00001.tar, train-00002.tar" in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_what_is_finished_stays_and_other_settings_are_refused(
 def test_a_place_of_other_things_and_repair_are_refused(
     s3: S3, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Remote(f"{s3.url}/out").write("thesis.tex", b"...")
+    ObjectStore(f"{s3.url}/out").write("thesis.tex", b"...")
     assert upload(source, f"{s3.url}/out") == 2
     assert f"{s3.url}/out holds other files (thesis.tex) and no data set of this program" in line(capsys)
     assert main([str(source), f"{s3.url}/new", "--repair"]) == 2
@@ -177,7 +177,7 @@ def test_a_web_server_and_a_bucket_that_is_not_there_are_refused_at_once(
 def test_a_store_that_does_not_say_which_condition_failed_keeps_what_is_there(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remote = Remote(f"{s3.url}/out")
+    remote = ObjectStore(f"{s3.url}/out")
     remote.create("plan", b"first")
 
     def refused(*_: object, **__: object) -> None:

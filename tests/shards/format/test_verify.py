@@ -19,7 +19,9 @@ from shards.format.layout import INDEX
 from shards.format.manifest import Manifest, index_info
 from shards.format.ppm import ppm
 from shards.format.tar import dali_index
-from shards.format.verify import check_shard, jpeg_size, verify
+from shards.format.verify import verify
+from shards.format.verify_image import jpeg_size
+from shards.format.verify_shard import ShardCheck
 from tests.conftest import jpeg, photo, write_split
 from tests.helpers.pictures import damaged
 
@@ -215,6 +217,21 @@ def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_images_of_another_shorter_side_than_the_settings_say_are_named(tmp_path: Path, raw_root: Path) -> None:
+    write_split(tmp_path / "jpeg", [jpeg(photo(20, 20 + i)) for i in range(5)] + [jpeg(photo(30, 21))], short_side=20)
+    where = "train/train-00000.tar: the manifest says that the shorter side is"
+    assert said(tmp_path / "jpeg") == [
+        f"{where} 20 pixels (short_side): 1 of 6 images have another one, first sample 00000005 of 21 x 30 pixels"
+    ]
+    manifest = Manifest.read(raw_root)
+    replace(manifest, settings=replace(manifest.settings, short_side=24)).write(raw_root)
+    problems = said(raw_root)
+    assert problems[0] == (
+        f"{where} 24 pixels (short_side): 7 of 7 images have another one, first sample 00000000 of 24 x 20 pixels"
+    )
+    assert len(problems) == 2  # one for each shard
+
+
 def test_decoding_finds_what_was_corrupt_before_it_was_stored(tmp_path: Path) -> None:
     data = damaged(jpeg(photo(200, 300)), b"\xa5" * 40)
     write_split(tmp_path, [jpeg(photo(20, 20)), data], short_side=None)
@@ -277,12 +294,13 @@ def test_a_raw_data_set_whose_manifest_says_jpeg_is_not_whole(raw_root: Path) ->
 
 def test_one_shard_can_be_checked_alone(root: Path) -> None:
     split = open_dataset(root)["train"]
+    check = ShardCheck(root, split.manifest)
     index = Index.read(root / "train" / INDEX, keys=True).rows(slice(7, 14))
     counted: list[int] = []
-    assert check_shard(root, "train", split.info.shards[1], index, 10, progress=counted.append) == []
+    assert check.problems("train", split.info.shards[1], index, counted.append) == []
     assert sum(counted) == 7
     (root / "train" / "train-00001.idx").write_bytes(dali_index(index) + b"x")
-    assert len(check_shard(root, "train", split.info.shards[1], index, 10)) == 1
+    assert len(check.problems("train", split.info.shards[1], index)) == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"icc_profile": b"x" * 100_000}])

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.common.errors import ShardfeedError, UsageError
-from shards.remote.cache import BeingFetched, Cache, parse_size
+from shards.common.errors import Cancelled, ShardfeedError, UsageError
+from shards.remote.cache import MARK, BeingFetched, Cache, parse_size
 
 SIZE = 1000
 
@@ -74,7 +75,7 @@ def test_a_full_cache_of_many_shards_is_not_looked_through_for_each(
 def test_what_fits_is_left_where_no_room_had_to_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache(tmp_path / "cache", 200 * SIZE)
     fetch_and_leave(cache, *range(199))
-    monkeypatch.setattr("shards.remote.cache._looked_at", set())  # as another process would
+    monkeypatch.setattr("shards.remote.cache._listed", set())  # as another process would
     fetch_and_leave(cache, 199)
     assert all(holds(cache, number) for number in range(200))
 
@@ -144,7 +145,7 @@ def test_a_disk_that_fails_while_room_is_made_leaves_nothing_in_the_way(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shards.remote.cache.os.pwrite", full)
+        patch.setattr(Cache, "_count", full)
         with pytest.raises(OSError, match="No space"):
             fetch(cache, 1)
     fetch_and_leave(cache, 1)  # BeingFetched, if the partial file were still locked
@@ -174,7 +175,7 @@ def test_a_download_under_way_takes_room_and_is_not_done_twice(cache: Cache) -> 
     assert seen == [3 * SIZE, 3 * SIZE]
 
 
-def test_files_are_looked_at_only_where_room_is_needed(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_listed_only_where_room_is_needed(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[None] = []
     entries = Cache._entries
 
@@ -199,7 +200,7 @@ def test_what_was_removed_by_hand_and_failed_downloads_give_their_room_back(cach
             cache.fetch(sha(number), SIZE, writes(shard(99)), "it")
     fetch_and_leave(cache, 6, 7, 8)
     assert cache.used() == 3 * SIZE
-    (cache.directory / "lock").write_bytes(b"nonsense")
+    (cache.directory / "count").write_bytes(b"nonsense")
     fetch_and_leave(cache, 9)
     assert cache.used() == 3 * SIZE
 
@@ -243,6 +244,70 @@ def test_another_process_keeps_its_shards_until_it_dies(cache: Cache, tmp_path: 
     os.waitpid(child, 0)
     fetch_and_leave(cache, 6, 7)
     assert not holds(cache, 1)
+
+
+def test_a_stop_ends_the_wait_for_the_lock_of_the_cache(cache: Cache, tmp_path: Path) -> None:
+    def hold() -> None:
+        with cache._alone():
+            (tmp_path / "ready").touch()
+            time.sleep(60)
+
+    fetch_and_leave(cache, 1)
+    child = in_child(hold)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.005)
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(Cancelled):
+        cache.fetch(sha(2), SIZE, writes(shard(2)), "it", stop)
+    file = cache.pin(sha(1), SIZE, stop)  # a shard that is here needs no lock
+    assert file is not None
+    os.close(file)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    fetch_and_leave(cache, 2)
+
+
+def test_a_directory_of_others_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_bytes(b"...")
+    with pytest.raises(UsageError, match=rf"{tmp_path} is no cache: it holds thesis.tex; give an empty .*--cache-dir"):
+        fetch(Cache(tmp_path), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_cache_of_an_earlier_version_is_marked(cache: Cache) -> None:
+    for name in ("shards", "datasets"):
+        (cache.directory / name).mkdir(parents=True)
+    fetch_and_leave(cache, 1)
+    assert (cache.directory / MARK).read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
+    (cache.directory / "notes").touch()  # once it is marked, other files do not matter
+    fetch_and_leave(cache, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["holiday.mp4", f"{sha(7)}.tar.gz", f"{sha(7)}.x.part", f"{sha(7)[1:]}.tar", "a.5.part"]
+)
+def test_files_of_others_among_the_shards_are_neither_counted_nor_removed(cache: Cache, name: str) -> None:
+    fetch_and_leave(cache, 1)
+    stranger = cache.directory / "shards" / name
+    stranger.write_bytes(bytes(5 * SIZE))
+    os.utime(stranger, (0, 0))
+    assert cache.used() == SIZE
+    fetch_and_leave(cache, 2, 3, 4, 5)
+    assert stranger.stat().st_size == 5 * SIZE
+    assert cache.used() == 3 * SIZE
+
+
+@pytest.mark.parametrize("hash", ["", "x", "../../precious", "{precious}", "A" * 64, "a" * 63, "a" * 64 + "\n"])
+def test_what_is_no_hash_is_never_a_path(cache: Cache, tmp_path: Path, hash: str) -> None:
+    precious = tmp_path / "precious.tar"
+    precious.write_bytes(b"...")
+    named = hash.format(precious=precious.with_suffix(""))
+    with pytest.raises(ShardfeedError, match="is not a SHA-256: it must be 64 hex digits"):
+        cache.pin(named, SIZE)
+    with pytest.raises(ShardfeedError, match="is not a SHA-256: it must be 64 hex digits"):
+        cache.fetch(named, SIZE, writes(b""), "it")
+    assert precious.read_bytes() == b"..."
 
 
 def test_many_processes_at_once_stay_within_the_bound_and_see_whole_files(cache: Cache) -> None:

@@ -1,6 +1,8 @@
-"""The loader over a data set behind a URL: the same batches as from disk, whatever the store does."""
+"""The loader over a data set behind a URL: the same batches as from disk, and errors that end the epoch.
 
-import itertools
+What the store, the cache and other processes may do to single shards is tested in test_prefetch.py.
+"""
+
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from shards.loader import Loader
 from shards.remote.cache import Cache
 from shards.sampling.order import Order
 from tests.conftest import jpeg, photo, write_split
-from tests.helpers.s3 import S3, first
+from tests.helpers.s3 import S3
 
 pytest_plugins = ("tests.helpers.s3_server",)
 
@@ -61,24 +63,6 @@ def test_epochs_are_the_same_as_from_disk_and_only_the_first_makes_requests(
     assert sorted(s3.gets()) == [shard.name for shard in local.info.shards]
 
 
-def test_with_a_quarter_of_the_data_set_in_the_cache_blocks_fetch_each_shard_once(
-    s3: S3, local: Split, tmp_path: Path
-) -> None:
-    split = opened(s3.upload(local.root), tmp_path, 0.25, local)
-    with loader(split, "blocks") as remote, loader(local, "blocks") as disk:
-        for _ in range(3):
-            s3.requests.clear()
-            assert_same(list(remote), list(disk))
-    assert len(s3.gets()) <= 1.1 * len(local.info.shards)
-
-
-@pytest.mark.filterwarnings("ignore:the cache in")
-def test_a_cache_that_holds_next_to_nothing_gives_the_same_batches(s3: S3, local: Split, tmp_path: Path) -> None:
-    split = opened(s3.upload(local.root), tmp_path, 0.1, local)
-    with loader(split, "global") as remote, loader(local, "global") as disk:
-        assert_same(list(remote), list(disk))
-
-
 def test_ranks_share_what_one_of_them_fetched_and_an_epoch_is_entered_in_its_middle(
     s3: S3, local: Split, tmp_path: Path
 ) -> None:
@@ -90,15 +74,6 @@ def test_ranks_share_what_one_of_them_fetched_and_an_epoch_is_entered_in_its_mid
             disk.load_state_dict(state)
             assert_same(list(remote), list(disk))
     assert len(set(s3.gets())) == len(s3.gets())
-
-
-def test_a_store_that_answers_badly_costs_time_alone(s3: S3, local: Split, tmp_path: Path) -> None:
-    url = s3.upload(local.root)
-    faults = [first(1, kind) for kind in ("error", "cut", "wrong")]
-    numbers = itertools.count()
-    s3.fault = lambda request: faults[next(numbers) % 3](request)
-    with loader(opened(url, tmp_path, 1, local), "blocks") as remote, loader(local, "blocks") as disk:
-        assert_same(list(remote), list(disk))
 
 
 def test_a_store_that_is_gone_ends_the_epoch_with_the_name_of_the_shard(

@@ -112,7 +112,7 @@ def test_another_window_mixes_as_many_shards(window: int) -> None:
 def test_blocks_shuffle_inside_a_window_and_mix_its_shards() -> None:
     shards, per_shard = 2 * BLOCK_SHARDS, 200
     shard = order_of(shards * per_shard, 0, 0, "blocks", shards)[: BLOCK_SHARDS * per_shard] // per_shard
-    # In a uniform shuffle two neighbours are of one shard with probability 1 / BLOCK_SHARDS: 200 of 3,200, give or take 14.
+    # In a uniform shuffle two neighbours are of one shard with probability 1 / BLOCK_SHARDS: 200 of 3,200, +- 14.
     assert abs(int((np.diff(shard) == 0).sum()) - 200) < 70
 
 

@@ -10,17 +10,16 @@ import pytest
 
 from shards.common.errors import ShardfeedError, UsageError
 from tests import ROOT
-from train.checkpoints.lock import open_alone
 from train.checkpoints.resume import Found, claim
 from train.config import Config
 from train.ranks.distributed import World
-from train.report.metrics import METRICS, Recorder
+from train.report.metrics import METRICS, Recorder, open_log
 
 HOLD = """
 import sys
 from pathlib import Path
-from train.checkpoints.lock import open_alone
-file = open_alone(Path(sys.argv[1]))
+from train.report.metrics import open_log
+file = open_log(Path(sys.argv[1]))
 file.write("a line")
 file.flush()
 print("held", flush=True)
@@ -31,7 +30,7 @@ sys.stdin.read()
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """Another process that writes to metrics.jsonl."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / METRICS)]
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -61,20 +60,20 @@ def test_ranks_that_start_again_wait_for_those_before(
         holder.kill()
         holder.wait()
 
-    monkeypatch.setattr("train.checkpoints.lock.time.sleep", end)
-    open_alone(tmp_path / METRICS).close()
+    monkeypatch.setattr("shards.common.locks.time.sleep", end)
+    open_log(tmp_path).close()
 
 
 def test_a_run_that_ends_while_another_waits_for_its_directory_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def after_the_other(path: Path) -> IO[str]:
-        (path.parent / "checkpoints").mkdir()
-        (path.parent / "checkpoints" / "last.pt").touch()
-        (path.parent / "total_training_time.csv").touch()
-        return open_alone(path)
+    def after_the_other(out: Path) -> IO[str]:
+        (out / "checkpoints").mkdir()
+        (out / "checkpoints" / "last.pt").touch()
+        (out / "total_training_time.csv").touch()
+        return open_log(out)
 
-    monkeypatch.setattr("train.checkpoints.resume.open_alone", after_the_other)
+    monkeypatch.setattr("train.checkpoints.resume.open_log", after_the_other)
     with pytest.raises(UsageError, match="holds a complete run"):
         claim(Config(tmp_path / "data", out=tmp_path, device="cpu"), World(), None)
 
@@ -91,10 +90,10 @@ def test_a_run_that_goes_on_while_another_waits_for_its_directory_is_not_set_bac
     assert log is not None
     log.close()
 
-    def after_the_other(path: Path) -> IO[str]:
+    def after_the_other(out: Path) -> IO[str]:
         last.write_text("step 20")
-        return open_alone(path)
+        return open_log(out)
 
-    monkeypatch.setattr("train.checkpoints.resume.open_alone", after_the_other)
+    monkeypatch.setattr("train.checkpoints.resume.open_log", after_the_other)
     with pytest.raises(ShardfeedError, match="has gone on meanwhile: give the same command again"):
         claim(config, World(), found)

@@ -30,13 +30,13 @@ import train.step
 from model.weights import save_whole
 from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.signals import StoppedBySignal, StopRequest
 from shards.dataset import open_dataset
 from tests import ROOT
 from tests.helpers.resume import Killed, assert_same, left_behind, tiny, tiny_models, train_until
 from tests.helpers.training import write_dataset
 from train.checkpoints.resume import read_checkpoint
 from train.checkpoints.saver import Keeper
-from train.checkpoints.signals import Stopped, StopRequest
 from train.checkpoints.snapshot import restore
 from train.checkpoints.weights import load_weights
 from train.config import Config
@@ -380,7 +380,7 @@ def test_a_signal_ends_the_run_after_the_step(
     again = dataclasses.replace(config, out=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(train.engine, "accumulate", signalled)
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(StoppedBySignal) as stopped:
             train_until(again)
     assert stopped.value.code == 128 + number
     assert f"stopped by {number.name} after optimizer step {step}" in capsys.readouterr().err
@@ -505,7 +505,7 @@ def rank_main(rank: int, ports: list[int], config: Config) -> None:
             if port != ports[1]:
                 train.engine.train(each)
                 continue
-            with pytest.raises(Stopped) as stopped:
+            with pytest.raises(StoppedBySignal) as stopped:
                 train.engine.train(each)
             assert stopped.value.code == 128 + signal.SIGUSR1
             if rank == 0:
@@ -530,11 +530,3 @@ def test_two_ranks_go_on_as_two_or_as_one(config: Config, tmp_path: Path) -> Non
     assert alone.steps == 4 + 1 + 5
     assert lines[-2]["lr"] == pytest.approx(1e-5)
     assert left_behind(tmp_path / "alone")["images"] == str(2 * 38)
-
-
-def test_a_second_ctrl_c_does_not_wait() -> None:
-    with StopRequest() as request:
-        signal.raise_signal(signal.SIGINT)
-        assert request.number == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)

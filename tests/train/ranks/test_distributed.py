@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.signals import StoppedBySignal
 from tests import ROOT
 from tests.helpers.training import FixedBatches, write_dataset
 from train.__main__ import leave, main
-from train.checkpoints.signals import Stopped
 from train.config import Config, Device
 from train.engine import train_epoch
 from train.evaluation import evaluate
@@ -90,7 +90,7 @@ def test_ranks_without_a_place_to_meet_are_told_to_use_torchrun(
     ("error", "device", "destroyed"),
     [
         (None, "cuda", True),
-        (Stopped(15), "cuda", True),
+        (StoppedBySignal(15), "cuda", True),
         (ShardfeedError("the disk is full"), "cuda", False),
         (KeyboardInterrupt(), "cuda", False),
         (ShardfeedError("the disk is full"), "cpu", True),

@@ -1,0 +1,167 @@
+"""Files behind URLs: what is a URL, what is tried again and how often, and what errors say."""
+
+import errno
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.callbacks import NoOpCallback
+
+from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
+from shards.remote.object_store import ATTEMPTS, ObjectStore, _until, is_url
+from tests.helpers.s3 import S3
+
+pytest_plugins = ("tests.helpers.s3_server",)
+
+
+class SetAtTheThirdLook(threading.Event):
+    looks = 0
+
+    def is_set(self) -> bool:
+        self.looks += 1
+        return self.looks > 2
+
+
+def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_path: Path) -> None:
+    s3.put("large.tar", bytes(10**6))
+    with pytest.raises(Cancelled):
+        ObjectStore(s3.url).fetch("large.tar", tmp_path / "large.tar", SetAtTheThirdLook())
+    assert 0 < (tmp_path / "large.tar").stat().st_size < 10**6
+    assert len(s3.gets()) == 1
+
+
+def test_the_hub_keeps_its_fast_way() -> None:
+    """Its file system leaves it for any callback that is not one of these."""
+    assert isinstance(_until(threading.Event()), NoOpCallback)
+
+
+def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise NotImplementedError  # as fsspec does for stores that are only read
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "pipe_file", unknown)
+    with pytest.raises(UsageError, match="memory://there/name cannot be written: memory:// does not offer that"):
+        ObjectStore("memory://there").write("name", b"")
+
+
+@pytest.mark.parametrize(
+    ("place", "yes"),
+    [("s3://a/b", True), ("https://a", True), ("/a/b", False), ("a:b", False), ("./s3:/a", False), ("C://", False)],
+)
+def test_urls(place: str, yes: bool) -> None:
+    assert is_url(place) is yes
+
+
+def test_capitals_and_slashes_around_a_url_do_not_matter() -> None:
+    assert ObjectStore("MEMORY://Bucket/data//") == ObjectStore("memory://Bucket/data")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:pass@host/data", "https://token@host/data", "s3://key:pass@bucket/data", "https://h/d?sig=abcdef"],
+)
+def test_a_url_with_credentials_is_refused_without_repeating_them(url: str) -> None:
+    with pytest.raises(UsageError, match="holds a user, a password or a query") as said:
+        ObjectStore(url)
+    assert not any(word in str(said.value) for word in ("me:", "pass@", "token@", "abcdef"))
+
+
+def test_an_unknown_kind_of_url_is_refused() -> None:
+    with pytest.raises(UsageError, match="fsspec knows no nosuch://"):
+        ObjectStore("nosuch://a/b")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(scheme: str) -> None:
+        raise ImportError(scheme)
+
+    monkeypatch.setattr("fsspec.filesystem", missing)
+    with pytest.raises(MissingDependency, match=r"s3://a/b cannot be opened: pip install 'shardfeed\[s3\]'"):
+        ObjectStore("s3://a/b")
+
+
+class Failing:
+    """Stands for the way of fsspec's memory to read a file: fails with `error` so many times."""
+
+    def __init__(self, error: Exception, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error, self.times, self.calls = error, times, 0
+        monkeypatch.setattr("shards.remote.object_store.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(fsspec.filesystem("memory"), "cat_file", self)
+
+    def __call__(self, path: str, **_: Any) -> bytes:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        return b"content"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), TimeoutError(), ValueError("a strange answer")])
+def test_what_may_pass_is_tried_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(error, ATTEMPTS - 1, monkeypatch)
+    assert ObjectStore("memory://there").read("name") == b"content"
+    assert failing.calls == ATTEMPTS
+
+
+def test_what_never_passes_is_an_error_after_so_many_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(ConnectionResetError("by peer"), 1000, monkeypatch)
+    with pytest.raises(
+        ShardfeedError,
+        match=r"memory://there/name cannot be read \(8 attempts; the last: ConnectionResetError: by peer\): check the",
+    ):
+        ObjectStore("memory://there").read("name")
+    assert failing.calls == ATTEMPTS == 8
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (FileNotFoundError("name"), FileNotFoundError, "name"),
+        (
+            PermissionError("Access Denied"),
+            ShardfeedError,
+            "cannot be read: PermissionError: Access Denied; are the cred",
+        ),
+        (OSError(errno.ENOSPC, "No space left"), OSError, "No space left"),
+        (NotImplementedError(), UsageError, "cannot be read: memory:// does not offer that"),
+        (KeyboardInterrupt("now"), KeyboardInterrupt, "now"),
+    ],
+)
+def test_what_will_not_pass_is_tried_once(
+    error: Exception, raised: type[BaseException], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(error, 1000, monkeypatch)
+    with pytest.raises(raised, match=said):
+        ObjectStore("memory://there").read("name")
+    assert failing.calls == 1
+
+
+def test_pauses_grow_and_half_of_each_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(OSError("broken"), 1000, monkeypatch)
+    monkeypatch.setattr("shards.remote.object_store.FIRST_PAUSE", 0.5)
+    pauses: list[float] = []
+
+    class Noted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0.0)
+            return False
+
+    with pytest.raises(ShardfeedError):
+        ObjectStore("memory://there").read("name", Noted())
+    assert failing.calls == ATTEMPTS
+    full = [0.5, 1, 2, 4, 8, 16, 30]
+    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, full, strict=True))
+
+
+def test_a_stop_ends_a_pause_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(OSError("broken"), 1000, monkeypatch)
+    monkeypatch.setattr("shards.remote.object_store.FIRST_PAUSE", 60)
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        ObjectStore("memory://there").read("name", stop)
+    assert time.monotonic() - began < 10
+    assert failing.calls == 1
