@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure.harness import Schedule, Spread, measure, throughput
+from benchmarks.measure.harness import Schedule, Spread, measure
 from benchmarks.measure.result import Ratio, Result, Series, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line, loader_settings
 from benchmarks.report.table import columns
@@ -78,7 +78,8 @@ def run(options: Options) -> None:
     # Limits and stages take turns, so that noise of the machine hits both.
     contenders = [ladder.limit(name, settings) for name in limits] + [ladder.stage(name, settings) for name in stages]
     intervals = measure(contenders, schedule)
-    rates = {name: throughput(intervals[name]).median for name in limits}
+    limits_measured = [Series.of(name, intervals[name], {"group": LIMITS}) for name in limits]
+    rates = {series.name: series.spread.median for series in limits_measured}
     limit_of = {name: ladder.limit_of(name, rates, options.order) for name in stages}
     result = Result.now(
         "stages",
@@ -87,7 +88,7 @@ def run(options: Options) -> None:
         command_line("stages", options),
         [
             *(Series.of(name, intervals[name], {"group": LADDER, "limit": limit_of[name]}) for name in stages),
-            *(Series.of(name, intervals[name], {"group": LIMITS}) for name in limits),
+            *limits_measured,
         ],
         schedule=schedule,
         settings={

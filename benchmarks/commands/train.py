@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure.harness import Interval, Schedule, Spread, measure, ratios
+from benchmarks.measure.harness import Interval, Schedule, Spread, measure
 from benchmarks.measure.machine import sleep_while_waiting
 from benchmarks.measure.result import Ratio, Result, Series, write
 from benchmarks.measure.settings import command_line
@@ -112,47 +112,30 @@ def summary(
     waited: dict[str, list[float]],
 ) -> Result:
     """What was measured, as a result."""
-    portion, config = portions(task.config, task.world), task.config
-    speed = [
-        Series(
-            name,
-            tuple(_short(each.images_per_s) for each in turns),
-            cpu_ms=tuple(_short(each.cpu_ms_per_image) for each in turns),
-        )
-        for name, turns in intervals.items()
-    ]
+    config, micro_batch = task.config, portions(task.config, task.world).micro_batch
+    speed = {name: Series.of(name, turns) for name, turns in intervals.items()}
     waits = [Series(f"{name}, data-wait", tuple(round(each, 2) for each in waited[name]), "%") for name in intervals]
     precision = str(task.dtype).removeprefix("torch.")
     return Result.now(
         "train",
         f"{config.model} at {config.size} pixels, {precision}, {config.batch} images a step in micro-batches of "
-        f"{portion.micro_batch}",
+        f"{micro_batch}",
         command_line("train", options),
-        [*speed, *waits],
+        [*speed.values(), *waits],
         schedule=schedule,
-        ratios=[_ratio(intervals, CACHED), _ratio(intervals, SYNTHETIC)],
+        ratios=[Ratio.between(speed[REAL], speed[base]) for base in (CACHED, SYNTHETIC)],
         settings={
             "recipe": config.recipe,
             "model": config.model,
             "size": config.size,
             "batch": config.batch,
-            "micro_batch": portion.micro_batch,
+            "micro_batch": micro_batch,
             "precision": precision,
             "steps": task.steps,
             "threads": config.threads,
             "goal": GOAL,
         },
     )
-
-
-def _ratio(intervals: dict[str, list[Interval]], base: str) -> Ratio:
-    spread = ratios(intervals[base], intervals[REAL])
-    return Ratio(REAL, base, *(round(each, 3) for each in (spread.median, spread.least, spread.most)))
-
-
-def _short(value: float) -> float:
-    """Five digits: on a CPU an image may take seconds, which one decimal would not show."""
-    return float(f"{value:.5g}")
 
 
 def table(result: Result) -> str:

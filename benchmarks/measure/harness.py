@@ -140,16 +140,6 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
-def ratios(base: Sequence[Interval], other: Sequence[Interval]) -> Spread:
-    """`other`'s images/s divided by `base`'s, round by round: neighbours in time are compared."""
-    return Spread.of([b.images_per_s / a.images_per_s for a, b in zip(base, other, strict=True)])
-
-
-def throughput(intervals: Sequence[Interval]) -> Spread:
-    """Images per second over the rounds."""
-    return Spread.of([interval.images_per_s for interval in intervals])
-
-
 def measure(
     contenders: Sequence[Turns], schedule: Schedule, clock: Clock = time.perf_counter
 ) -> dict[str, list[Interval]]:

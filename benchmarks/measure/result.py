@@ -57,10 +57,15 @@ class Series:
         """Throughput and processor time of the intervals of one contender."""
         return cls(
             name,
-            tuple(round(interval.images_per_s, 1) for interval in intervals),
-            cpu_ms=tuple(round(interval.cpu_ms_per_image, 4) for interval in intervals),
+            tuple(_digits(interval.images_per_s) for interval in intervals),
+            cpu_ms=tuple(_digits(interval.cpu_ms_per_image) for interval in intervals),
             settings=settings or {},
         )
+
+
+def _digits(value: float) -> float:
+    """Six digits: fewer than a measurement is worth would change ratios, and an image may take seconds."""
+    return float(f"{value:.6g}")
 
 
 @dataclass(frozen=True)

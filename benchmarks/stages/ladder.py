@@ -19,25 +19,23 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from benchmarks.measure.harness import Contender, nothing
-from benchmarks.measure.settings import BatchSpec, LoaderSettings
+from benchmarks.measure.settings import LoaderSettings
 from benchmarks.stages import limits
-from shards import Loader
+from shards import Loader, Split
 from shards.decode.graph import GraphConfig, GraphDecoder
 from shards.decode.stored_pixels import StoredPixels
 from shards.decode.tensors import Batch, CpuTensors
 from shards.feed.damaged import DamagedSamples
-from shards.feed.loop import Decoder, Depths, Tensors, feed, must_resize
-from shards.feed.plan import Planner, SamplingConfig
+from shards.feed.loop import Decoder, Depths, FeedConfig, Tensors, feed, must_resize
+from shards.feed.plan import Planner
 from shards.feed.read import Reading, SampleReader
 from shards.feed.runner import open_shards
 from shards.sampling.batch import Cursor, PlannedBatch
-from shards.sampling.order import Order, Share
 
 READ_COLD, READ, DECODE, FINISH, HAND_OVER = "read, cold", "read", "+ decode", "+ finish", "+ hand-over"
 COPY, GPU_DECODE, CACHED = "+ copy to GPU", "GPU decode", "cached batch"
@@ -129,49 +127,31 @@ class IdlePixels(StoredPixels):
         return lambda i, sample: None
 
 
+def _config(settings: LoaderSettings) -> FeedConfig:
+    """What the loader makes its feed loop for."""
+    with loader(settings) as made:
+        return made._feed.config
+
+
 @contextlib.contextmanager
-def _parts(settings: LoaderSettings, stored: StoredPixels | None) -> Iterator[tuple[Planner, SampleReader]]:
-    """The planner, from the first epoch on, and the reader, which checks CRC-32 where the loader does by default."""
-    split, batch, check = settings.split, settings.batch, not settings.raw
-    with ExitStack() as stack:
-        shards = stack.enter_context(contextlib.closing(open_shards(split)))
-        planner = Planner(split, _sampling(batch, settings.order), Cursor(0, 0), whole_samples=check)
-        stack.enter_context(contextlib.closing(planner))
-        threads = Depths.of(split, _graph(settings)).readers
-        reader = SampleReader(shards, threads=threads, stop=threading.Event(), check=check, stored=stored)
-        yield planner, stack.enter_context(contextlib.closing(reader))
-
-
-def _sampling(batch: BatchSpec, order: Order) -> SamplingConfig:
-    return SamplingConfig(
-        share=Share(batch.batch_size, drop_last=True),
-        seed=batch.seed,
-        order=order,
-        crop=batch.crop,
-        flip=True,
-        resize=batch.resize,
-        size=batch.size,
-    )
-
-
-def _graph(settings: LoaderSettings) -> GraphConfig:
-    return GraphConfig(
-        device="cpu",
-        decode="raw" if settings.raw else "cpu",
-        dtype=settings.batch.dtype,
-        batch_size=settings.batch.batch_size,
-        resize=False,  # on a CPU that follows the graph
-        threads=settings.threads,
-    )
+def _opened(split: Split, config: FeedConfig, stored: StoredPixels | None) -> Iterator[tuple[Planner, SampleReader]]:
+    """The planner, from the first epoch on, and the sample reader."""
+    threads, stop = Depths.of(split, config.graph).readers, threading.Event()
+    with (
+        contextlib.closing(open_shards(split)) as shards,
+        contextlib.closing(Planner(split, config.sampling, Cursor(0, 0), check=config.check)) as planner,
+        contextlib.closing(SampleReader(shards, threads=threads, stop=stop, stored=stored)) as reader,
+    ):
+        yield planner, reader
 
 
 @contextlib.contextmanager
 def _reading(settings: LoaderSettings, cold: bool = False) -> Iterator[Iterator[int]]:
     """Plans and reads, as many batches ahead as the feed loop."""
-    graph = _graph(settings)
-    ahead = Depths.of(settings.split, graph).reading
-    stored = IdlePixels(graph, resizes=False, augment=None) if settings.raw else None
-    with _parts(settings, stored) as (planner, reader):
+    split, config = settings.split, _config(settings)
+    ahead = Depths.of(split, config.graph).reading
+    stored = IdlePixels(config.graph, resizes=False, augment=None) if settings.raw else None
+    with _opened(split, config, stored) as (planner, reader):
 
         def counts() -> Iterator[int]:
             epoch = -1
@@ -181,7 +161,7 @@ def _reading(settings: LoaderSettings, cold: bool = False) -> Iterator[Iterator[
                     batch = planner.next()
                     if cold and batch.cursor.epoch != epoch:
                         epoch = batch.cursor.epoch
-                        limits.drop_pages(settings.split.shard_paths)
+                        limits.drop_pages(split.shard_paths)
                     under_way.append(reader.start(batch))
                 reading = under_way.popleft()
                 reading.wait()
@@ -199,18 +179,16 @@ def _feeding(settings: LoaderSettings, decodes: bool = True, finishes: bool = Tr
 @contextlib.contextmanager
 def feeding(settings: LoaderSettings, decodes: bool = True, finishes: bool = True) -> Iterator[Iterator[Batch]]:
     """The feed loop on this thread, with or without its decoder and its step to tensors."""
-    split, graph = settings.split, _graph(settings)
-    resizes = must_resize(split, _sampling(settings.batch, settings.order))
+    split, config = settings.split, _config(settings)
+    graph, resizes = config.graph, must_resize(split, config.sampling)
     stored = StoredPixels(graph, resizes, augment=None) if settings.raw else None
-    with ExitStack() as stack:
-        planner, reader = stack.enter_context(_parts(settings, stored))
+    with _opened(split, config, stored) as (planner, reader):
         decoder: Decoder = (stored or GraphDecoder(graph)) if decodes else Idle(graph)
         tensors: Tensors = CpuTensors(graph, resizes, augment=None) if finishes else Idle(graph)
-        stack.callback(decoder.close)
-        stack.callback(tensors.close)
         damaged = DamagedSamples(split, planner, reader, skip=False)
-        delivered = feed(planner, reader, damaged, decoder, tensors, Depths.of(split, graph))
-        yield (each.tensors for each in delivered)
+        with contextlib.closing(decoder), contextlib.closing(tensors):
+            delivered = feed(planner, reader, damaged, decoder, tensors, Depths.of(split, graph))
+            yield (each.tensors for each in delivered)
 
 
 def loader(settings: LoaderSettings, device: str = "cpu") -> Loader:

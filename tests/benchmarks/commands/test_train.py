@@ -148,12 +148,12 @@ def test_a_policy_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ[WAIT_POLICY] == "ACTIVE"
 
 
-def test_ratios_are_of_what_was_measured_and_not_of_what_is_shown(data: Path, tmp_path: Path) -> None:
+def test_figures_keep_enough_digits_for_their_ratios(data: Path, tmp_path: Path) -> None:
     task = TrainingTask(configuration(small(data, tmp_path)), 3, World(), torch.float32, 2)
     intervals = {REAL: [Interval(2, 3.3)], CACHED: [Interval(2, 3.2)], SYNTHETIC: [Interval(2, 3.1)]}
     result = summary(small(data, tmp_path), task, Schedule(1, 1.0), intervals, {name: [0.0] for name in intervals})
     assert [ratio.median for ratio in result.ratios] == [0.97, 0.939]
-    assert result[REAL].values == (0.60606,)
+    assert result[REAL].values == (0.606061,)
 
 
 def test_images_that_would_grow_are_measured_at_their_full_size() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.measure.harness import Contender, Interval, Schedule, Spread, measure, ratios, throughput
+from benchmarks.measure.harness import Contender, Interval, Schedule, measure
 from shards.common.errors import ShardfeedError, UsageError
 
 
@@ -73,13 +73,6 @@ def test_an_interval_is_a_multiple_of_the_stride() -> None:
     contender = machine.contender("A", [1.0] * 2, stride=4)
     intervals = measure([contender], Schedule(rounds=1, seconds=5), machine.clock)
     assert intervals["A"] == [Interval(images=80, seconds=8.0)]
-
-
-def test_ratios_are_taken_round_by_round() -> None:
-    slow = [Interval(100, 1.0), Interval(200, 1.0), Interval(50, 1.0)]
-    fast = [Interval(400, 1.0), Interval(1000, 1.0), Interval(350, 1.0)]
-    assert ratios(slow, fast) == Spread(median=5.0, least=4.0, most=7.0)
-    assert throughput(fast) == Spread(median=400.0, least=350.0, most=1000.0)
 
 
 def test_a_contender_that_runs_dry_is_an_error() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure.harness import Interval, Schedule
+from benchmarks.measure.harness import Interval, Schedule, Spread
 from benchmarks.measure.result import SCHEMA, Ratio, Result, Series, read, write
 from shards.common.errors import ShardfeedError
 
@@ -36,6 +36,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_series_and_ratios_are_taken_round_by_round() -> None:
     result = _result()
+    assert result["slow"].spread == Spread(median=95.0, least=90.0, most=100.0)
     assert result["slow"].values == (100.0, 90.0)
     assert result["slow"].cpu_ms == (20.0, 20.0)
     assert result.ratios == (Ratio("fast", "slow", 4.5, 4.0, 5.0),)

@@ -46,7 +46,7 @@ def test_missing_debian_packages_are_named(
 ) -> None:
     make_empty(home, "ffcv")
     monkeypatch.setattr(environments, "_is_installed", lambda package: package == "pkg-config")
-    monkeypatch.setattr(environments.venv, "create", lambda *_, **__: None)
+    monkeypatch.setattr("benchmarks.processes.environments.venv.create", lambda *_, **__: None)
     (home / "ffcv" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages").mkdir(
         parents=True
     )

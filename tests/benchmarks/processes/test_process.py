@@ -34,9 +34,9 @@ def test_intervals_come_from_another_process_which_ends_with_the_block(small_spl
         assert [interval.images % 4 for interval in intervals] == [0]
         assert intervals[0].seconds >= 0.05
         assert intervals[0].images_per_s < 4 / 0.001
-        process = process.pid
+        pid = process.pid
     with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+        os.kill(pid, 0)
 
 
 def test_one_that_cannot_start_says_why(small_split: Split) -> None:
