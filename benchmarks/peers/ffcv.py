@@ -1,8 +1,8 @@
-"""FFCV, written as its documentation has it: a .beton file, numba-compiled operations, random order, OS page cache.
+"""FFCV, as its documentation recommends: a .beton file, numba-compiled operations, random order, OS page cache.
 
-The .beton holds the very bytes of the shards (with raw shards, their pixels). FFCV decodes the whole image with
-libjpeg-turbo's fast, less accurate DCT. Its own decoders resize what they crop; the window of RandomCrop has the size
-of the output already, so nothing is resized there, and its decoder is extended by six lines to draw such windows.
+The .beton holds the same bytes as the shards (with raw shards, their pixels). FFCV decodes the whole image with
+libjpeg-turbo's fast, less accurate DCT. Its own decoders resize what they crop. The window of RandomCrop already has
+the size of the output, so nothing is resized there; six lines extend its decoder to draw such windows.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ BATCHES_AHEAD = 3  # its default
 
 
 def peer(task: PeerTask) -> Peer:
-    """Writes the .beton, where there is none yet."""
+    """Writes the .beton unless it exists."""
     raw = task.open_split().manifest.settings.encoding == "raw"
     beton = own_format(task, "ffcv", lambda path: write(task.open_split(), path, raw))
-    loader = make_loader(beton, task.batch, task.threads)  # once: to compile it takes ten seconds
+    loader = make_loader(beton, task.batch, task.threads)  # once: compiling takes ten seconds
     return Peer(
         open=lambda: batches(loader),
         settings={
@@ -55,7 +55,7 @@ def peer(task: PeerTask) -> Peer:
 
 
 class _Encoded(np.ndarray[Any, Any]):
-    """An image for FFCV's writer that brings its encoded bytes along: nothing is decoded or encoded again."""
+    """An image for FFCV's writer with its encoded bytes, which the writer stores: nothing is encoded again."""
 
     encoded: npt.NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
         size = self.output_size[0]
 
         def window(height: int, width: int, scale: Any, ratio: Any) -> tuple[int, int, int, int]:
-            # numba knows numpy's old generator alone.
+            # numba knows only numpy's old generator.
             top = np.random.randint(0, height - size + 1)  # noqa: NPY002
             left = np.random.randint(0, width - size + 1)  # noqa: NPY002
             return top, left, size, size
@@ -101,7 +101,7 @@ class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
 
 
 def make_loader(beton: Path, batch: BatchSpec, threads: int) -> Any:
-    """A loader whose epoch is so long that no gap between epochs counts against a small data set."""
+    """A loader with an epoch so long that no gap between epochs counts against a small data set."""
     logging.getLogger("numba").setLevel(logging.ERROR)
     decoder = RandomCropDecoder if batch.crop == "random" else RandomResizedCropRGBImageDecoder
     image: list[Any] = [decoder((batch.size, batch.size)), RandomHorizontalFlip()]
@@ -127,7 +127,7 @@ def make_loader(beton: Path, batch: BatchSpec, threads: int) -> Any:
 
 @contextlib.contextmanager
 def batches(loader: Any) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end; the thread that makes them is gone when the block is left."""
+    """Endless shuffled batches; ends the thread that makes them."""
     epochs: list[Any] = []
 
     def stream() -> Iterator[Batch]:
@@ -139,6 +139,6 @@ def batches(loader: Any) -> Iterator[Iterator[Batch]]:
         yield stream()
     finally:
         for epoch in epochs:
-            epoch.terminate_event.set()  # it looks there once its queue is full
+            epoch.terminate_event.set()  # the thread looks at it once its queue is full
             epoch.join()
             epoch.close()

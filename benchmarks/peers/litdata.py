@@ -1,6 +1,6 @@
-"""LitData, written as its documentation has it: JPEG samples in optimised chunks, decoded by its own serializer.
+"""LitData, as its documentation recommends: JPEG samples in optimised chunks, decoded by its own serializer.
 
-The chunks hold the very bytes of the shards. LitData decodes them with torchvision; torchvision's v2 transforms follow.
+The chunks hold the same bytes as the shards. LitData decodes them with torchvision; torchvision's v2 transforms follow.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from benchmarks.processes.dataloader import ENDLESS_LISTED, PREFETCH, batches_of
 from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 
-CHUNK = "64MB"  # what its documentation uses
+CHUNK = "64MB"  # as in its documentation
 
 
 def peer(task: PeerTask) -> Peer:
-    """Writes the chunks, where there are none yet."""
+    """Writes the chunks unless they exist."""
     chunks = own_format(task, "litdata", lambda path: write(task, path))
     return Peer(
         lambda: batches(task, chunks),
@@ -44,7 +44,7 @@ def write(task: PeerTask, path: Path) -> None:
 
 
 class _Prepare:
-    """An object, not a lambda: it is sent to worker processes."""
+    """The transform of a sample; an object, not a lambda, so that it can be sent to worker processes."""
 
     def __init__(self, task: PeerTask) -> None:
         self._transform = transform(task.batch, task.open_split().manifest.settings)
@@ -55,7 +55,7 @@ class _Prepare:
 
 @contextlib.contextmanager
 def batches(task: PeerTask, chunks: Path) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches; an epoch goes round the data set so often that its end is never met."""
+    """Endless shuffled batches: an epoch repeats the data set so often that it never ends."""
     dataset = litdata.StreamingDataset(
         str(chunks),
         shuffle=True,

@@ -1,4 +1,4 @@
-"""This project's loader. What the task's options say goes to it; otherwise its defaults."""
+"""This project's loader, with its defaults; the task's options are arguments of it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from shards.feed.loop import Depths
 
 
 def peer(task: PeerTask) -> Peer:
-    """Its settings; on a GPU the clock waits for the device."""
+    """On a GPU, `sync` waits for the device before the clock is read."""
     on_gpu = task.options.get("device") == "gpu"
     stored = task.open_split().manifest.settings.encoding
     dct = "none (raw pixels)" if stored == "raw" else "fast" if task.options.get("fast_idct") else "accurate"
@@ -28,7 +28,7 @@ def peer(task: PeerTask) -> Peer:
 
 @contextlib.contextmanager
 def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end."""
+    """Endless shuffled batches."""
     batch = task.batch
     with Loader(
         task.open_split(),

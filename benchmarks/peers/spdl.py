@@ -1,6 +1,6 @@
-"""SPDL, written as its documentation has it: a pipeline of threads, images decoded, cropped and flipped by FFmpeg.
+"""SPDL, as its documentation recommends: a pipeline of threads; FFmpeg decodes, crops and flips.
 
-It reads the bytes from our shards (memory-mapped), since it brings no format of its own. A task decodes the frames of a
+It reads the bytes from our shards (memory-mapped), since it has no format of its own. A task decodes the frames of a
 batch and converts them to one buffer, which torch then normalises.
 """
 
@@ -34,10 +34,10 @@ def peer(task: PeerTask) -> Peer:
 
 @contextlib.contextmanager
 def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end."""
+    """Endless shuffled batches."""
     split, batch = task.open_split(), task.batch
     data, index = stored_bytes(split), split.index
-    spdl.io.utils.set_ffmpeg_log_level(16)  # errors alone: each JPEG would warn of its range of colours
+    spdl.io.utils.set_ffmpeg_log_level(16)  # only errors: each JPEG would warn about its colour range
     zoom = split.manifest.settings.short_side != batch.resize
 
     def rows() -> Iterator[int]:
@@ -57,7 +57,7 @@ def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
             images = normalised(images)
         return images, torch.from_numpy(index.label[chosen]).long()
 
-    # A task makes a whole batch: with one an image, a quarter of the speed goes into the handing over.
+    # A task makes a whole batch: a task per image loses a quarter of the speed to handing over.
     pipeline = (
         PipelineBuilder()
         .add_source(rows())

@@ -1,7 +1,7 @@
-"""MosaicML Streaming, written as its documentation has it: MDS shards, StreamingDataset, torch's DataLoader.
+"""MosaicML Streaming, as its documentation recommends: MDS shards, StreamingDataset, torch's DataLoader.
 
-The shards hold the very bytes of ours. They are decoded by torchvision's decode_jpeg, which is faster than the
-Pillow of its "jpeg" columns; torchvision's v2 transforms follow.
+The MDS shards hold the same bytes as ours. torchvision's decode_jpeg decodes them, which is faster than the Pillow of
+its "jpeg" columns; torchvision's v2 transforms follow.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from shards.common.versions import version
 
 
 def peer(task: PeerTask) -> Peer:
-    """Writes the MDS shards, where there are none yet."""
+    """Writes the MDS shards unless they exist."""
     shards = own_format(task, "streaming", lambda path: write(task, path))
     return Peer(
         lambda: batches(task, shards),
@@ -61,7 +61,7 @@ class _Images(streaming.StreamingDataset):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def batches(task: PeerTask, shards: Path) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches; an epoch goes round the data set so often that its end is never met."""
+    """Endless shuffled batches: an epoch repeats the data set so often that it never ends."""
     clean_stale_shared_memory()
     loader: DataLoader[Any] = DataLoader(
         _Images(task, shards),

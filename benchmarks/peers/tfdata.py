@@ -1,7 +1,7 @@
-"""tf.data, written as its documentation has it: TFRecords, a shuffle buffer, a parallel map, prefetch.
+"""tf.data, as its documentation recommends: TFRecords, a shuffle buffer, a parallel map, prefetch.
 
-The TFRecords hold the very bytes of the shards. The window alone is decoded (`decode_and_crop_jpeg`), with
-libjpeg-turbo's fast DCT, as its own ResNet example has it. Batches become torch tensors without a copy, and torch
+The TFRecords hold the same bytes as the shards. Only the crop window is decoded (`decode_and_crop_jpeg`), with
+libjpeg-turbo's fast DCT, as in its own ResNet example. Batches become torch tensors without a copy, and torch
 normalises them: in the map, TensorFlow takes twice as long for that.
 """
 
@@ -28,7 +28,7 @@ FEATURES = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedL
 
 
 def peer(task: PeerTask) -> Peer:
-    """Writes the TFRecords, where there are none yet."""
+    """Writes the TFRecords unless they exist."""
     records = own_format(task, "tfdata", lambda path: write(task, path))
     return Peer(
         lambda: batches(task, records),
@@ -56,7 +56,7 @@ def write(task: PeerTask, path: Path) -> None:
 
 @contextlib.contextmanager
 def batches(task: PeerTask, records: Path) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end."""
+    """Endless shuffled batches."""
     zoom = task.open_split().manifest.settings.short_side != task.batch.resize
     options = tf.data.Options()
     options.threading.private_threadpool_size = task.threads
@@ -107,7 +107,7 @@ def _prepared(record: Any, batch: BatchSpec, zoom: bool) -> Any:
 
 def _torch(dataset: Any, batch: BatchSpec) -> Iterator[Batch]:
     with warnings.catch_warnings():
-        # numpy's view of a tensor of TensorFlow's cannot be written to; nobody does.
+        # torch warns that numpy's view of a TensorFlow tensor is read-only; nobody writes to it.
         warnings.simplefilter("ignore", UserWarning)
         for images, labels in dataset.as_numpy_iterator():
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2)

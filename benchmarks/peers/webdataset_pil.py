@@ -1,7 +1,7 @@
-"""The shards themselves, read by webdataset and decoded by Pillow, as its documentation has it for training.
+"""webdataset over the shards themselves, decoded by Pillow, as its documentation recommends for training.
 
-Shards are drawn with replacement (`resampled=True`) and samples shuffled in a buffer; batches are made in the worker
-processes.
+Shards are drawn with replacement (`resampled=True`), samples are shuffled in a buffer, and worker processes make the
+batches.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards.common.versions import version
 from shards.format.layout import extension
 
-SHUFFLE_BUFFER = 1000  # samples; what its documentation uses
+SHUFFLE_BUFFER = 1000  # samples, as in its documentation
 
 
 def peer(task: PeerTask) -> Peer:
@@ -34,7 +34,7 @@ def peer(task: PeerTask) -> Peer:
 
 @contextlib.contextmanager
 def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
-    """Batches without end."""
+    """Endless batches."""
     split = task.open_split()
     stored = split.manifest.settings
     prepare = pil_transform(task.batch, stored)
@@ -45,7 +45,7 @@ def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
         .shuffle(SHUFFLE_BUFFER)
         .to_tuple(extension(stored.encoding), "cls")
         .map_tuple(lambda data: prepare(pil_image(data)), int)
-        # torch's way puts a batch into shared memory at once; webdataset's own would be copied there.
+        # torch's collate puts a batch into shared memory at once; webdataset's own would be copied there.
         .batched(task.batch.batch_size, collation_fn=default_collate, partial=False)
     )
     loader = webdataset.WebLoader(

@@ -83,8 +83,9 @@ def run_commands(prog: str, commands: Mapping[str, Command | LazyCommand], argv:
     def dispatch(args: list[str]) -> None:
         if not args or args[0] in ("-h", "--help"):
             print(f"usage: {prog} COMMAND ...\n")
+            width = max(map(len, commands))
             for name, command in commands.items():
-                print(f"  {name:<10} {command.help}")
+                print(f"  {name:<{width}} {command.help}")
             print(f"\n{prog} COMMAND --help lists the options. {DEBUG_HELP}")
             if not args:
                 raise UsageError(f"no command given: choose one of {', '.join(commands)}")
