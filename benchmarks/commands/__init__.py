@@ -1,0 +1,1 @@
+"""The commands of `python -m benchmarks`, a module each: `Options`, a frozen dataclass, and `run(options)`."""

@@ -1,9 +1,9 @@
 """python -m benchmarks accuracy --data DIR --source SOURCE: does this loader train as well as the usual one?
 
-The same recipe, network, steps and evaluation, with batches from this project's loader and with batches from a
-DataLoader over SOURCE, the data set that the shards in DIR were made from, whose images Pillow decodes and
-torchvision transforms; once for each seed, in turns. Five epochs of 10,000 CIFAR-10 images take about nine minutes of
-two cores without a GPU, so the six runs about an hour:
+Trains the same recipe, network and steps, with the same evaluation, once with batches from this project's loader and
+once from a DataLoader over SOURCE, the data set that the shards in DIR were made from, whose images Pillow decodes and
+torchvision transforms; for each seed, in turns. Five epochs of 10,000 CIFAR-10 images take about nine minutes on two
+cores without a GPU, so the six runs about an hour:
 
     python -m preprocess SOURCE DIR --image-column img --short-side 32
     python -m benchmarks accuracy --data DIR --source SOURCE --image-column img --size 32 --epochs 5
@@ -11,8 +11,6 @@ two cores without a GPU, so the six runs about an hour:
 
 import contextlib
 import dataclasses
-import json
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,19 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision import transforms
 from tqdm import tqdm
 
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.passive import sleep_while_waiting
+from benchmarks.measure.machine import cores, sleep_while_waiting
 from benchmarks.measure.result import Result, Series, write
-from benchmarks.measure.settings import command_line
-from benchmarks.peers.naive import Pictures, Recipe, Rows
+from benchmarks.measure.settings import BatchSpec, command_line
+from benchmarks.peers.naive import PilImages, Rows, open_rows
 from shards import Split
 from shards.common.errors import UsageError
 from shards.dataset import choose_split
-from shards.decode import MEAN, STD
-from train.checkpoints.weights import describe
+from shards.defaults import shorter_side
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
 from train.engine import train_epoch
@@ -57,7 +53,7 @@ class Options:
     data: Path
     """Shards, as written by `python -m preprocess`."""
     source: str
-    """The data set they were made from: whatever `python -m preprocess` takes, made-up images apart."""
+    """The data set they were made from: anything that `python -m preprocess` takes, made-up images apart."""
     image_column: str = "image"
     """Column of SOURCE that holds the images."""
     label_column: str = "label"
@@ -104,13 +100,13 @@ def run(options: Options) -> None:
     """
     sleep_while_waiting()
     config = configuration(options)
-    split, held_out = (
-        choose_split(config.data, [TRAINING], config.feeding.cache),
-        choose_split(config.data, HELD_OUT, config.feeding.cache),
+    split = choose_split(config.data, [TRAINING], config.feeding.cache)
+    held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
+    rows, held_out_rows = (
+        open_rows(each, options.source, options.image_column, options.label_column) for each in (split, held_out)
     )
-    rows, held_out_rows = _rows(options, split), _rows(options, held_out)
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
-    options.out.mkdir(parents=True, exist_ok=True)  # a wrong path is better known before training than after
+    workers = cores() if options.workers is None else options.workers
+    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before training, not after
     reached: dict[str, list[Accuracy]] = {OURS: [], USUAL: []}
     times = []
     with joined("auto") as world, tqdm(total=2 * options.seeds, unit="run", disable=None) as bar:
@@ -129,13 +125,14 @@ def run(options: Options) -> None:
                 bar.update()
     result = summary(options, config, reached, min(times))
     path = write(result, options.out)
-    print(f"{table(result)}\n\nresult {path}\n\n{json.dumps(dataclasses.asdict(result))}")
+    print(f"{table(result)}\n\nresult {path}\n\n{result.as_json()}")
 
 
 def configuration(options: Options) -> Config:
-    """The recipe with the options' values in place of its own. Raises UsageError where that makes no sense.
+    """The recipe with the options' values in place of its own.
 
-    Also for images that grow while training, which a DataLoader's transforms do not.
+    Raises UsageError for values that make no sense, and for recipes whose images grow while training: a DataLoader's
+    transforms keep their size.
     """
     changes = {name: value for name in ("epochs", "size") if (value := getattr(options, name)) is not None}
     config = dataclasses.replace(find_recipe(["--recipe", options.recipe])(options.data), **changes)
@@ -147,7 +144,7 @@ def configuration(options: Options) -> Config:
 def trained(
     config: Config, held_out: Split, batches: Batches, held_out_batches: Batches, world: World, dtype: torch.dtype
 ) -> Accuracy:
-    """The accuracy after the last epoch of training on `batches`: as `train`, without files and checkpoints."""
+    """The accuracy after training on `batches`, as `train` does it, without files and checkpoints."""
     network = make_network(config, len(held_out.class_names), world)
     run = begin(network, config, world, dtype, micro_batches=len(batches))
     for epoch in range(1, config.epochs + 1):
@@ -171,16 +168,14 @@ def _ours(
 def _usual(
     rows: Rows, held_out_rows: Rows, held_out: Split, config: Config, world: World, workers: int
 ) -> tuple[Batches, Batches]:
-    """DataLoaders of the same recipe; their processes live for an epoch each."""
+    """DataLoaders of the same recipe; their processes live for one epoch."""
     portion, val_size = portions(config, world), config.sizes.val_size or config.size
-    resize = describe(held_out, model=config.model, size=config.size).resize
-    val_resize = describe(held_out, model=config.model, size=val_size, resize=config.sizes.val_resize).resize
-    pictures = Pictures(rows, Recipe(portion.micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
-    centred = Pictures(held_out_rows, Recipe(portion.images, val_resize, val_size))
-    steps = [transforms.Resize(val_resize), transforms.CenterCrop(val_size), transforms.ToTensor()]
-    centred.transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+    resize = shorter_side(held_out, config.size, None, config.crop)
+    val_resize = shorter_side(held_out, val_size, config.sizes.val_resize, "center")
+    images = PilImages(rows, BatchSpec(portion.micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
+    centred = PilImages(held_out_rows, BatchSpec(portion.images, val_resize, val_size, crop="center"))
     training = DataLoader(
-        pictures,
+        images,
         portion.micro_batch,
         shuffle=True,
         drop_last=True,
@@ -191,22 +186,8 @@ def _usual(
     return OnDevice(training, world.device), OnDevice(validation, world.device)
 
 
-def _rows(options: Options, split: Split) -> Rows:
-    """The split of the source, opened. Raises UsageError if the shards are not of that data set."""
-    from preprocess.sources import hf_dataset
-
-    rows = hf_dataset(options.source, split.name, options.image_column, options.label_column)
-    names, taken = tuple(rows.features["label"].names), len(split) + split.info.rejects
-    if names != split.class_names or len(rows) != taken:
-        raise UsageError(
-            f"{options.data} was made from another data set than {options.source}: in {split.name} "
-            f"{taken} images of {len(split.class_names)} classes, and {len(rows)} of {len(names)}"
-        )
-    return rows  # type: ignore[no-any-return]
-
-
 def summary(options: Options, config: Config, reached: dict[str, list[Accuracy]], seconds: float) -> Result:
-    """What was reached, as it is written down."""
+    """The accuracies, as a result."""
     means = {name: statistics.mean(accuracy.top1 for accuracy in runs) for name, runs in reached.items()}
     top1 = [Series(name, tuple(each.top1 for each in runs), "% top-1") for name, runs in reached.items()]
     top5 = [Series(f"{name}, top-5", tuple(each.top5 for each in runs), "% top-5") for name, runs in reached.items()]

@@ -1,8 +1,8 @@
 """python -m benchmarks demo: the whole project once, on a small synthetic data set.
 
-Makes images, shards them, draws a batch, trains, evaluates, and compares the loader with the naive
-path; prints each command before it runs it, so that the demo is also the manual. About four
-minutes on two cores without a GPU. The last line is JSON.
+Makes images, shards them, draws a batch, trains, evaluates, and compares the loader with the naive path. It prints each
+command before running it, so that the demo is also the manual. About four minutes on two cores without a GPU. The last
+line is JSON.
 """
 
 import json
@@ -24,7 +24,7 @@ class Options:
     """Runs the whole project once: makes images, shards, a preview, trains, evaluates, benchmarks."""
 
     out: Path = Path("demo")
-    """Directory for everything the demo makes; images and shards that are there already are used again."""
+    """Directory for everything the demo makes; images and shards that exist are used again."""
     train: int = 2000
     """Synthetic images to train on."""
     validation: int = 500
@@ -32,14 +32,14 @@ class Options:
     recipe: str = "demo"
     """How to train: a function of train/recipes.py."""
     seconds: float = 2.0
-    """Length of a window of the loader benchmark."""
+    """Length of a measuring interval of the loader benchmark."""
 
 
 def run(options: Options) -> None:
-    """Runs the commands; raises ShardfeedError for the first that fails, with its exit status."""
+    """Runs the commands; raises ShardfeedError, with the exit status, when one fails."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"{options.out} is a file: give a directory")
-    # What would otherwise be found out minutes later, by the command that needs it.
+    # Mistakes that would otherwise show minutes later, in the command that needs the value.
     find_recipe(["--recipe", options.recipe])
     SyntheticSource(train=options.train, validation=options.validation)
     images, shards = options.out / "images", options.out / "shards"
@@ -55,8 +55,8 @@ def run(options: Options) -> None:
     evaluation = ["--data", str(shards), "--recipe", options.recipe, "--evaluate", str(weights)]
     accuracy = _json_of(_python("train", *evaluation))
     _python("shards", "preview", str(shards), "--output", str(preview))
-    window = ["--seconds", f"{options.seconds:g}", "--out", str(results)]
-    speed = _json_of(_python("benchmarks", "loaders", "--data", str(shards), "--source", str(images), *window))
+    interval = ["--seconds", f"{options.seconds:g}", "--out", str(results)]
+    speed = _json_of(_python("benchmarks", "loaders", "--data", str(shards), "--source", str(images), *interval))
 
     summary: dict[str, Any] = {
         "top1": round(accuracy["top1"], 2),
@@ -84,7 +84,7 @@ def _table(summary: dict[str, Any]) -> str:
 
 
 def _python(module: str, *words: str) -> list[str]:
-    """Runs `python -m module words`, shows what it prints as it comes, and returns the lines of its stdout."""
+    """Runs `python -m module words`, shows its output as it comes, and returns the lines of its stdout."""
     print(f"\n$ python -m {shlex.join([module, *words])}", flush=True)
     lines = []
     with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True) as process:

@@ -1,17 +1,17 @@
 """python -m benchmarks gpu [--data DIR] [--source SOURCE]: all that waits for a GPU, unattended, in about ten minutes.
 
     tests     those marked `gpu`
-    loaders   this loader on the GPU: a CPU decodes, the GPU's cores decode the region, its JPEG engines decode, these
-              over `hw_decoder_load`; beside the naive path, plain DALI, and this loader on the CPU
-    stages    the ladder of one run, the copy to the GPU included, against the limits of the machine
+    loaders   this loader on the GPU: a CPU decodes, the GPU's cores decode the region, its JPEG engines decode, the
+              engines at several `hw_decoder_load`; beside the naive path, plain DALI, and this loader on the CPU
+    stages    the stages of one run, the copy to the GPU included, against the limits of the machine
     train     steps of the recipes `cnn` and `rn18_16` on real, cached and synthetic batches
 
-Each step is a command that could be given by hand; it is printed, and its output goes to a file. A step that fails, or
-that has no time left, does not keep the next ones from running: what failed is said at the end, and the exit status is
-1. Results (JSON), outputs and a page with all of them lie in a directory named after the date, in --out.
+Each step is a command that could be typed; it is printed, and its output goes to a file. A step that fails or runs out
+of its time does not stop the next ones: the end names the steps that failed, and the exit status is 1. Results (JSON),
+outputs and a page with all results go to a directory named after the date, in --out.
 
-Without --data the images of SOURCE are converted first, and without that some are made up: their figures are those of
-small, simple images. --rehearsal does the same in little, also where there is no GPU; its figures mean nothing.
+Without --data the images of SOURCE are converted first; without --source images are made up, whose figures are those of
+small, simple images. --rehearsal runs the same steps with tiny settings, also without a GPU; its figures mean nothing.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.processes.remote import ROOT
-from benchmarks.processes.roster import ROSTER
+from benchmarks.peers.roster import ROSTER
+from benchmarks.processes.process import ROOT
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
 from shards.format.layout import MANIFEST
 
-# Seconds that a step has to end after it was told to.
+# Seconds that an interrupted step has to end before it is killed.
 GRACE = 15.0
 
 
@@ -45,11 +45,11 @@ class Options:
     data: Path | None = None
     """Shards, as written by `python -m preprocess`; made of SOURCE if not given."""
     source: str | None = None
-    """The data set they were made from, which the naive path reads; made-up images if neither is given."""
+    """The data set that the shards were made from, which the naive path reads; made-up images without either option."""
     minutes: float = 10.0
-    """Time for everything but converting SOURCE; a step that would take longer than its share is stopped."""
+    """Time for everything but converting SOURCE; a step that takes longer than its share is stopped."""
     rehearsal: bool = False
-    """The same steps with tiny settings, also without a GPU: do they run? Their figures mean nothing."""
+    """The same steps with tiny settings, also without a GPU, to see that they run; their figures mean nothing."""
     out: Path = Path("results")
     """Directory for made-up images and their shards, and for a directory with the results of this run."""
 
@@ -62,7 +62,7 @@ class Options:
 class Step:
     """A command of this project.
 
-    share: of all the time, in which it may run beside what earlier steps left over; None: as long as it takes.
+    share: its share of the whole time, beside what earlier steps left over; None: as long as it takes.
     """
 
     name: str
@@ -95,7 +95,7 @@ def run(options: Options) -> None:
 
 
 def steps(options: Options, results: Path) -> tuple[Step, ...]:
-    """What is run, in this order."""
+    """The steps, in their order."""
     little = options.rehearsal
     out = ["--out", str(results)]
     making, data, source = _making(options)
@@ -121,7 +121,7 @@ def steps(options: Options, results: Path) -> tuple[Step, ...]:
 
 
 def _making(options: Options) -> tuple[list[Step], Path, str | None]:
-    """The steps that make the data set, if there has to be one; where it is; and what it was made from."""
+    """The steps that make the data set, unless it exists; its directory; and the source it is made from."""
     if options.data is not None:
         return [], options.data, options.source
     made = options.out / ("gpu-rehearsal" if options.rehearsal else "gpu-data")
@@ -133,7 +133,7 @@ def _making(options: Options) -> tuple[list[Step], Path, str | None]:
         if not (made / "shards" / MANIFEST).exists():
             found.append(Step("images", ("preprocess.synthetic", source, "--train", count, "--validation", "8"), share))
     else:
-        # A data set may take hours to convert. What was begun the last time goes on.
+        # A data set may take hours to convert: an interrupted conversion resumes.
         made, share = made / hashlib.sha256(source.encode()).hexdigest()[:12], None
     shards = made / "shards"
     if not (shards / MANIFEST).exists():
@@ -142,7 +142,7 @@ def _making(options: Options) -> tuple[list[Step], Path, str | None]:
 
 
 def perform(plan: Sequence[Step], results: Path, seconds: float) -> list[str]:
-    """Runs the steps; the names of those that failed. A step may use what time those before it left over."""
+    """Runs the steps; returns the names of those that failed. A step may use the time that earlier steps left over."""
     begin, allowed, failed = time.monotonic(), 0.0, []
     for step in plan:
         if step.share is None:
@@ -159,13 +159,13 @@ def perform(plan: Sequence[Step], results: Path, seconds: float) -> list[str]:
 
 
 def _run(step: Step, results: Path, seconds: float | None) -> str | None:
-    """Runs one command with its output in a file, for `seconds` at most; what went wrong, in one line."""
+    """Runs one command with its output in a file, for `seconds` at most; returns what went wrong, in one line."""
     log = results / f"{step.name.replace(' ', '-')}.log"
     print(f"\n$ python -m {shlex.join(step.words)}\n  output in {log}", flush=True)
     start = time.monotonic()
     with (
         log.open("w") as file,
-        # In a session of its own: what it may leave behind is ended with it.
+        # In a session of its own, so that processes that it leaves behind are killed with it.
         subprocess.Popen(
             [sys.executable, "-m", *step.words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
@@ -177,13 +177,13 @@ def _run(step: Step, results: Path, seconds: float | None) -> str | None:
             return f"stopped after {time.monotonic() - start:.0f} s, its share of the time"
     print(f"  {time.monotonic() - start:.0f} s, exit status {status}", flush=True)
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    # pytest ends with 5 where no test was chosen, which is no success either.
+    # pytest exits with 5 where it found no test, which is no success either.
     return None if status == 0 else f"exit status {status}: {lines[-1] if lines else 'no output'}"
 
 
 @contextlib.contextmanager
 def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """The process and what it started are gone after the block: interrupted first, so that it can clean up."""
+    """Ends the process and what it started after the block: interrupts it first, so that it can clean up."""
     try:
         yield
     finally:

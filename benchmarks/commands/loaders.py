@@ -1,39 +1,38 @@
 """python -m benchmarks loaders --data DIR --source SOURCE: this project's loader against others, in turns.
 
-All deliver torch tensors of the same shape, type and recipe, each the way its own documentation recommends, each in a
-process of its own (benchmarks/peers/). Always there: the naive path over SOURCE, the data set that the shards were made
-from; DALI's own reader and operators; this project's loader. More with --peers:
+All deliver torch tensors of the same shape, type and crop, each the way its own documentation recommends, each in a
+process of its own (benchmarks/peers/). Always measured: the naive path over SOURCE, the data set that the shards were
+made from; DALI's own reader and operators; this project's loader. More with --peers:
 
     folder torchvision webdataset     an image folder with Pillow, or decoded by torchvision; webdataset
     ffcv spdl litdata streaming tfdata     other systems, installed by `python -m benchmarks peers-install`
-    turbojpeg                         a limit: libjpeg-turbo decodes in processes, and nothing else
+    turbojpeg                         a limit: libjpeg-turbo decodes on every core, and nothing else is done
     fast-dct                          this loader with the less exact DCT, which FFCV and tf.data use
     gpu gpu-region gpu-hardware       this loader on a GPU: a CPU decodes, the GPU's cores, its JPEG engines
     gpu-hardware-0.5 -0.8 -0.95       the engines with that share of a batch, as `hw_decoder_load`
 
-or `--peers all`. What cannot be measured is left out and named with the reason; the naive path is, without --source.
-Takes about two minutes with the defaults, and a minute more for each peer; what a peer makes of the shards is kept in
---work for the next time.
+or `--peers all`. A peer that cannot be measured is left out and named with the reason; so is the naive path without
+--source. Takes about two minutes with the defaults, and a minute more for each peer; the peers' own formats of the
+images stay in --work for the next time.
 """
 
 import contextlib
 import dataclasses
 import json
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from benchmarks.measure.harness import Schedule, measure
+from benchmarks.measure.machine import cores
 from benchmarks.measure.result import Ratio, Result, Series, write
-from benchmarks.measure.settings import command_line
-from benchmarks.peers import naive
-from benchmarks.processes.job import Job
-from benchmarks.processes.remote import Remote
-from benchmarks.processes.roster import BASES, DALI, NAIVE, OURS, ROSTER, Entry
+from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
+from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, Entry
+from benchmarks.processes.process import PeerProcess
+from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards import Split
 from shards.common.errors import ShardfeedError, UsageError
@@ -41,7 +40,7 @@ from shards.dataset import choose_split
 
 ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
-TRIAL = 0.1  # seconds of the turn that shows whether a contender works
+TRIAL = 0.1  # seconds of the turn that shows whether a peer works
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,10 @@ class Options:
     data: Path
     """Shards, as written by `python -m preprocess`."""
     source: str | None = None
-    """The data set they were made from, for the naive path, which is left out if not given: whatever
+    """The data set they were made from, for the naive path, which is left out without it: anything that
     `python -m preprocess` takes, made-up images apart."""
     peers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES")] = ()
-    """Who else: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
+    """More peers: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
     gpu-region, gpu-hardware, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or all."""
     split: str = "train"
     """The split to read, of both."""
@@ -62,26 +61,26 @@ class Options:
     """Column of SOURCE that holds the images."""
     label_column: str = "label"
     """Column of SOURCE that holds the labels."""
-    batch_size: int = naive.Recipe.batch_size
+    batch_size: int = BatchSpec.batch_size
     """Images a batch."""
-    size: int = naive.Recipe.size
+    size: int = BatchSpec.size
     """Side of the crop in pixels."""
     resize: int | None = None
     """Shorter side before the crop; in proportion 256 to 224 if not given, at most what is stored."""
-    crop: naive.Crop = naive.Recipe.crop
+    crop: Literal["random", "rrc"] = "random"
     """random: Resize and RandomCrop; rrc: RandomResizedCrop."""
-    dtype: naive.DType = naive.Recipe.dtype
+    dtype: DType = BatchSpec.dtype
     """float32: normalised; uint8: the pixels."""
     seed: int = 0
     """Of order, crops and flips."""
     rounds: int = Schedule.rounds
-    """Windows measured of each, after a warm-up round that is not counted."""
+    """Measuring intervals of each, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
-    """Length of a window."""
+    """Length of a measuring interval."""
     threads: int | None = None
-    """Threads of those that have threads; a core each if not given, and one more where DALI decodes."""
+    """Threads of peers that have threads; one per core if not given, and one more where DALI decodes."""
     workers: int | None = None
-    """Processes of those that have processes; one a core if not given."""
+    """Processes of peers that have worker processes; one per core if not given."""
     sweep: tuple[int, ...] = ()
     """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
     work: Path | None = None
@@ -91,17 +90,17 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON; writes the result and its charts to options.out.
+    """Measures, prints the table and, as the last line, the JSON; writes the result and its chart to options.out.
 
     Raises UsageError for data or options that do not fit together.
     """
-    from benchmarks.report.charts import png
-    from benchmarks.report.pictures import charts
+    from benchmarks.report.charts import charts
+    from benchmarks.report.draw import png
 
     result = compare(options)
     path = write(result, options.out)
     chart = path.with_suffix(".png")
-    png(charts(result)[0], chart, table.setting(result))
+    png(charts(result)[0], chart, table.circumstances(result))
     print(table.text(result))
     print(f"\nchart  {chart}\nresult {path}\n")
     print(json.dumps({**summary(result), "chart": str(chart), "result": str(path)}))
@@ -109,12 +108,13 @@ def run(options: Options) -> None:
 
 def summary(result: Result) -> dict[str, Any]:
     """The figures that programs ask for most, in one flat dictionary."""
+    ours, naive = ROSTER[OURS].title, ROSTER[NAIVE].title
     figures: dict[str, Any] = {"benchmark": result.benchmark, "date": result.date}
-    for name, entry in (("naive", NAIVE), ("loader", OURS)):
-        if ROSTER[entry].title not in result.skipped:
-            figures[f"{name}_images_per_s"] = result[ROSTER[entry].title].spread.median
+    for name, title in (("naive", naive), ("loader", ours)):
+        if title not in result.skipped:
+            figures[f"{name}_images_per_s"] = result[title].spread.median
     for ratio in result.ratios:
-        if (ratio.of, ratio.to) == (ROSTER[OURS].title, ROSTER[NAIVE].title):
+        if (ratio.of, ratio.to) == (ours, naive):
             figures |= {"ratio": ratio.median, "ratio_min": ratio.least, "ratio_max": ratio.most}
     return figures
 
@@ -123,126 +123,118 @@ def compare(options: Options) -> Result:
     """Measures. Raises UsageError for data or options that do not fit together."""
     schedule = Schedule(options.rounds, options.seconds)
     split = choose_split(options.data, [options.split])
-    recipe = _recipe(options, split)
+    batch = _batch(options, split)
     names = _names(options.peers)
-    options.out.mkdir(parents=True, exist_ok=True)  # a wrong path is better known before measuring than after
+    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
+    encoding = split.manifest.settings.encoding
     skipped: dict[str, str] = {}
+    peers: dict[str, PeerProcess] = {}
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        jobs = _Jobs(options, recipe, work, raw=split.manifest.settings.encoding == "raw")
-        contenders: dict[str, Remote] = {}
+        starter = _Starter(options, batch, work, raw=encoding == "raw")
         try:
             for name in names:
                 entry = ROSTER[name]
-                reason = entry.absence(split.manifest.settings.encoding)
+                reason = entry.absence(encoding)
                 if name == NAIVE and options.source is None:
                     reason = "it reads the originals: give --source"
                 try:
                     if reason is None:
-                        contenders[name] = stack.enter_context(jobs.started(entry))
+                        peers[name] = stack.enter_context(starter.started(entry))
                 except ShardfeedError as error:
                     if name in ALWAYS:
                         raise
                     reason = str(error).removeprefix(f"{entry.title}: ")
                 if reason is not None:
                     skipped[entry.title] = reason
-            windows = measure(list(contenders.values()), schedule)
+            intervals = measure(list(peers.values()), schedule)
         finally:
-            for each in contenders.values():
-                each.stop()  # all at once, before any is waited for: to end takes seconds
-        series = [Series.of(each.name, windows[each.name], each.settings) for each in contenders.values()]
-    by_name = dict(zip(contenders, series, strict=True))
-    ratios = [Ratio.between(by_name[OURS], by_name[base]) for base in BASES if base in by_name]
+            for each in peers.values():
+                each.stop()  # all of them before the first is waited for: ending takes seconds
+    series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in peers.items()}
     return Result.now(
         "loaders",
-        title(recipe, split),
+        f"{batch.batch_size} x 3 x {batch.size} x {batch.size} a batch: {row_name(batch, split)}",
         command_line("loaders", options),
-        series,
+        list(series.values()),
         schedule=schedule,
-        ratios=ratios,
+        ratios=[Ratio.between(series[OURS], series[base]) for base in BASES if base in series],
         skipped=skipped,
         settings={
-            **dataclasses.asdict(recipe),
-            "row": row_name(recipe, split),
+            **dataclasses.asdict(batch),
+            "row": row_name(batch, split),
             "stored": split.manifest.settings.short_side,
-            "encoding": split.manifest.settings.encoding,
+            "encoding": encoding,
             "images": len(split),
         },
     )
 
 
-def row_name(recipe: naive.Recipe, split: Split) -> str:
+def row_name(batch: BatchSpec, split: Split) -> str:
     """What is stored, cropped and delivered, in a few words."""
     stored = split.manifest.settings
     size = "original" if stored.short_side is None else f"{stored.short_side}-px"
     kind = "raw" if stored.encoding == "raw" else "JPEG"
-    return f"{size} {kind}, {recipe.crop}, {recipe.dtype}"
-
-
-def title(recipe: naive.Recipe, split: Split) -> str:
-    """One line: what was delivered, and from what."""
-    return f"{recipe.batch_size} x 3 x {recipe.size} x {recipe.size} a batch: {row_name(recipe, split)}"
+    return f"{size} {kind}, {batch.crop}, {batch.dtype}"
 
 
 @dataclass(frozen=True)
-class _Jobs:
-    """Starts contenders with the number of threads that they are to have."""
+class _Starter:
+    """Starts peers, each with its number of threads. raw: whether the shards store pixels."""
 
     options: Options
-    recipe: naive.Recipe
+    batch: BatchSpec
     work: Path
     raw: bool
-    """Whether pixels are stored."""
 
-    def started(self, entry: Entry) -> Remote:
-        """A contender, ready and tried; with the best of the numbers of threads to try, if there are any."""
+    def started(self, entry: Entry) -> PeerProcess:
+        """A peer, ready and tried; with --sweep, with the fastest of the numbers of threads."""
         threads = self._threads(entry)
         if self.options.sweep:
             threads = max(self.options.sweep, key=lambda each: self._speed(entry, each))
-        remote = entry.start(self._job(entry, threads))
+        process = entry.start(self._task(entry, threads))
         try:
-            remote.turn(Schedule(seconds=TRIAL))
+            process.turn(Schedule(seconds=TRIAL))
         except BaseException:
-            remote.close()
+            process.close()
             raise
-        return remote
+        return process
 
     def _speed(self, entry: Entry, threads: int) -> float:
-        """Images/s in one turn, after one that warms up; 0 for a number that it refuses."""
+        """Images/s in one turn, after one that warms up; 0 for a number of threads that the peer refuses."""
         try:
-            with entry.start(self._job(entry, threads)) as remote:
-                remote.turn(Schedule(seconds=TRIAL))
-                return remote.turn(Schedule(seconds=self.options.seconds)).images_per_s
+            with entry.start(self._task(entry, threads)) as process:
+                process.turn(Schedule(seconds=TRIAL))
+                return process.turn(Schedule(seconds=self.options.seconds)).images_per_s
         except ShardfeedError:  # FFCV, for one, takes no more threads than there are cores
             return 0.0
 
-    def _job(self, entry: Entry, threads: int) -> Job:
+    def _task(self, entry: Entry, threads: int) -> PeerTask:
         options = self.options
-        return Job(
+        return PeerTask(
             data=str(options.data),
             split=options.split,
             source=options.source or "",
             image_column=options.image_column,
             label_column=options.label_column,
             work=str(self.work),
-            recipe=self.recipe,
+            batch=self.batch,
             threads=threads,
             options=entry.options,
         )
 
     def _threads(self, entry: Entry) -> int:
-        from shards.loader import default_threads
+        from shards.defaults import default_threads
 
-        cores = len(os.sched_getaffinity(0))
         if entry.processes:
-            return cores if self.options.workers is None else self.options.workers
+            return cores() if self.options.workers is None else self.options.workers
         if self.options.threads is not None:
             return self.options.threads
-        return cores if entry.environment else default_threads(self.raw)
+        return cores() if entry.environment else default_threads(self.raw)
 
 
 def _names(peers: tuple[str, ...]) -> list[str]:
-    """Whom to measure, in the order of the roster. Raises UsageError for names that it does not hold."""
+    """The peers to measure, in the order of the roster. Raises UsageError for names that it does not hold."""
     unknown = set(peers) - ROSTER.keys() - {ALL}
     if unknown:
         raise UsageError(f"no peer {', '.join(sorted(unknown))}: choose from {', '.join(ROSTER)}, {ALL}")
@@ -250,20 +242,17 @@ def _names(peers: tuple[str, ...]) -> list[str]:
     return [name for name in ROSTER if name in chosen]
 
 
-def _recipe(options: Options, split: Split) -> naive.Recipe:
-    """What a batch is. Raises UsageError for what does not fit the split."""
-    stored = split.manifest.settings.short_side
-    resize = options.resize
-    if resize is None:
-        resize = round(options.size * naive.Recipe.resize / naive.Recipe.size)
-        resize = resize if stored is None else min(resize, stored)
-    few = [each for each in (options.threads, *options.sweep) if each is not None and each < 1]
-    if options.batch_size < 1 or few or (options.workers or 0) < 0:
-        raise UsageError("the batch size and the number of threads must be at least 1, the number of workers 0 or more")
-    if not 1 <= options.size <= resize:
-        raise UsageError(f"a crop of {options.size} pixels does not fit into a shorter side of {resize}")
-    if len(split) < options.batch_size:
-        raise UsageError(
-            f"{options.data}: {split.name} holds {len(split)} images, less than a batch of {options.batch_size}"
-        )
-    return naive.Recipe(options.batch_size, resize, options.size, options.dtype, options.seed, options.crop)
+def _batch(options: Options, split: Split) -> BatchSpec:
+    """What a batch is. Raises UsageError for options that do not fit together, or not to the split."""
+    counts = [each for each in (options.threads, *options.sweep) if each is not None]
+    if min(counts, default=1) < 1 or (options.workers or 0) < 0:
+        raise UsageError("the number of threads must be at least 1, the number of workers 0 or more")
+    return batch_spec(
+        split,
+        batch_size=options.batch_size,
+        size=options.size,
+        resize=options.resize,
+        crop=options.crop,
+        dtype=options.dtype,
+        seed=options.seed,
+    )

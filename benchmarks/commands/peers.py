@@ -1,9 +1,9 @@
 """python -m benchmarks peers --source SOURCE: every loader that can be measured here, over every row of one table.
 
-The rows are what is stored (256-px JPEGs, or raw pixels), how it is cropped and what is delivered. Makes the shards
-in --work first, once, and each peer's own format of them; install the peers before with `python -m benchmarks
-peers-install`. Leaves a JSON result a row and all of them as a table, `loaders.md`, in --out. Each row is what
-`python -m benchmarks loaders` measures, with --peers all; it takes about ten minutes on two cores with the defaults.
+A row is what is stored (256-px JPEGs, or raw pixels), how it is cropped and what is delivered. Makes the shards in
+--work first, once, and each peer's own format of them; install the peers before with `python -m benchmarks
+peers-install`. Each row is `python -m benchmarks loaders --peers all`, about ten minutes on two cores with the
+defaults. Writes a JSON result per row, and all rows as one table, `loaders.md`, to --out.
 """
 
 import dataclasses
@@ -13,16 +13,19 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.commands import loaders
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.result import Result, write
-from benchmarks.peers.naive import Crop, DType, Recipe
-from benchmarks.processes.roster import OURS, ROSTER
+from benchmarks.measure.settings import BatchSpec, DType
+from benchmarks.peers.roster import OURS, ROSTER
 from benchmarks.report import table
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.format.layout import MANIFEST, Encoding
+
+Crop = Literal["random", "rrc"]
 
 ROWS: tuple[tuple[Encoding, Crop, DType], ...] = (
     ("jpeg", "random", "float32"),
@@ -38,21 +41,21 @@ class Options:
     """Compares all loaders that can be measured here, from JPEGs and from raw pixels, in one table."""
 
     source: str
-    """The data set to make shards of: whatever `python -m preprocess` takes, made-up images apart."""
+    """The data set to make shards of: anything that `python -m preprocess` takes, made-up images apart."""
     peers: tuple[str, ...] = (loaders.ALL,)
-    """Who, as for `python -m benchmarks loaders`."""
+    """The peers, as for `python -m benchmarks loaders`."""
     split: str = "train"
     """The split to read."""
     image_column: str = "image"
     """Column of SOURCE that holds the images."""
     label_column: str = "label"
     """Column of SOURCE that holds the labels."""
-    batch_sizes: tuple[int, ...] = (Recipe.batch_size,)
+    batch_sizes: tuple[int, ...] = (BatchSpec.batch_size,)
     """Images a batch; the whole table for each."""
     rounds: int = Schedule.rounds
-    """Windows measured of each, after a warm-up round that is not counted."""
+    """Measuring intervals of each, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
-    """Length of a window."""
+    """Length of a measuring interval."""
     sweep: tuple[int, ...] = ()
     """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
     work: Path = Path("results/peers")
@@ -62,7 +65,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures row by row, each written when it is done; prints the table and, as the last line, JSON."""
+    """Measures row by row and writes each when it is done; prints the table and, as the last line, JSON."""
     results = []
     for encoding in dict.fromkeys(row[0] for row in ROWS):
         _make(options, encoding)
@@ -111,7 +114,7 @@ def _shards(options: Options, encoding: Encoding) -> Path:
 
 
 def _make(options: Options, encoding: Encoding) -> None:
-    """Converts the source, if that was not done yet. Raises ShardfeedError if it fails."""
+    """Converts the source unless the shards exist. Raises ShardfeedError if that fails."""
     path = _shards(options, encoding)
     if (path / MANIFEST).exists():
         return

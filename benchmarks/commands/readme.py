@@ -1,7 +1,8 @@
-"""python -m benchmarks readme RESULTS...: results of loaders as the README shows them, a table and a picture.
+"""python -m benchmarks readme RESULTS...: results of loaders as the documents show them, two tables and a picture.
 
-Rewrites what stands between the two marks in the document, and draws the picture that it shows there. Of several
-results that did the same work the latest counts, so `results/loaders-*.json` will do. Nothing is measured.
+Rewrites what stands between the marks: in docs/benchmarks.md the long table with all loaders and where its figures come
+from, in README.md a short one; and draws the picture that both show. The latest of several results of the same work
+counts, so `results/loaders-*.json` will do. Nothing is measured.
 """
 
 import os
@@ -15,53 +16,70 @@ import tyro
 
 from benchmarks.commands.peers import ROWS
 from benchmarks.measure.result import Result, Setting, read
-from benchmarks.processes.roster import OURS, ROSTER
-from benchmarks.report.charts import Bar, Bars, panels
-from benchmarks.report.table import grid, ratio, setting
+from benchmarks.peers.roster import DALI, NAIVE, OURS, ROSTER
+from benchmarks.report.charts import Bar, Bars
+from benchmarks.report.draw import panels
+from benchmarks.report.table import circumstances, grid, ratio
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 
-BEGIN, END = "<!-- loaders: written by python -m benchmarks readme -->", "<!-- loaders: end -->"
+LONG = "<!-- loaders: written by python -m benchmarks readme -->"
+SHORT = "<!-- loaders: short, written by python -m benchmarks readme -->"
+END = "<!-- loaders: end -->"
 TITLES = [entry.title for entry in ROSTER.values()]
-# Words of a command that differ from machine to machine, with what stands for them; None leaves them out.
-PLACES: Mapping[str, str | None] = {"--data": "DIR", "--source": "SOURCE", "--work": None, "--out": None}
-# What the heads of the columns say already.
-SAID = ("--crop", "--dtype")
+OUR_TITLE = ROSTER[OURS].title
+# The rows of the short table.
+BRIEF = [ROSTER[name].title for name in (NAIVE, DALI, "ffcv", OURS)]
+# Options whose values differ from machine to machine, with what stands for them; None leaves the option out.
+PLACEHOLDERS: Mapping[str, str | None] = {"--data": "DIR", "--source": "SOURCE", "--work": None, "--out": None}
+# Options that the heads of the columns show.
+SHOWN = ("--crop", "--dtype")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Writes results of loaders into the README: its table, and its picture."""
+    """Writes results of loaders into the documents: a long table, a short one, and a picture."""
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS...")]
     """Files that `python -m benchmarks loaders` or `peers` wrote, of one machine."""
-    document: Path = Path("README.md")
-    """The document to rewrite."""
+    document: Path = Path("docs/benchmarks.md")
+    """The document with the long table."""
+    readme: Path = Path("README.md")
+    """The document with the short table."""
     picture: Path = Path("docs/pictures/loaders.png")
     """The picture to draw."""
 
 
 def run(options: Options) -> None:
-    """Rewrites the document and draws the picture. Raises UsageError for results that do not belong together."""
+    """Rewrites both documents and draws the picture. Raises UsageError for results that do not belong together."""
     results = chosen([read(path) for path in options.results])
-    text = options.document.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ShardfeedError(f"{options.document}: the lines {BEGIN} and {END} have to stand there, once each")
+    documents = {options.document: (LONG, long_block), options.readme: (SHORT, short_block)}
+    texts = {path: _around(path, begin) for path, (begin, _) in documents.items()}  # before anything is written
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    panels(bars(results), options.picture, setting(results[0]))
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    with replacing(options.document) as file:
-        file.write(f"{before}{BEGIN}\n\n{block(results, _path(options))}\n\n{END}{after}".encode())
-    print(f"picture  {options.picture}\ntable    {options.document}, from")
+    panels(bars(results), options.picture, circumstances(results[0]))
+    for path, (begin, block) in documents.items():
+        before, after = texts[path]
+        picture = Path(os.path.relpath(options.picture, path.parent)).as_posix()
+        with replacing(path) as file:
+            file.write(f"{before}{begin}\n\n{block(results, picture)}\n\n{END}{after}".encode())
+    print(f"picture  {options.picture}\ntables   {options.document} and {options.readme}, from")
     for result in results:
         print(f"  {head(result)}: {result.date}")
+
+
+def _around(document: Path, begin: str) -> tuple[str, str]:
+    """What stands before and after the marks. Raises ShardfeedError unless each is there once, in this order."""
+    text = document.read_text()
+    if text.count(begin) != 1 or text.count(END) != 1 or text.index(begin) > text.index(END):
+        raise ShardfeedError(f"{document}: the lines {begin} and {END} must stand there once, in this order")
+    return text.partition(begin)[0], text.partition(END)[2]
 
 
 def chosen(results: Sequence[Result]) -> list[Result]:
     """The latest result of each kind of work, in the order of benchmarks/commands/peers.py.
 
-    Raises UsageError where there is none, for those of other benchmarks, and for those that cannot stand in one table:
-    of several machines or versions, other images, or measured for longer than others.
+    Raises UsageError for no results, for results of other benchmarks, and for results that cannot stand in one table:
+    of several machines, versions or sets of images, or measured for different times.
     """
     odd = sorted({result.benchmark for result in results} - {"loaders"})
     if odd or not results:
@@ -72,7 +90,7 @@ def chosen(results: Sequence[Result]) -> list[Result]:
     machines = {tuple(result.hardware.items()) for result in latest.values()}
     if len(machines) > 1:
         raise UsageError("the results are of several machines: give those of one")
-    # What the document says once, of all columns.
+    # The documents say these once, for all columns.
     alike: dict[str, set[object]] = {
         "rounds": {result.rounds for result in latest.values()},
         "seconds": {result.seconds for result in latest.values()},
@@ -97,27 +115,42 @@ def head(result: Result) -> str:
     return f"{kind}, {result.settings['crop']}, {result.settings['dtype']}"
 
 
-def block(results: Sequence[Result], picture: str) -> str:
-    """The picture, the table and where the figures are from, in Markdown."""
-    ours = ROSTER[OURS].title
-    names = [title for title in TITLES if any(title == series.name for each in results for series in each.series)]
+def long_block(results: Sequence[Result], picture: str) -> str:
+    """The picture, the table of all loaders and where the figures are from, in Markdown."""
+    names = _measured(results)
+    return "\n\n".join([_picture(results, picture), _table(results, names), *_origin(results, names)])
+
+
+def short_block(results: Sequence[Result], picture: str) -> str:
+    """The picture, the table of a few loaders and the machine, in Markdown."""
+    names = [name for name in _measured(results) if name in BRIEF]
+    return "\n\n".join([_picture(results, picture), _table(results, names), f"{circumstances(results[0])}."])
+
+
+def _measured(results: Sequence[Result]) -> list[str]:
+    """The titles of the loaders in any of the results, in the order of the roster."""
+    there = {series.name for each in results for series in each.series}
+    return [title for title in TITLES if title in there]
+
+
+def _picture(results: Sequence[Result], picture: str) -> str:
+    figures = ", ".join(f"{_figures([each], OUR_TITLE)[0]} ({head(each)})" for each in results)
+    return f"![Images a second of each loader: {OUR_TITLE} {figures}]({picture})"
+
+
+def _table(results: Sequence[Result], names: Sequence[str]) -> str:
+    """A row for each of the loaders, then the ratios of ours to those that have one."""
     rows = [
-        [name if name != ours else f"**{name}**", _threads(results, name), *_figures(results, name)] for name in names
+        [f"**{name}**" if name == OUR_TITLE else name, _threads(results, name), *_figures(results, name)]
+        for name in names
     ]
-    bases = [base for base in names if any((r.of, r.to) == (ours, base) for each in results for r in each.ratios)]
-    rows += [[f"{ours} to {base}", "", *(ratio(each, ours, base) for each in results)] for base in bases]
-    said = f"{ours} " + ", ".join(f"{_figures([each], ours)[0]} ({head(each)})" for each in results)
-    return "\n\n".join(
-        [
-            f"![Images a second of each loader: {said}]({picture})",
-            grid(["images/s", "threads", *map(head, results)], rows),
-            *_origin(results, names),
-        ]
-    )
+    bases = [base for base in names if any((r.of, r.to) == (OUR_TITLE, base) for each in results for r in each.ratios)]
+    rows += [[f"{OUR_TITLE} to {base}", "", *(ratio(each, OUR_TITLE, base) for each in results)] for base in bases]
+    return grid(["images/s", "threads", *map(head, results)], rows)
 
 
 def _figures(results: Sequence[Result], name: str) -> list[str]:
-    """The medians of one contender, a result each."""
+    """The medians of one loader, one per result."""
     found = [{series.name: series for series in each.series}.get(name) for each in results]
     return ["-" if series is None else f"{series.spread.median:,.0f}" for series in found]
 
@@ -127,7 +160,7 @@ def _threads(results: Sequence[Result], name: str) -> str:
 
 
 def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
-    """Machine, versions, what was done, commands, and what is not alike, a paragraph each."""
+    """Paragraphs: the machine and versions, what was done, the commands, and where loaders differ in their work."""
     first = results[0]
     machine, settings = first.hardware, first.settings
     stored = f"at shorter side {settings['stored']}" if settings.get("stored") else "at their own sizes"
@@ -137,7 +170,10 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     span = f" to {dates[-1]}" if len(dates) > 1 else ""
     versions = ", ".join(f"{name} {value}" for name, value in _versions(results).items())
     parts = [
-        f"{setting(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}. Versions: {versions}.",
+        (
+            f"{circumstances(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}. "
+            f"Versions: {versions}."
+        ),
         (
             f"{settings['images']} images stored {stored}, page cache warm; batches of {settings['batch_size']} of "
             f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, "
@@ -160,7 +196,7 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
 
 
 def _versions(results: Sequence[Result]) -> dict[str, str]:
-    """Of the libraries of all; those that a contender alone brings are among its settings."""
+    """Versions of common libraries, and those that a loader brings itself, which are among its settings."""
     found = dict(results[0].versions)
     for name, value in (item for each in results for series in each.series for item in series.settings.items()):
         if isinstance(value, str) and value[:1].isdigit() and "." in value:
@@ -169,19 +205,19 @@ def _versions(results: Sequence[Result]) -> dict[str, str]:
 
 
 def _setting(results: Sequence[Result], name: str, setting: str) -> set[str]:
-    """What a contender's setting is in the results in which it is something, raw pixels without a DCT apart."""
+    """The values of a loader's setting over the results; "none ...", as for the DCT of raw pixels, left out."""
     values = (series.settings.get(setting) for each in results for series in each.series if series.name == name)
     return {str(value) for value in values if value is not None and not str(value).startswith("none")}
 
 
 def _command(result: Result) -> str:
-    """The command without the paths of the machine, and without what differs between the columns."""
+    """The command without paths of the machine, and without the options that differ between the columns."""
     words, kept = shlex.split(result.command), []
     values = iter(words)
     for word in values:
-        if word in SAID or word in PLACES:
+        if word in SHOWN or word in PLACEHOLDERS:
             next(values, None)
-            stands = PLACES.get(word)
+            stands = PLACEHOLDERS.get(word)
             kept += [] if stands is None else [word, stands]
         else:
             kept.append(word)
@@ -189,17 +225,10 @@ def _command(result: Result) -> str:
 
 
 def bars(results: Sequence[Result]) -> list[Bars]:
-    """A chart a result, all with the same contenders in the same places."""
-    ours = ROSTER[OURS].title
-    names = [title for title in TITLES if any(title == series.name for each in results for series in each.series)]
+    """One chart per result, with the loaders in the order of the roster."""
     charts = []
     for result in results:
         there = {series.name: series for series in result.series}
-        found = tuple(Bar(name, there[name].spread, strong=name == ours) for name in names if name in there)
-        charts.append(Bars(head(result), "images/s", found))
+        drawn = [Bar(name, there[name].spread, strong=name == OUR_TITLE) for name in _measured([result])]
+        charts.append(Bars(head(result), "images/s", tuple(drawn)))
     return charts
-
-
-def _path(options: Options) -> str:
-    """The picture as the document has to name it."""
-    return Path(os.path.relpath(options.picture, options.document.parent)).as_posix()

@@ -1,12 +1,12 @@
-"""How well an epoch's order mixes what lies side by side on disk: `python -m benchmarks shuffle`.
+"""python -m benchmarks shuffle: how well an epoch's order mixes samples that lie side by side on disk.
 
 Two figures for each order, both computed from the order itself, for shards that lie one after the other:
 
 - together: how often two neighbours on disk (samples i and i + 1 of one shard) fall into the same global batch;
 - shards in a batch: from how many shards a global batch's samples come.
 
-Beside the loader's orders stands a shuffle buffer, which is what readers of tar files in sequence do: shards in
-random order, a buffer of so many samples, and each sample that comes in puts out a random one of those in it.
+Beside the loader's orders stands a shuffle buffer, as readers of tar files in sequence use it: shards in random order,
+a buffer of that many samples, and each sample that comes in puts out a random one of those in the buffer.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from shards.common.errors import UsageError
 from shards.sampling.hashing import integers, permutation
 from shards.sampling.order import Order, epoch_order
 
-WINDOWS = (1, 4, 16, 64, 256)
+BLOCKS = (1, 4, 16, 64, 256)
 BUFFERS = (1_000, 10_000)
 
 
@@ -27,13 +27,13 @@ class Options:
     """Prints how well each order of an epoch mixes neighbours on disk."""
 
     samples: int = 1_281_167
-    """Of the split; ImageNet's training images if not given."""
+    """Samples of the split; ImageNet's training images if not given."""
     shard_size: int = 1000
     """Samples in a shard."""
     batch: int = 256
     """Samples of a global batch."""
     seed: int = 0
-    """Of the orders."""
+    """Seed of the orders."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.batch <= self.samples or self.shard_size < 2:
@@ -64,8 +64,8 @@ def measure(order: npt.NDArray[np.int64], shard: npt.NDArray[np.int32], batch: i
 def buffered(shard: npt.NDArray[np.int32], size: int, seed: int) -> npt.NDArray[np.int64]:
     """The order of a shuffle buffer of `size` samples over shards in random order: (n,) sample ids."""
     samples = len(shard)
-    place = permutation(int(shard.max(initial=0)) + 1, seed, 0)
-    incoming = np.argsort(place[shard], kind="stable").tolist()
+    turn = permutation(int(shard.max(initial=0)) + 1, seed, 0)
+    incoming = np.argsort(turn[shard], kind="stable").tolist()
     chosen = integers(np.arange(samples), np.full(samples, size), seed, 1).tolist()
     buffer, out = incoming[:size], []
     for sample, position in zip(incoming[size:], chosen, strict=False):
@@ -75,24 +75,23 @@ def buffered(shard: npt.NDArray[np.int32], size: int, seed: int) -> npt.NDArray[
     return np.concatenate([np.array(out, np.int64), rest[permutation(len(rest), seed, 2)]])
 
 
-def run(options: Options) -> str:
-    """The table, as text."""
+def run(options: Options) -> None:
+    """Prints the table."""
     shard = (np.arange(options.samples) // options.shard_size).astype(np.int32)
 
-    def line(name: str, order: npt.NDArray[np.int64]) -> str:
+    def show(name: str, order: npt.NDArray[np.int64]) -> None:
         mixing = measure(order, shard, options.batch)
-        return f"{name:<24}{100 * mixing.together:>10.3f}%{mixing.shards:>18.1f}"
+        print(f"{name:<24}{100 * mixing.together:>10.3f}%{mixing.shards:>18.1f}")
 
     def own(order: Order, window: int = 1) -> npt.NDArray[np.int64]:
         return epoch_order(shard, order, options.seed, 0, window)
 
-    head = f"{options.samples:,} samples, {int(shard[-1]) + 1:,} shards, batches of {options.batch}"
-    lines = [head, f"{'order':<24}{'together':>11}{'shards in a batch':>18}", line("global", own("global"))]
-    lines += [line(f"blocks, window {window}", own("blocks", window)) for window in reversed(WINDOWS)]
-    lines += [
-        line(f"buffer of {size:,}", buffered(shard, size, options.seed))
-        for size in reversed(BUFFERS)
-        if size < options.samples
-    ]
-    lines.append(line("index", own("index")))
-    return "\n".join(lines)
+    print(f"{options.samples:,} samples, {int(shard[-1]) + 1:,} shards, batches of {options.batch}")
+    print(f"{'order':<24}{'together':>11}{'shards in a batch':>18}")
+    show("global", own("global"))
+    for shards in reversed(BLOCKS):
+        show(f"blocks, window {shards}", own("blocks", shards))
+    for size in reversed(BUFFERS):
+        if size < options.samples:
+            show(f"buffer of {size:,}", buffered(shard, size, options.seed))
+    show("index", own("index"))

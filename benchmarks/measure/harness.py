@@ -1,14 +1,12 @@
 """The one way this project measures throughput: contenders in turns, the same number of rounds each.
 
-A turn opens a contender, throws its first batches away, measures one window of a given length and
-closes it again, so that nothing of it (worker processes, threads, prefetched batches) is there
-during another's turn. Contenders take turns in the order given, A B A B ..., which spreads whatever
-else the machine does over all of them. The whole first round is thrown away: it fills the page
-cache and compiles what is compiled when first used.
+A turn opens a contender, discards its first batches, measures one interval and closes the contender, so that none of
+its processes, threads or prefetched batches are there during another's turn. Turns go A B A B ..., which spreads the
+noise of the machine over all contenders. The whole first round is discarded: it fills the page cache and compiles
+what is compiled on first use.
 
-A window knows its images, its seconds by the clock, and the processor seconds that this process and its
-children used meanwhile; on a machine that does other things too, trust the processor seconds. What
-the figures are written down as is in benchmarks/measure/result.py.
+An interval has images, seconds by the clock, and the processor seconds that this process and its children used; on a
+machine with other work to do, trust the processor seconds. Figures are stored by benchmarks/measure/result.py.
 """
 
 import statistics
@@ -20,7 +18,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from benchmarks.measure.processor import processor_seconds
+from benchmarks.measure.machine import processor_seconds
 from shards.common.errors import ShardfeedError, UsageError
 
 Clock = Callable[[], float]
@@ -32,10 +30,10 @@ WARM_UP = 0.5  # seconds
 class Schedule:
     """How long to measure.
 
-    rounds: windows of each contender, the warm-up round not counted.
-    seconds: least length of a window.
-    warm_up: batches thrown away at the start of a turn, or twice the contender's depth if that is more; and as many
-        more as half a second holds, or a window if that is shorter: what is fast is not warm after a few batches.
+    rounds: intervals of each contender, the warm-up round not counted.
+    seconds: least length of an interval.
+    warm_up: batches discarded at the start of a turn, or twice the contender's depth if that is more. The warm-up also
+        lasts half a second, or an interval if that is shorter: a fast contender is not warm after a few batches.
     """
 
     rounds: int = 5
@@ -52,13 +50,13 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Window:
-    """What one turn measured: images, seconds by the clock, and processor seconds over all processes of it.
+class Interval:
+    """What one turn measured: images, seconds by the clock, and processor seconds over all its processes.
 
-    Two windows are equal if images and seconds are: no two runs take the same processor time.
+    Intervals with the same images and seconds are equal: no two runs take the same processor time.
     """
 
-    images: int
+    images: float
     seconds: float
     cpu: float = field(default=0.0, compare=False)
 
@@ -77,36 +75,36 @@ class Turns(Protocol):
 
     @property
     def name(self) -> str: ...
-    def turn(self, schedule: Schedule, clock: Clock) -> Window: ...
+    def turn(self, schedule: Schedule, clock: Clock) -> Interval: ...
 
 
-def nothing() -> None: ...
+def nothing() -> None:
+    """The `sync` of work on a CPU, which is done when it returns."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that gives batches without end, in this process.
+    """An endless source of batches in this process.
 
     open: a context manager that starts it, gives an iterator of batches, and leaves nothing behind.
-    images: how many images a batch holds; raises ShardfeedError for a batch that is not what was asked for.
-    depth: how many batches it may hold ready; more than that are thrown away at the start of a turn.
-    stride: batches that tend to come at once, as from workers that started together; a window is
-        a multiple of it, so that neither end cuts such a group.
-    sync: waits for work that was only queued, as on a GPU; called before the clock is read at both ends of
-        a window.
+    images: the number of images in a batch; raises ShardfeedError for a batch of the wrong kind.
+    depth: batches that it may hold ready; more than that are discarded at the start of a turn.
+    stride: batches that tend to arrive together, as from workers that started together; an interval is a multiple of
+        it, so that neither end cuts such a group.
+    sync: waits for work that was only queued, as on a GPU; called before the clock is read at both ends of an interval.
     """
 
     name: str
     open: Callable[[], AbstractContextManager[Iterator[Any]]]
-    images: Callable[[Any], int]
+    images: Callable[[Any], float]
     depth: int
     stride: int = 1
     sync: Callable[[], object] = nothing
 
-    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Window:
-        """Starts it, warms it up, measures one window and ends it."""
+    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Interval:
+        """Starts the contender, warms it up, measures one interval and ends it."""
         skipped, warm = max(schedule.warm_up, 2 * self.depth), min(WARM_UP, schedule.seconds)
-        images = count = 0
+        images, count = 0.0, 0
         with self.open() as batches:
             start = clock()
             for number, batch in enumerate(batches, 1):
@@ -126,12 +124,12 @@ class Contender:
             cpu = processor_seconds() - cpu
         if not images or now <= start:
             raise ShardfeedError(f"{self.name} ended before it gave a batch to measure")
-        return Window(images, now - start, cpu)
+        return Interval(images, now - start, cpu)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle and the extremes of a figure over the rounds."""
+    """The median and the extremes of a figure over the rounds."""
 
     median: float
     least: float
@@ -142,27 +140,17 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
-def ratios(base: Sequence[Window], other: Sequence[Window]) -> Spread:
-    """How many times `base`'s images/s `other` gives, round by round: neighbours in time are compared."""
-    return Spread.of([b.images_per_s / a.images_per_s for a, b in zip(base, other, strict=True)])
-
-
-def throughput(windows: Sequence[Window]) -> Spread:
-    """Images a second over the rounds."""
-    return Spread.of([window.images_per_s for window in windows])
-
-
 def measure(
     contenders: Sequence[Turns], schedule: Schedule, clock: Clock = time.perf_counter
-) -> dict[str, list[Window]]:
-    """The windows of each contender, by its name, in the order of the rounds."""
-    windows: dict[str, list[Window]] = {contender.name: [] for contender in contenders}
+) -> dict[str, list[Interval]]:
+    """The intervals of each contender, by its name, in the order of the rounds."""
+    intervals: dict[str, list[Interval]] = {contender.name: [] for contender in contenders}
     with tqdm(total=(schedule.rounds + 1) * len(contenders), unit="turn", disable=None) as bar:
         for number in range(schedule.rounds + 1):
             for contender in contenders:
-                window = contender.turn(schedule, clock)
+                interval = contender.turn(schedule, clock)
                 if number > 0:
-                    windows[contender.name].append(window)
-                bar.set_postfix_str(f"{contender.name}: {window.images_per_s:,.0f} images/s")
+                    intervals[contender.name].append(interval)
+                bar.set_postfix_str(f"{contender.name}: {interval.images_per_s:,.0f} images/s")
                 bar.update()
-    return windows
+    return intervals

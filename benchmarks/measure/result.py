@@ -1,24 +1,23 @@
-"""What a benchmark writes down: JSON with a schema, read back only if it fits.
+"""What a benchmark stores: a result as JSON, checked against these dataclasses when it is read back.
 
     result = Result.now("loaders", title, command, series, ratios=..., settings=..., schedule=...)
     path = write(result, Path("results"))      # results/loaders-2026-01-02T030405.json
     result = read(path)
 
-Measuring ends here; tables and charts are made of results alone, on any machine and at any later time.
+Tables and charts are made from results alone, on any machine and at any later time.
 """
 
 import json
-import math
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from benchmarks.measure.environment import hardware
-from benchmarks.measure.harness import Schedule, Spread, Window
+import msgspec
+
+from benchmarks.measure.harness import Interval, Schedule, Spread
+from benchmarks.measure.machine import hardware
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.common.versions import versions
@@ -26,22 +25,23 @@ from shards.common.versions import versions
 SCHEMA = 1
 
 Setting = str | int | float | bool | None
+Figure = Annotated[float, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
 class Series:
     """One contender, stage or point of a curve.
 
-    values: one figure a round, in the order of the rounds: those of the n-th round were taken next to each other.
+    values: one figure per round, in the order of the rounds: the n-th figures of all series were taken together.
     unit: of the values.
-    cpu_ms: milliseconds of one core that an image took, a round each; empty where it was not measured.
-    settings: all that was chosen for it, so that a reader can tell whether it was handicapped.
+    cpu_ms: milliseconds of one core per image, one figure per round; empty where it was not measured.
+    settings: everything that was chosen for it, so that a reader can tell whether it was handicapped.
     """
 
     name: str
-    values: tuple[float, ...]
+    values: tuple[Figure, ...]
     unit: str = "images/s"
-    cpu_ms: tuple[float, ...] = ()
+    cpu_ms: tuple[Figure, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,25 +53,30 @@ class Series:
         return Spread.of(self.values)
 
     @classmethod
-    def of(cls, name: str, windows: Sequence[Window], settings: Mapping[str, Setting] | None = None) -> "Series":
-        """Throughput and processor time of the windows of one contender."""
+    def of(cls, name: str, intervals: Sequence[Interval], settings: Mapping[str, Setting] | None = None) -> "Series":
+        """Throughput and processor time of the intervals of one contender."""
         return cls(
             name,
-            tuple(round(window.images_per_s, 1) for window in windows),
-            cpu_ms=tuple(round(window.cpu_ms_per_image, 4) for window in windows),
+            tuple(_digits(interval.images_per_s) for interval in intervals),
+            cpu_ms=tuple(_digits(interval.cpu_ms_per_image) for interval in intervals),
             settings=settings or {},
         )
 
 
+def _digits(value: float) -> float:
+    """Six digits: fewer than a measurement is worth would change ratios, and an image may take seconds."""
+    return float(f"{value:.6g}")
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as much the series `of` gives as the series `to`, round by round."""
+    """The figures of the series `of` divided by those of the series `to`, round by round."""
 
     of: str
     to: str
-    median: float
-    least: float
-    most: float
+    median: Figure
+    least: Figure
+    most: Figure
 
     @classmethod
     def between(cls, of: Series, to: Series) -> "Ratio":
@@ -84,9 +89,9 @@ class Ratio:
 class Result:
     """One run of one benchmark.
 
-    title: one line: what was done, for people.
+    title: one line for people: what was measured.
     settings: what holds for all series; skipped: what was not measured, each with the reason.
-    rounds, seconds: windows a series and the least length of a window; date: ISO 8601, UTC.
+    rounds, seconds: intervals per series and the least length of one; date: ISO 8601, UTC.
     """
 
     schema: int
@@ -95,7 +100,7 @@ class Result:
     command: str
     date: str
     rounds: int
-    seconds: float
+    seconds: Figure
     series: tuple[Series, ...]
     ratios: tuple[Ratio, ...]
     settings: Mapping[str, Setting]
@@ -142,6 +147,10 @@ class Result:
         """The name of its files, without suffix: benchmark and date."""
         return f"{self.benchmark}-{self.date[:19].replace(':', '')}"
 
+    def as_json(self) -> str:
+        """The result on one line."""
+        return json.dumps(asdict(self))
+
 
 def write(result: Result, out: Path) -> Path:
     """Writes `result` to a file of its own in the directory `out`; returns the path."""
@@ -155,7 +164,7 @@ def write(result: Result, out: Path) -> Path:
 def read(path: Path) -> Result:
     """The result in a file. Raises ShardfeedError, naming the file and the field, for anything else."""
     try:
-        value = json.loads(path.read_text())
+        value = msgspec.json.decode(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ShardfeedError(f"{path}: cannot be read as a result: {error}") from error
     schema = value.get("schema") if isinstance(value, dict) else None
@@ -164,38 +173,10 @@ def read(path: Path) -> Result:
             f"{path}: a result of schema {schema}, where this version reads {SCHEMA}: "
             "measure again, or use the version that wrote it"
         )
+    unknown = value.keys() - {each.name for each in fields(Result)}
+    if unknown:
+        raise ShardfeedError(f"{path}: not a result: it has the unknown field {', '.join(sorted(unknown))}")
     try:
-        return typing.cast(Result, _checked(Result, value, "result"))
-    except TypeError as error:
+        return msgspec.convert(value, Result)
+    except msgspec.ValidationError as error:
         raise ShardfeedError(f"{path}: not a result: {error}") from error
-
-
-def _checked(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON gives it, as a `kind`. Raises TypeError that says where it is something else."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        given = _as(dict, value, where)
-        hints = typing.get_type_hints(kind)
-        odd = given.keys() ^ {each.name for each in fields(kind)}
-        if odd:
-            raise TypeError(f"{where} has or lacks {', '.join(sorted(odd))}")
-        return kind(**{name: _checked(hints[name], each, f"{where}.{name}") for name, each in given.items()})
-    if origin is tuple:
-        return tuple(_checked(arguments[0], each, f"{where}[{i}]") for i, each in enumerate(_as(list, value, where)))
-    if origin is Mapping:
-        return {name: _checked(arguments[1], each, f"{where}.{name}") for name, each in _as(dict, value, where).items()}
-    if origin is types.UnionType:
-        return value if value is None else _as(arguments, value, where)
-    if kind is float and type(value) is int:
-        return float(value)
-    # JSON as Python reads it has these; no measurement gives them.
-    if kind is float and isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-        raise TypeError(f"{where} is {value}, not a figure from 0")
-    return _as(kind, value, where)
-
-
-def _as(kind: Any, value: Any, where: str) -> Any:
-    # In Python a bool is an int; in a result it is not.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, float)):
-        raise TypeError(f"{where} is {value!r}")
-    return value

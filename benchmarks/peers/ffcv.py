@@ -1,8 +1,8 @@
-"""FFCV, written as its documentation has it: a .beton file, numba-compiled operations, random order, OS page cache.
+"""FFCV, as its documentation recommends: a .beton file, numba-compiled operations, random order, OS page cache.
 
-The .beton holds the very bytes of the shards (with raw shards, their pixels). FFCV decodes the whole image with
-libjpeg-turbo's fast, less accurate DCT. Its own decoders resize what they crop; the window of RandomCrop has the size
-of the output already, so nothing is resized there, and its decoder is extended by six lines to draw such windows.
+The .beton holds the same bytes as the shards (with raw shards, their pixels). FFCV decodes the whole image with
+libjpeg-turbo's fast, less accurate DCT. Its own decoders resize what they crop. The window of RandomCrop already has
+the size of the output, so nothing is resized there; six lines extend its decoder to draw such windows.
 """
 
 import contextlib
@@ -24,8 +24,9 @@ from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTen
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
-from benchmarks.peers.naive import ENDLESS_EPOCH, Batch, Recipe
-from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.dataloader import ENDLESS_LISTED
+from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 from shards.dataset import Split
 from shards.decode import MEAN, STD
@@ -33,11 +34,11 @@ from shards.decode import MEAN, STD
 BATCHES_AHEAD = 3  # its default
 
 
-def peer(job: Job) -> Peer:
-    """Writes the .beton, where there is none yet."""
-    raw = job.opened().manifest.settings.encoding == "raw"
-    beton = own_format(job, "ffcv", lambda path: write(job.opened(), path, raw))
-    loader = make_loader(beton, job.recipe, job.threads)  # once: to compile it takes ten seconds
+def peer(task: PeerTask) -> Peer:
+    """Writes the .beton unless it exists."""
+    raw = task.open_split().manifest.settings.encoding == "raw"
+    beton = own_format(task, "ffcv", lambda path: write(task.open_split(), path, raw))
+    loader = make_loader(beton, task.batch, task.threads)  # once: compiling takes ten seconds
     return Peer(
         open=lambda: batches(loader),
         settings={
@@ -47,14 +48,14 @@ def peer(job: Job) -> Peer:
             "os_cache": True,
             "batches_ahead": BATCHES_AHEAD,
             "dct": "none (raw pixels)" if raw else "fast",
-            "resize": "none" if job.recipe.crop == "random" else "OpenCV INTER_AREA",
+            "resize": "none" if task.batch.crop == "random" else "OpenCV INTER_AREA",
         },
         depth=BATCHES_AHEAD,
     )
 
 
 class _Encoded(np.ndarray[Any, Any]):
-    """An image for FFCV's writer that brings its encoded bytes along: nothing is decoded or encoded again."""
+    """An image for FFCV's writer with its encoded bytes, which the writer stores: nothing is encoded again."""
 
     encoded: npt.NDArray[np.uint8]
 
@@ -91,7 +92,7 @@ class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
         size = self.output_size[0]
 
         def window(height: int, width: int, scale: Any, ratio: Any) -> tuple[int, int, int, int]:
-            # numba knows numpy's old generator alone.
+            # numba knows only numpy's old generator.
             top = np.random.randint(0, height - size + 1)  # noqa: NPY002
             left = np.random.randint(0, width - size + 1)  # noqa: NPY002
             return top, left, size, size
@@ -99,24 +100,24 @@ class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
         return window
 
 
-def make_loader(beton: Path, recipe: Recipe, threads: int) -> Any:
-    """A loader whose epoch is so long that no gap between epochs counts against a small data set."""
+def make_loader(beton: Path, batch: BatchSpec, threads: int) -> Any:
+    """A loader with an epoch so long that no gap between epochs counts against a small data set."""
     logging.getLogger("numba").setLevel(logging.ERROR)
-    decoder = RandomCropDecoder if recipe.crop == "random" else RandomResizedCropRGBImageDecoder
-    image: list[Any] = [decoder((recipe.size, recipe.size)), RandomHorizontalFlip()]
-    if recipe.dtype == "float32":
+    decoder = RandomCropDecoder if batch.crop == "random" else RandomResizedCropRGBImageDecoder
+    image: list[Any] = [decoder((batch.size, batch.size)), RandomHorizontalFlip()]
+    if batch.dtype == "float32":
         image.append(NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32))
     samples = int(Reader(str(beton)).num_samples)
     return Loader(
         str(beton),
-        batch_size=recipe.batch_size,
+        batch_size=batch.batch_size,
         num_workers=threads,
         order=OrderOption.RANDOM,
         os_cache=True,
-        seed=recipe.seed,
+        seed=batch.seed,
         batches_ahead=BATCHES_AHEAD,
         drop_last=True,
-        indices=np.tile(np.arange(samples), -(-ENDLESS_EPOCH // samples)),
+        indices=np.tile(np.arange(samples), -(-ENDLESS_LISTED // samples)),
         pipelines={
             "image": [*image, ToTensor(), ToTorchImage()],
             "label": [IntDecoder(), ToTensor(), Squeeze()],
@@ -126,7 +127,7 @@ def make_loader(beton: Path, recipe: Recipe, threads: int) -> Any:
 
 @contextlib.contextmanager
 def batches(loader: Any) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end; the thread that makes them is gone when the block is left."""
+    """Endless shuffled batches; ends the thread that makes them."""
     epochs: list[Any] = []
 
     def stream() -> Iterator[Batch]:
@@ -138,6 +139,6 @@ def batches(loader: Any) -> Iterator[Iterator[Batch]]:
         yield stream()
     finally:
         for epoch in epochs:
-            epoch.terminate_event.set()  # it looks there once its queue is full
+            epoch.terminate_event.set()  # the thread looks at it once its queue is full
             epoch.join()
             epoch.close()

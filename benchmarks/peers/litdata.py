@@ -1,6 +1,6 @@
-"""LitData, written as its documentation has it: JPEG samples in optimised chunks, decoded by its own serializer.
+"""LitData, as its documentation recommends: JPEG samples in optimised chunks, decoded by its own serializer.
 
-The chunks hold the very bytes of the shards. LitData decodes them with torchvision; torchvision's v2 transforms follow.
+The chunks hold the same bytes as the shards. LitData decodes them with torchvision; torchvision's v2 transforms follow.
 """
 
 import contextlib
@@ -10,69 +10,68 @@ from typing import Any
 
 import litdata
 
-from benchmarks.peers.naive import ENDLESS_EPOCH, PREFETCH, Batch
-from benchmarks.peers.workers import ending, transform
-from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from benchmarks.processes.dataloader import ENDLESS_LISTED, PREFETCH, batches_of, transform
+from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 
-CHUNK = "64MB"  # what its documentation uses
+CHUNK = "64MB"  # as in its documentation
 
 
-def peer(job: Job) -> Peer:
-    """Writes the chunks, where there are none yet."""
-    chunks = own_format(job, "litdata", lambda path: write(job, path))
+def peer(task: PeerTask) -> Peer:
+    """Writes the chunks unless they exist."""
+    chunks = own_format(task, "litdata", lambda path: write(task, path))
     return Peer(
-        lambda: batches(job, chunks),
+        lambda: batches(task, chunks),
         {"litdata": version("litdata"), "chunk_bytes": CHUNK, "prefetch_factor": PREFETCH, "dct": "accurate"},
-        depth=PREFETCH * job.threads,
-        stride=max(1, job.threads),
+        depth=PREFETCH * task.threads,
+        stride=max(1, task.threads),
     )
 
 
 class _Sample:
-    def __init__(self, job: Job) -> None:
-        split = job.opened()
+    def __init__(self, task: PeerTask) -> None:
+        split = task.open_split()
         self._bytes, self._labels = stored_bytes(split), split.labels
 
     def __call__(self, row: int) -> dict[str, Any]:
         return {"image": litdata.Jpeg(bytes=self._bytes[row].tobytes()), "label": int(self._labels[row])}
 
 
-def write(job: Job, path: Path) -> None:
+def write(task: PeerTask, path: Path) -> None:
     """Writes the split as chunks."""
-    rows = list(range(len(job.opened())))
-    litdata.optimize(fn=_Sample(job), inputs=rows, output_dir=str(path), chunk_bytes=CHUNK, num_workers=1)
+    rows = list(range(len(task.open_split())))
+    litdata.optimize(fn=_Sample(task), inputs=rows, output_dir=str(path), chunk_bytes=CHUNK, num_workers=1)
 
 
 class _Prepare:
-    """An object, not a lambda: it is sent to worker processes."""
+    """The transform of a sample; an object, not a lambda, so that it can be sent to worker processes."""
 
-    def __init__(self, job: Job) -> None:
-        self._transform = transform(job.recipe, job.opened().manifest.settings)
+    def __init__(self, task: PeerTask) -> None:
+        self._transform = transform(task.batch, task.open_split().manifest.settings)
 
     def __call__(self, sample: Any, *_: Any, **__: Any) -> Any:
         return self._transform(sample["image"]), sample["label"]
 
 
 @contextlib.contextmanager
-def batches(job: Job, chunks: Path) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches; an epoch goes round the data set so often that its end is never met."""
+def batches(task: PeerTask, chunks: Path) -> Iterator[Iterator[Batch]]:
+    """Endless shuffled batches: an epoch repeats the data set so often that it never ends."""
     dataset = litdata.StreamingDataset(
         str(chunks),
         shuffle=True,
         drop_last=True,
-        seed=job.recipe.seed,
-        subsample=float(-(-ENDLESS_EPOCH // len(job.opened()))),
-        transform=_Prepare(job),
+        seed=task.batch.seed,
+        subsample=float(-(-ENDLESS_LISTED // len(task.open_split()))),
+        transform=_Prepare(task),
     )
     loader = litdata.StreamingDataLoader(
         dataset,
-        batch_size=job.recipe.batch_size,
-        num_workers=job.threads,
+        batch_size=task.batch.batch_size,
+        num_workers=task.threads,
         drop_last=True,
-        persistent_workers=job.threads > 0,
-        prefetch_factor=PREFETCH if job.threads else None,
+        persistent_workers=task.threads > 0,
+        prefetch_factor=PREFETCH if task.threads else None,
     )
-    with ending(loader) as stream:
+    with batches_of(loader) as stream:
         del loader
         yield stream

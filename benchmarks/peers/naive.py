@@ -1,27 +1,21 @@
-"""The path that most training scripts take, to compare with: pictures decoded by Pillow in DataLoader workers.
+"""The path that most training scripts take: Pillow decodes the original images in DataLoader workers.
 
-A torch Dataset over the Hugging Face dataset, torchvision's transforms on PIL images, and a
-DataLoader with worker processes that stay alive. Nothing in it is slower than its users write it.
+A torch Dataset over the Hugging Face data set that the shards were made from, torchvision's transforms on PIL images,
+and a DataLoader whose worker processes stay alive. Nothing in it is slower than its users write it.
 """
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import Dataset
 from torchvision import transforms
 
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.dataloader import PREFETCH, random_batches
+from benchmarks.processes.task import Peer, PeerTask
+from shards.common.errors import UsageError
+from shards.dataset import Split
 from shards.decode import MEAN, STD
-
-Batch = tuple[torch.Tensor, torch.Tensor]
-DType = Literal["float32", "uint8"]
-Crop = Literal["random", "rrc"]
-
-PREFETCH = 2  # DataLoader's own default: batches a worker keeps ready
-ENDLESS = 1 << 40  # samples in the one long epoch: no gap between epochs counts against a small data set
-ENDLESS_EPOCH = 1 << 18  # the same, for systems that write down the order of an epoch beforehand
 
 
 class Rows(Protocol):
@@ -31,33 +25,45 @@ class Rows(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a batch is.
-
-    resize: shorter side before the crop of "random"; size: side of the crop, both in pixels.
-    crop: "random" (Resize, RandomCrop) or "rrc" (torchvision's RandomResizedCrop); both are flipped at random.
-    dtype: "float32" normalised by ImageNet's mean and deviation, or "uint8" pixels.
-    """
-
-    batch_size: int = 64
-    resize: int = 256
-    size: int = 224
-    dtype: DType = "float32"
-    seed: int = 0
-    crop: Crop = "random"
+def peer(task: PeerTask) -> Peer:
+    """Raises UsageError if the shards were made from another data set."""
+    rows = open_rows(task.open_split(), task.source, task.image_column, task.label_column)
+    images = PilImages(rows, task.batch)
+    return Peer(
+        lambda: random_batches(images, task.batch, task.threads),
+        {"reads": "originals", "prefetch_factor": PREFETCH, "dct": "accurate"},
+        depth=PREFETCH * task.threads,
+        stride=max(1, task.threads),
+    )
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
+def open_rows(split: Split, source: str, image_column: str, label_column: str) -> Rows:
+    """The rows of SOURCE from which `split` was made. Raises UsageError if it was made from others."""
+    from preprocess.sources import hf_dataset
+
+    rows = hf_dataset(source, split.name, image_column, label_column)
+    names, taken = tuple(rows.features["label"].names), len(split) + split.info.rejects
+    if names != split.class_names or len(rows) != taken:
+        raise UsageError(
+            f"{split.root} was made from another data set than {source}: {split.name} has {taken} and {len(rows)} "
+            f"images, {len(split.class_names)} classes ({split.class_names[0]}, ...) and {len(names)} ({names[0]}, ...)"
+        )
+    return rows  # type: ignore[no-any-return]
+
+
+class PilImages(Dataset[tuple[torch.Tensor, int]]):
     """(3, size, size) tensors and labels of rows whose "image" decodes to a PIL image."""
 
-    def __init__(self, rows: Rows, recipe: Recipe) -> None:
+    def __init__(self, rows: Rows, batch: BatchSpec) -> None:
         self.rows = rows
-        steps: list[Any] = [transforms.Resize(recipe.resize), transforms.RandomCrop(recipe.size)]
-        if recipe.crop == "rrc":
-            steps = [transforms.RandomResizedCrop(recipe.size)]
-        steps.append(transforms.RandomHorizontalFlip())
-        if recipe.dtype == "float32":
+        steps: list[Any] = [transforms.Resize(batch.resize), transforms.RandomCrop(batch.size)]
+        if batch.crop == "rrc":
+            steps = [transforms.RandomResizedCrop(batch.size)]
+        elif batch.crop == "center":
+            steps = [transforms.Resize(batch.resize), transforms.CenterCrop(batch.size)]
+        if batch.crop != "center":
+            steps.append(transforms.RandomHorizontalFlip())
+        if batch.dtype == "float32":
             steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         else:
             steps += [transforms.PILToTensor()]
@@ -69,31 +75,3 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         row = self.rows[index]
         return self.transform(row["image"].convert("RGB")), row["label"]
-
-
-@contextlib.contextmanager
-def batches(rows: Rows, recipe: Recipe, workers: int) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches (B, 3, size, size) and labels (B,) int64 without end, made by `workers` processes (0: none).
-
-    The processes are gone when the block is left.
-    """
-    generator = torch.Generator().manual_seed(recipe.seed)
-    pictures = Pictures(rows, recipe)
-    loader = DataLoader(
-        pictures,
-        batch_size=recipe.batch_size,
-        sampler=RandomSampler(pictures, num_samples=ENDLESS, generator=generator),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        drop_last=True,
-    )
-    stream = _stream(loader)
-    del loader
-    try:
-        yield stream
-    finally:
-        stream.close()  # drops the last reference to the loader, which ends its workers
-
-
-def _stream(loader: "DataLoader[Any]") -> Any:
-    yield from loader

@@ -1,4 +1,4 @@
-"""This project's loader. What the job's options say goes to it; otherwise its defaults."""
+"""This project's loader, with its defaults; the task's options are arguments of it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,43 +6,41 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.measure.harness import nothing
-from benchmarks.peers.naive import Batch
-from benchmarks.processes.job import Job, Peer
+from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards import Loader
-from shards.decode.graph import PREFETCH
-from shards.feed.loop import READY
+from shards.feed.loop import Depths
 
 
-def peer(job: Job) -> Peer:
-    """Its settings; on a GPU the clock waits for the device."""
-    on_gpu = job.options.get("device") == "gpu"
-    stored = job.opened().manifest.settings.encoding
-    dct = "none (raw pixels)" if stored == "raw" else "fast" if job.options.get("fast_idct") else "accurate"
+def peer(task: PeerTask) -> Peer:
+    """On a GPU, `sync` waits for the device before the clock is read."""
+    on_gpu = task.options.get("device") == "gpu"
+    stored = task.open_split().manifest.settings.encoding
+    dct = "none (raw pixels)" if stored == "raw" else "fast" if task.options.get("fast_idct") else "accurate"
     return Peer(
-        lambda: batches(job),
-        {"order": "global", "resize": "none" if job.recipe.crop == "random" else "antialiased"}
+        lambda: batches(task),
+        {"order": "global", "resize": "none" if task.batch.crop == "random" else "antialiased"}
         | ({} if on_gpu else {"dct": dct})
-        | dict(job.options),
-        depth=PREFETCH + READY,
+        | dict(task.options),
+        depth=Depths.decoding + Depths.ready,
         sync=torch.cuda.synchronize if on_gpu else nothing,
     )
 
 
 @contextlib.contextmanager
-def batches(job: Job) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end."""
-    recipe = job.recipe
+def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
+    """Endless shuffled batches."""
+    batch = task.batch
     with Loader(
-        job.opened(),
-        batch_size=recipe.batch_size,
+        task.open_split(),
+        batch_size=batch.batch_size,
         train=True,
-        size=recipe.size,
-        resize=recipe.resize,
-        crop=recipe.crop,
-        seed=recipe.seed,
-        dtype=recipe.dtype,
-        threads=job.threads,
-        **job.options,  # type: ignore[arg-type]  # they come from the roster
+        size=batch.size,
+        resize=batch.resize,
+        crop=batch.crop,
+        seed=batch.seed,
+        dtype=batch.dtype,
+        threads=task.threads,
+        **task.options,  # type: ignore[arg-type]  # they come from the roster
     ) as loader:
         yield _epochs(loader)
 

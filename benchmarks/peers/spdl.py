@@ -1,6 +1,6 @@
-"""SPDL, written as its documentation has it: a pipeline of threads, images decoded, cropped and flipped by FFmpeg.
+"""SPDL, as its documentation recommends: a pipeline of threads; FFmpeg decodes, crops and flips.
 
-It reads the bytes from our shards (memory-mapped), since it brings no format of its own. A task decodes the frames of a
+It reads the bytes from our shards (memory-mapped), since it has no format of its own. A task decodes the frames of a
 batch and converts them to one buffer, which torch then normalises.
 """
 
@@ -15,34 +15,34 @@ import torch
 from spdl.pipeline import PipelineBuilder
 from torchvision.transforms import RandomResizedCrop
 
-from benchmarks.peers.naive import Batch, Recipe
-from benchmarks.peers.workers import normalised
-from benchmarks.processes.job import Job, Peer, stored_bytes
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.dataloader import normalised
+from benchmarks.processes.task import Batch, Peer, PeerTask, stored_bytes
 from shards.common.versions import version
 
 SINK = 3  # batches kept ready; its default
 
 
-def peer(job: Job) -> Peer:
+def peer(task: PeerTask) -> Peer:
     return Peer(
-        lambda: batches(job),
+        lambda: batches(task),
         {"spdl-io": version("spdl-io"), "buffer_size": SINK, "decoder": "FFmpeg", "resize": "swscale bilinear"},
-        depth=SINK + 2 + job.threads,
-        stride=max(1, job.threads),
+        depth=SINK + 2 + task.threads,
+        stride=max(1, task.threads),
     )
 
 
 @contextlib.contextmanager
-def batches(job: Job) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end."""
-    split, recipe = job.opened(), job.recipe
+def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
+    """Endless shuffled batches."""
+    split, batch = task.open_split(), task.batch
     data, index = stored_bytes(split), split.index
-    spdl.io.utils.set_ffmpeg_log_level(16)  # errors alone: each JPEG would warn of its range of colours
-    zoom = split.manifest.settings.short_side != recipe.resize
+    spdl.io.utils.set_ffmpeg_log_level(16)  # only errors: each JPEG would warn about its colour range
+    zoom = split.manifest.settings.short_side != batch.resize
 
     def rows() -> Iterator[int]:
         order = list(range(len(data)))
-        shuffle = random.Random(recipe.seed).shuffle
+        shuffle = random.Random(batch.seed).shuffle
         while True:
             shuffle(order)
             yield from order
@@ -50,36 +50,36 @@ def batches(job: Job) -> Iterator[Iterator[Batch]]:
     def load(chosen: list[int]) -> Batch:
         frames = []
         for row in chosen:
-            filters = _filters(recipe, int(index.width[row]), int(index.height[row]), zoom)
+            filters = _filters(batch, int(index.width[row]), int(index.height[row]), zoom)
             frames.append(spdl.io.decode_packets(spdl.io.demux_image(data[row].tobytes()), filter_desc=filters))
         images = spdl.io.to_torch(spdl.io.convert_frames(frames)).permute(0, 3, 1, 2)
-        if recipe.dtype == "float32":
+        if batch.dtype == "float32":
             images = normalised(images)
         return images, torch.from_numpy(index.label[chosen]).long()
 
-    # A task makes a whole batch: with one an image, a quarter of the speed goes into the handing over.
+    # A task makes a whole batch: a task per image loses a quarter of the speed to handing over.
     pipeline = (
         PipelineBuilder()
         .add_source(rows())
-        .aggregate(recipe.batch_size, drop_last=True)
-        .pipe(load, concurrency=job.threads)
+        .aggregate(batch.batch_size, drop_last=True)
+        .pipe(load, concurrency=task.threads)
         .add_sink(SINK)
-        .build(num_threads=job.threads)
+        .build(num_threads=task.threads)
     )
     with pipeline.auto_stop():
         yield iter(pipeline)
 
 
-def _filters(recipe: Recipe, width: int, height: int, zoom: bool) -> str:
+def _filters(batch: BatchSpec, width: int, height: int, zoom: bool) -> str:
     """FFmpeg's description of a random window, a random flip and RGB."""
-    size, steps = recipe.size, []
-    if recipe.crop == "rrc":
+    size, steps = batch.size, []
+    if batch.crop == "rrc":
         template: npt.NDArray[Any] | torch.Tensor = torch.empty((1, height, width), device="meta")
         top, left, rows, columns = RandomResizedCrop.get_params(template, [0.08, 1.0], [3 / 4, 4 / 3])
         steps += [f"crop={columns}:{rows}:{left}:{top}:exact=1", f"scale={size}:{size}:flags=bilinear"]
     else:
         if zoom:
-            ratio = recipe.resize / min(width, height)
+            ratio = batch.resize / min(width, height)
             width, height = round(width * ratio), round(height * ratio)
             steps.append(f"scale={width}:{height}:flags=bilinear")
         left, top = random.randint(0, width - size), random.randint(0, height - size)

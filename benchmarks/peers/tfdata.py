@@ -1,7 +1,7 @@
-"""tf.data, written as its documentation has it: TFRecords, a shuffle buffer, a parallel map, prefetch.
+"""tf.data, as its documentation recommends: TFRecords, a shuffle buffer, a parallel map, prefetch.
 
-The TFRecords hold the very bytes of the shards. The window alone is decoded (`decode_and_crop_jpeg`), with
-libjpeg-turbo's fast DCT, as its own ResNet example has it. Batches become torch tensors without a copy, and torch
+The TFRecords hold the same bytes as the shards. Only the crop window is decoded (`decode_and_crop_jpeg`), with
+libjpeg-turbo's fast DCT, as in its own ResNet example. Batches become torch tensors without a copy, and torch
 normalises them: in the map, TensorFlow takes twice as long for that.
 """
 
@@ -17,9 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 import torch
 
-from benchmarks.peers.naive import Batch, Recipe
-from benchmarks.peers.workers import normalised
-from benchmarks.processes.job import Job, Peer, own_format, stored_bytes
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.dataloader import normalised
+from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 
 SHUFFLE_BUFFER = 10_000  # samples
@@ -27,11 +27,11 @@ DCT = "INTEGER_FAST"
 FEATURES = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
 
 
-def peer(job: Job) -> Peer:
-    """Writes the TFRecords, where there are none yet."""
-    records = own_format(job, "tfdata", lambda path: write(job, path))
+def peer(task: PeerTask) -> Peer:
+    """Writes the TFRecords unless they exist."""
+    records = own_format(task, "tfdata", lambda path: write(task, path))
     return Peer(
-        lambda: batches(job, records),
+        lambda: batches(task, records),
         {
             "tensorflow": version("tensorflow-cpu"),
             "shuffle_buffer": SHUFFLE_BUFFER,
@@ -42,9 +42,9 @@ def peer(job: Job) -> Peer:
     )
 
 
-def write(job: Job, path: Path) -> None:
+def write(task: PeerTask, path: Path) -> None:
     """Writes the split as one file of TFRecords."""
-    split = job.opened()
+    split = task.open_split()
     with tf.io.TFRecordWriter(str(path)) as out:
         for data, label in zip(stored_bytes(split), split.labels.tolist(), strict=True):
             feature = {
@@ -55,29 +55,29 @@ def write(job: Job, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def batches(job: Job, records: Path) -> Iterator[Iterator[Batch]]:
-    """Shuffled batches without end."""
-    zoom = job.opened().manifest.settings.short_side != job.recipe.resize
+def batches(task: PeerTask, records: Path) -> Iterator[Iterator[Batch]]:
+    """Endless shuffled batches."""
+    zoom = task.open_split().manifest.settings.short_side != task.batch.resize
     options = tf.data.Options()
-    options.threading.private_threadpool_size = job.threads
+    options.threading.private_threadpool_size = task.threads
     options.deterministic = False
     dataset = (
         tf.data.TFRecordDataset(str(records))
         .with_options(options)
-        .shuffle(SHUFFLE_BUFFER, seed=job.recipe.seed)
+        .shuffle(SHUFFLE_BUFFER, seed=task.batch.seed)
         .repeat()
-        .map(lambda record: _prepared(record, job.recipe, zoom), num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(job.recipe.batch_size, drop_remainder=True)
+        .map(lambda record: _prepared(record, task.batch, zoom), num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(task.batch.batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
-    yield _torch(dataset, job.recipe)
+    yield _torch(dataset, task.batch)
 
 
-def _prepared(record: Any, recipe: Recipe, zoom: bool) -> Any:
+def _prepared(record: Any, batch: BatchSpec, zoom: bool) -> Any:
     sample = tf.io.parse_single_example(record, FEATURES)
-    data, size = sample["image"], recipe.size
+    data, size = sample["image"], batch.size
     shape = tf.image.extract_jpeg_shape(data)
-    if recipe.crop == "rrc":
+    if batch.crop == "rrc":
         begin, extent, _ = tf.image.sample_distorted_bounding_box(
             shape,
             tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4]),
@@ -93,7 +93,7 @@ def _prepared(record: Any, recipe: Recipe, zoom: bool) -> Any:
     elif zoom:
         image = tf.image.decode_jpeg(data, channels=3, dct_method=DCT)
         short = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
-        wanted = tf.cast(tf.round(tf.cast(shape[:2], tf.float32) * recipe.resize / short), tf.int32)
+        wanted = tf.cast(tf.round(tf.cast(shape[:2], tf.float32) * batch.resize / short), tf.int32)
         image = tf.image.random_crop(tf.image.resize(image, wanted, antialias=True), (size, size, 3))
     else:
         top = tf.random.uniform([], 0, shape[0] - size + 1, tf.int32)
@@ -105,12 +105,12 @@ def _prepared(record: Any, recipe: Recipe, zoom: bool) -> Any:
     return image, sample["label"]
 
 
-def _torch(dataset: Any, recipe: Recipe) -> Iterator[Batch]:
+def _torch(dataset: Any, batch: BatchSpec) -> Iterator[Batch]:
     with warnings.catch_warnings():
-        # numpy's view of a tensor of TensorFlow's cannot be written to; nobody does.
+        # torch warns that numpy's view of a TensorFlow tensor is read-only; nobody writes to it.
         warnings.simplefilter("ignore", UserWarning)
         for images, labels in dataset.as_numpy_iterator():
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-            if recipe.dtype == "float32":
+            if batch.dtype == "float32":
                 pixels = normalised(pixels)
             yield pixels, torch.from_numpy(labels)

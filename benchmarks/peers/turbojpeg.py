@@ -1,72 +1,67 @@
-"""Not a loader but a limit: libjpeg-turbo decodes the stored bytes, whole images, in processes, and nothing else.
+"""Not a loader but a limit: libjpeg-turbo decodes the stored bytes, whole images, and does nothing else.
 
-Through simplejpeg, which decodes with the accurate DCT. What comes out is not put into batches, cropped or handed over.
+Through simplejpeg, with the accurate DCT; a thread per core, since simplejpeg decodes without Python's lock. Nothing is
+cropped, put into batches or handed over. benchmarks/stages/limits.py holds the stages of our loader against it.
 """
 
 import contextlib
 import itertools
-import multiprocessing
-from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.processes.job import Job, Peer, stored_bytes
+import simplejpeg
+
+from benchmarks.processes.task import Peer, PeerTask, stored_bytes
 from shards.common.errors import ShardfeedError
 from shards.common.versions import version
+from shards.dataset import Split
 
-PIECE = 64  # images between two reports of a process
+PIECE = 16  # images that a thread decodes at a time
+# Images that are decoded over and over: enough to be typical, few enough to be read quickly.
+IMAGES = 512
 
 
-def peer(job: Job) -> Peer:
+def peer(task: PeerTask) -> Peer:
     return Peer(
-        lambda: _pieces(job),
+        lambda: decoding(task.open_split(), max(1, task.threads)),
         {"simplejpeg": version("simplejpeg"), "dct": "accurate", "decodes": "whole images"},
-        depth=max(1, job.threads),
-        images=lambda piece: PIECE,
+        depth=max(1, task.threads),
+        images=int,
     )
 
 
 @contextlib.contextmanager
-def _pieces(job: Job) -> Iterator[Iterator[None]]:
-    # Forked: what is imported here need not be imported again in each, and simplejpeg is all that they call.
-    context = multiprocessing.get_context("fork")
-    here, running = [], []
-    for seat in range(max(1, job.threads)):
-        reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=_decode, args=(job, seat, writer), daemon=True)
-        process.start()
-        writer.close()
-        here.append(reader)
-        running.append(process)
+def decoding(split: Split, threads: int) -> Iterator[Iterator[int]]:
+    """Decodes images of the split endlessly, PIECE at a time. Raises ShardfeedError if it can decode none of them."""
+    stored = stored_bytes(split)
+    images = [image for image in map(bytes, stored[:: -(-len(stored) // IMAGES)]) if _decodes(image)]
+    if not images:
+        raise ShardfeedError(f"no image of {split.root} is one that libjpeg-turbo decodes by itself")
+    endless = itertools.cycle(images)
+    pieces = (list(itertools.islice(endless, PIECE)) for _ in itertools.repeat(None))
+    with ThreadPoolExecutor(threads) as executor:
+        ahead = [executor.submit(_decode, next(pieces)) for _ in range(2 * threads)]
 
-    def pieces() -> Iterator[None]:
-        while True:
-            for ready in wait(here):
-                assert isinstance(ready, Connection)
-                try:
-                    yield ready.recv()
-                except EOFError:
-                    raise ShardfeedError("a decoding process died") from None
+        def counts() -> Iterator[int]:
+            while True:
+                yield ahead.pop(0).result()
+                ahead.append(executor.submit(_decode, next(pieces)))
 
+        try:
+            yield counts()
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _decode(images: Sequence[bytes]) -> int:
+    for image in images:
+        simplejpeg.decode_jpeg(image, "RGB")
+    return len(images)
+
+
+def _decodes(image: bytes) -> bool:
     try:
-        # All are at work from here on: importing is no part of the warm-up.
-        for each in here:
-            each.recv()
-        yield pieces()
-    finally:
-        for process in running:
-            process.kill()
-            process.join()
-        for each in here:
-            each.close()
-
-
-def _decode(job: Job, seat: int, writer: Connection) -> None:
-    import simplejpeg
-
-    images = [each.tobytes() for each in stored_bytes(job.opened())]
-    turns = itertools.cycle(images[seat:] + images[:seat])
-    with contextlib.suppress(BrokenPipeError):
-        while True:
-            for _ in range(PIECE):
-                simplejpeg.decode_jpeg(next(turns), "RGB")
-            writer.send(None)
+        simplejpeg.decode_jpeg(image, "RGB")
+    except ValueError:  # not a JPEG, or a chroma subsampling that libjpeg-turbo's simple interface does not know
+        return False
+    return True

@@ -1,12 +1,11 @@
-"""python -m benchmarks.processes.serve MODULE JOB: one contender in its own process, run by benchmarks/processes/remote.py.
+"""python -m benchmarks.processes.serve MODULE TASK: one peer in its own process, started by process.py in this folder.
 
-Answers each line on stdin with a line of JSON on what was stdout when it started (the contender's own prints go to
-stderr):
+Answers each line on stdin with a line of JSON on the original stdout; the peer's own prints go to stderr:
 
-    (start)                   {"settings": {...}}                     ready; or {"error": "...", "usage": ..}
-    measure SECONDS WARM_UP   {"images": .., "seconds": .., "cpu": ..}  one turn, as benchmarks/measure/harness.py defines it
+    (start)                   {"settings": {...}}                        ready; or {"error": "...", "usage": ..}
+    measure SECONDS WARM_UP   {"images": .., "seconds": .., "cpu": ..}   one turn, as in benchmarks/measure/harness.py
 
-and ends when stdin does. The environment may be one that holds other versions than this project's.
+and ends when stdin does. The environment may hold other versions of libraries than this project's.
 """
 
 import functools
@@ -21,8 +20,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure.harness import Contender, Schedule
-from benchmarks.peers.naive import Batch, Recipe
-from benchmarks.processes.job import Job, Peer
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards.common.errors import ShardfeedError, UsageError
 
 
@@ -35,7 +34,7 @@ def main(module: str, text: str) -> None:
         try:
             value, fine = make(), True
         except Exception as error:
-            # One line for the table; the traceback is on stderr for whoever wants to mend it.
+            # The answer holds one line for the table; the traceback goes to stderr.
             import traceback
 
             traceback.print_exc()
@@ -45,19 +44,19 @@ def main(module: str, text: str) -> None:
         print(json.dumps(value), file=answers, flush=True)
         return fine
 
-    job = Job.from_json(json.loads(text))
+    task = PeerTask.from_json(json.loads(text))
     made: list[Contender] = []
 
     def start() -> dict[str, Any]:
-        peer: Peer = importlib.import_module(module).peer(job)
-        images = peer.images or Check(job.recipe, len(job.opened().class_names))
+        peer: Peer = importlib.import_module(module).peer(task)
+        images = peer.images or Check(task.batch, len(task.open_split().class_names))
         made.append(Contender(module, peer.open, images, peer.depth, peer.stride, peer.sync))
         return {"settings": dict(peer.settings)}
 
     def measure(seconds: str, warm_up: str) -> dict[str, Any]:
         schedule = Schedule(seconds=float(seconds), warm_up=int(warm_up))
-        window = made[0].turn(schedule, time.perf_counter)
-        return {"images": window.images, "seconds": window.seconds, "cpu": window.cpu}
+        interval = made[0].turn(schedule, time.perf_counter)
+        return {"images": interval.images, "seconds": interval.seconds, "cpu": interval.cpu}
 
     if not answer(start):
         return
@@ -66,13 +65,13 @@ def main(module: str, text: str) -> None:
 
 
 class Check:
-    """How many images a batch holds. Raises ShardfeedError if it is not what the recipe says."""
+    """Counts the images of a batch. Raises ShardfeedError if the batch is not what the task asks for."""
 
-    def __init__(self, recipe: Recipe, classes: int) -> None:
-        self._shape = (recipe.batch_size, 3, recipe.size, recipe.size)
-        self._dtype = getattr(torch, recipe.dtype)
+    def __init__(self, batch: BatchSpec, classes: int) -> None:
+        self._shape = (batch.batch_size, 3, batch.size, batch.size)
+        self._dtype = getattr(torch, batch.dtype)
         self._classes = classes
-        self._fresh = True
+        self._first = True
 
     def __call__(self, batch: Batch) -> int:
         images, labels = batch
@@ -82,10 +81,10 @@ class Check:
                 f"expected images {self._shape} {self._dtype} and int64 labels, got {given[0]} {given[1]} "
                 f"and {given[2]} {given[3]}"
             )
-        # Values are looked at once: on a GPU that waits for the device.
-        if self._fresh and not 0 <= int(labels.min()) <= int(labels.max()) < self._classes:
+        # Only the first batch's values are looked at: on a GPU this waits for the device.
+        if self._first and not 0 <= int(labels.min()) <= int(labels.max()) < self._classes:
             raise ShardfeedError(f"labels go from {int(labels.min())} to {int(labels.max())}, of {self._classes}")
-        self._fresh = False
+        self._first = False
         return self._shape[0]
 
 

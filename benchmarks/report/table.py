@@ -1,4 +1,4 @@
-"""Results of loaders as tables for people: columns of text for a terminal, Markdown for a document."""
+"""Results as tables for people: columns of text for a terminal, Markdown for a document."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,23 +7,18 @@ from benchmarks.measure.result import Ratio, Result
 
 EXPLANATION = (
     "Medians over the rounds; ratios are taken round by round, least to most in brackets. "
-    "`ms` is the time of one core that an image took, over all processes of its side."
+    "`ms` is the time of one core that an image took, over all processes of the loader."
 )
 
 
 def text(result: Result) -> str:
     """The figures of one result: least and most of the rounds, processor time, and the ratios round by round."""
-    width = max(len(series.name) for series in result.series) + 2
-    lines = [
-        result.title,
-        setting(result),
-        "",
-        f"{'images/s':<{width}}{'median':>9}{'least':>9}{'most':>9}{'ms of core':>12}",
-    ]
+    rows = [["images/s", "median", "least", "most", "ms of core"]]
     for series in result.series:
         each = series.spread
-        core = f"{Spread.of(series.cpu_ms).median:>12.3f}" if series.cpu_ms else ""
-        lines.append(f"{series.name:<{width}}{each.median:>9,.0f}{each.least:>9,.0f}{each.most:>9,.0f}{core}")
+        core = f"{Spread.of(series.cpu_ms).median:.3f}" if series.cpu_ms else ""
+        rows.append([series.name, f"{each.median:,.0f}", f"{each.least:,.0f}", f"{each.most:,.0f}", core])
+    lines = [result.title, circumstances(result), "", *columns(rows)]
     if result.ratios:
         lines.append("")
     lines += [f"{each.of}: {_times(each)} times {each.to}" for each in result.ratios]
@@ -31,23 +26,35 @@ def text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def setting(result: Result) -> str:
+def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Rows as lines of text in columns as wide as their cells, right-aligned but for the columns in `left`."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def circumstances(result: Result) -> str:
     """One line: on what it was measured, how often, when."""
     machine = result.hardware
-    gpu = machine["gpu"] or "no GPU"
     rounds = f"{result.rounds} round{'' if result.rounds == 1 else 's'}"
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {gpu}; {rounds} in turns of {result.seconds:g} s; "
-        f"{result.date[:10]}"
+        f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('gpu') or 'no GPU'}; {rounds} in turns of "
+        f"{result.seconds:g} s; {result.date[:10]}"
     )
 
 
 def markdown(results: Sequence[Result], ours: str) -> str:
     """All results as one document: a row each with the ratios of `ours`, then each one's figures and settings."""
     bases = list(dict.fromkeys(each.to for result in results for each in result.ratios if each.of == ours))
+    versions = ", ".join(f"{name} {version}" for name, version in results[0].versions.items())
     parts = [
         "# Loaders compared",
-        f"{setting(results[0])}. Versions: {', '.join(f'{name} {v}' for name, v in results[0].versions.items())}.",
+        f"{circumstances(results[0])}. Versions: {versions}.",
         EXPLANATION,
         grid(
             ["row", f"{ours}, images/s", "ms", *(f"to {base}" for base in bases)],

@@ -6,6 +6,7 @@ turns every error into one line on stderr and an exit status: 0 success, 1 failu
 """
 
 import contextlib
+import importlib
 import io
 import re
 import sys
@@ -35,6 +36,24 @@ class Command:
     help: str
 
 
+@dataclass(frozen=True)
+class LazyCommand:
+    """A subcommand whose module, with its `Options` and `run`, is imported when the command is chosen."""
+
+    module: str
+    help: str
+
+    @property
+    def config(self) -> type[Any]:
+        options: type[Any] = importlib.import_module(self.module).Options
+        return options
+
+    @property
+    def run(self) -> Callable[[Any], None]:
+        run: Callable[[Any], None] = importlib.import_module(self.module).run
+        return run
+
+
 def parse(config: type[Config], args: Sequence[str], prog: str, default: Config | None = None) -> Config:
     """Builds `config` from command line words.
 
@@ -61,15 +80,16 @@ def run(prog: str, config: type[Config], entry: Callable[[Config], None], argv: 
     return guarded(prog, lambda args: entry(parse(config, args, prog)), argv)
 
 
-def run_commands(prog: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+def run_commands(prog: str, commands: Mapping[str, Command | LazyCommand], argv: Sequence[str] | None = None) -> int:
     """Runs the subcommand named by the first word; returns its exit status."""
     prog = _as_started(prog)
 
     def dispatch(args: list[str]) -> None:
         if not args or args[0] in ("-h", "--help"):
             print(f"usage: {prog} COMMAND ...\n")
+            width = max(map(len, commands))
             for name, command in commands.items():
-                print(f"  {name:<10} {command.help}")
+                print(f"  {name:<{width}} {command.help}")
             print(f"\n{prog} COMMAND --help lists the options. {DEBUG_HELP}")
             if not args:
                 raise UsageError(f"no command given: choose one of {', '.join(commands)}")

@@ -41,7 +41,7 @@ function measure() {
     const box = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll('text')];
     const boxes = texts.map(text => text.getBoundingClientRect());
     out.charts.push({ width: box.width, height: box.height, name: svg.getAttribute('aria-label'),
-      shapes: svg.querySelectorAll('rect,circle').length });
+      shapes: svg.querySelectorAll('path,use').length });
     boxes.forEach((a, i) => {
       if (a.left < box.left - 1 || a.right > box.right + 1 || a.bottom > box.bottom + 1)
         out.outside.push(texts[i].textContent);

@@ -1,4 +1,4 @@
-"""A contender for the tests of the protocol: what it does is in the job's options."""
+"""A peer for the tests of the protocol; the task's options say what it does."""
 
 import contextlib
 import os
@@ -7,29 +7,28 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.peers.naive import Batch
-from benchmarks.processes.job import Job, Peer
+from benchmarks.processes.task import Batch, Peer, PeerTask
 
 
-def peer(job: Job) -> Peer:
+def peer(task: PeerTask) -> Peer:
     """mode: well, dies, cannot start."""
-    mode = job.options["mode"]
+    mode = task.options["mode"]
     print("a library that prints to stdout")
     if mode == "cannot start":
         raise RuntimeError("no engine\nsecond line")
-    return Peer(lambda: _batches(job), {"mode": mode}, depth=1)
+    return Peer(lambda: _batches(task), {"mode": mode}, depth=1)
 
 
 @contextlib.contextmanager
-def _batches(job: Job) -> Iterator[Iterator[Batch]]:
-    yield _stream(job)
+def _batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
+    yield _stream(task)
 
 
-def _stream(job: Job) -> Iterator[Batch]:
-    if job.options["mode"] == "dies":
+def _stream(task: PeerTask) -> Iterator[Batch]:
+    if task.options["mode"] == "dies":
         os._exit(3)
-    recipe = job.recipe
+    batch = task.batch
     while True:
         time.sleep(0.001)
-        images = torch.zeros(recipe.batch_size, 3, recipe.size, recipe.size)
-        yield images, torch.zeros(recipe.batch_size, dtype=torch.int64)
+        images = torch.zeros(batch.batch_size, 3, batch.size, batch.size)
+        yield images, torch.zeros(batch.batch_size, dtype=torch.int64)

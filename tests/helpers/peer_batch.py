@@ -1,4 +1,4 @@
-"""python -m tests.helpers.peer_batch MODULE JOB FILE: the first batch of a contender, in a file; run in its environment."""
+"""python -m tests.helpers.peer_batch MODULE TASK FILE: stores the first batch of a peer; run in its environment."""
 
 import importlib
 import json
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.processes.job import Job
+from benchmarks.processes.task import PeerTask
 
 
-def save(module: str, job: Job, file: Path) -> None:
+def save(module: str, task: PeerTask, file: Path) -> None:
     """Saves images (n, 3, height, width) and labels (n,) to an .npz."""
-    made = importlib.import_module(f"benchmarks.peers.{module}").peer(job)
+    made = importlib.import_module(f"benchmarks.peers.{module}").peer(task)
     with made.open() as batches:
         images, labels = next(batches)
         np.savez(file, images=images.numpy(), labels=labels.numpy())
 
 
 if __name__ == "__main__":
-    save(sys.argv[1], Job.from_json(json.loads(sys.argv[2])), Path(sys.argv[3]))
+    save(sys.argv[1], PeerTask.from_json(json.loads(sys.argv[2])), Path(sys.argv[3]))

@@ -11,11 +11,11 @@ from PIL import Image
 from benchmarks.__main__ import main
 from benchmarks.commands import loaders
 from benchmarks.commands import peers as rows
-from benchmarks.measure.harness import Schedule, Window
+from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, read
-from benchmarks.peers.hf_pil import open_rows
-from benchmarks.peers.naive import Recipe
-from benchmarks.processes.job import Job
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.peers.naive import open_rows
+from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
@@ -39,7 +39,7 @@ def _source(directory: Path, rows: int, classes: int = 10) -> str:
 def _result(row: str = "256-px JPEG, random, float32", skipped: dict[str, str] | None = None) -> Result:
     figures = {"naive HF + PIL": (400, 410, 390), "plain DALI": (3000, 3100, 2900), "shardfeed": (3200, 3280, 3510)}
     series = {
-        name: Series.of(name, [Window(images, 1.0, 2.0) for images in rounds], {"threads": 2, "dct": "accurate"})
+        name: Series.of(name, [Interval(images, 1.0, 2.0) for images in rounds], {"threads": 2, "dct": "accurate"})
         for name, rounds in figures.items()
     }
     return Result.now(
@@ -108,7 +108,7 @@ def test_what_cannot_be_measured_is_one_line_and_exit_status_2(
 def test_shards_of_another_data_set_are_refused(rows: int, classes: int, small_split: Split, tmp_path: Path) -> None:
     source = _source(tmp_path / "source", rows, classes)
     with pytest.raises(UsageError, match="another data set"):
-        open_rows(Job(str(small_split.root), "train", source, "image", "label", "", Recipe(), 2))
+        open_rows(small_split, source, "image", "label")
 
 
 def test_a_source_that_is_not_there_is_a_usage_error_from_the_other_process(
@@ -129,19 +129,19 @@ class _Fake:
         self.speeds = speeds
         self.running: list[int] = []
 
-    def start(self, job: Job) -> "_FakeProcess":
-        if self.speeds[job.threads] is None:
-            raise ShardfeedError(f"cannot work with {job.threads}")
-        self.running.append(job.threads)
-        return _FakeProcess(self, job.threads)
+    def start(self, task: PeerTask) -> "_FakeProcess":
+        if self.speeds[task.threads] is None:
+            raise ShardfeedError(f"cannot work with {task.threads}")
+        self.running.append(task.threads)
+        return _FakeProcess(self, task.threads)
 
 
 class _FakeProcess:
     def __init__(self, entry: _Fake, threads: int) -> None:
         self.entry, self.threads = entry, threads
 
-    def turn(self, schedule: Schedule) -> Window:
-        return Window(self.entry.speeds[self.threads] or 0, 1.0)
+    def turn(self, schedule: Schedule) -> Interval:
+        return Interval(self.entry.speeds[self.threads] or 0, 1.0)
 
     def close(self) -> None:
         self.entry.running.remove(self.threads)
@@ -155,7 +155,7 @@ class _FakeProcess:
 
 def _started(entry: _Fake, sweep: tuple[int, ...]) -> Any:
     options = loaders.Options(data=Path("D"), source="S", sweep=sweep)
-    return loaders._Jobs(options, Recipe(), Path("W"), raw=False).started(entry)  # type: ignore[arg-type]
+    return loaders._Starter(options, BatchSpec(), Path("W"), raw=False).started(entry)  # type: ignore[arg-type]
 
 
 def test_a_sweep_takes_the_best_and_passes_over_what_is_refused() -> None:

@@ -10,17 +10,29 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.commands.preprocess import OURS, PIL, Work, table, write_ours, write_pil
+from benchmarks.commands.preprocess import (
+    BY_CORE,
+    OURS,
+    PIL,
+    TWO,
+    Conversion,
+    Options,
+    Use,
+    summary,
+    table,
+    write_ours,
+    write_pil,
+)
+from benchmarks.measure.harness import Interval, Schedule
+from benchmarks.measure.result import read
 from preprocess.sources import open_source
 from preprocess.sources.row import Row
 from tests.conftest import decoded, jpeg, photo
 
-SPREAD = {"median": 400.0, "least": 390.0, "most": 410.0}
 
-
-def work(scratch: Path) -> Work:
+def work(scratch: Path) -> Conversion:
     source = open_source("synthetic:train=4,validation=1,classes=2")
-    return Work(write_ours, source, "train", 32, 90, 4, scratch, (0, 1, 2, 3))
+    return Conversion(write_ours, source, "train", 32, 90, 4, scratch, (0, 1, 2, 3))
 
 
 def rows() -> Iterator[Row]:
@@ -63,34 +75,33 @@ def test_the_command_measures_all_and_leaves_only_its_result(
     words = ["--source", str(folder.parents[1]), "--out", str(tmp_path / "out"), "--short-side", "16"]
     assert main(["preprocess", *words, "--rounds", "1", "--seconds", "0.2", "--shard-size", "100"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["images_per_s_and_core"].keys() == result["images_per_s"].keys() == result["peak_mb"].keys()
-    ours, pil = (result["images_per_s_and_core"][name]["median"] for name in (OURS, PIL))
-    assert result["ratio_to_pil_by_core"]["median"] == pytest.approx(ours / pil, rel=0.01)
-    assert result["clean"] == 1
+    series = {each["name"]: each for each in result["series"]}
+    assert {each["unit"] for each in result["series"]} == {"images/s", "images/s and core"}
+    assert series[PIL]["settings"]["peak_mb"] > 20
+    assert series[OURS]["settings"]["start_up_s"] > 0
+    ours, pil = (series[name + BY_CORE]["values"][0] for name in (OURS, PIL))
+    by_core = next(each for each in result["ratios"] if each["of"] == OURS + BY_CORE)
+    assert by_core["median"] == pytest.approx(ours / pil, rel=0.01)
+    assert result["settings"]["clean"] == 1
     (path,) = (tmp_path / "out").iterdir()
     assert json.loads(path.read_text()) == result
+    assert read(path).benchmark == "preprocess"
 
 
 def test_the_table_shows_every_contender() -> None:
-    names = [PIL, OURS]
-    result = {
-        "short_side": 256,
-        "quality": 90,
-        "images": 900,
-        "clean": 0.977,
-        "rounds": 3,
-        "seconds": 5.0,
-        "date": "2026-01-02T03:04:05+00:00",
-        "hardware": {"cpu": "A CPU", "cores": 2},
-        "images_per_s": dict.fromkeys(names, SPREAD),
-        "images_per_s_and_core": dict.fromkeys(names, SPREAD),
-        "start_up_s": dict.fromkeys(names, 2.5),
-        "peak_mb": dict.fromkeys(names, 355),
-        **dict.fromkeys(("ratio_to_pil", "ratio_to_pil_by_core", "two_to_one"), SPREAD),
-    }
+    names = [PIL, OURS, TWO]
+    intervals = {name: [Interval(400, 1.0, 0.5), Interval(390, 1.0, 0.5)] for name in names}
+    used = {name: [Use(9.0, 900.0), Use(2.5, 355.0), Use(2.4, 350.0)] for name in names}
+    result = summary(Options("S"), Schedule(2, 5.0), intervals, used, 900, 0.977)
     text = table(result)
     assert "97.7% of them clean" in text
-    assert [line.split()[0] for line in text.splitlines() if " 355" in line] == ["PIL", "shardfeed"]
+    assert [line.split()[0] for line in text.splitlines() if line.endswith(" 355")] == [
+        "PIL",
+        "shardfeed",
+        "shardfeed,",
+    ]
+    assert "790 (780 to 800)" in text
+    assert f"{OURS}: 1.00 (1.00 to 1.00) times {PIL}" in text
 
 
 @pytest.mark.parametrize("words", [["--short-side", "3"], ["--split", "none"]])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.__main__ import main
-from benchmarks.commands.readme import BEGIN, END, block, chosen
+from benchmarks.commands.readme import END, LONG, SHORT, chosen, long_block, short_block
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, write
 from shards.common.errors import UsageError
@@ -54,7 +54,7 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_the_table_has_all_contenders_and_names_command_versions_and_date() -> None:
-    lines = block(chosen([_result("jpeg", "float32"), _result("raw", "float32")]), "a/b.png").splitlines()
+    lines = long_block(chosen([_result("jpeg", "float32"), _result("raw", "float32")]), "a/b.png").splitlines()
     assert "| images/s | threads | JPEG, random, float32 | raw, random, float32 |" in lines
     assert "| FFCV | 2 | 2,000 | - |" in lines
     assert "| **shardfeed** | 3 | 4,000 | 4,000 |" in lines
@@ -69,27 +69,46 @@ def test_the_table_has_all_contenders_and_names_command_versions_and_date() -> N
     assert "](a/b.png)" in text
 
 
+def test_the_short_table_has_a_few_loaders_and_their_ratios() -> None:
+    lines = short_block(chosen([_result("jpeg", "float32"), _result("raw", "float32")]), "a/b.png").splitlines()
+    rows = [line.split(" | ")[0] for line in lines if line.startswith("|")]
+    assert rows[2:] == [
+        "| naive HF + PIL",
+        "| FFCV",
+        "| **shardfeed**",
+        "| shardfeed to naive HF + PIL",
+        "| shardfeed to FFCV",
+    ]
+    assert "2026-01-02" in lines[-1]
+    assert "](a/b.png)" in lines[0]
+
+
 def test_only_what_stands_between_the_marks_is_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(write(_result(*work), tmp_path / work[0])) for work in (("jpeg", "float32"), ("raw", "uint8"))]
-    document, picture = tmp_path / "README.md", tmp_path / "docs" / "picture.png"
-    words = ["readme", *paths, "--document", str(document), "--picture", str(picture)]
-    document.write_text("no marks")
+    readme, document, picture = (tmp_path / name for name in ("README.md", "docs/long.md", "docs/picture.png"))
+    words = ["readme", *paths, "--readme", str(readme), "--document", str(document), "--picture", str(picture)]
+    document.parent.mkdir()
+    document.write_text(f"before\n{LONG}\nold\n{END}\nafter\n")
+    readme.write_text("no marks")
     assert main(words) == 1
-    assert BEGIN in capsys.readouterr().err
-    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert SHORT in capsys.readouterr().err
+    assert "old" in document.read_text()  # neither is written unless both can be
+    readme.write_text(f"before\n{SHORT}\nold\n{END}\nafter\n")
     assert main(words) == 0
-    once = document.read_text()
+    once = [path.read_text() for path in (document, readme)]
     assert main(words) == 0
-    assert document.read_text() == once
-    assert once.startswith(f"before\n{BEGIN}\n\n![")
-    assert once.endswith(f"\n\n{END}\nafter\n")
-    assert "old" not in once
-    assert "](docs/picture.png)" in once
+    assert [path.read_text() for path in (document, readme)] == once
+    for text, begin, link in zip(once, (LONG, SHORT), ("](picture.png)", "](docs/picture.png)"), strict=True):
+        assert text.startswith(f"before\n{begin}\n\n![")
+        assert text.endswith(f"\n\n{END}\nafter\n")
+        assert "old" not in text
+        assert link in text
     assert picture.stat().st_size < 60_000
     assert Image.open(picture).convert("RGB").getpixel((2, 2)) == (255, 255, 255)
 
 
-def test_the_readme_has_the_picture_and_the_marks() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert text.count(BEGIN) == text.count(END) == 1
+@pytest.mark.parametrize(("document", "begin"), [("README.md", SHORT), ("docs/benchmarks.md", LONG)])
+def test_the_documents_have_the_marks(document: str, begin: str) -> None:
+    text = (ROOT / document).read_text()
+    assert text.count(begin) == text.count(END) == 1
     assert (ROOT / "docs" / "pictures" / "loaders.png").stat().st_size < 60_000

@@ -34,8 +34,9 @@ def test_a_buffer_gives_each_sample_once_and_seldom_far_from_where_it_came() -> 
     assert 1 < measure(order, SHARD, 50).shards < 8
 
 
-def test_the_table_has_a_row_for_each_order() -> None:
-    lines = run(Options(samples=3000, shard_size=100, batch=32)).splitlines()
+def test_the_table_has_a_row_for_each_order(capsys: pytest.CaptureFixture[str]) -> None:
+    run(Options(samples=3000, shard_size=100, batch=32))
+    lines = capsys.readouterr().out.splitlines()
     assert [line[:6] for line in lines[2:]] == ["global", *["blocks"] * 5, "buffer", "index "]
 
 

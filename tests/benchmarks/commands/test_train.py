@@ -16,19 +16,18 @@ from benchmarks.commands.train import (
     CACHED,
     REAL,
     SYNTHETIC,
-    Batch,
     Options,
-    Training,
-    Work,
     configuration,
     run,
     summary,
     table,
 )
-from benchmarks.measure.harness import Schedule, Window
-from benchmarks.measure.passive import POLICY, sleep_while_waiting
+from benchmarks.measure.harness import Interval, Schedule
+from benchmarks.measure.machine import WAIT_POLICY, sleep_while_waiting
 from benchmarks.measure.result import read
+from benchmarks.stages.training import Training, TrainingTask
 from shards.common.errors import UsageError
+from shards.decode.tensors import Batch
 from tests import ROOT
 from tests.helpers.training import write_dataset
 from train.config import Config
@@ -79,24 +78,24 @@ def test_a_turn_trains_whole_passes_and_counts_all_but_the_first() -> None:
 
     ticks = itertools.count()
     config = Config(Path("unused"), batch=8, micro_batch=4, size=16, device="cpu")
-    training = Training("x", Work(config, 3, World(), torch.float32, steps=3), batches)
+    training = Training("x", TrainingTask(config, 3, World(), torch.float32, steps=3), batches)
     # The clock says 0 at the start, then 1 and 2 after a pass each.
-    window = training.turn(Schedule(rounds=1, seconds=2.0), clock=lambda: float(next(ticks)))
-    assert window == Window(images=2 * 3 * 8, seconds=2.0)
+    interval = training.turn(Schedule(rounds=1, seconds=2.0), clock=lambda: float(next(ticks)))
+    assert interval == Interval(images=2 * 3 * 8, seconds=2.0)
     assert len(seen) == 3 * 3 * 2  # three passes of three steps of two micro-batches
     assert len(training.waited) == 1
 
 
 def test_the_table_has_the_ratio_with_its_range(data: Path, tmp_path: Path) -> None:
     options = small(data, tmp_path)
-    work = Work(configuration(options), 3, World(), torch.float32, 2)
-    windows = {
-        REAL: [Window(96, 1.0, cpu=1.92), Window(99, 1.0), Window(98, 1.0)],
-        CACHED: [Window(100, 1.0)] * 3,
-        SYNTHETIC: [Window(100, 1.0)] * 3,
+    task = TrainingTask(configuration(options), 3, World(), torch.float32, 2)
+    intervals = {
+        REAL: [Interval(96, 1.0, cpu=1.92), Interval(99, 1.0), Interval(98, 1.0)],
+        CACHED: [Interval(100, 1.0)] * 3,
+        SYNTHETIC: [Interval(100, 1.0)] * 3,
     }
-    waited = {name: [0.5, 1.5, 1.0] for name in windows}
-    result = summary(options, work, Schedule(3, 1.0), windows, waited)
+    waited = {name: [0.5, 1.5, 1.0] for name in intervals}
+    result = summary(options, task, Schedule(3, 1.0), intervals, waited)
     rows = [line.split() for line in table(result).splitlines()]
     assert ["real", "epoch", "/", "cached", "batch", "0.980", "0.960", "0.990"] in rows
     assert ["real", "epoch,", "images/s", "98.00", "96.00", "99.00"] in rows
@@ -131,10 +130,10 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_pytorch_s_threads_sleep_while_training_is_measured() -> None:
     code = (
-        "import os, sys; from benchmarks.measure.passive import sleep_while_waiting as sleep; print('begun'); sleep();"
+        "import os, sys; from benchmarks.measure.machine import sleep_while_waiting as sleep; print('begun'); sleep();"
         "print(os.environ['OMP_WAIT_POLICY'], os.getpid(), sys.argv[1:])"
     )
-    environment = {name: value for name, value in os.environ.items() if name != POLICY}
+    environment = {name: value for name, value in os.environ.items() if name != WAIT_POLICY}
     with subprocess.Popen(
         [sys.executable, "-c", code, "a b"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -144,17 +143,17 @@ def test_pytorch_s_threads_sleep_while_training_is_measured() -> None:
 
 def test_a_policy_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("begun anew"))
-    monkeypatch.setenv(POLICY, "ACTIVE")
+    monkeypatch.setenv(WAIT_POLICY, "ACTIVE")
     sleep_while_waiting()
-    assert os.environ[POLICY] == "ACTIVE"
+    assert os.environ[WAIT_POLICY] == "ACTIVE"
 
 
-def test_ratios_are_of_what_was_measured_and_not_of_what_is_shown(data: Path, tmp_path: Path) -> None:
-    work = Work(configuration(small(data, tmp_path)), 3, World(), torch.float32, 2)
-    windows = {REAL: [Window(2, 3.3)], CACHED: [Window(2, 3.2)], SYNTHETIC: [Window(2, 3.1)]}
-    result = summary(small(data, tmp_path), work, Schedule(1, 1.0), windows, {name: [0.0] for name in windows})
+def test_figures_keep_enough_digits_for_their_ratios(data: Path, tmp_path: Path) -> None:
+    task = TrainingTask(configuration(small(data, tmp_path)), 3, World(), torch.float32, 2)
+    intervals = {REAL: [Interval(2, 3.3)], CACHED: [Interval(2, 3.2)], SYNTHETIC: [Interval(2, 3.1)]}
+    result = summary(small(data, tmp_path), task, Schedule(1, 1.0), intervals, {name: [0.0] for name in intervals})
     assert [ratio.median for ratio in result.ratios] == [0.97, 0.939]
-    assert result[REAL].values == (0.60606,)
+    assert result[REAL].values == (0.606061,)
 
 
 def test_images_that_would_grow_are_measured_at_their_full_size() -> None:

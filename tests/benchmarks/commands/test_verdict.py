@@ -11,8 +11,8 @@ import pytest
 from torch import Tensor, nn
 
 from benchmarks.commands import verdict
-from benchmarks.commands.verdict import Options, measured, told
-from benchmarks.ladder.judgement import judge
+from benchmarks.commands.verdict import Options, measured, text
+from benchmarks.stages.verdict import judge
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo, write_split
@@ -63,7 +63,7 @@ def test_a_slow_disk_is_found(photographs: Split, monkeypatch: pytest.MonkeyPatc
     found = judge(figures)
     assert found.bottleneck == "disk"
     assert figures.disk < 260
-    assert any("in_memory" in line for line in found.advice)
+    assert any("faster disk" in line for line in found.advice)
 
 
 @pytest.mark.slow
@@ -103,16 +103,16 @@ def test_the_command_says_it_in_words_and_ends_with_json(
     result = json.loads(lines[-1])
     assert result["settings"]["bottleneck"] == "model"
     assert result["settings"]["finding 1"] == lines[0]
-    assert [series["unit"] for series in result["series"]] == ["images/s"] * 4
+    assert [series["unit"] for series in result["series"]] == ["images/s"] * len(result["series"])
     [written] = tmp_path.glob("verdict-*.json")
     assert json.loads(written.read_text()) == result
 
 
 def test_the_words_list_stages_and_advice(photographs: Split) -> None:
     figures = measured(Options(photographs.root, gpu_images_per_s=LITTLE, seconds=0.1))
-    text = told(judge(figures))
-    assert "training, 1 GPU of the speed given" in text
-    assert "\n- Nothing in the loader" in text
+    told = text(judge(figures))
+    assert "training, 1 GPU of the speed given" in told
+    assert "\n- Nothing in the loader" in told
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.measure.harness import Contender, Schedule, Spread, Window, measure, ratios, throughput
+from benchmarks.measure.harness import Contender, Interval, Schedule, measure
 from shards.common.errors import ShardfeedError, UsageError
 
 
@@ -49,37 +49,30 @@ def test_contenders_take_turns_and_are_closed_before_the_next_one_opens() -> Non
 
 def test_the_first_round_is_not_counted() -> None:
     machine = Machine()
-    windows = measure([machine.contender("A", [50.0, 1.0, 2.0])], Schedule(rounds=2, seconds=8), machine.clock)
-    assert [window.images_per_s for window in windows["A"]] == [10.0, 5.0]
+    intervals = measure([machine.contender("A", [50.0, 1.0, 2.0])], Schedule(rounds=2, seconds=8), machine.clock)
+    assert [interval.images_per_s for interval in intervals["A"]] == [10.0, 5.0]
 
 
 @pytest.mark.parametrize(("warm_up", "depth", "cold"), [(8, 1, 8), (3, 10, 20)])
 def test_the_first_batches_of_a_turn_are_not_counted(warm_up: int, depth: int, cold: int) -> None:
     machine = Machine()
     contender = machine.contender("A", [1.0] * 2, cold=cold, depth=depth)
-    windows = measure([contender], Schedule(rounds=1, seconds=4, warm_up=warm_up), machine.clock)
-    assert windows["A"] == [Window(images=40, seconds=4.0)]
+    intervals = measure([contender], Schedule(rounds=1, seconds=4, warm_up=warm_up), machine.clock)
+    assert intervals["A"] == [Interval(images=40, seconds=4.0)]
 
 
 @pytest.mark.parametrize(("seconds", "cold"), [(4.0, 32), (0.25, 16)])
-def test_batches_are_thrown_away_for_half_a_second_or_a_window(seconds: float, cold: int) -> None:
+def test_batches_are_thrown_away_for_half_a_second_or_an_interval(seconds: float, cold: int) -> None:
     machine = Machine()
     measure([machine.contender("A", [1 / 64] * 2)], Schedule(rounds=1, seconds=seconds), machine.clock)
     assert machine.now == 2 * (cold / 64 + seconds)
 
 
-def test_a_window_is_a_multiple_of_the_stride() -> None:
+def test_an_interval_is_a_multiple_of_the_stride() -> None:
     machine = Machine()
     contender = machine.contender("A", [1.0] * 2, stride=4)
-    windows = measure([contender], Schedule(rounds=1, seconds=5), machine.clock)
-    assert windows["A"] == [Window(images=80, seconds=8.0)]
-
-
-def test_ratios_are_taken_round_by_round() -> None:
-    slow = [Window(100, 1.0), Window(200, 1.0), Window(50, 1.0)]
-    fast = [Window(400, 1.0), Window(1000, 1.0), Window(350, 1.0)]
-    assert ratios(slow, fast) == Spread(median=5.0, least=4.0, most=7.0)
-    assert throughput(fast) == Spread(median=400.0, least=350.0, most=1000.0)
+    intervals = measure([contender], Schedule(rounds=1, seconds=5), machine.clock)
+    assert intervals["A"] == [Interval(images=80, seconds=8.0)]
 
 
 def test_a_contender_that_runs_dry_is_an_error() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure.harness import Schedule, Window
+from benchmarks.measure.harness import Interval, Schedule, Spread
 from benchmarks.measure.result import SCHEMA, Ratio, Result, Series, read, write
 from shards.common.errors import ShardfeedError
 
 
 def _result() -> Result:
-    slow = Series.of("slow", [Window(100, 1.0, 2.0), Window(90, 1.0, 1.8)], {"workers": 2, "note": None})
-    fast = Series.of("fast", [Window(400, 1.0, 0.8), Window(450, 1.0, 0.9)])
+    slow = Series.of("slow", [Interval(100, 1.0, 2.0), Interval(90, 1.0, 1.8)], {"workers": 2, "note": None})
+    fast = Series.of("fast", [Interval(400, 1.0, 0.8), Interval(450, 1.0, 0.9)])
     return Result.now(
         "loaders",
         "one line",
@@ -36,6 +36,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_series_and_ratios_are_taken_round_by_round() -> None:
     result = _result()
+    assert result["slow"].spread == Spread(median=95.0, least=90.0, most=100.0)
     assert result["slow"].values == (100.0, 90.0)
     assert result["slow"].cpu_ms == (20.0, 20.0)
     assert result.ratios == (Ratio("fast", "slow", 4.5, 4.0, 5.0),)
@@ -44,15 +45,15 @@ def test_series_and_ratios_are_taken_round_by_round() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda value: value.pop("series"), "lacks series"),
+        (lambda value: value.pop("series"), "required field `series`"),
         (lambda value: value.update(extra=1), "extra"),
         (lambda value: value.update(schema=SCHEMA + 1), f"schema {SCHEMA + 1}"),
-        (lambda value: value.update(rounds="3"), "result.rounds is '3'"),
-        (lambda value: value.update(rounds=True), "result.rounds is True"),
-        (lambda value: value["series"][1].update(values=[1.0, "2"]), r"result.series\[1\].values\[1\] is '2'"),
+        (lambda value: value.update(rounds="3"), "Expected `int`, got `str` - at `\\$.rounds`"),
+        (lambda value: value.update(rounds=True), "Expected `int`, got `bool` - at `\\$.rounds`"),
+        (lambda value: value["series"][1].update(values=[1.0, "2"]), r"series\[1\].values\[1\]"),
         (lambda value: value["series"][0].update(values=[]), "no figure"),
-        (lambda value: value["settings"].update(batch_size=[64]), "result.settings.batch_size"),
-        (lambda value: value["skipped"].update(other=None), "result.skipped.other is None"),
+        (lambda value: value["settings"].update(batch_size=[64]), "array` - at `\\$.settings"),
+        (lambda value: value["skipped"].update(other=None), "null` - at `\\$.skipped"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(spoil: Callable[[Any], object], message: str, tmp_path: Path) -> None:

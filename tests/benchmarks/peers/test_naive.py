@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from benchmarks.peers import naive
+from benchmarks.measure.settings import BatchSpec, DType
+from benchmarks.peers.naive import PilImages
+from benchmarks.processes.dataloader import random_batches
 from shards.decode import MEAN, STD
 from tests.conftest import photo
 
@@ -21,7 +23,7 @@ def _rows(modes: tuple[str, ...] = ("RGB", "L", "CMYK", "RGB", "RGB")) -> list[d
 
 def test_a_picture_is_torchvisions_resize_flip_and_normalisation() -> None:
     rows = _rows()
-    pictures = naive.Pictures(rows, naive.Recipe(resize=32, size=32))
+    pictures = PilImages(rows, BatchSpec(resize=32, size=32))
     for number, row in enumerate(rows):
         expected = functional.to_tensor(functional.resize(row["image"].convert("RGB"), [32]))
         expected = functional.normalize(expected, list(MEAN), list(STD))
@@ -31,15 +33,15 @@ def test_a_picture_is_torchvisions_resize_flip_and_normalisation() -> None:
 
 
 def test_flips_and_crops_are_drawn_anew() -> None:
-    pictures = naive.Pictures(_rows(), naive.Recipe(resize=40, size=32))
+    pictures = PilImages(_rows(), BatchSpec(resize=40, size=32))
     assert len({pictures[0][0].numpy().tobytes() for _ in range(8)}) > 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_batches_go_on_beyond_an_epoch(dtype: naive.DType) -> None:
-    recipe = naive.Recipe(batch_size=2, resize=40, size=32, dtype=dtype)
+def test_batches_go_on_beyond_an_epoch(dtype: DType) -> None:
+    spec = BatchSpec(batch_size=2, resize=40, size=32, dtype=dtype)
     seen = []
-    with naive.batches(_rows(), recipe, workers=0) as stream:
+    with random_batches(PilImages(_rows(), spec), spec, workers=0) as stream:
         for _ in range(5):
             images, labels = next(stream)
             assert images.shape == (2, 3, 32, 32)
@@ -52,7 +54,8 @@ def test_batches_go_on_beyond_an_epoch(dtype: naive.DType) -> None:
 
 def test_worker_processes_end_with_the_block() -> None:
     before = set(multiprocessing.active_children())
-    with naive.batches(_rows(), naive.Recipe(batch_size=2, resize=40, size=32), workers=1) as stream:
+    spec = BatchSpec(batch_size=2, resize=40, size=32)
+    with random_batches(PilImages(_rows(), spec), spec, workers=1) as stream:
         next(stream)
         assert set(multiprocessing.active_children()) - before
     assert not set(multiprocessing.active_children()) - before

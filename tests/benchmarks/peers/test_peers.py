@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.peers.naive import Crop, DType, Recipe
-from benchmarks.processes.job import Job
-from benchmarks.processes.remote import ROOT
-from benchmarks.processes.roster import ROSTER, Entry
+from benchmarks.measure.settings import BatchSpec, DType
+from benchmarks.peers.roster import ROSTER, Entry
+from benchmarks.processes.process import ROOT
+from benchmarks.processes.task import PeerTask
 from shards.dataset import Split
 from shards.decode import MEAN, STD
+from shards.sampling.crops import Crop
 from tests.conftest import decoded, jpeg, photo, write_split
 from tests.helpers import peer_batch
 
@@ -55,15 +56,15 @@ def _batch(
     reason = entry.absence("jpeg")
     if reason:
         pytest.skip(reason)
-    recipe = Recipe(batch_size=8, resize=SIZE, size=size, crop=crop, dtype=dtype)
+    spec = BatchSpec(batch_size=8, resize=SIZE, size=size, crop=crop, dtype=dtype)
     source = _source(tmp_path / "source", images)
     # More than one thread or process: with FFCV, one is another program.
-    job = Job(str(split.root), "train", source, "image", "label", str(tmp_path), recipe, 2, entry.options)
+    task = PeerTask(str(split.root), "train", source, "image", "label", str(tmp_path), spec, 2, entry.options)
     file = tmp_path / "batch.npz"
     if entry.python is None:
-        peer_batch.save(entry.module, job, file)
+        peer_batch.save(entry.module, task, file)
     else:
-        text = json.dumps(dataclasses.asdict(job))
+        text = json.dumps(dataclasses.asdict(task))
         words: list[str | Path] = [entry.python, "-m", "tests.helpers.peer_batch", entry.module, text, file]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]

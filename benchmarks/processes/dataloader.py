@@ -1,4 +1,4 @@
-"""What the contenders with torch's DataLoader share: a transform of torchvision's, and worker processes that end."""
+"""What peers with torch's DataLoader share: torchvision's transforms, and worker processes that end with the turn."""
 
 import contextlib
 import io
@@ -10,21 +10,27 @@ from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
 
-from benchmarks.peers.naive import ENDLESS, PREFETCH, Batch, Recipe
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.processes.task import Batch
 from shards.decode import MEAN, STD
 from shards.format.manifest import Settings
 
+PREFETCH = 2  # DataLoader's own default: batches that each worker keeps ready
+# Samples in one epoch, so long that no gap between epochs counts against a small data set.
+ENDLESS = 1 << 40
+ENDLESS_LISTED = 1 << 18  # for systems that write down the order of an epoch beforehand
 
-def transform(recipe: Recipe, stored: Settings) -> v2.Compose:
-    """torchvision's transforms (v2) for uint8 tensors (3, height, width), to be followed by `planes_first`."""
-    if recipe.crop == "rrc":
-        steps: list[Any] = [v2.RandomResizedCrop(recipe.size, antialias=True)]
+
+def transform(batch: BatchSpec, stored: Settings) -> v2.Compose:
+    """torchvision's transforms (v2) for uint8 tensors (3, height, width); `batches_of` undoes their layout of uint8."""
+    if batch.crop == "rrc":
+        steps: list[Any] = [v2.RandomResizedCrop(batch.size, antialias=True)]
     else:
-        # Resize returns images that have the size already as they are, but not for nothing.
-        steps = [] if stored.short_side == recipe.resize else [v2.Resize(recipe.resize, antialias=True)]
-        steps.append(v2.RandomCrop(recipe.size))
+        # Resize returns images of the right size unchanged, but takes time for it.
+        steps = [] if stored.short_side == batch.resize else [v2.Resize(batch.resize, antialias=True)]
+        steps.append(v2.RandomCrop(batch.size))
     steps.append(v2.RandomHorizontalFlip())
-    if recipe.dtype == "float32":
+    if batch.dtype == "float32":
         # Decoders give views of interleaved pixels, on which Normalize takes four times as long.
         planes = v2.Lambda(torch.Tensor.contiguous)
         steps += [planes, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD, inplace=True)]
@@ -34,20 +40,15 @@ def transform(recipe: Recipe, stored: Settings) -> v2.Compose:
 
 
 def _interleaved(pixels: torch.Tensor) -> torch.Tensor:
-    """(3, height, width) as (height, width, 3): as decoders have it in memory, so that it is stacked without a turn."""
+    """(3, height, width) as (height, width, 3), the decoder's layout in memory: stacking a batch is a plain copy."""
     return pixels.permute(1, 2, 0).contiguous()
 
 
-def planes_first(images: torch.Tensor) -> torch.Tensor:
-    """A batch of what `transform` makes as (n, 3, height, width)."""
-    return images.permute(0, 3, 1, 2) if images.dtype == torch.uint8 else images
-
-
-def pil_transform(recipe: Recipe, stored: Settings) -> v2.Compose:
-    """The same, for PIL images: cropped and flipped by Pillow, then a tensor."""
-    steps = list(transform(recipe, stored).transforms)
-    place = next(i for i, step in enumerate(steps) if isinstance(step, v2.RandomHorizontalFlip))
-    return v2.Compose([*steps[: place + 1], v2.PILToTensor(), *steps[place + 1 :], v2.ToPureTensor()])
+def pil_transform(batch: BatchSpec, stored: Settings) -> v2.Compose:
+    """The same for PIL images: cropped and flipped by Pillow, then a tensor."""
+    steps = list(transform(batch, stored).transforms)
+    flip = next(i for i, step in enumerate(steps) if isinstance(step, v2.RandomHorizontalFlip))
+    return v2.Compose([*steps[: flip + 1], v2.PILToTensor(), *steps[flip + 1 :], v2.ToPureTensor()])
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
@@ -75,35 +76,35 @@ def torch_pixels(data: Any, stored: Settings) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def random_batches(dataset: Any, recipe: Recipe, workers: int) -> Iterator[Iterator[Batch]]:
-    """Batches of a map-style data set in random order without end, from `workers` processes."""
-    sampler = RandomSampler(dataset, num_samples=ENDLESS, generator=torch.Generator().manual_seed(recipe.seed))
+def random_batches(dataset: Any, batch: BatchSpec, workers: int) -> Iterator[Iterator[Batch]]:
+    """Endless batches of a map-style data set in random order, made by `workers` processes (0: none)."""
+    sampler = RandomSampler(dataset, num_samples=ENDLESS, generator=torch.Generator().manual_seed(batch.seed))
     loader = DataLoader(
         dataset,
-        batch_size=recipe.batch_size,
+        batch_size=batch.batch_size,
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
         drop_last=True,
         prefetch_factor=PREFETCH if workers else None,
     )
-    with ending(loader) as stream:
+    with batches_of(loader) as stream:
         del loader
         yield stream
 
 
 @contextlib.contextmanager
-def ending(loader: Any) -> Iterator[Iterator[Batch]]:
-    """The batches of `loader`, epoch after epoch; its workers end with the block if nobody else holds it."""
+def batches_of(loader: Any) -> Iterator[Iterator[Batch]]:
+    """The batches of `loader`, epoch after epoch. Its workers end with the block if the caller drops its reference."""
     stream = _epochs(loader)
     del loader
     try:
         yield stream
     finally:
-        stream.close()
+        stream.close()  # drops the last reference to the loader, which ends its workers
 
 
 def _epochs(loader: Any) -> Any:
     while True:
         for images, labels in loader:
-            yield planes_first(images), labels
+            yield images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images, labels

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.measure.processor import processor_seconds
+from benchmarks.measure.machine import processor_seconds
 
 BUSY = (
     "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\nprint('done', flush=True)\n"

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: its windows, and what is said when it cannot or dies."""
+"""A contender in a process of its own: its intervals, and what is said when it cannot or dies."""
 
 import os
 import subprocess
@@ -9,43 +9,44 @@ import pytest
 import torch
 
 from benchmarks.measure.harness import Schedule, measure
-from benchmarks.peers.naive import Recipe
-from benchmarks.processes import install
-from benchmarks.processes.job import Job, own_format
-from benchmarks.processes.remote import Remote
-from benchmarks.processes.roster import Entry
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.peers.roster import Entry
+from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.serve import Check
-from shards.common.errors import ShardfeedError, UsageError
+from benchmarks.processes.task import PeerTask, own_format
+from shards.common.errors import ShardfeedError
 from shards.dataset import Split
 
 SHORT = Schedule(rounds=1, seconds=0.05, warm_up=1)
 
 
-def _remote(split: Split, mode: str) -> Remote:
-    job = Job(str(split.root), "train", "", "image", "label", "", Recipe(batch_size=4, size=8), 2, {"mode": mode})
-    return Remote("fake", None, "tests.helpers.fake_peer", job)
+def _process(split: Split, mode: str) -> PeerProcess:
+    task = PeerTask(
+        str(split.root), "train", "", "image", "label", "", BatchSpec(batch_size=4, size=8), 2, {"mode": mode}
+    )
+    return PeerProcess("fake", None, "tests.helpers.fake_peer", task)
 
 
-def test_windows_come_from_another_process_which_ends_with_the_block(small_split: Split) -> None:
-    with _remote(small_split, "well") as remote:
-        assert remote.settings == {"threads": 2, "mode": "well"}
-        windows = measure([remote], SHORT)["fake"]
-        assert [window.images % 4 for window in windows] == [0]
-        assert windows[0].seconds >= 0.05
-        assert windows[0].images_per_s < 4 / 0.001
-        process = remote.pid
+def test_intervals_come_from_another_process_which_ends_with_the_block(small_split: Split) -> None:
+    with _process(small_split, "well") as process:
+        assert process.settings == {"threads": 2, "mode": "well"}
+        intervals = measure([process], SHORT)["fake"]
+        assert [interval.images % 4 for interval in intervals] == [0]
+        assert intervals[0].seconds >= 0.05
+        assert intervals[0].images_per_s < 4 / 0.001
+        pid = process.pid
     with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+        os.kill(pid, 0)
 
 
 def test_one_that_cannot_start_says_why(small_split: Split) -> None:
     with pytest.raises(ShardfeedError, match=r"fake: RuntimeError: no engine$"):
-        _remote(small_split, "cannot start")
+        _process(small_split, "cannot start")
 
 
 def test_one_that_dies_is_named(small_split: Split) -> None:
-    with _remote(small_split, "dies") as remote, pytest.raises(ShardfeedError, match="fake ended"):
-        remote.turn(SHORT)
+    with _process(small_split, "dies") as process, pytest.raises(ShardfeedError, match="fake ended"):
+        process.turn(SHORT)
 
 
 @pytest.mark.parametrize(
@@ -59,36 +60,25 @@ def test_one_that_dies_is_named(small_split: Split) -> None:
     ],
 )
 def test_other_work_is_refused(images: torch.Tensor, labels: torch.Tensor, message: str) -> None:
-    check = Check(Recipe(batch_size=4, size=8), classes=10)
+    check = Check(BatchSpec(batch_size=4, size=8), classes=10)
     with pytest.raises(ShardfeedError, match=message):
         check((images, labels))
 
 
 def test_one_that_hangs_is_given_up(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.processes.remote.START", 0.01)
+    monkeypatch.setattr("benchmarks.processes.process.START", 0.01)
     start = time.monotonic()
     with pytest.raises(ShardfeedError, match="no answer"):
-        _remote(small_split, "well")
+        _process(small_split, "well")
     assert time.monotonic() - start < 60
-
-
-def test_an_environment_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "HOME", tmp_path)
-    reason = Entry("FFCV", "ffcv", "ffcv").absence("jpeg")
-    assert reason == "not installed (python -m benchmarks peers-install ffcv)"
 
 
 def test_an_encoding_that_a_contender_does_not_read_is_named() -> None:
     assert Entry("SPDL", "spdl", encodings=("jpeg",)).absence("raw") == "does not read raw images"
 
 
-def test_only_known_environments_are_installed() -> None:
-    with pytest.raises(UsageError, match="ffcv"):
-        install.run(install.Options(("nonsense",)))
-
-
-def _job(split: Split, work: Path) -> Job:
-    return Job(str(split.root), "train", "", "image", "label", str(work), Recipe(batch_size=4, size=8), 2)
+def _task(split: Split, work: Path) -> PeerTask:
+    return PeerTask(str(split.root), "train", "", "image", "label", str(work), BatchSpec(batch_size=4, size=8), 2)
 
 
 def test_a_format_of_its_own_is_written_anew_after_an_interruption(small_split: Split, tmp_path: Path) -> None:
@@ -99,14 +89,14 @@ def test_a_format_of_its_own_is_written_anew_after_an_interruption(small_split: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        own_format(_job(small_split, tmp_path), "peer", lambda path: write(path, True))
-    made = own_format(_job(small_split, tmp_path), "peer", lambda path: write(path, False))
+        own_format(_task(small_split, tmp_path), "peer", lambda path: write(path, True))
+    made = own_format(_task(small_split, tmp_path), "peer", lambda path: write(path, False))
     assert (made / "part").exists()
-    assert own_format(_job(small_split, tmp_path), "peer", lambda path: pytest.fail("made twice")) == made
+    assert own_format(_task(small_split, tmp_path), "peer", lambda path: pytest.fail("made twice")) == made
 
 
 def test_an_interruption_while_it_ends_leaves_no_process(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = _remote(small_split, "well")
+    process = _process(small_split, "well")
     real = subprocess.Popen.wait
     interrupted: list[float | None] = []
 
@@ -118,13 +108,13 @@ def test_an_interruption_while_it_ends_leaves_no_process(small_split: Split, mon
 
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        remote.close()
+        process.close()
     with pytest.raises(ProcessLookupError):
-        os.kill(remote.pid, 0)
+        os.kill(process.pid, 0)
 
 
 def test_several_end_together(small_split: Split) -> None:
-    first, second = _remote(small_split, "well"), _remote(small_split, "well")
+    first, second = _process(small_split, "well"), _process(small_split, "well")
     first.stop()
     second.stop()
     deadline = time.monotonic() + 60

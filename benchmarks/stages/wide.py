@@ -1,15 +1,12 @@
-"""Data sets whose index is as long as one likes, of a few real shards: many rows point at the same images.
+"""Data sets with an index of any length over a few real shards: many rows point at the same images.
 
-Each shard of the data set is a symbolic link to one of the few, and has that one's rows, so opening it, its index and
-its order cost what a real one of that size costs; the images do not.
+Each shard is a symbolic link to one of the few, with that one's rows, so opening the data set, its index and its order
+cost what a real data set of that size costs, without its images.
 """
 
-import contextlib
 import dataclasses
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,22 +47,8 @@ def widen(split: Split, rows: int, root: Path) -> Split:
 
 def make_up(root: Path) -> Split:
     """Makes a data set of MADE_UP drawn images in `root`, as `python -m preprocess` does. Raises ShardfeedError."""
-    words = [
-        "-m",
-        "preprocess",
-        f"synthetic:train={MADE_UP},validation=1",
-        str(root),
-        "--shard-size",
-        str(MADE_UP // 4),
-    ]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    words = [f"synthetic:train={MADE_UP},validation=1", str(root), "--shard-size", str(MADE_UP // 4)]
+    done = subprocess.run([sys.executable, "-m", "preprocess", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ShardfeedError(f"no images could be made up: {done.stderr.strip()}")
     return open_dataset(root)["train"]
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory that is gone after the block."""
-    with tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as directory:
-        yield Path(directory)

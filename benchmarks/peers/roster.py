@@ -1,4 +1,4 @@
-"""Who is measured: every contender by its name on the command line, where its module is and where it runs."""
+"""Who is compared: every peer by its name on the command line, with its module and where it runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,19 +7,22 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure.result import Setting
-from benchmarks.processes import install
-from benchmarks.processes.job import Job
-from benchmarks.processes.remote import Remote
+from benchmarks.processes import environments
+from benchmarks.processes.process import PeerProcess
+from benchmarks.processes.task import PeerTask
 from shards.format.layout import Encoding
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One contender.
+    """One peer.
 
-    title: its name in results. module: has a function `peer(job)`. environment: of benchmarks/processes/install.py; None
-    runs in this one. processes: its images are prepared by worker processes, not by threads. encodings: of the shards
-    that it can do the same work from. options: for our own loader.
+    title: its name in results.
+    module: the file in this folder.
+    environment: of benchmarks/processes/environments.py; None runs in this one.
+    processes: its images are prepared by worker processes, not by threads.
+    encodings: of the shards from which it can do the same work.
+    options: go to the task; for modules that stand here more than once.
     """
 
     title: str
@@ -35,36 +38,39 @@ class Entry:
             return f"does not read {encoding} images"
         if self.options.get("device") == "gpu" and not torch.cuda.is_available():
             return "needs a CUDA GPU, and torch sees none"
-        return None if self.environment is None else install.missing(self.environment)
+        return None if self.environment is None else environments.missing(self.environment)
 
-    def start(self, job: Job) -> Remote:
+    def start(self, task: PeerTask) -> PeerProcess:
         """Its process, ready. Raises ShardfeedError if it cannot start."""
-        return Remote(self.title, self.python, f"benchmarks.peers.{self.module}", job)
+        return PeerProcess(self.title, self.python, f"benchmarks.peers.{self.module}", task)
 
     @property
     def python(self) -> Path | None:
         """The interpreter; None is this one."""
-        return None if self.environment is None else install.python(self.environment)
+        return None if self.environment is None else environments.python(self.environment)
 
 
+JPEG: tuple[Encoding, ...] = ("jpeg",)
 ROSTER = {
-    "naive": Entry("naive HF + PIL", "hf_pil", processes=True),
-    "folder": Entry("image folder + PIL", "folder_pil", processes=True),
-    "torchvision": Entry("image folder + decode_jpeg", "folder_torchvision", processes=True, encodings=("jpeg",)),
+    "naive": Entry("naive HF + PIL", "naive", processes=True),
+    "folder": Entry("image folder + PIL", "image_folder", processes=True, options={"decoder": "pil"}),
+    "torchvision": Entry(
+        "image folder + decode_jpeg", "image_folder", processes=True, encodings=JPEG, options={"decoder": "torchvision"}
+    ),
     "webdataset": Entry("webdataset + PIL", "webdataset_pil", processes=True),
     "streaming": Entry("MosaicML Streaming", "streaming", "streaming", processes=True),
-    "litdata": Entry("LitData", "litdata", "litdata", processes=True, encodings=("jpeg",)),
-    "spdl": Entry("SPDL", "spdl", "spdl", encodings=("jpeg",)),
-    "tfdata": Entry("tf.data", "tfdata", "tensorflow", encodings=("jpeg",)),
+    "litdata": Entry("LitData", "litdata", "litdata", processes=True, encodings=JPEG),
+    "spdl": Entry("SPDL", "spdl", "spdl", encodings=JPEG),
+    "tfdata": Entry("tf.data", "tfdata", "tensorflow", encodings=JPEG),
     "ffcv": Entry("FFCV", "ffcv", "ffcv"),
     "dali": Entry("plain DALI", "dali"),
-    "turbojpeg": Entry("libjpeg-turbo, decode alone", "turbojpeg", processes=True, encodings=("jpeg",)),
+    "turbojpeg": Entry("libjpeg-turbo, decode alone", "turbojpeg", processes=True, encodings=JPEG),
     "shardfeed": Entry("shardfeed", "shardfeed"),
-    "fast-dct": Entry("shardfeed, fast DCT", "shardfeed", encodings=("jpeg",), options={"fast_idct": True}),
+    "fast-dct": Entry("shardfeed, fast DCT", "shardfeed", encodings=JPEG, options={"fast_idct": True}),
     "gpu": Entry("shardfeed, GPU, CPU decodes", "shardfeed", options={"device": "gpu", "decode": "cpu"}),
     "gpu-region": Entry("shardfeed, GPU, region", "shardfeed", options={"device": "gpu", "decode": "region"}),
     "gpu-hardware": Entry("shardfeed, GPU, JPEG engines", "shardfeed", options={"device": "gpu", "decode": "hardware"}),
-    # DALI's own share is 0.65; what is best depends on the GPU and the images.
+    # DALI's own share is 0.65; the best one depends on the GPU and the images.
     **{
         f"gpu-hardware-{load:g}": Entry(
             f"shardfeed, GPU, JPEG engines for {load:.0%}",
@@ -75,5 +81,5 @@ ROSTER = {
     },
 }
 NAIVE, DALI, OURS = "naive", "dali", "shardfeed"
-# What the ratios are taken to, where it was measured.
+# Our loader's ratios are taken to these, where they were measured.
 BASES = (NAIVE, "ffcv", DALI, "turbojpeg")

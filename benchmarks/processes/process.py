@@ -1,4 +1,4 @@
-"""The measuring side of benchmarks/processes/serve.py: a contender in another process, maybe another environment."""
+"""A peer in a process of its own, maybe in another environment, seen from the measuring process."""
 
 import contextlib
 import json
@@ -11,52 +11,51 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from benchmarks.measure.harness import Clock, Schedule, Window
+from benchmarks.measure.harness import Clock, Interval, Schedule
+from benchmarks.measure.machine import WAIT_POLICY
 from benchmarks.measure.result import Setting
-from benchmarks.processes.job import Job
+from benchmarks.processes.task import PeerTask
 from shards.common.errors import ShardfeedError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-# Seconds: to import, and to write the data set in a format of its own; and what a turn may take beside its window.
+# Seconds a peer may take to start, which includes writing the data set in its own format; and seconds that a turn may
+# take beside its interval.
 START, TURN = 1800.0, 300.0
 
 
-class Remote:
-    """A contender in its own process, which lives as long as this object and is idle between its turns.
+class PeerProcess:
+    """A peer in its own process, which lives as long as this object and is idle between its turns.
 
-    Waits until it is ready. Raises ShardfeedError, with the contender's own words, if it cannot start.
+    Waits until the peer is ready. Raises ShardfeedError, with the peer's own words, if it cannot start.
     """
 
-    def __init__(self, name: str, python: Path | None, module: str, job: Job) -> None:
+    def __init__(self, name: str, python: Path | None, module: str, task: PeerTask) -> None:
         self.name = name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
-        # Threads of torch then sleep while they wait, and leave the cores to those that decode.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [python or sys.executable, "-m", "benchmarks.processes.serve", module, json.dumps(asdict(job))],
+            [python or sys.executable, "-m", "benchmarks.processes.serve", module, json.dumps(asdict(task))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=environment,
-            # Its worker processes are ended with it, whatever state they are in.
+            # Idle threads of torch then sleep, and leave the cores to those that decode.
+            env={**os.environ, WAIT_POLICY: "PASSIVE", "PYTHONPATH": str(ROOT)},
+            # Its worker processes are killed with it.
             start_new_session=True,
         )
         try:
-            self.settings: Mapping[str, Setting] = {"threads": job.threads, **self._answer(START)["settings"]}
+            self.settings: Mapping[str, Setting] = {"threads": task.threads, **self._answer(START)["settings"]}
         except BaseException:
             self.close()
             raise
 
     @property
     def pid(self) -> int:
-        """Of the process."""
         return self._process.pid
 
-    def turn(self, schedule: Schedule, clock: Clock | None = None) -> Window:
+    def turn(self, schedule: Schedule, clock: Clock | None = None) -> Interval:
         """One turn, on the clock of that process."""
         assert self._process.stdin is not None
         try:
@@ -64,16 +63,16 @@ class Remote:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise ShardfeedError(f"{self.name} has ended: {self._last_words()}") from None
-        return Window(**self._answer(schedule.seconds + TURN))
+        return Interval(**self._answer(schedule.seconds + TURN))
 
     def stop(self) -> None:
-        """Tells the process to end, and does not wait: several that are told one after the other end together."""
+        """Tells the process to end and does not wait, so that several processes can end at the same time."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Ends the process and whatever it started, at once if this is interrupted."""
+        """Ends the process; kills it and all it started after 10 seconds, or at once if this is interrupted."""
         self.stop()
         try:
             self._process.wait(10)
@@ -88,12 +87,10 @@ class Remote:
             self._process.stdout.close()
             self._log.close()
 
-    def __enter__(self) -> "Remote":
+    def __enter__(self) -> "PeerProcess":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _answer(self, seconds: float) -> dict[str, Any]:

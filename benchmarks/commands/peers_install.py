@@ -1,0 +1,34 @@
+"""python -m benchmarks peers-install [NAMES]: environments for the loaders that we compare with.
+
+Each goes to `.venv-peers/NAME` at the top of the repository (benchmarks/processes/environments.py). An environment
+that works is left as it is. Where installing fails, the message names the Debian packages that are missing.
+"""
+
+from dataclasses import dataclass
+
+import tyro
+
+from benchmarks.processes.environments import ENVIRONMENTS, install, missing, python
+from shards.common.errors import ShardfeedError, UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Makes the environments that `python -m benchmarks loaders` runs other systems in."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which: ffcv, spdl, litdata, streaming, tensorflow; all of them if none is named."""
+
+
+def run(options: Options) -> None:
+    """Installs, and says of each whether it works. Raises ShardfeedError if one does not, after trying all."""
+    unknown = set(options.names) - ENVIRONMENTS.keys()
+    if unknown:
+        raise UsageError(f"no environment {', '.join(sorted(unknown))}: choose from {', '.join(ENVIRONMENTS)}")
+    failed = []
+    for name in options.names or tuple(ENVIRONMENTS):
+        problem = None if missing(name) is None else install(name)
+        print(f"{name}: {problem or f'works ({python(name)})'}", flush=True)
+        failed += [name] if problem else []
+    if failed:
+        raise ShardfeedError(f"not installed: {', '.join(failed)}; measurements leave them out and say so")

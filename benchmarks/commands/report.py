@@ -1,0 +1,48 @@
+"""python -m benchmarks report RESULTS... --output report.html: results as one page, with tables and charts.
+
+The page is one file that loads nothing; it fits a phone, and a dark screen. With --png DIR the same charts are written
+as PNGs too.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from benchmarks.measure.result import read
+from benchmarks.report.charts import charts
+from benchmarks.report.draw import png
+from benchmarks.report.page import page
+from benchmarks.report.table import circumstances
+from shards.common.atomic import replacing
+from shards.common.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Shows what benchmarks measured as one page with tables and charts."""
+
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS...")]
+    """Files of results (JSON), in the order of the page."""
+    output: Path = Path("report.html")
+    """The page to write."""
+    png: Path | None = None
+    """Directory for the charts as PNGs; none if not given."""
+
+
+def run(options: Options) -> None:
+    """Writes the page and prints its path. Raises UsageError without results, ShardfeedError for other files."""
+    if not options.results:
+        raise UsageError("give at least one file of results, as the other commands of `python -m benchmarks` write")
+    results = [read(path) for path in options.results]
+    with replacing(options.output) as file:
+        file.write(page(results).encode())
+    print(f"page   {options.output}")
+    if options.png is not None:
+        options.png.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            for i, chart in enumerate(charts(result), start=1):
+                path = options.png / f"{result.stem}-{i}.png"
+                png(chart, path, circumstances(result))
+                print(f"chart  {path}")

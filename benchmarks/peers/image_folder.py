@@ -1,0 +1,57 @@
+"""An image folder of the stored images, as torchvision's ImageFolder reads it, and its v2 transforms.
+
+`decoder` "pil" is ImageFolder itself; "torchvision" decodes with decode_jpeg to tensors.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets import DatasetFolder, ImageFolder
+from torchvision.io import read_file
+
+from benchmarks.processes.dataloader import PREFETCH, pil_transform, random_batches, torch_pixels, transform
+from benchmarks.processes.task import Peer, PeerTask, own_format, stored_bytes
+from shards.format.layout import extension
+from shards.format.manifest import Settings
+
+
+def peer(task: PeerTask) -> Peer:
+    """Writes the folder, if that was not done yet."""
+    stored, folder = task.open_split().manifest.settings, str(write(task))
+    if task.options["decoder"] == "pil":
+        images: DatasetFolder = ImageFolder(folder, transform=pil_transform(task.batch, stored))
+    else:
+        suffix = extension(stored.encoding)
+        images = DatasetFolder(folder, Read(stored), (suffix,), transform=transform(task.batch, stored))
+    return Peer(
+        lambda: random_batches(images, task.batch, task.threads),
+        {"prefetch_factor": PREFETCH, "dct": "accurate"},
+        depth=PREFETCH * task.threads,
+        stride=max(1, task.threads),
+    )
+
+
+def write(task: PeerTask) -> Path:
+    """Writes one file per image, in one directory per class."""
+    split = task.open_split()
+    suffix = extension(split.manifest.settings.encoding)
+
+    def copy(root: Path) -> None:
+        for row, data in enumerate(stored_bytes(split)):
+            path = root / f"{split.labels[row]:05d}" / f"{row:08d}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data.tofile(path)
+
+    return own_format(task, "folder", copy)
+
+
+class Read:
+    """Reads and decodes a file; an object, so that it can be sent to spawned workers."""
+
+    def __init__(self, stored: Settings) -> None:
+        self._stored = stored
+
+    def __call__(self, path: str) -> Any:
+        data: torch.Tensor = read_file(path)
+        return torch_pixels(data if self._stored.encoding == "jpeg" else data.numpy().tobytes(), self._stored)

@@ -1,0 +1,106 @@
+"""The model's stage: the trainer's own optimizer steps on real, cached or synthetic batches, taking turns."""
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+
+from benchmarks.measure.harness import Clock, Interval, Schedule
+from benchmarks.measure.machine import processor_seconds
+from shards import Split
+from shards.decode.tensors import Batch
+from train.config import Config
+from train.data import training_loader
+from train.engine import train_epoch
+from train.optim.batch_split import portions, steps_per_epoch
+from train.optim.gpu_memory import choose_micro_batch
+from train.optim.optimizer import choose_dtype
+from train.ranks.distributed import World
+from train.report.metrics import Recorder
+from train.run import begin, make_network
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What every contender does: `steps` optimizer steps at a time, as `config` says."""
+
+    config: Config
+    classes: int
+    world: World
+    dtype: torch.dtype
+    steps: int
+
+
+def training_task(config: Config, split: Split, world: World, steps: int) -> tuple[TrainingTask, Batch]:
+    """The task with a micro-batch that fits, and at most an epoch's steps; and one batch of the split."""
+    dtype = choose_dtype(config, world.device)
+    network = make_network(config, len(split.class_names), world)
+    config = choose_micro_batch(network, config, world, dtype)
+    del network
+    with training_loader(split, config, world, dtype) as loader:
+        cached = next(iter(loader))
+        epoch = steps_per_epoch(len(loader), portions(config, world).accumulate)
+    return TrainingTask(config, len(split.class_names), world, dtype, min(steps, epoch)), cached
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training from a fresh network on the batches that `open` gives."""
+
+    name: str
+    task: TrainingTask
+    open: Callable[[], AbstractContextManager[Iterator[Batch]]]
+    waited: list[float] = field(default_factory=list)
+    """The share of each turn in which training waited for data, in percent."""
+
+    def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Interval:
+        """Trains one pass as a warm-up, then passes until `schedule.seconds` are over."""
+        task, silent = self.task, Recorder(None, {})
+        micro_batches = task.steps * portions(task.config, task.world).accumulate
+        network = make_network(task.config, task.classes, task.world)
+        run = begin(network, task.config, task.world, task.dtype, micro_batches)
+        with self.open() as stream:
+            epoch = functools.partial(train_epoch, run, Steps(stream, micro_batches), task.config, task.world, silent)
+            epoch(1)  # ends with reading the losses, for which a GPU has to finish
+            before, cpu, start = run.clock.read(), processor_seconds(), clock()
+            for number in itertools.count(2):
+                epoch(number)
+                now = clock()
+                if now - start >= schedule.seconds:
+                    break
+            cpu = processor_seconds() - cpu
+        trained = run.clock.read() - before
+        self.waited.append(trained.wait_percent)
+        return Interval(trained.images, now - start, cpu)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The next micro-batches of an endless stream, as an epoch of that length."""
+
+    stream: Iterator[Batch]
+    micro_batches: int
+
+    def __len__(self) -> int:
+        return self.micro_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(self.stream, self.micro_batches)
+
+
+@contextlib.contextmanager
+def real(split: Split, task: TrainingTask) -> Iterator[Iterator[Batch]]:
+    """Batches of the loader, epoch after epoch."""
+    with training_loader(split, task.config, task.world, task.dtype) as loader:
+        yield itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+@contextlib.contextmanager
+def repeated(batch: Batch) -> Iterator[Iterator[Batch]]:
+    """One batch, over and over."""
+    yield itertools.repeat(batch)
