@@ -14,18 +14,20 @@ from torch import nn
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import open_dataset
-from tests.helpers.training import FixedBatches, write_dataset
+from tests.helpers.training import SILENT, FixedBatches, read_lines, setup_of, write_dataset
 from train.__main__ import main
 from train.config import Config
 from train.engine import train, train_epoch
-from train.options import Feeding, Memory, Mixing, Sharing, Sizes, Update
+from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update
 from train.ranks.distributed import World
 from train.report.metrics import Recorder
 from train.run import Run, begin, make_network, read_losses
 
 SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
-GROUPS = {"feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory, "sharing": Sharing}
-SILENT = Recorder(None, {})
+GROUPS = {
+    "feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory,
+    "distributed": Distributed,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +40,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def run_epochs(network: nn.Module, batches: FixedBatches, config: Config) -> Run:
-    run = begin(network, config, World(), torch.float32, micro_batches=len(batches))
+    run = begin(network, setup_of(config), micro_batches=len(batches))
     for epoch in range(1, config.epochs + 1):
-        train_epoch(run, batches, config, World(), SILENT, epoch)
+        train_epoch(run, batches, SILENT, epoch)
     return run
 
 
@@ -108,10 +110,10 @@ def test_the_learning_rate_ends_exactly_at_the_last_optimizer_step(
 ) -> None:
     config = dataclasses.replace(SMALL, batch=4 * accumulate, epochs=epochs, log_every=1)
     batches = FixedBatches([4] * micro_batches, side=8)
-    run = begin(tiny_network(), config, World(), torch.float32, micro_batches)
+    run = begin(tiny_network(), setup_of(config), micro_batches)
     with Recorder(tmp_path, {}) as recorder:
         for epoch in range(1, epochs + 1):
-            train_epoch(run, batches, config, World(), recorder, epoch)
+            train_epoch(run, batches, recorder, epoch)
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, epochs * math.ceil(micro_batches / accumulate) + 1))
     assert lines[-1]["lr"] == min(line["lr"] for line in lines) == pytest.approx(1e-5)
@@ -124,21 +126,21 @@ def test_the_mean_loss_of_an_epoch_is_over_images() -> None:
     expected = sum(
         nn.functional.cross_entropy(network(images), labels, reduction="sum").item() for images, labels in batches
     )
-    run = begin(network, config, World(), torch.float32, len(batches))
-    assert train_epoch(run, batches, config, World(), SILENT, 1) == pytest.approx(expected / 17, rel=1e-4)
+    run = begin(network, setup_of(config), len(batches))
+    assert train_epoch(run, batches, SILENT, 1) == pytest.approx(expected / 17, rel=1e-4)
 
 
 def test_gradients_are_clipped_to_the_norm() -> None:
     config = dataclasses.replace(SMALL, clip=1e-3, epochs=1, batch=4)
     norms: list[float] = []
     network = tiny_network()
-    run = begin(network, config, World(), torch.float32, 2)
+    run = begin(network, setup_of(config), 2)
 
     def spy(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         norms.append(float(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()))
 
-    run.optimizer.register_step_pre_hook(spy)
-    train_epoch(run, FixedBatches([4, 4], side=8), config, World(), SILENT, 1)
+    run.learner.optimizer.register_step_pre_hook(spy)
+    train_epoch(run, FixedBatches([4, 4], side=8), SILENT, 1)
     assert norms == pytest.approx([1e-3, 1e-3], rel=1e-3)
 
 
@@ -148,9 +150,9 @@ def test_losses_that_are_not_finite_stop_the_run_when_so_many_come_in_a_row(allo
     for number in (3, 7, 9, 10):  # of two micro-batches a step: the steps 2, 4, 5 and 6
         batches.batches[number][0][0, 0, 0, 0] = float("nan")
     config = dataclasses.replace(SMALL, log_every=100, update=Update(bad_losses=allowed))
-    run = begin(tiny_network(), config, World(), torch.float32, len(batches))
+    run = begin(tiny_network(), setup_of(config), len(batches))
     with pytest.raises(ShardfeedError, match=f"the loss is nan at optimizer step {step}, in epoch 1"):
-        train_epoch(run, batches, config, World(), SILENT, 1)
+        train_epoch(run, batches, SILENT, 1)
 
 
 def not_fused(network: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -170,9 +172,9 @@ def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted(
     network = tiny_network()
     weight = list(network.parameters())[-2]
     before, seen = weight.detach().clone(), []
-    run = begin(network, config, World(), torch.float32, len(batches))
+    run = begin(network, setup_of(config), len(batches))
     with Recorder(tmp_path, {}) as recorder:
-        train_epoch(run, batches, config, World(), recorder, 1, lambda: seen.append(weight.detach().clone()))
+        train_epoch(run, batches, recorder, 1, lambda: seen.append(weight.detach().clone()))
     assert torch.equal(seen[0], before)
     assert not torch.equal(seen[1], before)
     assert torch.isfinite(weight).all()
@@ -183,8 +185,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
     seen: list[torch.dtype] = []
     network = tiny_network()
     network[-1].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    run = begin(network, SMALL, World(), torch.bfloat16, 2)
-    train_epoch(run, FixedBatches([4, 4], side=8), SMALL, World(), SILENT, 1)
+    run = begin(network, setup_of(SMALL, dtype=torch.bfloat16), 2)
+    train_epoch(run, FixedBatches([4, 4], side=8), SILENT, 1)
     assert set(seen) == {torch.bfloat16}
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
@@ -195,8 +197,8 @@ def test_the_network_sees_channels_last_images() -> None:
     network.register_forward_pre_hook(
         lambda module, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
     )
-    run = begin(network, SMALL, World(), torch.float32, 2)
-    train_epoch(run, FixedBatches([4, 4], side=8), SMALL, World(), SILENT, 1)
+    run = begin(network, setup_of(SMALL), 2)
+    train_epoch(run, FixedBatches([4, 4], side=8), SILENT, 1)
     assert seen == [True, True]
 
 
@@ -205,27 +207,23 @@ def test_the_loss_of_an_epoch_whose_rest_has_no_step_is_that_of_the_steps_before
         pass
 
     def save_and_go() -> None:
-        losses.append(float(run.losses[0]) / 8)
-        read_losses(run, config, World())
+        losses.append(float(run.losses.on_device[0]) / 8)
+        read_losses(run)
         raise Cut
 
     config, losses = dataclasses.replace(SMALL, log_every=100), list[float]()
-    run = begin(tiny_network(), config, World(), torch.float32, 4)
+    run = begin(tiny_network(), setup_of(config), 4)
     with pytest.raises(Cut):
-        train_epoch(run, FixedBatches([4] * 4, side=8), config, World(), SILENT, 1, save_and_go)
+        train_epoch(run, FixedBatches([4] * 4, side=8), SILENT, 1, save_and_go)
     run.clock.stop()
-    assert train_epoch(run, FixedBatches([]), config, World(), SILENT, 1) == pytest.approx(losses[0])
+    assert train_epoch(run, FixedBatches([]), SILENT, 1) == pytest.approx(losses[0])
     run.enter(2)
-    assert run.unlogged == []  # or the next line of the log would count them again
+    assert run.losses.unlogged == []  # or the next line of the log would count them again
 
 
 def tiny_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

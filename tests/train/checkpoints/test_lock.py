@@ -11,7 +11,7 @@ import pytest
 from shards.common.errors import ShardfeedError, UsageError
 from tests import ROOT
 from train.checkpoints.lock import open_alone
-from train.checkpoints.resume import Found, claim
+from train.checkpoints.resume import Checkpoint, claim
 from train.config import Config
 from train.ranks.distributed import World
 from train.report.metrics import METRICS, Recorder
@@ -85,7 +85,7 @@ def test_a_run_that_goes_on_while_another_waits_for_its_directory_is_not_set_bac
     last = tmp_path / "checkpoints" / "last.pt"
     last.parent.mkdir()
     last.write_text("step 1")
-    found = Found(last, {}, (last.stat().st_mtime_ns, last.stat().st_size))
+    found = Checkpoint(last, {}, (last.stat().st_mtime_ns, last.stat().st_size))
     config = Config(tmp_path / "data", out=tmp_path, device="cpu")
     log = claim(config, World(), found)
     assert log is not None

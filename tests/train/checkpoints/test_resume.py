@@ -1,13 +1,11 @@
 """A run that is cut short goes on as if nothing had happened, or says why it cannot."""
 
 import dataclasses
-import json
 import os
 import random
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,17 +30,18 @@ from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import open_dataset
 from tests import ROOT
+from tests.helpers.ranks import free_ports
 from tests.helpers.resume import Killed, assert_same, left_behind, tiny, tiny_models, train_until
-from tests.helpers.training import write_dataset
+from tests.helpers.training import read_lines, setup_of, write_dataset
 from train.checkpoints.resume import read_checkpoint
-from train.checkpoints.saver import Keeper
+from train.checkpoints.saver import CheckpointSaver
 from train.checkpoints.signals import Stopped, StopRequest
 from train.checkpoints.snapshot import restore
 from train.checkpoints.weights import load_weights
 from train.config import Config
 from train.evaluation import evaluate
-from train.optim.batch_split import portions
 from train.ranks.distributed import World
+from train.report.metrics import Recorder
 from train.run import begin
 
 # 9 micro-batches of 4 in an epoch of 38 images: 5 steps, the last of them of one micro-batch.
@@ -201,10 +200,10 @@ def test_without_a_whole_checkpoint_nothing_is_overwritten(config: Config, tmp_p
 def test_a_named_checkpoint_must_be_whole_and_of_a_run(config: Config, whole: Path, tmp_path: Path) -> None:
     weights, damaged, newer = whole / "imagenet_trained_model.pth", tmp_path / "damaged.pt", tmp_path / "newer.pt"
     state = read_checkpoint(whole / "checkpoints" / "last.pt")
-    torch.save({**state, "format": 3}, newer)
+    torch.save({**state, "format": 4}, newer)
     torch.save(state, damaged)
     damage(damaged)
-    cases = {weights: "is no checkpoint of a run", damaged: "is damaged", newer: "has format 3; this version reads"}
+    cases = {weights: "is no checkpoint of a run", damaged: "is damaged", newer: "has format 4; this version reads"}
     for path, message in cases.items():
         with pytest.raises(ShardfeedError, match=message):
             train_until(dataclasses.replace(config, out=tmp_path / "out", resume=path))
@@ -245,7 +244,7 @@ def test_the_checkpoint_of_another_data_set_is_refused(
         train_until(dataclasses.replace(again, data=data))
 
 
-def test_the_same_images_a_step_may_be_computed_in_other_portions(config: Config, tmp_path: Path) -> None:
+def test_the_images_of_a_step_may_be_split_into_other_micro_batches(config: Config, tmp_path: Path) -> None:
     again = killed(config, tmp_path)
     result = train_until(dataclasses.replace(again, micro_batch=2))
     assert result.steps == STEPS
@@ -353,7 +352,7 @@ def test_a_diverged_run_names_the_last_good_checkpoint_and_keeps_it(
         loss, images = accumulate(run, *args)
         if run.step == 3:
             with torch.no_grad():
-                next(run.network.parameters()).fill_(float("nan"))
+                next(run.learner.network.parameters()).fill_(float("nan"))
             if broken == "loss":
                 loss = loss * float("nan")
         return loss, images
@@ -409,23 +408,24 @@ def test_the_schedule_ends_at_its_last_step_on_any_number_of_ranks(
     state = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
     split = open_dataset(config.data)["train"]
     seen = 4 * 9 * (state["epoch"] - 1) + state["loader"]["position"]
-    world, size = World(0, ranks), portions(config, World(0, ranks)).micro_batch
-    monkeypatch.setattr("train.run.spread", lambda model, config, world: model)
+    setup = setup_of(config, World(0, ranks))
+    size = setup.batch.micro_batch
+    monkeypatch.setattr("train.run.parallelize", lambda model, *_, **__: model)
     with Loader(split, batch_size=size, train=True, size=16, world_size=ranks, threads=1) as loader:
-        run = begin(tiny(3), config, world, torch.float32, len(loader))
+        run = begin(tiny(3), setup, len(loader))
         whole_run = run.total_steps
-        restore(run, loader, state, config, world)
+        restore(run, loader, state)
         left = run.total_steps - run.step
         assert run.step == step
         # The part of the steps that is left is the part of the images, up to a step at each epoch's end.
         assert left / whole_run == pytest.approx(1 - seen / (2 * 36), abs=2 / whole_run)
         rates = []
         for _ in range(left):
-            rates.append(run.schedule.get_last_lr()[0])
-            run.optimizer.step()
+            rates.append(run.learner.schedule.get_last_lr()[0])
+            run.learner.optimizer.step()
             run.step += 1
             if run.step < run.total_steps:
-                run.schedule.step()
+                run.learner.schedule.step()
     assert rates[-1] == pytest.approx(1e-5)
     if ranks == 1:
         assert left == STEPS - step
@@ -436,17 +436,19 @@ def test_ranks_look_for_signals_every_other_second(config: Config, monkeypatch: 
     now = [0.0]
     monkeypatch.setattr("train.checkpoints.saver.time.monotonic", lambda: now[0])
     with StopRequest() as stop:
-        keeper = Keeper(config, World(0, 2), None, {}, stop)  # type: ignore[arg-type]
+        monkeypatch.setattr("train.run.parallelize", lambda model, *_, **__: model)
+        run = begin(tiny(3), setup_of(config, World(0, 2)), 9)
+        saver = CheckpointSaver(run, None, Recorder(None, {}), {}, stop)  # type: ignore[arg-type]
         asked: list[float] = []
 
         def is_due(now: float) -> bool:
             asked.append(now)
             return False
 
-        monkeypatch.setattr(keeper, "_is_due", is_due)
+        monkeypatch.setattr(saver, "_is_due", is_due)
         for _ in range(20):
             now[0] += 0.5
-            keeper.at_step(None, None)  # type: ignore[arg-type]
+            saver.at_step()
     assert asked == [0.5, 2.5, 4.5, 6.5, 8.5]
 
 
@@ -514,19 +516,15 @@ def rank_main(rank: int, ports: list[int], config: Config) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_go_on_as_two_or_as_one(config: Config, tmp_path: Path) -> None:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
     again = dataclasses.replace(config, out=tmp_path, micro_batch=2)
-    spawn(rank_main, args=(ports, again), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(rank_main, args=(free_ports(3), again), nprocs=2)  # type: ignore[no-untyped-call]
     assert read_checkpoint(tmp_path / "stopped.pt")["step"] == 4
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
     alone = train_until(dataclasses.replace(again, out=tmp_path / "alone", resume=tmp_path / "stopped.pt"))
     # 4 steps of 8 images; 6 images of the first epoch are left, which one rank takes in micro-batches of 2; and its
     # second epoch of 19 micro-batches is 5 steps.
-    lines = [json.loads(line) for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "alone" / "metrics.jsonl")
     assert alone.steps == 4 + 1 + 5
     assert lines[-2]["lr"] == pytest.approx(1e-5)
     assert left_behind(tmp_path / "alone")["images"] == str(2 * 38)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from train.config import Config
-from train.optim.sizes import training_size
+from train.data import training_size
 from train.options import Sizes
 from train.recipes import RECIPES
 
