@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -36,6 +37,9 @@ from train.report.environment import peak_memory, resolved_config
 from train.report.metrics import PER_CLASS, Recorder, room_in, write_per_class
 from train.run import Run, begin, read_losses, set_up
 from train.step import accumulate, update
+
+if TYPE_CHECKING:
+    from shards import Loader
 
 # Optimizer steps left out of the throughput: libraries choose their algorithms and the loader fills its queue.
 WARM_UP_STEPS = 3
@@ -85,20 +89,28 @@ def train(config: Config) -> Result:
                 if checkpoint is not None:
                     saver.resume(checkpoint)
                     del checkpoint  # as large as the run itself
-                for epoch in range(max(1, run.epoch), config.epochs + 1):
-                    if epoch > run.epoch:
-                        set_training_size(loader, config, epoch)
-                    rest = rest_of_epoch(loader, setup)
-                    loss = train_epoch(run, rest, recorder, epoch, saver.at_step)
-                    if len(rest):
-                        run.learner.settle(world)
-                        saver.at_epoch_end()
-                    accuracy = _validate(run, validation, held_out, recorder)
-                    saver.keep(accuracy.top1)
-                    _report_epoch(run, loss, accuracy, loader.skipped, recorder)
-                    loader.set_epoch(epoch)
-                total, steady = run.clock.read(), run.clock.steady()
-                recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s)
+                return _train_epochs(run, loader, validation, held_out, recorder, saver)
+
+
+def _train_epochs(
+    run: Run, loader: "Loader", validation: "Loader", held_out: Split, recorder: Recorder, saver: CheckpointSaver
+) -> Result:
+    """Trains an epoch, saves, evaluates, keeps the best, reports, and again."""
+    setup, epochs = run.setup, run.setup.config.epochs
+    for epoch in range(max(1, run.epoch), epochs + 1):
+        if epoch > run.epoch:
+            set_training_size(loader, setup.config, epoch)
+        rest = rest_of_epoch(loader, setup)
+        loss = train_epoch(run, rest, recorder, epoch, saver.at_step)
+        if len(rest):
+            run.learner.settle(setup.world)
+            saver.at_epoch_end()
+        accuracy = _validate(run, validation, held_out, recorder)
+        saver.keep(accuracy.top1)
+        _report_epoch(run, loss, accuracy, loader.skipped, recorder)
+        loader.set_epoch(epoch)
+    total, steady = run.clock.read(), run.clock.steady()
+    recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s)
     return Result(
         top1=accuracy.top1,
         top5=accuracy.top5,
@@ -106,7 +118,7 @@ def train(config: Config) -> Result:
         images_per_s=steady.images_per_s,
         train_seconds=total.seconds,
         steps=run.step,
-        weights=config.out / WEIGHTS,
+        weights=setup.config.out / WEIGHTS,
     )
 
 
