@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from model import build_model
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, UsageError
 from train.config import Config
 from train.optim.batch_split import BatchSplit, split_batch
 from train.optim.gpu_memory import choose_micro_batch
@@ -127,10 +127,19 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
 
 
 def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | None = None) -> Run:
-    """A run before its first step, whose epochs have `micro_batches` on this rank. `began`: see `Clock`."""
+    """A run before its first step, whose epochs have `micro_batches` on this rank. `began`: see `Clock`.
+
+    Raises UsageError if an epoch has no step.
+    """
     config, world = setup.config, setup.world
+    steps = setup.batch.steps(micro_batches, config.update.drop_last)
+    if not steps:
+        raise UsageError(
+            f"an epoch has {micro_batches * setup.batch.micro_batch * world.size} images in whole micro-batches, and an "
+            f"optimizer step needs {config.batch}: choose a smaller --batch, or --no-drop-last"
+        )
     torch.backends.cudnn.benchmark = True  # batches have few different shapes: let cuDNN try its algorithms for each
-    total_steps = config.epochs * setup.batch.steps(micro_batches, config.update.drop_last)
+    total_steps = config.epochs * steps
     average = make_average(network, config.update.ema)
     if config.memory.compile:
         network.compile()

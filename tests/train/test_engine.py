@@ -346,6 +346,18 @@ def test_a_split_too_small_for_a_batch_is_refused(dataset: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("more", [[], ["--check"]])
+def test_a_split_too_small_for_a_step_is_refused(
+    more: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", dataset, "--out", tmp_path / "out", "--recipe", "rn18_16", "--size", "192", "--device", "cpu"]
+    sizes = ["--batch", "80", "--micro-batch", "20", "--threads", "1", "--precision", "float32"]
+    assert main([*map(str, words), *sizes, *more]) == (1 if more else 2)
+    said = "an epoch has 60 images in whole micro-batches, and an optimizer step needs 80: choose a smaller --batch"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
