@@ -27,7 +27,8 @@ def split_batch(batch: int, largest: int, ranks: int) -> BatchSplit:
     """The fewest equal micro-batches of at most `largest` images that make up a rank's part of `batch` images.
 
     So the images of a step are the same on any number of ranks. Raises UsageError where the ranks cannot have equal
-    parts.
+    parts, or equal micro-batches would be less than half as large as they may be: 251 images, for instance, divide only
+    into 251 micro-batches of one image.
     """
     images, rest = divmod(batch, ranks)
     if rest:
@@ -35,4 +36,11 @@ def split_batch(batch: int, largest: int, ranks: int) -> BatchSplit:
     accumulate = math.ceil(images / largest)
     while images % accumulate:
         accumulate += 1
-    return BatchSplit(images // accumulate, accumulate)
+    micro_batch = images // accumulate
+    if 2 * micro_batch < min(largest, images):
+        rounded = ranks * largest * math.ceil(images / largest)
+        raise UsageError(
+            f"--batch {batch} is {images} images on each rank, whose largest equal micro-batches of at most {largest} "
+            f"images have {micro_batch}: choose another --micro-batch, or another --batch, such as {rounded}"
+        )
+    return BatchSplit(micro_batch, accumulate)

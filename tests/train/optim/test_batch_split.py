@@ -17,7 +17,8 @@ from train.optim.batch_split import BatchSplit, split_batch
         (64, 64, 1, BatchSplit(64, 1)),
         (64, 1000, 1, BatchSplit(64, 1)),
         (24, 16, 1, BatchSplit(12, 2)),
-        (7, 3, 1, BatchSplit(1, 7)),
+        (21, 8, 1, BatchSplit(7, 3)),
+        (7, 2, 1, BatchSplit(1, 7)),
         (4096, 256, 8, BatchSplit(256, 2)),
     ],
 )
@@ -29,16 +30,28 @@ def test_a_batch_is_split_into_the_fewest_equal_micro_batches(
 
 @given(images=st.integers(1, 200), ranks=st.integers(1, 8), largest=st.integers(1, 64))
 def test_micro_batches_make_up_the_batch_and_fit(images: int, ranks: int, largest: int) -> None:
-    split = split_batch(images * ranks, largest, ranks)
-    assert split.images == images
-    assert split.micro_batch <= largest
-    fewer = [count for count in range(1, split.accumulate) if images % count == 0]
-    assert all(images // count > largest for count in fewer)
+    fitting = max(size for size in range(1, largest + 1) if images % size == 0)
+    if 2 * fitting < min(largest, images):
+        with pytest.raises(UsageError, match=f"have {fitting}: choose another"):
+            split_batch(images * ranks, largest, ranks)
+    else:
+        split = split_batch(images * ranks, largest, ranks)
+        assert split.images == images
+        assert split.micro_batch == fitting
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
     with pytest.raises(UsageError, match="--batch 64 cannot be shared by 3 ranks: choose a multiple"):
         split_batch(64, 16, 3)
+
+
+@pytest.mark.parametrize(("batch", "largest", "ranks", "better"), [(502, 16, 2, 512), (7, 3, 1, 9), (94, 16, 2, 96)])
+def test_a_batch_that_gives_tiny_micro_batches_is_refused_with_one_that_does_not(
+    batch: int, largest: int, ranks: int, better: int
+) -> None:
+    with pytest.raises(UsageError, match=f"--batch {batch} is .*such as {better}$"):
+        split_batch(batch, largest, ranks)
+    assert split_batch(better, largest, ranks).micro_batch == largest
 
 
 @pytest.mark.parametrize(
