@@ -57,11 +57,14 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
 
 
 def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
-    """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
+    """Every image exactly once over all ranks, centre-cropped.
+
+    The batches are training's micro-batches: they fit into memory, also beside those that the loader keeps ready.
+    """
     config = setup.config
     return shards.Loader(
         split,
-        batch_size=setup.batch.images,
+        batch_size=setup.batch.micro_batch,
         train=False,
         size=config.sizes.val_size or config.size,
         resize=config.sizes.val_resize,
