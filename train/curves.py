@@ -47,16 +47,17 @@ def run(options: Options) -> None:
         print(draw(directory))
 
 
-def draw(directory: Path) -> Path:
+def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path:
     """Draws the curves of the run in `directory` into its curves.png, and returns that path.
 
+    lines: those of its metrics.jsonl, if they are read already.
     Raises UsageError where there is no metrics.jsonl, ShardfeedError for a line of it that is damaged.
     """
     # Not pyplot: it would look for a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = read_lines(directory / METRICS)
+    lines = read_lines(directory / METRICS) if lines is None else lines
     figure = Figure(figsize=(11, 7), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
@@ -81,9 +82,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, without a last line that is still being written."""
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give the --out of a training run")
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return parse_lines(path.read_text(encoding="utf-8"), path)
+
+
+def parse_lines(text: str, path: Path) -> list[dict[str, Any]]:
+    """The lines of `text`, the content of `path`. Raises ShardfeedError for one that is no JSON."""
     try:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in text.split("\n")[:-1]]
     except json.JSONDecodeError as error:
         raise ShardfeedError(f"{path} is damaged: a line of it is not JSON ({error})") from None
 

@@ -24,6 +24,7 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,14 @@ class Recorder:
         if out is None:
             return
         self._metrics = log or open_alone(out / METRICS)
+        # Stays open until the end: closing any descriptor of the file ends its lock, by the rules of POSIX.
+        self._lines = (out / METRICS).open("rb")
         with replacing(out / CONFIG) as file:
             file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
         (out / TOTAL_TIME).unlink(missing_ok=True)  # of an earlier run, whose weights and checkpoints were removed
-        _cut(self._metrics, 0 if position is None else position.sizes[METRICS])
-        with (out / EPOCH_TIMES).open("a") as times:
-            _cut(times, 0 if position is None else position.sizes[EPOCH_TIMES])
+        os.truncate(out / METRICS, _whole_lines(self._lines, 0 if position is None else position.sizes[METRICS]))
+        with (out / EPOCH_TIMES).open("a+b") as times:
+            times.truncate(_whole_lines(times, 0 if position is None else position.sizes[EPOCH_TIMES]))
         if not (out / EPOCH_TIMES).stat().st_size:
             _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
         self._boards = open_boards(out, resolved, None if position is None else position.step + 1, wandb)
@@ -109,6 +112,7 @@ class Recorder:
         if self._metrics is not None:
             with contextlib.suppress(OSError):  # if the disk was too full for a line, closing fails again
                 self._metrics.close()
+            self._lines.close()
 
     def sizes(self) -> dict[str, int]:
         """Bytes written so far to each file that grows; none without a directory."""
@@ -133,15 +137,23 @@ class Recorder:
             _write_csv(self._out / EPOCH_TIMES, [row], "a")
 
     def total_time(self, training: ClockReading, wall_seconds: float, images_per_s: float) -> None:
-        """Writes total_training_time.csv (seconds of training alone, and of the whole run), then draws curves.png."""
+        """Draws curves.png, then writes total_training_time.csv: seconds of training alone, and of the whole run.
+
+        The latter marks the run as complete, so it comes last: after a kill the same command writes both. A picture
+        that cannot be drawn is a line on stderr.
+        """
         if self._out is not None:
+            from train.curves import draw, parse_lines
+
+            try:
+                self._lines.seek(0)
+                draw(self._out, parse_lines(self._lines.read().decode(), self._out / METRICS))
+            except Exception as error:
+                print(f"no curves.png ({type(error).__name__}: {error})", file=sys.stderr)
             row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, f"{images_per_s:.1f}")
             part = self._out / (TOTAL_TIME + PART)
             _write_csv(part, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
-            part.replace(self._out / TOTAL_TIME)  # it marks the run as complete, so it is whole or absent
-            from train.curves import draw  # loads matplotlib
-
-            draw(self._out)
+            part.replace(self._out / TOTAL_TIME)
 
 
 def write_per_class(
@@ -167,9 +179,10 @@ def _write_csv(path: Path, rows: Iterable[Iterable[object]], mode: Literal["w", 
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _cut(file: IO[str], size: int) -> None:
-    """Shortens a file to `size` bytes, if it is longer."""
-    file.truncate(min(size, os.fstat(file.fileno()).st_size))
+def _whole_lines(file: IO[bytes], size: int) -> int:
+    """Bytes of the whole lines in a file's first `size`; a power loss may have cut it before that, within a line."""
+    file.seek(0)
+    return file.read(size).rfind(b"\n") + 1
 
 
 def _rounded(value: float) -> float | None:

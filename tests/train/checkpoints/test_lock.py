@@ -14,6 +14,7 @@ from train.checkpoints.lock import open_alone
 from train.checkpoints.resume import Checkpoint, claim
 from train.config import Config
 from train.ranks.distributed import World
+from train.report.clock import ClockReading
 from train.report.metrics import METRICS, Recorder
 
 HOLD = """
@@ -43,6 +44,16 @@ def test_a_second_run_is_refused_and_changes_nothing(holder: "subprocess.Popen[s
     with pytest.raises(ShardfeedError, match=r"another run is writing into .*: wait for it, stop it, or choose"):
         Recorder(tmp_path, {})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {METRICS: "a line"}
+
+
+def test_a_run_holds_its_directory_until_its_end(tmp_path: Path) -> None:
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.metrics("train", 1, 1, loss=1.0)
+        recorder.total_time(ClockReading(), 0.0, 0.0)  # reads the file that is locked
+        other = subprocess.run(
+            [sys.executable, "-c", HOLD, str(tmp_path / METRICS)], cwd=ROOT, capture_output=True, text=True
+        )
+    assert "another run is writing" in other.stderr
 
 
 def test_a_killed_run_is_not_in_the_way(holder: "subprocess.Popen[str]", tmp_path: Path) -> None:

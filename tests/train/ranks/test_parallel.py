@@ -20,7 +20,7 @@ from train.config import Config
 from train.options import Distributed, Memory, Mixing, Sizes, Update
 from train.ranks.distributed import World
 
-# 36 images: 4 whole steps of 8, and half a one. Evaluation of 7 images: ranks have 4 and 3 of them.
+# 36 images: 4 whole steps of 8, and half of one. Evaluation of 9 images: one rank has 5, in three batches, the other 4.
 BASE = Config(
     Path("unused"), model="smooth", size=16, batch=8, micro_batch=2, epochs=2, device="cpu", threads=1, log_every=1,
     update=Update(optimizer="sgd", drop_last=True), max_lr=0.05, sizes=Sizes(flip_tta=True),
@@ -69,7 +69,7 @@ class CutShort:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of each kind by two ranks, whole and gone on with, in OUT/<kind> and OUT/<kind>-again."""
     root = tmp_path_factory.mktemp("parallel")
-    data = write_dataset(root / "data", {"train": 36, "validation": 7})
+    data = write_dataset(root / "data", {"train": 36, "validation": 9})
     jobs: list[Any] = []
     for name, mode in MODES.items():
         config = dataclasses.replace(mode, data=data, out=root / name)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from shards.common.errors import ShardfeedError
+from tests.helpers.training import read_lines
 from train.report.clock import ClockReading
-from train.report.metrics import Recorder, room_in, write_per_class
+from train.report.metrics import METRICS, TOTAL_TIME, LogPosition, Recorder, room_in, write_per_class
 
 
 def test_the_recorder_writes_its_files_line_by_line(tmp_path: Path) -> None:
@@ -47,6 +48,34 @@ def test_a_recorder_without_a_directory_writes_nothing(tmp_path: Path, monkeypat
         recorder.epoch_time(1, ClockReading(), 0.0, 0.0)
         recorder.total_time(ClockReading(), 0.0, 0.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_power_loss_cut_goes_on_after_its_last_whole_line(tmp_path: Path) -> None:
+    with Recorder(tmp_path, {}) as recorder:
+        for step in (1, 2):
+            recorder.metrics("train", 1, step, loss=1.0)
+        position = LogPosition(2, recorder.sizes())
+    text = (tmp_path / METRICS).read_text()
+    (tmp_path / METRICS).write_text(text[:-10])
+    with Recorder(tmp_path, {}, position) as recorder:
+        recorder.metrics("train", 1, 3, loss=1.0)
+        recorder.total_time(ClockReading(), 0.0, 0.0)
+    assert [line["step"] for line in read_lines(tmp_path / METRICS)] == [1, 3]
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_fails_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(out: Path, _: object) -> None:
+        assert not (out / TOTAL_TIME).exists()  # a kill now leaves a run that the same command completes
+        raise OSError("no font")
+
+    monkeypatch.setattr("train.curves.draw", draw)
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.total_time(ClockReading(), 0.0, 0.0)
+    assert (tmp_path / TOTAL_TIME).exists()
+    assert "no curves.png (OSError: no font)" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
