@@ -58,10 +58,11 @@ def update(run: Run, images: int) -> Tensor:
     fused = bool(optimizer.defaults.get("fused"))
     if fused and not scaler.is_enabled():
         skip_if(bad, optimizer)
-    # An optimizer that is neither fused nor under a scaler cannot skip a step by itself: the host reads `bad`.
-    if fused or scaler.is_enabled() or not bad:
-        scaler.step(optimizer)
-        scaler.update()
+    elif not fused and not scaler.is_enabled() and bad:
+        # This optimizer cannot skip a step by itself, so the host reads `bad`. Without gradients no weight changes.
+        optimizer.zero_grad(set_to_none=True)
+    scaler.step(optimizer)
+    scaler.update()
     if learner.local_sgd is not None:
         average_weights(learner.local_sgd, parameters)
     optimizer.zero_grad(set_to_none=True)

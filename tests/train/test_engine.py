@@ -160,6 +160,7 @@ def not_fused(network: nn.Module, config: Config) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1, fused=False)
 
 
+@pytest.mark.filterwarnings("error:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize(("optimizer", "fused"), [("adamw", True), ("sgd", True), ("sgd", False)])
 def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted(
     optimizer: Any, fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
