@@ -84,7 +84,7 @@ def train(config: Config) -> Result:
             log = claim(config, world, checkpoint)
             position = None if checkpoint is None else checkpoint.log_position
             out, resolved = config.out if world.is_main else None, resolved_config(setup, split)
-            with room_in(config.out), Recorder(out, resolved, position, wandb=config.wandb, log=log) as recorder:
+            with Recorder(out, resolved, position, wandb=config.wandb, log=log) as recorder:
                 saver = CheckpointSaver(run, loader, recorder, own, stop)
                 if checkpoint is not None:
                     saver.resume(checkpoint)
@@ -189,8 +189,9 @@ def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -
     if run.setup.world.is_main:
         size, resize = config.sizes.val_size or config.size, config.sizes.val_resize
         about = describe(held_out, model=config.model, size=size, resize=resize, blur_pool=config.blur_pool)
-        write_state(weights, config.out / WEIGHTS, about)
-        write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
+        with room_in(config.out):
+            write_state(weights, config.out / WEIGHTS, about)
+            write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
     figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
     recorder.metrics("validation", run.epoch, run.step, **figures)
     recorder.epoch_time(run.epoch, run.clock.epoch_so_far(), seconds, run.clock.steady_epoch().images_per_s)

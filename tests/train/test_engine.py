@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import math
 from collections.abc import Iterator
@@ -366,6 +367,20 @@ def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     assert main([*words, "--out", str(tmp_path)]) == 1
     assert "optimizer step 4, in epoch 1: training has diverged" in capsys.readouterr().err
     assert not (tmp_path / "imagenet_trained_model.pth").exists()
+
+
+def test_a_full_disk_elsewhere_is_not_blamed_on_the_output_directory(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/shards/1.tar")
+
+    monkeypatch.setattr("train.engine.accumulate", full)
+    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch", "16", "--threads", "1"]
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "/cache/shards/1.tar" in error
+    assert str(tmp_path) not in error
 
 
 def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tmp_path: Path) -> None:

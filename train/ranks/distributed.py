@@ -25,8 +25,11 @@ T = TypeVar("T")
 
 # How long a rank waits for the others to open their data.
 PATIENCE = timedelta(hours=6)
-# Words of the errors of gloo and NCCL, which are plain RuntimeErrors.
-_EXCHANGES = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+# How gloo, NCCL and the store say that another rank is gone; other errors of theirs are faults of this rank.
+LOST = (
+    "connection closed", "connection reset", "connection refused", "broken pipe", "socket", "timed out", "timeout",
+    "remote process exited", "remote error", "ncclremoteerror",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def joined(device: Device) -> Iterator[World]:
         failed = False
         raise
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not any(name in str(error).lower() for name in _EXCHANGES):
+        if not lost_rank(error):
             raise
         raise ShardfeedError(
             f"rank {world.rank} has lost the other ranks, because one of them ended or stopped answering "
@@ -106,6 +109,13 @@ def joined(device: Device) -> Iterator[World]:
     finally:
         if not (failed and world.on_gpu):
             dist.destroy_process_group()
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another rank is gone; gloo raises plain RuntimeErrors."""
+    words = str(error).lower()
+    from_exchange = isinstance(error, dist.DistError) or any(name in words for name in ("gloo", "nccl", "connection"))
+    return from_exchange and any(each in words for each in LOST)
 
 
 def _join(world: World) -> None:

@@ -54,7 +54,7 @@ class LogPosition:
 
 @contextlib.contextmanager
 def room_in(out: Path) -> Iterator[None]:
-    """Turns a full disk into a ShardfeedError that names `out`."""
+    """Turns a full disk, while files are written to `out`, into a ShardfeedError that names it."""
     try:
         yield
     except OSError as error:
@@ -88,6 +88,11 @@ class Recorder:
         self._boards: list[Board] = []
         if out is None:
             return
+        with room_in(out):
+            self._open(out, resolved, position, log)
+        self._boards = open_boards(out, resolved, None if position is None else position.step + 1, wandb)
+
+    def _open(self, out: Path, resolved: Mapping[str, Any], position: LogPosition | None, log: IO[str] | None) -> None:
         self._metrics = log or open_alone(out / METRICS)
         # Stays open until the end: closing any descriptor of the file ends its lock, by the rules of POSIX.
         self._lines = (out / METRICS).open("rb")
@@ -99,7 +104,6 @@ class Recorder:
             times.truncate(_whole_lines(times, 0 if position is None else position.sizes[EPOCH_TIMES]))
         if not (out / EPOCH_TIMES).stat().st_size:
             _write_csv(out / EPOCH_TIMES, [("epoch", "train_seconds", "validation_seconds", "images_per_s")], "w")
-        self._boards = open_boards(out, resolved, None if position is None else position.step + 1, wandb)
 
     def __enter__(self) -> Self:
         return self
@@ -122,11 +126,12 @@ class Recorder:
 
     def metrics(self, event: str, epoch: int, step: int, **values: float) -> None:
         """One line of metrics.jsonl, and the same numbers to the boards. `step`: the optimizer steps taken."""
-        if self._metrics is None:
+        if self._out is None or self._metrics is None:
             return
         rounded = {name: _rounded(value) for name, value in values.items()}
-        self._metrics.write(json.dumps({"event": event, "epoch": epoch, "step": step, **rounded}) + "\n")
-        self._metrics.flush()
+        with room_in(self._out):
+            self._metrics.write(json.dumps({"event": event, "epoch": epoch, "step": step, **rounded}) + "\n")
+            self._metrics.flush()
         for board in self._boards:
             board.write(event, epoch, step, values)
 
@@ -134,7 +139,8 @@ class Recorder:
         """One line of epoch_times.csv."""
         if self._out is not None:
             row = (epoch, f"{training.seconds:.3f}", f"{validation_seconds:.3f}", f"{images_per_s:.1f}")
-            _write_csv(self._out / EPOCH_TIMES, [row], "a")
+            with room_in(self._out):
+                _write_csv(self._out / EPOCH_TIMES, [row], "a")
 
     def total_time(self, training: ClockReading, wall_seconds: float, images_per_s: float) -> None:
         """Draws curves.png, then writes total_training_time.csv: seconds of training alone, and of the whole run.
@@ -152,8 +158,9 @@ class Recorder:
                 print(f"no curves.png ({type(error).__name__}: {error})", file=sys.stderr)
             row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, f"{images_per_s:.1f}")
             part = self._out / (TOTAL_TIME + PART)
-            _write_csv(part, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
-            part.replace(self._out / TOTAL_TIME)
+            with room_in(self._out):
+                _write_csv(part, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
+                part.replace(self._out / TOTAL_TIME)
 
 
 def write_per_class(

@@ -24,7 +24,7 @@ from train.checkpoints.signals import Stopped
 from train.config import Config, Device
 from train.engine import train_epoch
 from train.evaluation import evaluate
-from train.ranks.distributed import World, average_statistics, joined, node_warning, read_world, wait_for_all
+from train.ranks.distributed import World, average_statistics, joined, lost_rank, node_warning, read_world, wait_for_all
 from train.run import begin
 
 CPU = torch.device("cpu")
@@ -108,6 +108,23 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(
         if error is not None:
             raise error
     assert calls == ["made", "destroyed"][: 1 + destroyed]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41822"), True),
+        (RuntimeError("[enforce fail at /gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms"), True),
+        (RuntimeError("Connection reset by peer"), True),
+        (dist.DistBackendError("NCCL error: remote process exited or there was a network error"), True),
+        (dist.DistBackendError("NCCL error: invalid usage (run with NCCL_DEBUG=WARN for details)"), False),
+        (dist.DistBackendError("NCCL error: unhandled cuda error: out of memory"), False),
+        (RuntimeError("No backend type associated with device type cpu; is it built with nccl?"), False),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+    ],
+)
+def test_only_errors_that_say_so_mean_a_lost_rank(error: RuntimeError, lost: bool) -> None:
+    assert lost_rank(error) == lost
 
 
 @pytest.mark.parametrize(

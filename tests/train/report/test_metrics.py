@@ -9,7 +9,7 @@ import pytest
 from shards.common.errors import ShardfeedError
 from tests.helpers.training import read_lines
 from train.report.clock import ClockReading
-from train.report.metrics import METRICS, TOTAL_TIME, LogPosition, Recorder, room_in, write_per_class
+from train.report.metrics import METRICS, TOTAL_TIME, LogPosition, Recorder, write_per_class
 
 
 def test_the_recorder_writes_its_files_line_by_line(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     sentence = r"no room left for the files in .* \(No space left on device\): make some"
-    with Path("/dev/full").open("a") as full, pytest.raises(ShardfeedError, match=sentence):  # noqa: PT012, SIM117
-        with room_in(tmp_path), Recorder(tmp_path, {}) as recorder:
-            recorder._metrics = full
+    with Path("/dev/full").open("a") as full, Recorder(tmp_path, {}) as recorder:
+        recorder._metrics = full
+        with pytest.raises(ShardfeedError, match=sentence):
             recorder.metrics("train", 1, 1, loss=1.0)
 
 
