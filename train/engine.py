@@ -26,6 +26,7 @@ from train.checkpoints.resume import claim, find_checkpoint, refuse_results
 from train.checkpoints.saver import CheckpointSaver
 from train.checkpoints.signals import StopRequest
 from train.checkpoints.snapshot import identity
+from train.checkpoints.waiting import BatchWait, Interrupted, Watched
 from train.checkpoints.weights import WEIGHTS, describe
 from train.config import Config
 from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set_training_size, training_loader
@@ -70,7 +71,7 @@ def train(config: Config) -> Result:
     began = time.perf_counter()
     refuse_results(config)
     split, held_out = open_splits(config)
-    with joined(config.device) as world, StopRequest() as stop:
+    with joined(config.device) as world:
         network, setup = set_up(config, len(split.class_names), world)
         with (
             memory_advice(config, setup.batch.micro_batch, world.size),
@@ -84,23 +85,37 @@ def train(config: Config) -> Result:
             log = claim(config, world, checkpoint)
             position = None if checkpoint is None else checkpoint.log_position
             out, resolved = config.out if world.is_main else None, resolved_config(setup, split)
-            with Recorder(out, resolved, position, wandb=config.wandb, log=log) as recorder:
+            with (
+                Recorder(out, resolved, position, wandb=config.wandb, log=log) as recorder,
+                StopRequest() as stop,  # before this, a signal ends the process: there is nothing to save
+                BatchWait(stop) as wait,
+            ):
                 saver = CheckpointSaver(run, loader, recorder, own, stop)
                 if checkpoint is not None:
                     saver.resume(checkpoint)
                     del checkpoint  # as large as the run itself
-                return _train_epochs(run, loader, validation, held_out, recorder, saver)
+                watched = Watched(validation, wait, saver.at_validation_batch)
+                try:
+                    return _train_epochs(run, loader, watched, held_out, recorder, saver, wait)
+                except Interrupted:
+                    saver.interrupted()
 
 
 def _train_epochs(
-    run: Run, loader: "Loader", validation: "Loader", held_out: Split, recorder: Recorder, saver: CheckpointSaver
+    run: Run,
+    loader: "Loader",
+    validation: Batches,
+    held_out: Split,
+    recorder: Recorder,
+    saver: CheckpointSaver,
+    wait: BatchWait,
 ) -> Result:
     """Trains an epoch, saves, evaluates, keeps the best, reports, and again."""
     setup, epochs = run.setup, run.setup.config.epochs
     for epoch in range(max(1, run.epoch), epochs + 1):
         if epoch > run.epoch:
             set_training_size(loader, setup.config, epoch)
-        rest = rest_of_epoch(loader, setup)
+        rest = Watched(rest_of_epoch(loader, setup), wait, saver.at_batch)
         loss = train_epoch(run, rest, recorder, epoch, saver.at_step)
         if len(rest):
             run.learner.settle(setup.world)

@@ -6,16 +6,17 @@ best.pt         of the epoch with the best top-1
 epoch-0004.pt   of every --keep-every-th epoch
 
 A checkpoint is written between two optimizer steps, or after the training and before the evaluation of an epoch. A
-signal during an evaluation is obeyed after it. A checkpoint that cannot be written, on a full disk for instance, ends
-the run; the one before stays.
+signal is obeyed between two steps, between two batches of an evaluation, or where a batch does not come. A checkpoint
+that cannot be written, on a full disk for instance, ends the run; the one before stays.
 """
 
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from tqdm import tqdm
@@ -25,8 +26,9 @@ from shards.common.atomic import PART, replacing, sync_directory
 from shards.common.errors import ShardfeedError
 from train.checkpoints.resume import CHECKPOINTS, LAST, NEW, PREVIOUS, Checkpoint
 from train.checkpoints.signals import Stopped, StopRequest
-from train.checkpoints.snapshot import capture, restore
-from train.ranks.distributed import max_over_ranks
+from train.checkpoints.snapshot import StepStart, capture, restore
+from train.checkpoints.waiting import Interrupted
+from train.ranks.distributed import LeftAlone, max_over_ranks
 from train.report.metrics import Recorder
 from train.run import Run, read_losses, refuse_broken
 
@@ -53,12 +55,14 @@ class CheckpointSaver:
         self._folder = self._config.out / CHECKPOINTS
         self._saved_at = self._agreed_at = time.monotonic()
         self._steps, self._agree_after = 0, 1
+        self._step_start: StepStart | None = None
+        self._saved_step = 0
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Puts the run where `checkpoint` was saved."""
         run = self._run
         restore(run, self._loader, checkpoint.snapshot)
-        run.saved = checkpoint.path
+        run.saved, self._saved_step = checkpoint.path, run.step
         self._say(f"going on after optimizer step {run.step}, in epoch {run.epoch}, from {checkpoint.path}")
         if checkpoint.path != self._folder / LAST:
             self.save()  # so that last.pt is this run's
@@ -80,6 +84,36 @@ class CheckpointSaver:
         """After an epoch's training, before its evaluation."""
         self.save()
         self._obey(self._agree()[1])
+
+    def at_batch(self, number: int) -> None:
+        """Before a micro-batch of training is asked for: remembers the start of a step that has several of them."""
+        accumulate = self._run.setup.batch.accumulate
+        if number % accumulate == 0 and accumulate > 1 and self._world.size == 1:
+            self._step_start = StepStart.of(self._run, self._loader)
+
+    def at_validation_batch(self, number: int) -> None:
+        """Before a batch of an evaluation is asked for. Raises Interrupted if a signal has come."""
+        if self._stop.number:
+            raise Interrupted
+
+    def interrupted(self) -> NoReturn:
+        """Where a signal has ended a wait for a batch, or an evaluation: saves and ends the run.
+
+        Several ranks cannot save there, because the others may be in the middle of a step: the last checkpoint stays.
+        Raises Stopped, or LeftAlone.
+        """
+        run, number = self._run, self._stop.number
+        run.clock.stop()
+        if self._world.size > 1:
+            name = signal.Signals(number).name
+            tqdm.write(f"rank {self._world.rank} stopped by {name}; --resume auto goes on from {run.saved}", sys.stderr)
+            raise LeftAlone(number)
+        if run.step > self._saved_step:
+            if self._step_start is not None:
+                self._step_start.go_back(run, self._loader)
+            self.save()
+        self._obey(number)
+        raise AssertionError("a signal had come")
 
     def keep(self, top1: float) -> None:
         """After an evaluation: keeps the epoch's checkpoint, which is last.pt, if it is the best or a --keep-every."""
@@ -112,7 +146,7 @@ class CheckpointSaver:
                     f"the checkpoint after optimizer step {run.step} could not be written to {self._folder} "
                     f"({error.strerror or error}), so training stops; {kept}: run the same command again to go on"
                 ) from error
-        run.saved = last
+        run.saved, self._saved_step = last, run.step
         self._saved_at = time.monotonic()
 
     def _agree(self) -> tuple[bool, int]:
@@ -135,9 +169,10 @@ class CheckpointSaver:
             # No rank ends before the main one has written: torchrun kills the others when one of them is gone.
             max_over_ranks(torch.zeros(1), self._world)
             stopped = Stopped(number)
+            saved = f"saved in {self._run.saved}; --resume auto, the default, goes on from it"
             self._say(
-                f"stopped by {stopped.name} after optimizer step {self._run.step}, saved in {self._run.saved}; "
-                "--resume auto, the default, goes on from it"
+                f"stopped by {stopped.name} after optimizer step {self._run.step}, "
+                f"{saved if self._run.saved else 'with nothing to save'}"
             )
             raise stopped
 

@@ -7,6 +7,7 @@ It holds everything that changes while training but the learning rate, which fol
 import dataclasses
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.config import Config
 from train.data import rest_of_epoch, training_size
-from train.ranks.distributed import gather_on_main
+from train.ranks.distributed import World, gather_on_main
 from train.ranks.parallel import load_states, network_state, optimizer_state
 from train.run import Learner, Run
 
@@ -127,6 +128,29 @@ def restore(run: Run, loader: "Loader", snapshot: Mapping[str, Any]) -> None:
     _restore_rank(run, snapshot["of_ranks"])
 
 
+@dataclass(frozen=True)
+class StepStart:
+    """What the micro-batches of a step change besides gradients, as it was before the first of them."""
+
+    loader: dict[str, int]
+    generators: dict[str, Any]
+    buffers: list[Tensor]
+
+    @staticmethod
+    def of(run: Run, loader: "Loader") -> "StepStart":
+        """To be called between two steps."""
+        buffers = [buffer.clone() for buffer in run.learner.network.buffers()]
+        return StepStart(loader.state_dict(), _generators(run.setup.world), buffers)
+
+    def go_back(self, run: Run, loader: "Loader") -> None:
+        """Undoes the part of a step that was computed since."""
+        loader.load_state_dict(self.loader)
+        _set_generators(self.generators, run.setup.world)
+        for buffer, before in zip(run.learner.network.buffers(), self.buffers, strict=True):
+            buffer.copy_(before)
+        run.learner.optimizer.zero_grad(set_to_none=True)
+
+
 def _restore_schedule(run: Run, loader: "Loader", step: int) -> None:
     """Sets the step and the learning rate.
 
@@ -154,15 +178,29 @@ def _of_this_rank(run: Run) -> dict[str, Any]:
     With local SGD the weights and the optimizer's state too.
     """
     world = run.setup.world
+    return {
+        "generators": _generators(world),
+        "buffers": [buffer.cpu() for buffer in _buffers(run.learner)] if world.size > 1 else [],
+        "local_sgd": _of_local_sgd(run.learner),
+    }
+
+
+def _generators(world: World) -> dict[str, Any]:
     name, key, *rest = np.random.get_state()  # noqa: NPY002 - the global generator, which a network may draw from
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(world.device) if world.on_gpu else None,
         "numpy": (name, np.asarray(key).tolist(), *rest),
         "python": random.getstate(),
-        "buffers": [buffer.cpu() for buffer in _buffers(run.learner)] if world.size > 1 else [],
-        "local_sgd": _of_local_sgd(run.learner),
     }
+
+
+def _set_generators(state: Mapping[str, Any], world: World) -> None:
+    torch.set_rng_state(state["torch"])
+    if world.on_gpu and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], world.device)
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
 
 
 def _buffers(learner: Learner) -> list[Tensor]:
@@ -190,11 +228,7 @@ def _restore_rank(run: Run, of_ranks: list[dict[str, Any]]) -> None:
     learner, world = run.learner, run.setup.world
     if world.rank < len(of_ranks):
         own = of_ranks[world.rank]
-        torch.set_rng_state(own["torch"])
-        if world.on_gpu and own["cuda"] is not None:
-            torch.cuda.set_rng_state(own["cuda"], world.device)
-        np.random.set_state(own["numpy"])  # noqa: NPY002
-        random.setstate(own["python"])
+        _set_generators(own["generators"], world)
         if own["local_sgd"] is not None and learner.local_sgd is not None:
             learner.network.load_state_dict(own["local_sgd"]["network"])
             learner.optimizer.load_state_dict(own["local_sgd"]["optimizer"])

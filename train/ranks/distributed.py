@@ -32,6 +32,13 @@ LOST = (
 )  # fmt: skip
 
 
+class LeftAlone(SystemExit):
+    """This rank obeys a signal without the others' agreement; the status is 128 + signal, as shells count."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all: rank `rank` of `size`, number `local_rank` on its machine, computing on `device`."""
@@ -95,8 +102,8 @@ def joined(device: Device) -> Iterator[World]:
     try:
         yield world
         failed = False
-    except SystemExit:  # a signal that all ranks have agreed to obey
-        failed = False
+    except SystemExit as stop:  # on a signal that all ranks have agreed to obey, or this one alone
+        failed = isinstance(stop, LeftAlone)
         raise
     except RuntimeError as error:
         if not lost_rank(error):

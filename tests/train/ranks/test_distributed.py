@@ -24,7 +24,16 @@ from train.checkpoints.signals import Stopped
 from train.config import Config, Device
 from train.engine import train_epoch
 from train.evaluation import evaluate
-from train.ranks.distributed import World, average_statistics, joined, lost_rank, node_warning, read_world, wait_for_all
+from train.ranks.distributed import (
+    LeftAlone,
+    World,
+    average_statistics,
+    joined,
+    lost_rank,
+    node_warning,
+    read_world,
+    wait_for_all,
+)
 from train.run import begin
 
 CPU = torch.device("cpu")
@@ -90,6 +99,7 @@ def test_ranks_without_a_place_to_meet_are_told_to_use_torchrun(
     [
         (None, "cuda", True),
         (Stopped(15), "cuda", True),
+        (LeftAlone(15), "cuda", False),
         (ShardfeedError("the disk is full"), "cuda", False),
         (KeyboardInterrupt(), "cuda", False),
         (ShardfeedError("the disk is full"), "cpu", True),
