@@ -1,6 +1,7 @@
 """Runs that are cut short at chosen steps, and comparing the files that runs leave."""
 
 import csv
+import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,14 @@ def train_until(config: Config, step: int | None = None, saves: Collection[int] 
         patch.setattr(train.engine, "update", counted)
         patch.setattr(CheckpointSaver, "_is_due", lambda saver, now: taken[0] in saves)
         return train.engine.train(config)
+
+
+def killed(config: Config, out: Path, step: int = 9, saves: tuple[int, ...] = (3, 7)) -> Config:
+    """Kills a run in `out` that saves after some steps; returns its configuration."""
+    again = dataclasses.replace(config, out=out)
+    with pytest.raises(Killed):
+        train_until(again, step, saves)
+    return again
 
 
 def left_behind(out: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.helpers.datasets import coloured_jpeg, write_dataset
 from train.config import Config
@@ -15,7 +15,7 @@ from train.ranks.distributed import World
 from train.report.metrics import Recorder
 from train.run import Setup
 
-__all__ = ["SILENT", "FixedBatches", "coloured_jpeg", "read_lines", "setup_of", "write_dataset"]
+__all__ = ["SILENT", "FixedBatches", "coloured_jpeg", "read_lines", "setup_of", "tiny_network", "write_dataset"]
 
 # Writes nothing.
 SILENT = Recorder(None, {})
@@ -45,6 +45,12 @@ def setup_of(config: Config, world: World = World(), dtype: torch.dtype = torch.
     """What is decided for `config`, without a network."""
     assert config.micro_batch != "auto"
     return Setup(config, world, dtype, split_batch(config.batch, config.micro_batch, world.size))
+
+
+def tiny_network() -> nn.Sequential:
+    """One linear layer, for images of 8 pixels in 10 classes; always with the same weights."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

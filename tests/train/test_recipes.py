@@ -10,15 +10,35 @@ import pytest
 import torch
 
 from model import MODELS
+from shards.common.errors import UsageError
 from tests.helpers.training import write_dataset
 from train.__main__ import main, parse_config
 from train.optim.batch_split import split_batch
 from train.optim.optimizer import make_optimizer, make_schedule
-from train.recipes import RECIPES
+from train.recipes import RECIPES, find_recipe
 
 
 def recipe(name: str, *words: str) -> Any:
     return parse_config(["--data", "unused", "--recipe", name, *words])
+
+
+@pytest.mark.parametrize("words", [["--recipe", "cnn"], ["--recipe=cnn"], []])
+def test_the_recipe_is_found_in_either_spelling_and_by_default(words: list[str]) -> None:
+    assert find_recipe([*words, "--data", "somewhere"]) is RECIPES["cnn"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--recipe", "other"], ["--recipe=other"], ["--recipe"], ["--recipe=cnn", "--recipe=x"]]
+)
+def test_an_unknown_recipe_is_refused_with_the_known_names(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="choose one of cnn"):
+        find_recipe(words)
+
+
+def test_every_recipe_says_its_own_name() -> None:
+    assert {name: function(Path("unused")).recipe for name, function in RECIPES.items()} == {
+        name: name for name in RECIPES
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)

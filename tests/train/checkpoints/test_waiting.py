@@ -17,29 +17,11 @@ import pytest
 import shards.loader
 from tests import ROOT
 from tests.helpers.resume import assert_same, tiny_models, train_until
-from tests.helpers.training import write_dataset
 from train.__main__ import main
 from train.checkpoints.resume import read_checkpoint
 from train.config import Config
 
 PATIENCE_S = 5.0
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """9 micro-batches of 4 in an epoch, two to a step: 5 steps, the last of one micro-batch."""
-    data = write_dataset(tmp_path_factory.mktemp("dataset"), {"train": 38, "validation": 7})
-    return Config(
-        data=data, out=data / "out", model="tiny", size=16, batch=8, micro_batch=4, epochs=2, device="cpu",
-        threads=1, log_every=3,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(config: Config) -> Path:
-    """The output of a run that nothing disturbed."""
-    train_until(config)
-    return config.out
 
 
 @contextmanager
