@@ -1,13 +1,13 @@
-"""Trains, checks or evaluates.
+"""Trains, checks or evaluates a network.
 
-    python -m train --data DIR [--recipe cnn] [--epochs 5 ...]      train; the results are in Results/
+    python -m train --data DIR [--recipe cnn] [--epochs 5 ...]      train; results go to Results/
     torchrun --standalone --nproc-per-node 8 -m train --data DIR    the same, one process per GPU
     python -m train --data DIR --check                              is everything ready? A few seconds
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth [MORE.pth ...]     with a table
     python -m train --data DIR --recipe rn18_16 --find-lr           a range test of the learning rate
 
-The same command again goes on with a run that was cut short (--resume). SIGTERM and SIGUSR1 save the run between two
-steps and end it, with exit status 143 and 138.
+The same command again goes on with a run that was cut short (--resume). SIGTERM, SIGUSR1 and Ctrl-C save the run
+between two steps and end it, with exit status 143, 138 and 130.
 
 Training and evaluation print a line for people, then one JSON line for programs.
 """
@@ -38,17 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_config(words: Sequence[str]) -> Config:
-    """The recipe named among the words, with the other words' values in place of its own."""
+    """The recipe that the words name, with the values of the other words in place of its own."""
     recipe = find_recipe(words)
     return parse(Config, words, PROG, default=recipe(tyro.MISSING))
 
 
 def _run(words: list[str]) -> None:
     config = parse_config(words)
-    # By default PyTorch's CPU threads spin while they wait for each other, on the cores that the loader's threads
-    # need: with both cores of a small machine busy, training ran 3 times slower so. It is read when torch is loaded.
+    # By default PyTorch's CPU threads spin while they wait for each other, on cores that the loader's threads need:
+    # that made training 3 times slower on a busy machine of two cores. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Imported only now: they load torch and DALI, which --help and a mistyped option need not wait for.
+    # Imported only now, so that --help and a mistyped option need not wait for torch and DALI.
     if config.check:
         from train.commands.check import check
 
@@ -78,7 +78,7 @@ def _line(reached: "Accuracy | Result") -> str:
 
 
 def _print(line: str, result: Any) -> None:
-    """A line or more for people and one for programs, on the main rank."""
+    """Prints text for people and a last line of JSON for programs, on the main rank."""
     if os.environ.get("RANK", "0") == "0":
         print(line)
         plain = result if isinstance(result, dict) else {"": result}
@@ -87,9 +87,9 @@ def _print(line: str, result: Any) -> None:
 
 
 def leave(status: int) -> None:
-    """Ends the process: at once where it is a rank that failed, because the ways out of Python wait for NCCL.
+    """Ends the process; a rank that failed ends at once, because a regular exit from Python waits for NCCL.
 
-    NCCL waits for ranks that wait for this one, and torchrun ends those only when it sees that this one is gone.
+    NCCL waits for the other ranks, which wait for this one, and torchrun ends them only when this one is gone.
     """
     distributed = sys.modules.get("torch.distributed")
     if status and distributed is not None and distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen value, its defaults, and what it refuses."""
+"""The options of a training run: one frozen value, with defaults and checks."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import tyro
 
 from shards.common.errors import UsageError
-from train.options import Feeding, Memory, Mixing, Sharing, Sizes, Update, option, require, require_positive
+from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update, option, require, require_positive
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "gpu"]
 
-# The options of a group appear without its name.
+# The command line shows the options of a group without its name.
 _FLAT = tyro.conf.arg(name="")
 
 
@@ -29,16 +29,16 @@ class Config:
     """Directory of the data set, or its URL."""
 
     recipe: str = "cnn"
-    """Where the values of the other options come from."""
+    """The recipe that sets the values of the other options."""
 
     out: Path = Path("Results")
-    """Directory for the weights, times and metrics."""
+    """Directory for the weights, metrics and checkpoints."""
 
     model: str = "cnn"
-    """cnn, resnet18, resnet50, efficientnet_b0 or another of model/__init__.py."""
+    """cnn, resnet18, resnet50, efficientnet_b0 or another model of model/__init__.py."""
 
     blur_pool: bool = False
-    """Blurs before convolutions with a stride (arXiv:1904.11486)."""
+    """Blur before convolutions with a stride (arXiv:1904.11486)."""
 
     epochs: int = 16
     """Passes over the training split."""
@@ -50,14 +50,14 @@ class Config:
     """Images per optimizer step, over all ranks."""
 
     micro_batch: int | Literal["auto"] = 16
-    """Most images that one rank computes at a time; their gradients are added up to those of --batch. auto: as many
-    as fit into the GPU's memory."""
+    """Most images that one rank computes at a time; gradients are accumulated up to --batch. auto: as many as fit into
+    the GPU's memory."""
 
     max_lr: float = 0.01
-    """Peak learning rate, per optimizer step of --batch images."""
+    """Peak learning rate, for optimizer steps of --batch images."""
 
     pct_start: float = 0.3
-    """Part of all optimizer steps in which the learning rate rises."""
+    """Fraction of all optimizer steps in which the learning rate rises."""
 
     div_factor: float = 10.0
     """The learning rate begins at max_lr / div_factor."""
@@ -66,66 +66,69 @@ class Config:
     """The learning rate ends at max_lr / div_factor / final_div_factor."""
 
     weight_decay: float = 1e-2
-    """Part of each weight, times the learning rate, that is taken off at every step; see --optimizer."""
+    """Weight decay: at every step a weight loses this fraction of itself, times the learning rate; see --optimizer."""
 
     clip: float | None = 1.0
-    """Largest L2 norm of all gradients together; None: any."""
+    """Gradients are scaled down to this L2 norm where theirs is larger; None: never."""
 
     label_smoothing: float = 0.0
-    """Part of each label that is spread over all classes while training."""
+    """Fraction of each label that is spread over all classes while training."""
 
     crop: Literal["random", "rrc"] = "random"
     """How training images are cropped: random: Resize and RandomCrop; rrc: RandomResizedCrop."""
 
     order: Literal["global", "blocks"] = "global"
-    """Order of training samples: blocks suits disks and file systems that are slow at random reads."""
+    """Order of training samples: global: one shuffle of the whole split; blocks: shuffled inside blocks of --window
+    shards, for disks and file systems that are slow at random reads."""
 
     on_error: Literal["raise", "skip"] = "raise"
-    """skip: replaces a damaged sample by the next whole one and counts it in the log."""
+    """What a damaged sample does: raise: ends the run; skip: the next whole sample takes its place, and the log counts
+    it."""
 
     precision: Precision = "auto"
-    """Type of the arithmetic under autocast; auto: float16 on a GPU, float32 on a CPU. tf32: float32 whose products
-    are rounded, on GPUs since Ampere; float32: without that."""
+    """Type that autocast computes in; auto: float16 on a GPU, float32 on a CPU. tf32: float32 with products rounded to
+    TF32, on GPUs since Ampere; float32: without rounding."""
 
     seed: int = 0
-    """Of the weights, dropout, sample order, crops and mixing."""
+    """Seed of the weights, dropout, sample order, crops and mixing."""
 
     device: Device = "auto"
-    """auto: a GPU where there is one."""
+    """What computes; auto: a GPU if there is one."""
 
     threads: int | None = None
-    """Threads that decode, per rank; by default as the loader chooses."""
+    """Decoding threads per rank; by default the loader chooses."""
 
     log_every: int = 20
-    """Optimizer steps between two lines of metrics.jsonl."""
+    """Optimizer steps from one line of metrics.jsonl to the next."""
 
     checkpoint_minutes: float = 10.0
-    """Minutes between two checkpoints inside an epoch; one is written after every epoch in any case."""
+    """Minutes from one checkpoint to the next inside an epoch; every epoch ends with one."""
 
     keep_every: int | None = None
-    """Also keeps the checkpoint of every so many epochs, beside the newest two and the best."""
+    """Also keeps the checkpoint of every n-th epoch, beside the newest two and the best."""
 
     resume: Literal["auto", "never"] | Path = "auto"
-    """auto: goes on from the newest checkpoint in --out, where there is one; never; or the checkpoint to go on from."""
+    """What the run goes on from: auto: the newest checkpoint in --out, if there is one; never: nothing; or the path of
+    a checkpoint."""
 
     wandb: str | None = None
     """Also sends the numbers of metrics.jsonl to this project of W&B, where it is installed."""
 
     check: bool = False
-    """Only check the installation, the data set and a few training steps, in seconds."""
+    """Only checks the installation, the data set and a few training steps, in seconds."""
 
     evaluate: tuple[Path, ...] = ()
-    """Only print the accuracy of these weights (.pth files or checkpoints) on the validation split."""
+    """Only prints the accuracy of these weights (.pth files or checkpoints) on the validation split."""
 
     find_lr: bool = False
-    """Only look for a learning rate: a range test, a picture and a suggestion in --out."""
+    """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
     feeding: Annotated[Feeding, _FLAT] = field(default_factory=Feeding)
     update: Annotated[Update, _FLAT] = field(default_factory=Update)
     sizes: Annotated[Sizes, _FLAT] = field(default_factory=Sizes)
     mixing: Annotated[Mixing, _FLAT] = field(default_factory=Mixing)
     memory: Annotated[Memory, _FLAT] = field(default_factory=Memory)
-    sharing: Annotated[Sharing, _FLAT] = field(default_factory=Sharing)
+    distributed: Annotated[Distributed, _FLAT] = field(default_factory=Distributed)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "log_every", "keep_every", "threads"):
@@ -148,14 +151,14 @@ class Config:
         self._require_fit()
 
     def _require_fit(self) -> None:
-        """Raises UsageError for options that do not fit each other."""
+        """Raises UsageError for options that contradict each other."""
         if self.device == "cpu" and self.precision in ("float16", "tf32"):
             raise UsageError(f"--precision {self.precision} needs a GPU: take bfloat16 or float32 on a CPU")
         if self.sizes.start_size is not None and self.sizes.start_size > self.size:
             raise UsageError(f"--start-size {self.sizes.start_size} is more than --size {self.size}: give both")
-        if self.memory.offload and self.sharing.parallel != "fsdp":
+        if self.memory.offload and self.distributed.parallel != "fsdp":
             raise UsageError("--offload needs --parallel fsdp")
-        if self.sharing.parallel == "fsdp":
+        if self.distributed.parallel == "fsdp":
             if self.precision == "float16":
                 raise UsageError("--parallel fsdp computes in bfloat16 or float32: give --precision bfloat16")
             if self.update.ema:

@@ -1,6 +1,6 @@
-"""python -m train.curves RUN...: a picture of each run's curves from its metrics.jsonl, also while it still trains.
+"""python -m train.curves RUN...: draws each run's metrics.jsonl to RUN/curves.png, also while it still trains.
 
-Loss, accuracy, learning rate and images/s over the optimizer steps, to RUN/curves.png. Every run draws one at its end.
+The curves are loss, accuracy, learning rate and images/s over the optimizer steps. A run draws them at its end.
 """
 
 import json
@@ -20,7 +20,7 @@ from train.report.metrics import METRICS
 
 PICTURE = "curves.png"
 
-# Each panel: its title, and its curves as (label, event, key) of metrics.jsonl.
+# Each panel: its title, and its curves: a label, and the event and key of their values in metrics.jsonl.
 PANELS = (
     ("loss", (("training", "train", "loss"), ("validation", "validation", "loss"))),
     ("accuracy in percent", (("top-1", "validation", "top1"), ("top-5", "validation", "top5"))),
@@ -34,7 +34,7 @@ class Options:
     """Draws the curves of training runs."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The directories that `python -m train` wrote, or is writing."""
+    """Output directories of `python -m train`, finished or not."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -42,21 +42,22 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Draws each run and prints where the picture is. Raises as `draw` does."""
+    """Draws each run and prints the path of its picture. Raises as `draw` does."""
     for directory in options.runs:
         print(draw(directory))
 
 
-def draw(directory: Path) -> Path:
+def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path:
     """Draws the curves of the run in `directory` into its curves.png, and returns that path.
 
+    lines: those of its metrics.jsonl, if they are read already.
     Raises UsageError where there is no metrics.jsonl, ShardfeedError for a line of it that is damaged.
     """
-    # Without pyplot, which would choose a window system.
+    # Not pyplot: it would look for a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = read_lines(directory / METRICS)
+    lines = read_lines(directory / METRICS) if lines is None else lines
     figure = Figure(figsize=(11, 7), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
@@ -64,7 +65,7 @@ def draw(directory: Path) -> Path:
             points = [(line["step"], line[key]) for line in lines if line["event"] == event and key in line]
             steps = [step for step, _ in points]
             values = [math.nan if value is None else value for _, value in points]
-            # A run of one epoch has one point of accuracy, which a line alone would not show.
+            # A run of one epoch has one point of accuracy, which a line without markers would not show.
             axes.plot(steps, values, label=label, marker="." if event == "validation" else "", linewidth=1.2)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("optimizer steps", fontsize=8)
@@ -78,12 +79,16 @@ def draw(directory: Path) -> Path:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; one that is still being written, at the end, is left out."""
+    """The lines of a metrics.jsonl, without a last line that is still being written."""
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give the --out of a training run")
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return parse_lines(path.read_text(encoding="utf-8"), path)
+
+
+def parse_lines(text: str, path: Path) -> list[dict[str, Any]]:
+    """The lines of `text`, the content of `path`. Raises ShardfeedError for one that is no JSON."""
     try:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in text.split("\n")[:-1]]
     except json.JSONDecodeError as error:
         raise ShardfeedError(f"{path} is damaged: a line of it is not JSON ({error})") from None
 

@@ -1,4 +1,4 @@
-"""Which splits a run reads, and how: the one place where training meets the loader."""
+"""What training reads: the splits, the loader of each, and the size of the images of an epoch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 import shards
+from shards.dataset import choose_split
 from shards.sampling.order import Share
 from train.config import Config
-from train.optim.batch_split import portions, steps_per_epoch
-from train.optim.sizes import training_size
-from train.ranks.distributed import World
+from train.run import Setup
 
 TRAINING = "train"
 HELD_OUT = ("validation", "test")
+
+# While images grow, their sizes are multiples of this, so that feature maps keep whole sizes through five halvings.
+MULTIPLE = 32
 
 
 class Batches(Protocol):
@@ -26,12 +28,23 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-# The type is in quotes because looking it up would load DALI, which importing this module need not.
-def training_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
-    """Full micro-batches in a new order each epoch, for this rank; what does not fill one on every rank is left out."""
+# The types of this module are in quotes where looking them up would load DALI, which importing it need not.
+def open_splits(config: Config) -> tuple["shards.Split", "shards.Split"]:
+    """The training split and the held-out one. Raises UsageError where one is missing."""
+    return (
+        choose_split(config.data, [TRAINING], config.feeding.cache),
+        choose_split(config.data, HELD_OUT, config.feeding.cache),
+    )
+
+
+def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
+    """This rank's micro-batches, in a new order each epoch. The last images that do not fill one on every rank are
+    left out.
+    """
+    config = setup.config
     return shards.Loader(
         split,
-        batch_size=portions(config, world).micro_batch,
+        batch_size=setup.batch.micro_batch,
         train=True,
         size=training_size(config, epoch=1),
         crop=config.crop,
@@ -39,23 +52,45 @@ def training_loader(split: shards.Split, config: Config, world: World, dtype: to
         augment=config.feeding.augment,
         window=config.feeding.window,
         on_error=config.on_error,
-        **_shared(config, world, dtype),
+        **_common(setup),
     )
 
 
-def rest_of_epoch(loader: "shards.Loader", config: Config, world: World) -> "Rest":
-    """What the training loader's next iteration gives: a whole epoch, or what is left of one that is gone on with."""
-    state, portion = loader.state_dict(), portions(config, world)
-    share = Share(portion.micro_batch, world.rank, world.size, drop_last=True)
-    micro_batches = share.steps(state["samples"], state["position"])
-    if config.update.drop_last:
-        micro_batches = steps_per_epoch(micro_batches, portion.accumulate, drop_last=True) * portion.accumulate
-    return Rest(loader, micro_batches)
+def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
+    """Every image exactly once over all ranks, centre-cropped.
+
+    The batches are training's micro-batches: they fit into memory, also beside those that the loader keeps ready.
+    """
+    config = setup.config
+    return shards.Loader(
+        split,
+        batch_size=setup.batch.micro_batch,
+        train=False,
+        size=config.sizes.val_size or config.size,
+        resize=config.sizes.val_resize,
+        **_common(setup),
+    )
+
+
+def _common(setup: Setup) -> dict[str, Any]:
+    """The arguments that both loaders have in common."""
+    config, world = setup.config, setup.world
+    return {
+        "seed": config.seed,
+        "rank": world.rank,
+        "world_size": world.size,
+        "device": "gpu" if world.on_gpu else "cpu",
+        "device_id": world.local_rank,
+        # float16 halves the bytes of a batch; autocast would convert it to float16 anyway.
+        "dtype": "float16" if setup.dtype == torch.float16 else "float32",
+        "threads": config.threads,
+        "decode": config.feeding.decode,
+    }
 
 
 @dataclass(frozen=True)
-class Rest:
-    """The next iteration of `loader`, of which `micro_batches` are taken."""
+class RestOfEpoch:
+    """The first `micro_batches` of the next iteration of `loader`."""
 
     loader: "shards.Loader"
     micro_batches: int
@@ -67,28 +102,36 @@ class Rest:
         return iter(self.loader)
 
 
-def held_out_loader(split: shards.Split, config: Config, world: World, dtype: torch.dtype) -> "shards.Loader":
-    """Every image exactly once over all ranks, centre-cropped; batches of a whole step, as no gradients are kept."""
-    return shards.Loader(
-        split,
-        batch_size=portions(config, world).images,
-        train=False,
-        size=config.sizes.val_size or config.size,
-        resize=config.sizes.val_resize,
-        **_shared(config, world, dtype),
-    )
+def rest_of_epoch(loader: "shards.Loader", setup: Setup) -> RestOfEpoch:
+    """What the training loader gives next: a whole epoch, or after resuming in the middle of one, the rest of it."""
+    state, batch, world = loader.state_dict(), setup.batch, setup.world
+    share = Share(batch.micro_batch, world.rank, world.size, drop_last=True)
+    micro_batches = share.steps(state["samples"], state["position"])
+    if setup.config.update.drop_last:
+        micro_batches = batch.steps(micro_batches, drop_last=True) * batch.accumulate
+    return RestOfEpoch(loader, micro_batches)
 
 
-def _shared(config: Config, world: World, dtype: torch.dtype) -> dict[str, Any]:
-    """The arguments that are the same for both loaders."""
-    return {
-        "seed": config.seed,
-        "rank": world.rank,
-        "world_size": world.size,
-        "device": "gpu" if world.on_gpu else "cpu",
-        "device_id": world.local_rank,
-        # float16 halves what a batch occupies; autocast would make it that anyway.
-        "dtype": "float16" if dtype == torch.float16 else "float32",
-        "threads": config.threads,
-        "decode": config.feeding.decode,
-    }
+def set_training_size(loader: "shards.Loader", config: Config, epoch: int) -> None:
+    """Gives the loader the image size of an epoch that is about to begin, if it is not that of the epoch before."""
+    size = training_size(config, epoch)
+    if size != training_size(config, max(1, epoch - 1)):
+        loader.set_size(size)
+
+
+def training_size(config: Config, epoch: int) -> int:
+    """Side in pixels of the training images of an epoch, counted from 1.
+
+    Progressive resizing: `start_size` for the first `grow_from` epochs and the next one, then on a straight line to
+    `size`, which the epoch after `grow_until` has. Networks do best at test when they were trained on smaller images
+    than they are tested on (Touvron et al., arXiv:1906.06423), and small images make early steps cheap;
+    ffcv-imagenet trains its ResNets so.
+    """
+    sizes, before = config.sizes, epoch - 1
+    if sizes.start_size is None or before >= sizes.grow_until:
+        return config.size
+    if before <= sizes.grow_from:
+        return sizes.start_size
+    part = (before - sizes.grow_from) / (sizes.grow_until - sizes.grow_from)
+    exact = sizes.start_size + part * (config.size - sizes.start_size)
+    return min(config.size, max(sizes.start_size, round(exact / MULTIPLE) * MULTIPLE))

@@ -9,14 +9,14 @@ from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from shards.common.errors import ShardfeedError
-from train.config import Config
 from train.data import Batches
 from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
+from train.run import Setup
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Percent of `images` whose label is the best guess, or among the five best; and the mean cross-entropy."""
+    """The percentage of `images` whose label is the best guess, or among the five best; and the mean cross-entropy."""
 
     top1: float
     top5: float
@@ -26,7 +26,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Of each class, its images, and how many of them have it as the best guess, and among the five best."""
+    """For each class: its images, and for how many of them it is the best guess, or among the five best."""
 
     images: list[int]
     top1: list[int]
@@ -34,15 +34,14 @@ class ClassCounts:
 
 
 @torch.no_grad()
-def evaluate(
-    network: nn.Module, batches: Batches, images_expected: int, config: Config, world: World, dtype: torch.dtype
-) -> tuple[Accuracy, ClassCounts]:
+def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: Setup) -> tuple[Accuracy, ClassCounts]:
     """The accuracy of `network` over all ranks' batches, which together hold each image of the split once.
 
-    Each rank sums what is correct and what it has seen; one exchange adds the sums up. With fewer than five
-    classes every guess is among the best five. With `config.sizes.flip_tta` the guesses are the mean of those for
-    each image and its mirror image. Raises ShardfeedError if another number of images was seen than `images_expected`.
+    Each rank counts its images and the correct guesses; one exchange adds up the counts. With fewer than five classes
+    every guess is among the best five. With --flip-tta the logits are the mean over each image and its mirror image.
+    Raises ShardfeedError if another number of images was seen than `images_expected`.
     """
+    world, dtype, flip = setup.world, setup.dtype, setup.config.sizes.flip_tta
     network.eval()
 
     def logits_of(images: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ def evaluate(
     of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
     for images, labels in tqdm(batches, desc="validation", unit="batch", leave=False, disable=bar_disabled(world)):
         logits = logits_of(images)
-        if config.sizes.flip_tta:
+        if flip:
             logits = (logits + logits_of(images.flip(3))) / 2
         if not of_classes.numel():
             of_classes = of_classes.new_zeros((3, logits.shape[1]))
@@ -69,7 +68,7 @@ def evaluate(
         of_classes[1].index_add_(0, labels, hits[:, 0].double())
         of_classes[2].index_add_(0, labels, hits.any(1).double())
     if isinstance(network, FSDPModule):
-        _keep_company(network, batches, config, world)
+        _follow_busiest_rank(network, batches, setup)
     of_classes = _same_shape(of_classes, world)
     totals = sum_over_ranks(torch.cat([sums, of_classes.flatten()]), world)
     correct1, correct5, loss, seen = totals[:4].tolist()
@@ -79,20 +78,21 @@ def evaluate(
     return accuracy, ClassCounts(*totals[4:].long().view(3, -1).tolist())
 
 
-def _keep_company(network: nn.Module, batches: Batches, config: Config, world: World) -> None:
-    """Runs a divided network as often as the rank with most batches does: its weights come from all ranks."""
+def _follow_busiest_rank(network: nn.Module, batches: Batches, setup: Setup) -> None:
+    """Runs a network divided by FSDP as often as the rank with most batches does, which needs every rank's weights."""
+    world, sizes = setup.world, setup.config.sizes
     most = int(max_over_ranks(torch.tensor(float(len(batches))), world))
-    size = config.sizes.val_size or config.size
-    for _ in range((most - len(batches)) * (1 + config.sizes.flip_tta)):
+    size = sizes.val_size or setup.config.size
+    for _ in range((most - len(batches)) * (1 + sizes.flip_tta)):
         network(torch.zeros(1, 3, size, size, device=world.device))
 
 
 def _same_shape(of_classes: Tensor, world: World) -> Tensor:
-    """The counts, also on a rank that has seen no batch and so no logits."""
+    """The counts; zeros on a rank that had no batch and so does not know the number of classes."""
     classes = int(max_over_ranks(torch.tensor(float(of_classes.shape[1])), world))
     return of_classes if of_classes.numel() else of_classes.new_zeros((3, classes))
 
 
 def bar_disabled(world: World) -> bool | None:
-    """For tqdm: a progress bar on the main rank alone, and there only on a terminal."""
+    """tqdm's `disable`: a progress bar on the main rank alone, and there only on a terminal."""
     return None if world.is_main else True

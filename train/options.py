@@ -1,4 +1,4 @@
-"""The options that few runs change, in groups. `Config` holds one of each; on the command line they stand flat."""
+"""The options that few runs change, in groups. `Config` holds one of each; the command line shows no groups."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 from shards.common.errors import UsageError
 from shards.remote.cache import Cache, cache_home, parse_size
-from shards.sampling.order import WINDOW
+from shards.sampling.order import BLOCK_SHARDS
 
 
 @dataclass(frozen=True)
@@ -18,25 +18,25 @@ class Update:
     """adamw: weight decay apart from the gradient; sgd: Nesterov momentum, weight decay as part of the gradient."""
 
     momentum: float = 0.9
-    """Of sgd. adamw has none: its first beta follows the schedule."""
+    """Momentum of sgd. adamw has none: its first beta follows the schedule."""
 
     decay: Literal["all", "kernels"] = "all"
-    """Which weights decay; kernels: those of two dimensions or more, so neither norms nor biases."""
+    """Which weights decay; kernels: those of two or more dimensions, that is neither norms nor biases."""
 
     schedule: Literal["onecycle", "linear"] = "onecycle"
     """Shape of the learning rate's rise and fall: half a cosine each, or straight lines."""
 
     drop_last: bool = False
-    """Leaves out an epoch's last step where it has fewer images: the steps are then the same for all rank counts."""
+    """Leaves out an epoch's last step if it has fewer images; then any number of ranks takes the same steps."""
 
     ema: float = 0.0
-    """Decay of the moving average of the weights, which is then what is evaluated and saved; 0: none."""
+    """Decay of the moving average of the weights, which is evaluated and saved in their place; 0: no average."""
 
     ema_every: int = 1
     """Optimizer steps between two updates of that average."""
 
     bad_losses: int = 5
-    """Steps in a row without a finite loss after which the run ends. Their gradients are left out."""
+    """The run ends after so many steps in a row without a finite loss. Such a step changes no weight."""
 
     def __post_init__(self) -> None:
         require("ema_every", self.ema_every, 1)
@@ -48,55 +48,55 @@ class Update:
 
 @dataclass(frozen=True)
 class Feeding:
-    """How images come from the data set to the model, besides --crop and --order."""
+    """How images are read, decoded and augmented, besides --crop and --order."""
 
     augment: Literal["none", "trivial", "rand", "auto"] = "none"
-    """What happens to training images after the crop: TrivialAugment, RandAugment or AutoAugment."""
+    """Augmentation of training images after the crop: TrivialAugment, RandAugment or AutoAugment."""
 
-    window: int = WINDOW
-    """Shards that --order blocks reads and mixes at a time."""
+    window: int = BLOCK_SHARDS
+    """Shards that --order blocks reads and shuffles together."""
 
     decode: Literal["auto", "cpu", "region", "hardware"] = "auto"
-    """Who decodes for a GPU: the CPU, the GPU's cores, or its JPEG engines; auto: by what the GPU has."""
+    """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; auto: the engines where the GPU
+    has them."""
 
     cache_dir: Path | None = None
-    """Where the shards of a data set at a URL are kept; ~/.cache/shardfeed if not given."""
+    """Directory of the cache for the shards of a data set at a URL; ~/.cache/shardfeed if not given."""
 
     cache_size: str = "100GB"
-    """What they may take there."""
+    """Most bytes that the cache takes."""
 
     def __post_init__(self) -> None:
         require("window", self.window, 1)
-        # Raises where it is no size.
-        _ = self.cache
+        _ = self.cache  # raises UsageError for a --cache-size that is no size
 
     @property
     def cache(self) -> Cache:
-        """Where shards of a remote data set are kept. Raises UsageError for what is no size."""
+        """The cache of remote shards. Raises UsageError if `cache_size` is no size."""
         return Cache(self.cache_dir or cache_home(), parse_size(self.cache_size))
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of images besides --size, and what evaluation does with them."""
+    """Sizes of images besides --size, and evaluation of mirror images."""
 
     start_size: int | None = None
-    """Size of the first training images, which then grows to --size; by default all have --size."""
+    """Size of the training images in the first epochs; it then grows to --size. By default it is --size throughout."""
 
     grow_from: int = 0
-    """Epochs that are trained at --start-size."""
+    """Epochs trained at --start-size before the size grows."""
 
     grow_until: int = 0
-    """Epochs after which --size is reached; in between sizes are multiples of 32."""
+    """Epochs after which the size is --size; sizes in between are multiples of 32."""
 
     val_size: int | None = None
     """Size of the images in evaluation; by default --size."""
 
     val_resize: int | None = None
-    """Their shorter side before the centre crop; by default in proportion 256 to 224."""
+    """Shorter side of the images before the centre crop in evaluation; by default 256/224 of --val-size."""
 
     flip_tta: bool = False
-    """Evaluates each image and its mirror image, and takes the mean of the two."""
+    """Evaluates each image and its mirror image, and takes the mean of the two predictions."""
 
     def __post_init__(self) -> None:
         require("start_size", self.start_size, 8)
@@ -109,7 +109,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Mixing:
-    """What is done to training batches on the device where the network computes."""
+    """Augmentation of whole training batches, on the device where the network computes."""
 
     mixup: float = 0.0
     """Alpha of mixup (arXiv:1710.09412); 0: off. With --cutmix, every step takes one of the two."""
@@ -130,31 +130,31 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Memory:
-    """Time for memory, and the reverse."""
+    """Options that trade time for memory, or start-up time for speed."""
 
     compile: bool = False
     """Compiles the network with torch.compile; the first steps then take minutes."""
 
     recompute: bool = False
-    """Gradient checkpointing: activations inside blocks are computed again instead of kept."""
+    """Gradient checkpointing: activations inside blocks are computed again in the backward pass instead of kept."""
 
     offload: bool = False
     """With --parallel fsdp: weights, gradients and optimizer state live in main memory."""
 
 
 @dataclass(frozen=True)
-class Sharing:
-    """How several processes share the work."""
+class Distributed:
+    """How several ranks train one network."""
 
     parallel: Literal["ddp", "fsdp", "local-sgd"] = "ddp"
     """ddp: gradients are averaged at every step; fsdp: weights are divided over the ranks as well, for networks that
     do not fit on one; local-sgd: ranks step by themselves and average their weights every --period steps."""
 
     period: int = 8
-    """Of local-sgd: steps between two averagings."""
+    """With local-sgd: steps from one averaging of the weights to the next."""
 
     warm_up: int = 500
-    """Of local-sgd: first steps, which are those of ddp."""
+    """With local-sgd: the first steps, in which gradients are averaged as with ddp."""
 
     def __post_init__(self) -> None:
         require("period", self.period, 2)
@@ -174,5 +174,5 @@ def require_positive(name: str, value: float) -> None:
 
 
 def option(name: str) -> str:
-    """A field's name as it stands on the command line."""
+    """A field's name as the command line spells it."""
     return "--" + name.replace("_", "-")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -36,12 +36,10 @@ from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
 from train.engine import train_epoch
 from train.evaluation import Accuracy, evaluate
-from train.optim.batch_split import portions
-from train.optim.optimizer import choose_dtype
-from train.ranks.distributed import World, joined
+from train.ranks.distributed import joined
 from train.recipes import DEFAULT, find_recipe
 from train.report.metrics import Recorder
-from train.run import begin, make_network
+from train.run import Setup, begin, make_network, set_up
 
 OURS, USUAL = "shardfeed", "PIL and torchvision"
 
@@ -110,15 +108,16 @@ def run(options: Options) -> None:
     reached: dict[str, list[Accuracy]] = {OURS: [], USUAL: []}
     times = []
     with joined("auto") as world, tqdm(total=2 * options.seeds, unit="run", disable=None) as bar:
-        dtype = choose_dtype(config, world.device)
         for seed in range(options.seeds):
             seeded = dataclasses.replace(config, seed=seed)
-            ours = _ours(split, held_out, seeded, world, dtype)
-            usual = contextlib.nullcontext(_usual(rows, held_out_rows, held_out, seeded, world, workers))
+            _, setup = set_up(seeded, len(held_out.class_names), world)
+            ours = _ours(split, held_out, setup)
+            usual = contextlib.nullcontext(_usual(rows, held_out_rows, held_out, setup, workers))
             for name, opened in ((OURS, ours), (USUAL, usual)):
                 began = time.perf_counter()
                 with opened as (batches, held_out_batches):
-                    accuracy = trained(seeded, held_out, batches, held_out_batches, world, dtype)
+                    network = make_network(seeded, len(held_out.class_names), world)
+                    accuracy = trained(network, setup, held_out, batches, held_out_batches)
                 times.append(time.perf_counter() - began)
                 reached[name].append(accuracy)
                 tqdm.write(f"seed {seed}, {name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%")
@@ -141,48 +140,39 @@ def configuration(options: Options) -> Config:
     return config
 
 
-def trained(
-    config: Config, held_out: Split, batches: Batches, held_out_batches: Batches, world: World, dtype: torch.dtype
-) -> Accuracy:
+def trained(network: nn.Module, setup: Setup, held_out: Split, batches: Batches, held_out_batches: Batches) -> Accuracy:
     """The accuracy after training on `batches`, as `train` does it, without files and checkpoints."""
-    network = make_network(config, len(held_out.class_names), world)
-    run = begin(network, config, world, dtype, micro_batches=len(batches))
-    for epoch in range(1, config.epochs + 1):
-        train_epoch(run, batches, config, world, Recorder(None, {}), epoch)
-    run.settle(world)
-    accuracy, _ = evaluate(run.result, held_out_batches, len(held_out), config, world, dtype)
+    run = begin(network, setup, micro_batches=len(batches))
+    for epoch in range(1, setup.config.epochs + 1):
+        train_epoch(run, batches, Recorder(None, {}), epoch)
+    run.learner.settle(setup.world)
+    accuracy, _ = evaluate(run.learner.evaluated, held_out_batches, len(held_out), setup)
     return accuracy
 
 
 @contextlib.contextmanager
-def _ours(
-    split: Split, held_out: Split, config: Config, world: World, dtype: torch.dtype
-) -> Iterator[tuple[Batches, Batches]]:
-    with (
-        training_loader(split, config, world, dtype) as batches,
-        held_out_loader(held_out, config, world, dtype) as held_out_batches,
-    ):
+def _ours(split: Split, held_out: Split, setup: Setup) -> Iterator[tuple[Batches, Batches]]:
+    with training_loader(split, setup) as batches, held_out_loader(held_out, setup) as held_out_batches:
         yield batches, held_out_batches
 
 
-def _usual(
-    rows: Rows, held_out_rows: Rows, held_out: Split, config: Config, world: World, workers: int
-) -> tuple[Batches, Batches]:
+def _usual(rows: Rows, held_out_rows: Rows, held_out: Split, setup: Setup, workers: int) -> tuple[Batches, Batches]:
     """DataLoaders of the same recipe; their processes live for one epoch."""
-    portion, val_size = portions(config, world), config.sizes.val_size or config.size
+    config, world, micro_batch = setup.config, setup.world, setup.batch.micro_batch
+    val_size = config.sizes.val_size or config.size
     resize = shorter_side(held_out, config.size, None, config.crop)
     val_resize = shorter_side(held_out, val_size, config.sizes.val_resize, "center")
-    images = PilImages(rows, BatchSpec(portion.micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
-    centred = PilImages(held_out_rows, BatchSpec(portion.images, val_resize, val_size, crop="center"))
+    images = PilImages(rows, BatchSpec(micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
+    centred = PilImages(held_out_rows, BatchSpec(micro_batch, val_resize, val_size, crop="center"))
     training = DataLoader(
         images,
-        portion.micro_batch,
+        micro_batch,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
         generator=torch.Generator().manual_seed(config.seed),
     )
-    validation = DataLoader(centred, portion.images, num_workers=workers)
+    validation = DataLoader(centred, micro_batch, num_workers=workers)
     return OnDevice(training, world.device), OnDevice(validation, world.device)
 
 

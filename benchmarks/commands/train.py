@@ -7,7 +7,7 @@ Runs the trainer's own optimizer steps (`train_epoch`), in turns, on
 - random pixels made once on the device: the same without any image.
 
 Real divided by cached is what feeding costs: waiting, and the cores and memory bandwidth that the loader takes from the
-nettask. The goal is 0.97 where the network's work dominates. On two cores without a GPU this takes about three minutes:
+network. The goal is 0.97 where the network's work dominates. On two cores without a GPU this takes about three minutes:
 
     python -m benchmarks train --data DIR --recipe cnn --batch 16 --micro-batch 8 --steps 1 --rounds 3
 """
@@ -29,7 +29,6 @@ from shards.common.errors import UsageError
 from shards.dataset import choose_split
 from train.config import Config, Device
 from train.data import TRAINING
-from train.optim.batch_split import portions
 from train.ranks.distributed import joined
 from train.recipes import DEFAULT, find_recipe
 
@@ -60,7 +59,7 @@ class Options:
     rounds: int = Schedule.rounds
     """Measuring intervals of each, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
-    """Least length of a each."""
+    """Least length of each, in seconds."""
     out: Path = Path("results")
     """Directory for the JSON."""
 
@@ -112,10 +111,11 @@ def summary(
     waited: dict[str, list[float]],
 ) -> Result:
     """What was measured, as a result."""
-    config, micro_batch = task.config, portions(task.config, task.world).micro_batch
+    setup = task.setup
+    config, micro_batch = setup.config, setup.batch.micro_batch
     speed = {name: Series.of(name, turns) for name, turns in intervals.items()}
     waits = [Series(f"{name}, data-wait", tuple(round(each, 2) for each in waited[name]), "%") for name in intervals]
-    precision = str(task.dtype).removeprefix("torch.")
+    precision = str(setup.dtype).removeprefix("torch.")
     return Result.now(
         "train",
         f"{config.model} at {config.size} pixels, {precision}, {config.batch} images a step in micro-batches of "

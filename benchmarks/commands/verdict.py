@@ -198,11 +198,13 @@ class ModelFigures:
 def _model_figures(options: Options, config: "Config", split: Split) -> ModelFigures:
     """Measured, or as given by --gpu-images-per-s."""
     from benchmarks.stages.training import Training, real, repeated, training_task
-    from train.optim.batch_split import portions
+    from train.optim.batch_split import split_batch
+    from train.optim.gpu_memory import ON_A_CPU
     from train.ranks.distributed import joined
 
     with joined(config.device) as world:
-        micro_batch = portions(config, world).micro_batch
+        largest = ON_A_CPU if config.micro_batch == "auto" else config.micro_batch
+        micro_batch = split_batch(config.batch, largest, world.size).micro_batch
         if options.gpu_images_per_s is not None:
             return ModelFigures(micro_batch, options.gpu_images_per_s)
         if not world.on_gpu:  # a whole step may take many seconds there, of which updating the weights is little
@@ -212,5 +214,6 @@ def _model_figures(options: Options, config: "Config", split: Split) -> ModelFig
         alone = Training("cached", task, functools.partial(repeated, cached)).turn(schedule)
         fed = Training("real", task, functools.partial(real, split, task))
         together = fed.turn(schedule)
-        micro_batch = portions(task.config, world).micro_batch
-        return ModelFigures(micro_batch, alone.images_per_s, together.images_per_s, fed.waited[-1] / 100)
+        return ModelFigures(
+            task.setup.batch.micro_batch, alone.images_per_s, together.images_per_s, fed.waited[-1] / 100
+        )

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import torch
-
 from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
 from shards import Split
@@ -17,35 +15,27 @@ from shards.decode.tensors import Batch
 from train.config import Config
 from train.data import training_loader
 from train.engine import train_epoch
-from train.optim.batch_split import portions, steps_per_epoch
-from train.optim.gpu_memory import choose_micro_batch
-from train.optim.optimizer import choose_dtype
 from train.ranks.distributed import World
 from train.report.metrics import Recorder
-from train.run import begin, make_network
+from train.run import Setup, begin, make_network, set_up
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every contender does: `steps` optimizer steps at a time, as `config` says."""
+    """What every contender does: `steps` optimizer steps at a time, as `setup` says."""
 
-    config: Config
+    setup: Setup
     classes: int
-    world: World
-    dtype: torch.dtype
     steps: int
 
 
 def training_task(config: Config, split: Split, world: World, steps: int) -> tuple[TrainingTask, Batch]:
     """The task with a micro-batch that fits, and at most an epoch's steps; and one batch of the split."""
-    dtype = choose_dtype(config, world.device)
-    network = make_network(config, len(split.class_names), world)
-    config = choose_micro_batch(network, config, world, dtype)
-    del network
-    with training_loader(split, config, world, dtype) as loader:
+    _, setup = set_up(config, len(split.class_names), world)
+    with training_loader(split, setup) as loader:
         cached = next(iter(loader))
-        epoch = steps_per_epoch(len(loader), portions(config, world).accumulate)
-    return TrainingTask(config, len(split.class_names), world, dtype, min(steps, epoch)), cached
+        epoch = setup.batch.steps(len(loader))
+    return TrainingTask(setup, len(split.class_names), min(steps, epoch)), cached
 
 
 @dataclass(frozen=True)
@@ -61,11 +51,10 @@ class Training:
     def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Interval:
         """Trains one pass as a warm-up, then passes until `schedule.seconds` are over."""
         task, silent = self.task, Recorder(None, {})
-        micro_batches = task.steps * portions(task.config, task.world).accumulate
-        network = make_network(task.config, task.classes, task.world)
-        run = begin(network, task.config, task.world, task.dtype, micro_batches)
+        setup, micro_batches = task.setup, task.steps * task.setup.batch.accumulate
+        run = begin(make_network(setup.config, task.classes, setup.world), setup, micro_batches)
         with self.open() as stream:
-            epoch = functools.partial(train_epoch, run, Steps(stream, micro_batches), task.config, task.world, silent)
+            epoch = functools.partial(train_epoch, run, Steps(stream, micro_batches), silent)
             epoch(1)  # ends with reading the losses, for which a GPU has to finish
             before, cpu, start = run.clock.read(), processor_seconds(), clock()
             for number in itertools.count(2):
@@ -96,7 +85,7 @@ class Steps:
 @contextlib.contextmanager
 def real(split: Split, task: TrainingTask) -> Iterator[Iterator[Batch]]:
     """Batches of the loader, epoch after epoch."""
-    with training_loader(split, task.config, task.world, task.dtype) as loader:
+    with training_loader(split, task.setup) as loader:
         yield itertools.chain.from_iterable(itertools.repeat(loader))
 
 

@@ -1,4 +1,4 @@
-"""What each rank of tests/train/ranks/test_nodes.py runs: `python -m train` that notes which samples it was given, and when.
+"""A rank of tests/train/ranks/test_nodes.py: `python -m train` that writes down which samples it was given.
 
 torchrun ... -m tests.helpers.node_worker NOTES [options of train]
 """
@@ -15,7 +15,7 @@ import shards.loader
 from tests.helpers.resume import tiny_models
 from train.__main__ import main
 
-# Long enough for a test to notice where an epoch stands.
+# Between two batches: long enough for a test to see how far an epoch has come.
 PAUSE = 0.15
 
 

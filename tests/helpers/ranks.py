@@ -1,4 +1,4 @@
-"""Trainings by several processes on this machine, on gloo, each with one thread."""
+"""Training by several processes on this machine, over gloo, each with one thread."""
 
 import os
 import socket
@@ -13,22 +13,27 @@ Job = Callable[[int], None]
 
 
 def on_two_ranks(jobs: Sequence[Job]) -> None:
-    """Calls every job with its rank, one after the other, in each of two processes; jobs are module-level callables.
+    """Calls the jobs one after the other, with the rank, in each of two processes; jobs are module-level callables.
 
-    One start of the processes for many jobs: importing the libraries costs seconds.
+    The processes start once for all jobs, because importing the libraries costs seconds.
     """
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in jobs]
-    ports = [probe.getsockname()[1] for probe in probes]
+    spawn(_rank, args=(free_ports(len(jobs)), list(jobs)), nprocs=2)  # type: ignore[no-untyped-call]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:
         probe.close()
-    spawn(_rank, args=(ports, list(jobs)), nprocs=2)  # type: ignore[no-untyped-call]
+    return ports
 
 
 def _rank(rank: int, ports: list[int], jobs: list[Job]) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     with tiny_models() as patch:
-        patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)  # saved after the step that a test asks for
+        patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)  # so that ranks save after the step a test asks for
         for port, job in zip(ports, jobs, strict=True):
             os.environ["MASTER_PORT"] = str(port)
             job(rank)

@@ -1,7 +1,7 @@
-"""Runs that are cut short at chosen steps, and what is left of them to compare."""
+"""Runs that are cut short at chosen steps, and comparing the files that runs leave."""
 
 import csv
-import json
+import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +14,12 @@ from torch import nn
 import model
 import train.engine
 import train.step
-from train.checkpoints.saver import Keeper
+from tests.helpers.training import read_lines
+from train.checkpoints.saver import CheckpointSaver
 from train.config import Config
 from train.engine import Result
 
-# What differs between two equal runs.
+# Values in the log that differ between two equal runs.
 MEASURED = {"images_per_s", "data_wait_percent"}
 
 
@@ -27,13 +28,13 @@ class Killed(BaseException):
 
 
 def tiny(num_classes: int) -> nn.Module:
-    """Small, with what has a state besides the weights: dropout and batch norm."""
+    """Small, with layers that have state besides weights: dropout and batch norm."""
     layers = [nn.Conv2d(3, 4, 3, stride=4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(64, num_classes))
 
 
 def smooth(num_classes: int) -> nn.Module:
-    """Without dropout, batch norm or kinks: the same on any number of ranks, up to rounding."""
+    """Without dropout, batch norm or kinks: trained the same on any number of ranks, up to rounding."""
     blocks = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Tanh())
     return nn.Sequential(blocks, nn.Flatten(), nn.Linear(64, num_classes))
 
@@ -46,7 +47,7 @@ def pooled(num_classes: int) -> nn.Module:
 
 @contextmanager
 def tiny_models() -> Iterator[pytest.MonkeyPatch]:
-    """`--model tiny`, `smooth` and `pooled` exist; what else is changed through the yielded value is put back, too."""
+    """`--model tiny`, `smooth` and `pooled` exist; other changes through the yielded monkeypatch are undone too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(model.MODELS, "tiny", tiny)
         patch.setitem(model.MODELS, "smooth", smooth)
@@ -55,7 +56,7 @@ def tiny_models() -> Iterator[pytest.MonkeyPatch]:
 
 
 def train_until(config: Config, step: int | None = None, saves: Collection[int] = ()) -> Result:
-    """Trains `config`, saving inside epochs after the steps `saves`; raises Killed in place of the given step."""
+    """Trains `config`, saving inside epochs after the steps `saves`; raises Killed in place of step `step`."""
     taken = [0]
     take: Callable[..., Any] = train.step.update
 
@@ -67,13 +68,21 @@ def train_until(config: Config, step: int | None = None, saves: Collection[int] 
 
     with tiny_models() as patch:
         patch.setattr(train.engine, "update", counted)
-        patch.setattr(Keeper, "_is_due", lambda keeper, now: taken[0] in saves)
+        patch.setattr(CheckpointSaver, "_is_due", lambda saver, now: taken[0] in saves)
         return train.engine.train(config)
 
 
+def killed(config: Config, out: Path, step: int = 9, saves: tuple[int, ...] = (3, 7)) -> Config:
+    """Kills a run in `out` that saves after some steps; returns its configuration."""
+    again = dataclasses.replace(config, out=out)
+    with pytest.raises(Killed):
+        train_until(again, step, saves)
+    return again
+
+
 def left_behind(out: Path) -> dict[str, Any]:
-    """All that must be the same in two equal runs: weights, lines of the log, epochs, images."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    """What two equal runs have in common: weights, lines of the log, epochs, images."""
+    lines = read_lines(out / "metrics.jsonl")
     with (out / "epoch_times.csv").open() as file:
         epochs = [row["epoch"] for row in csv.DictReader(file)]
     with (out / "total_training_time.csv").open() as file:
@@ -87,7 +96,7 @@ def left_behind(out: Path) -> dict[str, Any]:
 
 
 def assert_same(out: Path, expected: Path) -> None:
-    """Bit for bit."""
+    """Two runs left the same files, bit for bit."""
     ours, theirs = left_behind(out), left_behind(expected)
     weights, others = ours.pop("weights"), theirs.pop("weights")
     assert ours == theirs

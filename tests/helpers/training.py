@@ -1,18 +1,24 @@
-"""Batches and small data sets for the tests of training."""
+"""What the tests of training begin with: batches, the decisions of a run on one CPU, and lines of a log."""
 
-import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from shards.format.index import Index
-from shards.format.layout import INDEX, split_dir
-from shards.format.manifest import FORMAT_VERSION, Manifest, Settings, SplitInfo
-from shards.format.tar import Sample, write_shard
+from tests.helpers.datasets import coloured_jpeg, write_dataset
+from train.config import Config
+from train.optim.batch_split import split_batch
+from train.ranks.distributed import World
+from train.report.metrics import Recorder
+from train.run import Setup
+
+__all__ = ["SILENT", "FixedBatches", "coloured_jpeg", "read_lines", "setup_of", "tiny_network", "write_dataset"]
+
+# Writes nothing.
+SILENT = Recorder(None, {})
 
 
 class FixedBatches:
@@ -35,31 +41,18 @@ class FixedBatches:
         return iter(self.batches)
 
 
-def coloured_jpeg(label: int, side: int, seed: int) -> bytes:
-    """A JPEG that shows its label by its brightness, under noise."""
-    noise = np.random.default_rng(seed).normal(60 * label + 40, 20, (side, side, 3))
-    out = io.BytesIO()
-    Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=90)
-    return out.getvalue()
+def setup_of(config: Config, world: World = World(), dtype: torch.dtype = torch.float32) -> Setup:  # noqa: B008 - frozen
+    """What is decided for `config`, without a network."""
+    assert config.micro_batch != "auto"
+    return Setup(config, world, dtype, split_batch(config.batch, config.micro_batch, world.size))
 
 
-def write_dataset(root: Path, sizes: dict[str, int], classes: int = 3, side: int = 16) -> Path:
-    """A finished data set in `root` with the given number of images in each split; labels take turns."""
-    splits = {}
-    for name, size in sizes.items():
-        samples = [
-            Sample(f"{i:08d}", coloured_jpeg(i % classes, side, seed=i), i % classes, side, side) for i in range(size)
-        ]
-        info, index = write_shard(root, name, 0, samples)
-        Index.concatenate([index]).write(split_dir(root, name) / INDEX)
-        splits[name] = SplitInfo(samples=size, rejects=0, shards=(info,))
-    Manifest(
-        format_version=FORMAT_VERSION,
-        program_version="0",
-        source="test",
-        fingerprint="test",
-        class_names=tuple(f"class {i}" for i in range(classes)),
-        settings=Settings(short_side=side),
-        splits=splits,
-    ).write(root)
-    return root
+def tiny_network() -> nn.Sequential:
+    """One linear layer, for images of 8 pixels in 10 classes; always with the same weights."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

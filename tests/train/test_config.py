@@ -12,7 +12,7 @@ from shards.common.errors import UsageError
 from tests import ROOT
 from train.__main__ import main, parse_config
 from train.config import Config
-from train.recipes import RECIPES, find_recipe
+from train.recipes import RECIPES
 
 DATA = Path("somewhere")
 
@@ -57,11 +57,6 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_option(field: str, v
         Config(DATA, **{field: value})
 
 
-def test_float16_on_a_cpu_is_refused() -> None:
-    with pytest.raises(UsageError, match="float16 needs a GPU"):
-        Config(DATA, device="cpu", precision="float16")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -77,34 +72,14 @@ def test_float16_on_a_cpu_is_refused() -> None:
         ("--bad-losses 0", "--bad-losses must be 1 or more"),
         ("--period 1", "--period must be 2 or more"),
         ("--device cpu --precision tf32", "tf32 needs a GPU"),
+        ("--device cpu --precision float16", "float16 needs a GPU"),
         ("--check --find-lr", "exclude each other"),
+        ("--check --evaluate weights.pth", "exclude each other"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", "somewhere", *words.split()]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_check_and_evaluate_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
-        Config(DATA, check=True, evaluate=(Path("weights.pth"),))
-
-
-@pytest.mark.parametrize("words", [["--recipe", "cnn"], ["--recipe=cnn"], []])
-def test_the_recipe_is_found_in_either_spelling_and_by_default(words: list[str]) -> None:
-    assert find_recipe([*words, "--data", "somewhere"]) is RECIPES["cnn"]
-
-
-@pytest.mark.parametrize(
-    "words", [["--recipe", "other"], ["--recipe=other"], ["--recipe"], ["--recipe=cnn", "--recipe=x"]]
-)
-def test_an_unknown_recipe_is_refused_with_the_known_names(words: list[str]) -> None:
-    with pytest.raises(UsageError, match="choose one of cnn"):
-        find_recipe(words)
-
-
-def test_every_recipe_says_its_own_name() -> None:
-    assert {name: recipe(DATA).recipe for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
 
 
 def test_options_override_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:

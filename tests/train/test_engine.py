@@ -2,9 +2,9 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,26 @@ from torch import nn
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import open_dataset
-from tests.helpers.training import FixedBatches, write_dataset
+from tests.helpers.training import SILENT, FixedBatches, read_lines, setup_of, tiny_network, write_dataset
 from train.__main__ import main
 from train.config import Config
 from train.engine import train, train_epoch
-from train.options import Feeding, Memory, Mixing, Sharing, Sizes, Update
+from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update
 from train.ranks.distributed import World
 from train.report.metrics import Recorder
 from train.run import Run, begin, make_network, read_losses
 
 SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
-GROUPS = {"feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory, "sharing": Sharing}
-SILENT = Recorder(None, {})
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and threads that wait for each other on busy cores cost a lot."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+GROUPS = {
+    "feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory,
+    "distributed": Distributed,
+}  # fmt: skip
 
 
 def run_epochs(network: nn.Module, batches: FixedBatches, config: Config) -> Run:
-    run = begin(network, config, World(), torch.float32, micro_batches=len(batches))
+    run = begin(network, setup_of(config), micro_batches=len(batches))
     for epoch in range(1, config.epochs + 1):
-        train_epoch(run, batches, config, World(), SILENT, epoch)
+        train_epoch(run, batches, SILENT, epoch)
     return run
 
 
@@ -108,10 +101,10 @@ def test_the_learning_rate_ends_exactly_at_the_last_optimizer_step(
 ) -> None:
     config = dataclasses.replace(SMALL, batch=4 * accumulate, epochs=epochs, log_every=1)
     batches = FixedBatches([4] * micro_batches, side=8)
-    run = begin(tiny_network(), config, World(), torch.float32, micro_batches)
+    run = begin(tiny_network(), setup_of(config), micro_batches)
     with Recorder(tmp_path, {}) as recorder:
         for epoch in range(1, epochs + 1):
-            train_epoch(run, batches, config, World(), recorder, epoch)
+            train_epoch(run, batches, recorder, epoch)
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, epochs * math.ceil(micro_batches / accumulate) + 1))
     assert lines[-1]["lr"] == min(line["lr"] for line in lines) == pytest.approx(1e-5)
@@ -124,22 +117,8 @@ def test_the_mean_loss_of_an_epoch_is_over_images() -> None:
     expected = sum(
         nn.functional.cross_entropy(network(images), labels, reduction="sum").item() for images, labels in batches
     )
-    run = begin(network, config, World(), torch.float32, len(batches))
-    assert train_epoch(run, batches, config, World(), SILENT, 1) == pytest.approx(expected / 17, rel=1e-4)
-
-
-def test_gradients_are_clipped_to_the_norm() -> None:
-    config = dataclasses.replace(SMALL, clip=1e-3, epochs=1, batch=4)
-    norms: list[float] = []
-    network = tiny_network()
-    run = begin(network, config, World(), torch.float32, 2)
-
-    def spy(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        norms.append(float(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()))
-
-    run.optimizer.register_step_pre_hook(spy)
-    train_epoch(run, FixedBatches([4, 4], side=8), config, World(), SILENT, 1)
-    assert norms == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    run = begin(network, setup_of(config), len(batches))
+    assert train_epoch(run, batches, SILENT, 1) == pytest.approx(expected / 17, rel=1e-4)
 
 
 @pytest.mark.parametrize(("allowed", "step"), [(1, 2), (2, 5), (3, 6)])
@@ -148,56 +127,9 @@ def test_losses_that_are_not_finite_stop_the_run_when_so_many_come_in_a_row(allo
     for number in (3, 7, 9, 10):  # of two micro-batches a step: the steps 2, 4, 5 and 6
         batches.batches[number][0][0, 0, 0, 0] = float("nan")
     config = dataclasses.replace(SMALL, log_every=100, update=Update(bad_losses=allowed))
-    run = begin(tiny_network(), config, World(), torch.float32, len(batches))
+    run = begin(tiny_network(), setup_of(config), len(batches))
     with pytest.raises(ShardfeedError, match=f"the loss is nan at optimizer step {step}, in epoch 1"):
-        train_epoch(run, batches, config, World(), SILENT, 1)
-
-
-def not_fused(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """As for weights that are divided over ranks."""
-    return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1, fused=False)
-
-
-@pytest.mark.parametrize(("optimizer", "fused"), [("adamw", True), ("sgd", True), ("sgd", False)])
-def test_a_step_without_finite_gradients_changes_no_weight_and_is_counted(
-    optimizer: Any, fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not fused:
-        monkeypatch.setattr("train.run.make_optimizer", not_fused)
-    batches, config = FixedBatches([4] * 3, side=8), dataclasses.replace(SMALL, batch=4, epochs=1, log_every=1)
-    config = dataclasses.replace(config, update=Update(optimizer=optimizer))
-    batches.batches[0][0][0, 0, 0, 0] = float("nan")
-    network = tiny_network()
-    weight = list(network.parameters())[-2]
-    before, seen = weight.detach().clone(), []
-    run = begin(network, config, World(), torch.float32, len(batches))
-    with Recorder(tmp_path, {}) as recorder:
-        train_epoch(run, batches, config, World(), recorder, 1, lambda: seen.append(weight.detach().clone()))
-    assert torch.equal(seen[0], before)
-    assert not torch.equal(seen[1], before)
-    assert torch.isfinite(weight).all()
-    assert [line["skipped_steps"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 1, 1]
-
-
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
-    seen: list[torch.dtype] = []
-    network = tiny_network()
-    network[-1].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    run = begin(network, SMALL, World(), torch.bfloat16, 2)
-    train_epoch(run, FixedBatches([4, 4], side=8), SMALL, World(), SILENT, 1)
-    assert set(seen) == {torch.bfloat16}
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-
-
-def test_the_network_sees_channels_last_images() -> None:
-    seen: list[bool] = []
-    network = tiny_network()
-    network.register_forward_pre_hook(
-        lambda module, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
-    )
-    run = begin(network, SMALL, World(), torch.float32, 2)
-    train_epoch(run, FixedBatches([4, 4], side=8), SMALL, World(), SILENT, 1)
-    assert seen == [True, True]
+        train_epoch(run, batches, SILENT, 1)
 
 
 def test_the_loss_of_an_epoch_whose_rest_has_no_step_is_that_of_the_steps_before() -> None:
@@ -205,27 +137,18 @@ def test_the_loss_of_an_epoch_whose_rest_has_no_step_is_that_of_the_steps_before
         pass
 
     def save_and_go() -> None:
-        losses.append(float(run.losses[0]) / 8)
-        read_losses(run, config, World())
+        losses.append(float(run.losses.on_device[0]) / 8)
+        read_losses(run)
         raise Cut
 
     config, losses = dataclasses.replace(SMALL, log_every=100), list[float]()
-    run = begin(tiny_network(), config, World(), torch.float32, 4)
+    run = begin(tiny_network(), setup_of(config), 4)
     with pytest.raises(Cut):
-        train_epoch(run, FixedBatches([4] * 4, side=8), config, World(), SILENT, 1, save_and_go)
+        train_epoch(run, FixedBatches([4] * 4, side=8), SILENT, 1, save_and_go)
     run.clock.stop()
-    assert train_epoch(run, FixedBatches([]), config, World(), SILENT, 1) == pytest.approx(losses[0])
+    assert train_epoch(run, FixedBatches([]), SILENT, 1) == pytest.approx(losses[0])
     run.enter(2)
-    assert run.unlogged == []  # or the next line of the log would count them again
-
-
-def tiny_network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    assert run.losses.unlogged == []  # or the next line of the log would count them again
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +271,18 @@ def test_a_split_too_small_for_a_batch_is_refused(dataset: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("more", [[], ["--check"]])
+def test_a_split_too_small_for_a_step_is_refused(
+    more: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", dataset, "--out", tmp_path / "out", "--recipe", "rn18_16", "--size", "192", "--device", "cpu"]
+    sizes = ["--batch", "80", "--micro-batch", "20", "--threads", "1", "--precision", "float32"]
+    assert main([*map(str, words), *sizes, *more]) == (1 if more else 2)
+    said = "an epoch has 60 images in whole micro-batches, and an optimizer step needs 80: choose a smaller --batch"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,6 +290,20 @@ def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     assert main([*words, "--out", str(tmp_path)]) == 1
     assert "optimizer step 4, in epoch 1: training has diverged" in capsys.readouterr().err
     assert not (tmp_path / "imagenet_trained_model.pth").exists()
+
+
+def test_a_full_disk_elsewhere_is_not_blamed_on_the_output_directory(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/shards/1.tar")
+
+    monkeypatch.setattr("train.engine.accumulate", full)
+    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch", "16", "--threads", "1"]
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "/cache/shards/1.tar" in error
+    assert str(tmp_path) not in error
 
 
 def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from shards.common.errors import ShardfeedError
-from tests.helpers.training import FixedBatches
+from tests.helpers.training import FixedBatches, setup_of
 from train.config import Config
 from train.evaluation import evaluate
 from train.options import Sizes
-from train.ranks.distributed import World
 
 CONFIG = Config(Path("unused"), size=16)
+SETUP = setup_of(CONFIG)
 
 
 class Lookup(nn.Module):
@@ -34,7 +34,7 @@ def test_top1_and_top5_count_what_they_should() -> None:
     labels = torch.tensor([9, 5, 4, 0])
     batches = FixedBatches([])
     batches.batches = [(images[:3], labels[:3]), (images[3:], labels[3:])]
-    accuracy, _ = evaluate(Lookup(10), batches, 4, CONFIG, World(), torch.float32)
+    accuracy, _ = evaluate(Lookup(10), batches, 4, SETUP)
     expected = nn.functional.cross_entropy(images[:, 0, 0], labels).item()
     assert (accuracy.top1, accuracy.top5, accuracy.images) == (25.0, 50.0, 4)
     assert accuracy.loss == pytest.approx(expected)
@@ -43,19 +43,19 @@ def test_top1_and_top5_count_what_they_should() -> None:
 @pytest.mark.parametrize("classes", [1, 2, 4, 5])
 def test_with_up_to_five_classes_every_guess_is_among_the_best_five(classes: int) -> None:
     batches = FixedBatches([5, 5, 1], classes=classes)
-    assert evaluate(Lookup(classes), batches, 11, CONFIG, World(), torch.float32)[0].top5 == 100.0
+    assert evaluate(Lookup(classes), batches, 11, SETUP)[0].top5 == 100.0
 
 
 def test_a_wrong_number_of_images_gives_no_figure() -> None:
     with pytest.raises(ShardfeedError, match="saw 7 images of a split of 8"):
-        evaluate(Lookup(3), FixedBatches([4, 3], classes=3), 8, CONFIG, World(), torch.float32)
+        evaluate(Lookup(3), FixedBatches([4, 3], classes=3), 8, SETUP)
 
 
 def test_evaluation_switches_dropout_and_batch_statistics_off() -> None:
     network = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3), Lookup(10))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     batches = FixedBatches([8])
-    first, second = (evaluate(network, batches, 8, CONFIG, World(), torch.float32) for _ in range(2))
+    first, second = (evaluate(network, batches, 8, SETUP) for _ in range(2))
     assert first == second
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
@@ -66,7 +66,7 @@ def test_classes_are_counted_apart() -> None:
     batches = FixedBatches([])
     labels = torch.tensor([9, 5, 4, 9, 0])
     batches.batches = [(images[:3], labels[:3]), (images[3:], labels[3:])]
-    _, classes = evaluate(Lookup(10), batches, 5, CONFIG, World(), torch.float32)
+    _, classes = evaluate(Lookup(10), batches, 5, SETUP)
     assert classes.images == [1, 0, 0, 0, 1, 1, 0, 0, 0, 2]
     assert classes.top1 == [0] * 9 + [2]
     assert classes.top5 == [0, 0, 0, 0, 0, 1, 0, 0, 0, 2]
@@ -80,8 +80,8 @@ def test_with_flips_the_guess_is_the_mean_of_two() -> None:
     batches = FixedBatches([])
     batches.batches = [(images, torch.tensor([1, 0]))]
     flipped = dataclasses.replace(CONFIG, sizes=Sizes(flip_tta=True))
-    assert evaluate(Lookup(2), batches, 2, CONFIG, World(), torch.float32)[0].top1 == 50.0
-    accuracy = evaluate(Lookup(2), batches, 2, flipped, World(), torch.float32)[0]
+    assert evaluate(Lookup(2), batches, 2, SETUP)[0].top1 == 50.0
+    accuracy = evaluate(Lookup(2), batches, 2, setup_of(flipped))[0]
     assert accuracy.top1 == 100.0
     mean = torch.tensor([[1.5, 2.5], [1.5, 0.5]])
     assert accuracy.loss == pytest.approx(nn.functional.cross_entropy(mean, torch.tensor([1, 0])).item())

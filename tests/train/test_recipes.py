@@ -10,16 +10,35 @@ import pytest
 import torch
 
 from model import MODELS
+from shards.common.errors import UsageError
 from tests.helpers.training import write_dataset
 from train.__main__ import main, parse_config
-from train.optim.batch_split import portions
+from train.optim.batch_split import split_batch
 from train.optim.optimizer import make_optimizer, make_schedule
-from train.ranks.distributed import World
-from train.recipes import RECIPES
+from train.recipes import RECIPES, find_recipe
 
 
 def recipe(name: str, *words: str) -> Any:
     return parse_config(["--data", "unused", "--recipe", name, *words])
+
+
+@pytest.mark.parametrize("words", [["--recipe", "cnn"], ["--recipe=cnn"], []])
+def test_the_recipe_is_found_in_either_spelling_and_by_default(words: list[str]) -> None:
+    assert find_recipe([*words, "--data", "somewhere"]) is RECIPES["cnn"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--recipe", "other"], ["--recipe=other"], ["--recipe"], ["--recipe=cnn", "--recipe=x"]]
+)
+def test_an_unknown_recipe_is_refused_with_the_known_names(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="choose one of cnn"):
+        find_recipe(words)
+
+
+def test_every_recipe_says_its_own_name() -> None:
+    assert {name: function(Path("unused")).recipe for name, function in RECIPES.items()} == {
+        name: name for name in RECIPES
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -74,7 +93,8 @@ def test_their_learning_rate_peaks_after_two_epochs_and_ends_at_nothing(name: st
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_s_batch_can_be_shared_by_one_two_or_eight_ranks(name: str) -> None:
     config = recipe(name)
-    assert {portions(config, World(0, ranks)).images * ranks for ranks in (1, 2, 8)} == {config.batch}
+    splits = {ranks: split_batch(config.batch, config.micro_batch, ranks) for ranks in (1, 2, 8)}
+    assert {split.images * ranks for ranks, split in splits.items()} == {config.batch}
 
 
 def test_options_of_groups_override_a_recipe_and_leave_the_rest() -> None:
@@ -83,7 +103,7 @@ def test_options_of_groups_override_a_recipe_and_leave_the_rest() -> None:
     assert config.mixing == dataclasses.replace(expected.mixing, mixup=0.2)
     assert config.sizes == dataclasses.replace(expected.sizes, flip_tta=False)
     assert config.update == expected.update
-    assert config.sharing.parallel == "fsdp"
+    assert config.distributed.parallel == "fsdp"
 
 
 def test_smoke_runs_with_most_options_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

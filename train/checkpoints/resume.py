@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, if any; and what its output directory must not hold."""
+"""Which checkpoint a run goes on from, if any, and what its output directory must not hold."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from train.checkpoints.weights import WEIGHTS
 from train.config import Config
 from train.ranks.distributed import World, from_main
 from train.report.environment import run_id
-from train.report.metrics import CONFIG, TOTAL_TIME, Kept, open_log, room_in
+from train.report.metrics import CONFIG, TOTAL_TIME, LogPosition, open_log, room_in
 
 CHECKPOINTS = "checkpoints"
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -28,31 +28,28 @@ DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A checkpoint read from `path`."""
+class Checkpoint:
+    """A snapshot, and the file that it was read from."""
 
     path: Path
-    state: dict[str, Any]
+    snapshot: dict[str, Any]
     stamp: tuple[int, int]
     """Time and length of the file."""
 
     @property
-    def kept(self) -> Kept:
-        """What it says of the run's other files."""
-        return Kept(step=self.state["step"], sizes=self.state["files"])
+    def log_position(self) -> LogPosition:
+        """How far the run's other files had come."""
+        return LogPosition(step=self.snapshot["step"], sizes=self.snapshot["files"])
 
 
 def refuse_results(config: Config) -> None:
-    """Raises UsageError if `out` holds what this run may not overwrite: the results of another, or of a finished one.
-
-    Raises it for a `resume` that is no file, too.
-    """
-    out, resume = config.out, "auto" if _has_begun(config) else config.resume
+    """Raises UsageError if `out` holds results that this run may not overwrite, or `resume` is no file."""
+    out, resume = config.out, _resume(config)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, not a directory")
     if isinstance(resume, Path) and not resume.is_file():
         raise UsageError(f"--resume {resume} is not a file: give a checkpoint, auto or never")
-    saved = [path for name in (NEW, LAST, PREVIOUS) if (path := out / CHECKPOINTS / name).exists()]
+    saved = _saved(out)
     if saved and (out / TOTAL_TIME).exists() and resume != "never":
         raise UsageError(f"{out} holds a complete run: choose another --out, or remove it to train again")
     inside = isinstance(resume, Path) and resume.resolve().parent == (out / CHECKPOINTS).resolve()
@@ -63,18 +60,19 @@ def refuse_results(config: Config) -> None:
             raise UsageError(f"{path} exists already: choose another --out, or remove it to train again")
 
 
-def _has_begun(config: Config) -> bool:
-    """Whether this run has saved something before torchrun started its ranks again: `resume` was for its beginning.
+def _resume(config: Config) -> str | Path:
+    """`config.resume`, which is for the beginning of a run: after a restart by torchrun it is "auto".
 
-    torchrun counts restarts after a failure. When nodes come or go it does not, but its job keeps its name.
+    torchrun counts restarts after a failure. It does not count them when nodes come or go, but its job keeps its name.
     """
-    restarts, folder = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), config.out / CHECKPOINTS
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     same_job = run_id() is not None and run_id() == _job_of(config.out)
-    return (restarts > 0 or same_job) and any((folder / name).exists() for name in (NEW, LAST, PREVIOUS))
+    return "auto" if (restarts > 0 or same_job) and _saved(config.out) else config.resume
 
 
-def _checkpoint(config: Config, name: str) -> Path:
-    return config.out / CHECKPOINTS / name
+def _saved(out: Path) -> list[Path]:
+    """The checkpoints that a run goes on from by itself, the newest first."""
+    return [path for name in (NEW, LAST, PREVIOUS) if (path := out / CHECKPOINTS / name).exists()]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -83,7 +81,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _job_of(out: Path) -> str | None:
-    """The name of the job whose configuration lies in `out`, if it has one."""
+    """The name of the torchrun job that wrote the configuration in `out`, if it had one."""
     try:
         written = json.loads((out / CONFIG).read_text())
     except (OSError, ValueError):
@@ -91,11 +89,11 @@ def _job_of(out: Path) -> str | None:
     return written.get("torchrun") if isinstance(written, dict) else None
 
 
-def claim(config: Config, world: World, found: Found | None) -> IO[str] | None:
-    """The log of the run in `out`, on the main rank, locked: from here on no other run changes what lies there.
+def claim(config: Config, world: World, found: Checkpoint | None) -> IO[str] | None:
+    """Opens and locks the run's log on the main rank: from here on no other run changes what lies in `out`.
 
-    `found`: what `find_checkpoint` gave. Raises on every rank what `open_log` and `room_in` raise, and ShardfeedError
-    where the run that had the lock has saved or ended since.
+    found: what `find_checkpoint` returned. Raises, on every rank, what `open_log` and `room_in` raise, and
+    ShardfeedError if the run that held the lock before has saved or ended since.
     """
     log: IO[str] | None = None
     error: Exception | None = None
@@ -104,11 +102,9 @@ def claim(config: Config, world: World, found: Found | None) -> IO[str] | None:
             with room_in(config.out):
                 log = open_log(config.out)
             refuse_results(config)
-            newest = next(
-                (path for name in (NEW, LAST, PREVIOUS) if (path := _checkpoint(config, name)).exists()), None
-            )
+            newest = next(iter(_saved(config.out)), None)
             known = None if found is None else (found.path, found.stamp)
-            given = isinstance(config.resume, Path) and known is not None and known[0] == config.resume
+            given = found is not None and config.resume == found.path
             if not given and (newest and (newest, _stamp(newest))) != known:
                 raise ShardfeedError(f"the run in {config.out} has gone on meanwhile: give the same command again")
         except (ShardfeedError, OSError) as failure:
@@ -119,21 +115,21 @@ def claim(config: Config, world: World, found: Found | None) -> IO[str] | None:
     return log
 
 
-def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
-    """The checkpoint that `config.resume` asks for, the same on every rank; None where there is none to go on from.
+def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint that `config.resume` asks for, the same on every rank; None where the run begins anew.
 
-    A damaged one is told, put aside, and the one before is taken. Only the main rank reads, so that other
+    A damaged checkpoint is reported and renamed, and the one before is taken. Only the main rank reads, so that other
     machines need not see its files.
 
     Raises UsageError for the checkpoint of another run, ShardfeedError if all are damaged.
     """
-    found: Found | ShardfeedError | None = None
+    found: Checkpoint | ShardfeedError | None = None
     if world.is_main:
         try:
-            found = _find(config, world, own)
+            found = _find(config, own, world.size)
         except ShardfeedError as error:
             found = error
-        except OSError as error:  # the others are waiting
+        except OSError as error:  # the other ranks wait for an answer
             found = ShardfeedError(f"{config.out / CHECKPOINTS} cannot be read ({error})")
     found = from_main(found, world)
     if isinstance(found, ShardfeedError):
@@ -141,46 +137,46 @@ def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Fou
     return found
 
 
-def _find(config: Config, world: World, own: Mapping[str, Any]) -> Found | None:
-    resume: str | Path = "auto" if _has_begun(config) else config.resume
+def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | None:
+    resume = _resume(config)
     if resume == "never":
         return None
-    folder = config.out / CHECKPOINTS
-    given = isinstance(resume, Path)
-    paths = [resume] if isinstance(resume, Path) else [folder / name for name in (NEW, LAST, PREVIOUS)]
-    damaged = None
-    for path in paths:
-        if not path.exists():
-            continue
+    if isinstance(resume, Path):
+        return _read(resume, own, ranks)
+    candidates = _saved(config.out)
+    for path in candidates:
         try:
-            stamp = _stamp(path)
-            state = read_checkpoint(path)
+            return _read(path, own, ranks)
+        except UsageError:
+            raise
         except ShardfeedError as error:
-            if given:
-                raise
-            damaged = error
             path.replace(path.with_name(path.name + DAMAGED))
             tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
-            continue
-        refuse_other(path, state, own, world)
-        return Found(path, state, stamp)
-    if damaged is not None:
-        raise ShardfeedError(f"{folder} holds no whole checkpoint: choose another --out, or remove it to begin anew")
+    if candidates:
+        raise ShardfeedError(
+            f"{config.out / CHECKPOINTS} holds no whole checkpoint: choose another --out, or remove it to begin anew"
+        )
     return None
 
 
+def _read(path: Path, own: Mapping[str, Any], ranks: int) -> Checkpoint:
+    stamp, snapshot = _stamp(path), read_checkpoint(path)
+    refuse_other(path, snapshot, own, ranks)
+    return Checkpoint(path, snapshot, stamp)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint. Raises ShardfeedError if it is damaged or something else."""
+    """The snapshot in a file. Raises ShardfeedError if the file is damaged or holds something else."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums that torch.save wrote
             broken = archive.testzip()
-        state = None if broken else torch.load(path, map_location="cpu", weights_only=True)
+        snapshot = None if broken else torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
         raise ShardfeedError(f"{path} is damaged, or is no checkpoint") from error
     if broken:
         raise ShardfeedError(f"{path} is damaged (the checksum of {broken} is wrong)")
-    if not isinstance(state, dict) or not {"format", "identity", "of_ranks", "files"} <= state.keys():
+    if not isinstance(snapshot, dict) or not {"format", "identity", "of_ranks", "files"} <= snapshot.keys():
         raise ShardfeedError(f"{path} is no checkpoint of a run")
-    return state
+    return snapshot

@@ -1,13 +1,13 @@
-"""What a checkpoint holds, so that the step after resuming is the step that would have come.
+"""What a checkpoint holds, so that the first step after resuming is the step that would have come.
 
-Everything that changes while training, besides the learning rate: that is a function of the steps left (see
-`restore`). Whoever resumes must train the same thing: `identity` says what that is.
+It holds everything that changes while training but the learning rate, which follows from the steps left (see
+`restore`). `identity` is what a run must have in common with a checkpoint to go on from it.
 """
 
 import dataclasses
 import random
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +19,18 @@ from torch.utils._pytree import tree_map_only
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.config import Config
-from train.data import rest_of_epoch
-from train.optim.batch_split import portions, steps_per_epoch
-from train.optim.sizes import training_size
+from train.data import rest_of_epoch, training_size
 from train.ranks.distributed import World, gather_on_main
 from train.ranks.parallel import load_states, network_state, optimizer_state
-from train.report.metrics import Reading
-from train.run import Run
+from train.run import Learner, Run
 
 if TYPE_CHECKING:
     from shards import Loader
 
-FORMAT = 2
+FORMAT = 3
 
-# Options that leave the arithmetic of a step alone, or all but its rounding; of `precision` it is the resolved type
-# that counts. In portions of another size batch norm sees other batches, as on another number of ranks.
+# Options that change nothing in the arithmetic of a step but rounding. Of `precision` the resolved type counts. Another
+# micro-batch gives batch norm other batches, as another number of ranks does.
 FREE = {
     "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "find_lr",
     "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload", "bad_losses",
@@ -56,14 +53,14 @@ def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str 
     }
 
 
-def refuse_other(path: Path, state: Mapping[str, Any], own: Mapping[str, Any], world: World) -> None:
-    """Raises UsageError if the checkpoint `state`, read from `path`, is of a run that differs from `own`.
+def refuse_other(path: Path, snapshot: Mapping[str, Any], own: Mapping[str, Any], ranks: int) -> None:
+    """Raises UsageError if the snapshot, read from `path`, is of a run whose identity differs from `own`.
 
-    The ranks may be others, unless they train apart.
+    The number of ranks may differ, except with local SGD, where each rank has weights of its own.
     """
-    if state["format"] != FORMAT:
-        raise UsageError(f"{path} has format {state['format']}; this version reads format {FORMAT}")
-    theirs = state["identity"]
+    if snapshot["format"] != FORMAT:
+        raise UsageError(f"{path} has format {snapshot['format']}; this version reads format {FORMAT}")
+    theirs = snapshot["identity"]
     differing = [name for name in own if theirs.get(name) != own[name]]
     if differing:
         differences = "; ".join(f"{name} is {theirs.get(name)} there and {own[name]} here" for name in differing[:3])
@@ -72,20 +69,21 @@ def refuse_other(path: Path, state: Mapping[str, Any], own: Mapping[str, Any], w
             f"{path} is of another run: {differences}{why}; "
             "give the same options to go on, or another --out to begin anew"
         )
-    if "local-sgd" in own.values() and state["ranks"] != world.size:
+    if "local-sgd" in own.values() and snapshot["ranks"] != ranks:
         raise UsageError(
-            f"{path} is of {state['ranks']} ranks that trained apart (--parallel local-sgd): it goes on with as many, "
-            f"not with {world.size}"
+            f"{path} is of {snapshot['ranks']} ranks with weights of their own (--parallel local-sgd): it goes on with "
+            f"as many, not with {ranks}"
         )
 
 
-def capture(run: Run, loader: "Loader", own: Mapping[str, Any], world: World) -> dict[str, Any] | None:
-    """The checkpoint's content on the main rank, None on the others; to be called by all, between optimizer steps.
+def capture(run: Run, loader: "Loader", own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The snapshot on the main rank, None on the others. To be called by all ranks, between optimizer steps.
 
-    Besides tensors it holds only numbers, strings, lists, tuples and dicts: `weights_only=True` reads it.
+    Besides tensors it holds only numbers, strings, lists, tuples and dicts, so that `weights_only=True` reads it.
     """
-    ranks = gather_on_main(_of_this_rank(run, world), world)
-    network, optimizer = network_state(run.network), optimizer_state(run.network, run.optimizer)
+    learner, losses, world = run.learner, run.losses, run.setup.world
+    of_ranks = gather_on_main(_of_this_rank(run), world)
+    network, optimizer = network_state(learner.network), optimizer_state(learner.network, learner.optimizer)
     if not world.is_main:
         return None
     return {
@@ -93,119 +91,154 @@ def capture(run: Run, loader: "Loader", own: Mapping[str, Any], world: World) ->
         "identity": dict(own),
         "ranks": world.size,
         "network": network,
-        "average": None if run.average is None else run.average.state_dict(),
+        "average": None if learner.average is None else learner.average.state_dict(),
         "optimizer": optimizer,
-        "scaler": run.scaler.state_dict(),
+        "scaler": learner.scaler.state_dict(),
         "loader": loader.state_dict(),
         "step": run.step,
-        "skipped": int(run.skipped),
-        "bad_losses": run.bad_losses,
+        "skipped": int(learner.skipped),
         "epoch": run.epoch,
-        "loss_of_epoch": run.loss_of_epoch,
-        "unlogged": run.unlogged,
-        "best": run.best,
-        "readings": {
-            name: dataclasses.astuple(reading)
-            for name, reading in (
-                ("now", run.clock.read()),
-                ("entered", run.entered),
-                ("logged", run.logged),
-                ("warm", run.warm),
-            )
-            if reading is not None
+        "losses": {
+            "of_epoch": losses.of_epoch, "unlogged": losses.unlogged, "bad_in_a_row": losses.bad_in_a_row,
         },
-        "wall_seconds": time.perf_counter() - run.began,
-        "of_ranks": ranks,
+        "best": run.best,
+        "clock": run.clock.state_dict(),
+        "of_ranks": of_ranks,
+    }  # fmt: skip
+
+
+def restore(run: Run, loader: "Loader", snapshot: Mapping[str, Any]) -> None:
+    """Puts a run that has just begun where `snapshot` was captured."""
+    learner = run.learner
+    load_states(learner.network, learner.optimizer, snapshot["network"], snapshot["optimizer"])
+    if learner.average is not None:
+        learner.average.load_state_dict(snapshot["average"])
+    learner.scaler.load_state_dict(snapshot["scaler"])
+    learner.skipped.fill_(snapshot["skipped"])
+
+    size = training_size(run.setup.config, snapshot["epoch"])
+    if size != training_size(run.setup.config, 1):
+        loader.set_size(size)
+    loader.load_state_dict(snapshot["loader"])
+
+    run.epoch, run.best = snapshot["epoch"], snapshot["best"]
+    _restore_schedule(run, loader, snapshot["step"])
+    run.losses = dataclasses.replace(run.losses, **snapshot["losses"])
+    run.clock.load_state_dict(snapshot["clock"])
+    _restore_rank(run, snapshot["of_ranks"])
+
+
+@dataclass(frozen=True)
+class StepStart:
+    """What the micro-batches of a step change besides gradients, as it was before the first of them."""
+
+    loader: dict[str, int]
+    generators: dict[str, Any]
+    buffers: list[Tensor]
+
+    @staticmethod
+    def of(run: Run, loader: "Loader") -> "StepStart":
+        """To be called between two steps."""
+        buffers = [buffer.clone() for buffer in run.learner.network.buffers()]
+        return StepStart(loader.state_dict(), _generators(run.setup.world), buffers)
+
+    def go_back(self, run: Run, loader: "Loader") -> None:
+        """Undoes the part of a step that was computed since."""
+        loader.load_state_dict(self.loader)
+        _set_generators(self.generators, run.setup.world)
+        for buffer, before in zip(run.learner.network.buffers(), self.buffers, strict=True):
+            buffer.copy_(before)
+        run.learner.optimizer.zero_grad(set_to_none=True)
+
+
+def _restore_schedule(run: Run, loader: "Loader", step: int) -> None:
+    """Sets the step and the learning rate.
+
+    On another number of ranks an epoch has another number of optimizer steps, so those left are counted anew: in the
+    rest of the epoch and in the epochs after it. The schedule is that of a whole run on the present ranks, entered so
+    many steps before its end: it goes on where the same part of the images was seen, and ends at the last step.
+    `run.step` goes on counting the steps really taken.
+    """
+    setup, learner = run.setup, run.learner
+    drop_last = setup.config.update.drop_last
+    rest = setup.batch.steps(len(rest_of_epoch(loader, setup)), drop_last)
+    left = rest + (setup.config.epochs - run.epoch) * setup.batch.steps(len(loader), drop_last)
+    position = min(run.total_steps - left, run.total_steps - 1)
+    entered = {"last_epoch": position - 1, "_step_count": position + 1}
+    learner.schedule.load_state_dict({**learner.schedule.state_dict(), **entered})
+    learner.schedule.step()
+    run.step, run.total_steps = step, step + left
+    if learner.local_sgd is not None:
+        learner.local_sgd.step = step
+
+
+def _of_this_rank(run: Run) -> dict[str, Any]:
+    """What differs between ranks: random generators, and batch norm's statistics, which are averaged at an epoch's end.
+
+    With local SGD the weights and the optimizer's state too.
+    """
+    world = run.setup.world
+    return {
+        "generators": _generators(world),
+        "buffers": [buffer.cpu() for buffer in _buffers(run.learner)] if world.size > 1 else [],
+        "local_sgd": _of_local_sgd(run.learner),
     }
 
 
-def restore(run: Run, loader: "Loader", state: Mapping[str, Any], config: Config, world: World) -> None:
-    """Puts a run that has just begun where `state` was captured.
-
-    On another number of ranks an epoch has another number of optimizer steps. What is left is counted anew: the
-    steps in the rest of the epoch and in the epochs after it. The schedule is that of a whole run on the present
-    ranks, entered so many steps before its end; so it goes on where the same part of the images was seen, and ends
-    at the last step. `run.step` goes on counting the steps really taken.
-    """
-    load_states(run.network, run.optimizer, state["network"], state["optimizer"])
-    if run.average is not None:
-        run.average.load_state_dict(state["average"])
-    run.scaler.load_state_dict(state["scaler"])
-    if training_size(config, state["epoch"]) != training_size(config, 1):
-        loader.set_size(training_size(config, state["epoch"]))
-    loader.load_state_dict(state["loader"])
-
-    accumulate, drop_last = portions(config, world).accumulate, config.update.drop_last
-    per_epoch = steps_per_epoch(len(loader), accumulate, drop_last)
-    rest = steps_per_epoch(len(rest_of_epoch(loader, config, world)), accumulate, drop_last)
-    left = rest + (config.epochs - state["epoch"]) * per_epoch
-    position = min(run.total_steps - left, run.total_steps - 1)
-    entered = {"last_epoch": position - 1, "_step_count": position + 1}
-    run.schedule.load_state_dict({**run.schedule.state_dict(), **entered})
-    run.schedule.step()
-    run.step, run.total_steps = state["step"], state["step"] + left
-    run.skipped.fill_(state["skipped"])
-    run.bad_losses = state["bad_losses"]
-    if run.averager is not None:
-        run.averager.step = run.step
-
-    run.epoch, run.loss_of_epoch, run.best = state["epoch"], state["loss_of_epoch"], state["best"]
-    run.unlogged = list(state["unlogged"])
-    readings = {name: Reading(*values) for name, values in state["readings"].items()}
-    run.clock.set(readings["now"])
-    run.entered, run.logged, run.warm = readings["entered"], readings["logged"], readings.get("warm")
-    run.began -= state["wall_seconds"]
-    _restore_rank(run, state["of_ranks"], world)
-
-
-def _of_this_rank(run: Run, world: World) -> dict[str, Any]:
-    """The random generators, and batch norm's statistics, which stay each rank's own until an epoch ends.
-
-    Of ranks that train apart, the weights and the optimizer's state too.
-    """
-    name, key, *rest = np.random.get_state()  # noqa: NPY002 - the global generator, whoever draws from it
+def _generators(world: World) -> dict[str, Any]:
+    name, key, *rest = np.random.get_state()  # noqa: NPY002 - the global generator, which a network may draw from
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(world.device) if world.on_gpu else None,
         "numpy": (name, np.asarray(key).tolist(), *rest),
         "python": random.getstate(),
-        "buffers": [buffer.cpu() for buffer in _buffers(run)] if world.size > 1 else [],
-        "apart": _apart(run),
     }
 
 
-def _buffers(run: Run) -> list[Tensor]:
-    return [*run.network.buffers(), *([] if run.average is None else run.average.module.buffers())]
+def _set_generators(state: Mapping[str, Any], world: World) -> None:
+    torch.set_rng_state(state["torch"])
+    if world.on_gpu and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], world.device)
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
 
 
-def _apart(run: Run) -> dict[str, Any] | None:
+def _buffers(learner: Learner) -> list[Tensor]:
+    return [*learner.network.buffers(), *([] if learner.average is None else learner.average.module.buffers())]
+
+
+def _of_local_sgd(learner: Learner) -> dict[str, Any] | None:
     """Everything that differs between the ranks of local SGD."""
-    if run.averager is None:
+    if learner.local_sgd is None:
         return None
-    parts = {"network": run.network, "average": run.average, "optimizer": run.optimizer, "scaler": run.scaler}
+    parts = {
+        "network": learner.network, "average": learner.average, "optimizer": learner.optimizer,
+        "scaler": learner.scaler,
+    }  # fmt: skip
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    return tree_map_only(Tensor, Tensor.cpu, {**states, "skipped": int(run.skipped)})  # type: ignore[no-any-return]
+    return tree_map_only(Tensor, Tensor.cpu, {**states, "skipped": int(learner.skipped)})  # type: ignore[no-any-return]
 
 
-def _restore_rank(run: Run, saved: list[dict[str, Any]], world: World) -> None:
-    """A rank that did not exist keeps the generators that it began with; on other ranks, statistics are averaged."""
-    if world.rank < len(saved):
-        own = saved[world.rank]
-        torch.set_rng_state(own["torch"])
-        if world.on_gpu and own["cuda"] is not None:
-            torch.cuda.set_rng_state(own["cuda"], world.device)
-        np.random.set_state(own["numpy"])  # noqa: NPY002
-        random.setstate(own["python"])
-        if own["apart"] is not None and run.averager is not None:
-            run.network.load_state_dict(own["apart"]["network"])
-            run.optimizer.load_state_dict(own["apart"]["optimizer"])
-            run.scaler.load_state_dict(own["apart"]["scaler"])
-            run.skipped.fill_(own["apart"]["skipped"])
-            if run.average is not None:
-                run.average.load_state_dict(own["apart"]["average"])
-    for position, buffer in enumerate(_buffers(run)):
-        of_ranks = [rank["buffers"][position] for rank in saved if rank["buffers"]]
-        if len(of_ranks) == world.size:
-            buffer.copy_(of_ranks[world.rank])
-        elif of_ranks and buffer.is_floating_point():
-            buffer.copy_(torch.stack(of_ranks).mean(0))
+def _restore_rank(run: Run, of_ranks: list[dict[str, Any]]) -> None:
+    """Restores what differs between ranks.
+
+    A rank that the saved run did not have keeps the generators that it began with. On another number of ranks every
+    rank gets the mean of the saved statistics.
+    """
+    learner, world = run.learner, run.setup.world
+    if world.rank < len(of_ranks):
+        own = of_ranks[world.rank]
+        _set_generators(own["generators"], world)
+        if own["local_sgd"] is not None and learner.local_sgd is not None:
+            learner.network.load_state_dict(own["local_sgd"]["network"])
+            learner.optimizer.load_state_dict(own["local_sgd"]["optimizer"])
+            learner.scaler.load_state_dict(own["local_sgd"]["scaler"])
+            learner.skipped.fill_(own["local_sgd"]["skipped"])
+            if learner.average is not None:
+                learner.average.load_state_dict(own["local_sgd"]["average"])
+    for position, buffer in enumerate(_buffers(learner)):
+        saved = [rank["buffers"][position] for rank in of_ranks if rank["buffers"]]
+        if len(saved) == world.size:
+            buffer.copy_(saved[world.rank])
+        elif saved and buffer.is_floating_point():
+            buffer.copy_(torch.stack(saved).mean(0))

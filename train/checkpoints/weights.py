@@ -1,6 +1,6 @@
-"""The trained weights of a run: where they are, what is said beside them, and reading them into a network.
+"""The trained weights of a run: their file, what it says about them, and loading them into a network.
 
-What the file holds, and how it is used without a data set: model/weights.py.
+model/weights.py describes the file, and how to use it without a data set.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ WEIGHTS = "imagenet_trained_model.pth"
 
 
 def describe(held_out: Split, *, model: str, size: int, resize: int | None = None, blur_pool: bool = False) -> About:
-    """What is said beside the weights of a network that was evaluated on `held_out` with these values.
+    """What the file of the weights says of a network that was evaluated on `held_out` with these values.
 
-    resize: as `Loader` takes it, and by default as it chooses it.
+    resize: as for `Loader`, with the same default.
     """
     if resize is None:
-        from shards.loader import RESIZE, SIZE  # loads DALI, which the rest of this module need not
+        from shards.defaults import RESIZE, SIZE  # loads DALI, which the rest of this module does not need
 
         resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
         resize = resize if stored is None else min(resize, stored)
@@ -32,9 +32,7 @@ def describe(held_out: Split, *, model: str, size: int, resize: int | None = Non
 
 
 def load_weights(model: nn.Module, path: Path) -> About | None:
-    """Reads weights that `save_weights` wrote, or those in a checkpoint, into `model`; returns what they say of it.
-
-    It must be the same network for as many classes.
+    """Loads weights that `save_weights` wrote, or a checkpoint's, into `model`; returns what the file says of them.
 
     Raises UsageError if there is no such file or it is of another model or class count; ShardfeedError if the
     file is damaged or is no state dict.
@@ -53,7 +51,7 @@ def load_weights(model: nn.Module, path: Path) -> About | None:
 
 
 def _of_checkpoint(saved: Mapping[str, Any]) -> Any:
-    """The weights that its run evaluates: the moving average, where there is one."""
+    """The weights that the run evaluates: the moving average, where there is one."""
     average = saved.get("average")
     if average is None:
         return saved.get("network")
@@ -74,7 +72,7 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: 
         return
     first = differing[0]
     wanted, given = expected[first].shape, found[first].shape
-    # The classes show only in the leading dimension of the last layer's weight and bias.
+    # Another number of classes changes only the leading dimension of the last layer's weight and bias.
     if set(differing) <= set(list(expected)[-2:]) and wanted[1:] == given[1:]:
         raise UsageError(f"{path} is for {given[0]} classes, but the data set has {wanted[0]}")
     raise UsageError(

@@ -1,0 +1,1 @@
+"""What `python -m train` does besides training: --check, --evaluate and --find-lr."""

@@ -1,6 +1,6 @@
 """`python -m train --data DIR --check`: is everything ready to train? One line per check, in seconds.
 
-The checks build on each other, so the first failure ends them.
+Each check needs the ones before it, so the first failure ends the command.
 """
 
 import dataclasses
@@ -14,23 +14,20 @@ from torch import Tensor
 import shards
 from shards.common.errors import ShardfeedError
 from shards.common.versions import versions
-from shards.dataset import choose_split
 from train.config import Config
-from train.data import HELD_OUT, TRAINING, training_loader
+from train.data import open_splits, training_loader, training_size
 from train.engine import train_epoch
-from train.optim.batch_split import portions
 from train.optim.optimizer import choose_dtype
-from train.optim.sizes import training_size
 from train.ranks.distributed import World, joined
 from train.report.environment import device_name, peak_memory
 from train.report.metrics import Recorder
-from train.run import begin, make_network
+from train.run import begin, set_up
 
 STEPS = 3
 
 
 def check(config: Config) -> None:
-    """Prints a line for each check that passes; nothing is written.
+    """Prints a line for each check that passes; writes no file.
 
     Raises ShardfeedError, naming the check, at the first that fails.
     """
@@ -44,17 +41,17 @@ def check(config: Config) -> None:
             )
 
         with _named("data set opens"):
-            split, held_out = (
-                choose_split(config.data, [TRAINING], config.feeding.cache),
-                choose_split(config.data, HELD_OUT, config.feeding.cache),
-            )
+            split, held_out = open_splits(config)
             sizes = f"{split.name} {len(split):,} images, {held_out.name} {len(held_out):,}"
             _passed(world, "data set opens", f"{sizes}, {len(split.class_names):,} classes")
 
-        with _named("batch shape"), training_loader(split, config, world, dtype) as loader:
-            portion, size = portions(config, world), training_size(config, epoch=1)
-            batches = list(itertools.islice(loader, STEPS * portion.accumulate))
-            shape, expected = tuple(batches[0][0].shape), (portion.micro_batch, 3, size, size)
+        with _named("training steps"):
+            network, setup = set_up(config, len(split.class_names), world)
+
+        with _named("batch shape"), training_loader(split, setup) as loader:
+            size = training_size(config, epoch=1)
+            batches = list(itertools.islice(loader, STEPS * setup.batch.accumulate))
+            shape, expected = tuple(batches[0][0].shape), (setup.batch.micro_batch, 3, size, size)
             if shape != expected:
                 raise ShardfeedError(f"a batch has shape {shape} instead of {expected}")
             _passed(world, "batch shape", f"{shape}, {batches[0][0].dtype} on {batches[0][0].device}")
@@ -66,10 +63,9 @@ def check(config: Config) -> None:
             _passed(world, "labels in range", f"{low} to {high}, of 0 to {len(split.class_names) - 1}")
 
         with _named("training steps"), Recorder(None, {}) as recorder:
-            network = make_network(config, len(split.class_names), world)
-            run = begin(network, config, world, dtype, micro_batches=len(batches))
             strict = dataclasses.replace(config, update=dataclasses.replace(config.update, bad_losses=1))
-            loss = train_epoch(run, batches, strict, world, recorder, epoch=1)
+            run = begin(network, dataclasses.replace(setup, config=strict), micro_batches=len(batches))
+            loss = train_epoch(run, batches, recorder, epoch=1)
             _passed(world, "training steps", f"{run.step} of {config.model}, loss {loss:.3f}")
 
         with _named("peak memory"):
@@ -79,7 +75,7 @@ def check(config: Config) -> None:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Turns whatever goes wrong inside into the failure of the check `name`."""
+    """Turns any error inside into the failure of the check `name`."""
     try:
         yield
     except Exception as error:

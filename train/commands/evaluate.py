@@ -10,35 +10,32 @@ from train.checkpoints.weights import load_weights
 from train.config import Config
 from train.data import HELD_OUT, held_out_loader
 from train.evaluation import Accuracy, evaluate
-from train.optim.gpu_memory import choose_micro_batch, memory_advice
-from train.optim.optimizer import choose_dtype, round_products
+from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined
-from train.run import make_network
+from train.run import set_up
 
 
 def evaluate_files(config: Config) -> list[Accuracy]:
     """The accuracy of each file of `config.evaluate`, in that order. Raises as `load_weights` does."""
     for path in config.evaluate:
-        require_file(path)  # before the first is evaluated, which may take long
+        require_file(path)  # before evaluating the first one, which may take long
     held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
     with joined(config.device) as world:
-        dtype = choose_dtype(config, world.device)
-        round_products(config)
-        network = make_network(config, len(held_out.class_names), world)
-        config = choose_micro_batch(network, config, world, dtype)
-        with memory_advice(config, world), held_out_loader(held_out, config, world, dtype) as batches:
+        network, setup = set_up(config, len(held_out.class_names), world)
+        micro_batch = setup.batch.micro_batch
+        with memory_advice(config, micro_batch, world.size), held_out_loader(held_out, setup) as batches:
             reached = []
             for number, path in enumerate(config.evaluate):
                 about = load_weights(network, path)
                 if world.is_main and about is not None:
                     _compare_names(about.class_names, held_out.class_names, path)
                 batches.set_epoch(number)
-                reached.append(evaluate(network, batches, len(held_out), config, world, dtype)[0])
+                reached.append(evaluate(network, batches, len(held_out), setup)[0])
     return reached
 
 
 def _compare_names(trained: Sequence[str], here: Sequence[str], path: Path) -> None:
-    """Warns where labels mean other classes than in training: the figures would be wrong without looking so."""
+    """Warns if a label means another class than in training: the figures would be wrong and look right."""
     for label, (theirs, ours) in enumerate(zip(trained, here, strict=True)):
         if theirs != ours:
             print(

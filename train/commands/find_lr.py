@@ -1,8 +1,8 @@
 """`python -m train --data DIR --recipe R --find-lr`: a learning-rate range test (Smith, arXiv:1506.01186).
 
-The rate grows from step to step by a constant factor until the loss has grown as well. Nothing is saved but
-OUT/find_lr.csv and OUT/find_lr.png. The suggestion is the rate at which the loss fell fastest, of the curve over the
-rate's logarithm: a peak for --max-lr to begin with, not a measured optimum.
+The learning rate grows from step to step by a constant factor until the loss grows too. The run writes OUT/find_lr.csv
+and OUT/find_lr.png. The suggestion is the rate at which the loss fell fastest, over the logarithm of the rate: a first
+value for --max-lr, not a measured optimum.
 """
 
 import csv
@@ -20,11 +20,9 @@ from shards.dataset import choose_split
 from train.config import Config
 from train.data import TRAINING, training_loader
 from train.evaluation import bar_disabled
-from train.optim.batch_split import portions
-from train.optim.gpu_memory import choose_micro_batch, memory_advice
-from train.optim.optimizer import choose_dtype
+from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
-from train.run import begin, make_network
+from train.run import begin, set_up
 from train.step import accumulate, update
 
 TABLE, PICTURE = "find_lr.csv", "find_lr.png"
@@ -32,7 +30,7 @@ TABLE, PICTURE = "find_lr.csv", "find_lr.png"
 STEPS = 100
 FEWEST = 10
 FIRST, LAST = 1e-6, 10.0
-# The test ends where the smoothed loss is so many times the least one.
+# The test ends when the smoothed loss is so many times its least value.
 RISE = 3.0
 # Weight of the earlier losses in the smoothed one.
 SMOOTHING = 0.9
@@ -40,7 +38,7 @@ SMOOTHING = 0.9
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The learning rate found, the steps it rests on, and the picture."""
+    """The learning rate found, the number of steps tried, and the picture."""
 
     max_lr: float
     steps: int
@@ -52,29 +50,27 @@ def find_lr(config: Config) -> Suggestion:
 
     Raises ShardfeedError where the loss never fell, or the split has too few images.
     """
-    config.out.mkdir(parents=True, exist_ok=True)  # now, and not after the test, if that cannot be
+    config.out.mkdir(parents=True, exist_ok=True)  # before the test, so that a wrong --out fails at once
     split = choose_split(config.data, [TRAINING], config.feeding.cache)
     with joined(config.device) as world:
-        dtype = choose_dtype(config, world.device)
-        network = make_network(config, len(split.class_names), world)
-        config = choose_micro_batch(network, config, world, dtype)
-        with memory_advice(config, world), training_loader(split, config, world, dtype) as loader:
-            run = begin(network, config, world, dtype, micro_batches=len(loader))
-            run.model.train()
-            count = portions(config, world).accumulate
-            # Epoch after epoch: iterating again gives the next one. A split's incomplete last steps are left out.
+        network, setup = set_up(config, len(split.class_names), world)
+        count = setup.batch.accumulate
+        with memory_advice(config, setup.batch.micro_batch, world.size), training_loader(split, setup) as loader:
+            run = begin(network, setup, micro_batches=len(loader))
+            run.learner.parallel.train()
+            # Each iteration over the loader is the next epoch. Steps go on across the epochs' ends.
             epochs = itertools.repeat(loader, math.ceil(STEPS * count / len(loader)))
             micro_batches = itertools.chain.from_iterable(epochs)
             steps = min(STEPS, math.ceil(STEPS * count / len(loader)) * len(loader) // count)
             rates, losses = np.geomspace(FIRST, LAST, steps).tolist(), list[float]()
             for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
-                for group in run.optimizer.param_groups:
+                for group in run.learner.optimizer.param_groups:
                     group["lr"] = lr
-                loss, images = accumulate(run, itertools.islice(micro_batches, count), count, config, world)
+                loss, images = accumulate(run, itertools.islice(micro_batches, count), count)
                 losses.append(float(sum_over_ranks(loss, world)) / images / world.size)
                 if not math.isfinite(losses[-1]) or (smooth(losses)[-1] > RISE * min(smooth(losses))):
                     break
-                update(run, images, config, world)
+                update(run, images)
         suggestion = suggest(rates[: len(losses)], smooth(losses))
         if world.is_main:
             _write(config.out, rates, losses, suggestion)
@@ -82,7 +78,7 @@ def find_lr(config: Config) -> Suggestion:
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
-    """The exponential moving average, corrected for its beginning at 0."""
+    """The exponential moving average, corrected for its start at 0."""
     smoothed, average = [], 0.0
     for number, loss in enumerate(losses, start=1):
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
@@ -91,9 +87,9 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
-    """The rate where the smoothed loss falls fastest, before its least value.
+    """The learning rate at which the smoothed loss falls fastest, before its least value.
 
-    Raises ShardfeedError where it does not fall.
+    Raises ShardfeedError if the loss does not fall.
     """
     finite = [loss if math.isfinite(loss) else math.inf for loss in smoothed]
     lowest = int(np.argmin(finite))

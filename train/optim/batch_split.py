@@ -1,44 +1,46 @@
-"""How the images of an optimizer step are shared by ranks and computed in portions that fit into memory."""
+"""How the images of an optimizer step are split: evenly over the ranks, and on each rank into micro-batches."""
 
 import math
 from dataclasses import dataclass
 
 from shards.common.errors import UsageError
-from train.config import Config
-from train.ranks.distributed import World
-
-# What --micro-batch auto means on a CPU, where memory is not what limits it.
-ON_A_CPU = 16
 
 
 @dataclass(frozen=True)
-class Portions:
-    """A rank computes `accumulate` micro-batches of `micro_batch` images in each optimizer step."""
+class BatchSplit:
+    """Each rank computes `accumulate` micro-batches of `micro_batch` images in an optimizer step."""
 
     micro_batch: int
     accumulate: int
 
     @property
     def images(self) -> int:
-        """Images of one rank in an optimizer step that is not cut short by the epoch's end."""
+        """Images of one rank in a full optimizer step."""
         return self.micro_batch * self.accumulate
 
+    def steps(self, micro_batches: int, drop_last: bool = False) -> int:
+        """Optimizer steps of an epoch: the micro-batches left over at its end are a shorter step, unless dropped."""
+        return micro_batches // self.accumulate if drop_last else math.ceil(micro_batches / self.accumulate)
 
-def portions(config: Config, world: World) -> Portions:
-    """The fewest equal portions of a rank's share of `config.batch` that are no larger than `config.micro_batch`.
 
-    So the images of a step are the same on any number of ranks. Raises UsageError where the batch cannot be shared.
+def split_batch(batch: int, largest: int, ranks: int) -> BatchSplit:
+    """The fewest equal micro-batches of at most `largest` images that make up a rank's part of `batch` images.
+
+    So the images of a step are the same on any number of ranks. Raises UsageError where the ranks cannot have equal
+    parts, or equal micro-batches would be less than half as large as they may be: 251 images, for instance, divide only
+    into 251 micro-batches of one image.
     """
-    share, rest = divmod(config.batch, world.size)
+    images, rest = divmod(batch, ranks)
     if rest:
-        raise UsageError(f"--batch {config.batch} cannot be shared by {world.size} ranks: choose a multiple of them")
-    largest = ON_A_CPU if config.micro_batch == "auto" else config.micro_batch
-    accumulate = math.ceil(share / largest)
-    while share % accumulate:
+        raise UsageError(f"--batch {batch} cannot be shared by {ranks} ranks: choose a multiple of them")
+    accumulate = math.ceil(images / largest)
+    while images % accumulate:
         accumulate += 1
-    return Portions(share // accumulate, accumulate)
-
-
-def steps_per_epoch(micro_batches: int, accumulate: int, drop_last: bool = False) -> int:
-    """Optimizer steps of an epoch: the incomplete group of micro-batches at its end is a step, unless dropped."""
-    return micro_batches // accumulate if drop_last else math.ceil(micro_batches / accumulate)
+    micro_batch = images // accumulate
+    if 2 * micro_batch < min(largest, images):
+        rounded = ranks * largest * math.ceil(images / largest)
+        raise UsageError(
+            f"--batch {batch} is {images} images on each rank, whose largest equal micro-batches of at most {largest} "
+            f"images have {micro_batch}: choose another --micro-batch, or another --batch, such as {rounded}"
+        )
+    return BatchSplit(micro_batch, accumulate)

@@ -1,6 +1,5 @@
 """Memory of the GPU: the largest micro-batch that fits, and what to change when none is left."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,44 +9,44 @@ from torch import nn
 
 from shards.common.errors import ShardfeedError
 from train.config import Config
-from train.optim.batch_split import ON_A_CPU, portions
 from train.ranks.distributed import World, max_over_ranks
+
+# What --micro-batch auto means on a CPU, where memory is not the limit.
+ON_A_CPU = 16
 
 
 @contextmanager
-def memory_advice(config: Config, world: World) -> Iterator[None]:
+def memory_advice(config: Config, micro_batch: int, ranks: int) -> Iterator[None]:
     """Turns running out of the GPU's memory into a ShardfeedError that says what to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        size = portions(config, world).micro_batch
-        smaller = f"--micro-batch {max(1, size // 2)} or auto" if size > 1 else "a smaller --size"
+        smaller = f"--micro-batch {micro_batch // 2} or auto" if micro_batch > 1 else "a smaller --size"
         unused = [] if config.memory.recompute else ["--recompute"]
-        if world.size > 1 and not config.memory.offload:
+        if ranks > 1 and not config.memory.offload:
             unused.append("--parallel fsdp --offload")
         more = f", or add {' or '.join(unused)}" if unused else ""
         raise ShardfeedError(
-            f"the GPU has no memory left for micro-batches of {size} images of {config.size} pixels: give {smaller} "
-            f"(the images of an optimizer step stay {config.batch}){more}"
+            f"the GPU has no memory left for micro-batches of {micro_batch} images of {config.size} pixels: give "
+            f"{smaller} (the images of an optimizer step stay {config.batch}){more}"
         ) from error
 
 
-def choose_micro_batch(network: nn.Module, config: Config, world: World, dtype: torch.dtype) -> Config:
-    """The configuration with a number in place of `micro_batch="auto"`: the same on all ranks.
+def choose_micro_batch(network: nn.Module, config: Config, world: World, dtype: torch.dtype) -> int:
+    """The most images that one rank computes at a time: as configured, and for "auto" what fits on every rank.
 
-    On a GPU a rank's whole share of the batch is tried on random images, then half of it, and so on. The network,
-    which is not yet spread over ranks, stays as it is. On a CPU, where memory is not the limit, it is 16.
+    On a GPU, "auto" tries a rank's whole part of the batch on random images, then half of it, and so on; the network,
+    which is not yet wrapped for several ranks, stays as it is. On a CPU it means 16.
     """
     if config.micro_batch != "auto":
-        return config
+        return config.micro_batch
     if not world.on_gpu:
-        return dataclasses.replace(config, micro_batch=ON_A_CPU)
+        return ON_A_CPU
     with torch.random.fork_rng([world.device]):
         fitting = halve_until(
             lambda size: _try(network, config, world, dtype, size), max(1, config.batch // world.size)
         )
-    smallest = -int(max_over_ranks(torch.tensor(-float(fitting)), world))
-    return dataclasses.replace(config, micro_batch=smallest)
+    return -int(max_over_ranks(torch.tensor(-float(fitting)), world))
 
 
 def halve_until(attempt: Callable[[int], None], size: int) -> int:
@@ -61,7 +60,7 @@ def halve_until(attempt: Callable[[int], None], size: int) -> int:
         except torch.OutOfMemoryError:
             if size == 1:
                 raise ShardfeedError(
-                    "the GPU has not even memory for a micro-batch of one image: take a smaller --size, or --recompute"
+                    "the GPU has no memory even for a micro-batch of one image: take a smaller --size, or --recompute"
                 ) from None
             size = (size + 1) // 2
         else:
@@ -69,7 +68,7 @@ def halve_until(attempt: Callable[[int], None], size: int) -> int:
 
 
 def _try(network: nn.Module, config: Config, world: World, dtype: torch.dtype, size: int) -> None:
-    """A forward and a backward pass of `size` images, beside as much memory as the optimizer and averages will take."""
+    """A forward and a backward pass of `size` images, beside as much memory as optimizer and average will take."""
     side = max(config.size, config.sizes.val_size or 0)
     kept = [buffer.clone() for buffer in network.buffers()]
     copies = 3 + bool(config.update.ema)  # two moments and the gradients' buckets

@@ -1,6 +1,6 @@
-"""What turns gradients into weights: the optimizer, the learning rate of each step, and the precision.
+"""How gradients become weights: the optimizer, each step's learning rate, the moving average, and the precision.
 
-A *step* is an optimizer step: the micro-batches of `batch` images, or what is left of them at the end of an epoch.
+A *step* is an optimizer step: `batch` images, or what is left of them at the end of an epoch.
 """
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shards.common.errors import UsageError
 from train.config import Config
@@ -16,7 +17,7 @@ from train.config import Config
 def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101) or SGD with Nesterov momentum, at the schedule's first rate.
 
-    Fused: one pass over the weights, and on a GPU the search for overflows costs no transfer to the host. With
+    Fused: one pass over the weights, and on a GPU the check for overflow needs no transfer to the host. With
     `decay="kernels"` weights of fewer than two dimensions (norms and biases) do not decay.
     """
     update, lr = config.update, config.max_lr / config.div_factor
@@ -28,13 +29,13 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
         ]
     else:
         groups = [{"params": parameters, "weight_decay": config.weight_decay}]
-    # The fused kernels do not know weights that are divided over ranks.
+    # The fused kernels do not accept weights that FSDP has divided over the ranks.
     fused = not any(isinstance(each, DTensor) for each in parameters)
     if update.optimizer == "adamw":
         return AdamW(groups, lr=lr, weight_decay=config.weight_decay, fused=fused)
     optimizer = SGD(groups, lr=lr, momentum=update.momentum, nesterov=update.momentum > 0, fused=fused)
-    # If the scaler skips the very first step, the fused kernel leaves momentum that was never written; zeros give
-    # the same first step.
+    # If the scaler skips the very first step, the fused kernel leaves the momentum uninitialised. Starting from zeros
+    # gives the same first step.
     if update.momentum:
         for each in parameters:
             optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
@@ -42,16 +43,16 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
 
 
 def make_schedule(optimizer: Optimizer, config: Config, total_steps: int) -> LRScheduler:
-    """The learning rate of each step: up to max_lr, then down to the least at the last step.
+    """The learning rate of each step: it rises to max_lr, then falls to its least value at the last step.
 
-    onecycle: half a cosine each (Smith and Topin, arXiv:1708.07120); it also moves AdamW's first beta between 0.95
-    and 0.85 against the learning rate, as PyTorch does by default. linear: straight lines.
-    Step it *between* optimizer steps, total_steps - 1 times in all.
+    onecycle: both parts are half a cosine (Smith and Topin, arXiv:1708.07120), and AdamW's first beta moves between
+    0.95 and 0.85 against the learning rate, as PyTorch does by default. linear: both parts are straight lines.
+    Step the schedule *between* optimizer steps, total_steps - 1 times in all.
     """
     if config.update.schedule == "linear":
         return LambdaLR(optimizer, _Ramp(config, total_steps))
     pct_start = config.pct_start
-    if pct_start * total_steps == 1:  # a rise of exactly one step has length 0, by which PyTorch divides
+    if pct_start * total_steps == 1:  # for a rise of exactly one step PyTorch divides by 0
         pct_start += 1e-9
     return OneCycleLR(
         optimizer,
@@ -65,7 +66,7 @@ def make_schedule(optimizer: Optimizer, config: Config, total_steps: int) -> LRS
 
 
 class _Ramp:
-    """The rate of step `step`, counted from 0, as a multiple of the first one."""
+    """The learning rate of a step, counted from 0, as a multiple of the first step's."""
 
     def __init__(self, config: Config, total_steps: int) -> None:
         self._last = max(1, total_steps - 1)
@@ -81,28 +82,45 @@ class _Ramp:
         return self._high + (self._end - self._high) * min(1.0, fallen)
 
 
+def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
+    """The moving average (EMA) of the weights, and of batch norm's statistics; None for a decay of 0.
+
+    It is evaluated and saved in place of the network, because it is less noisy.
+    """
+    if not decay:
+        return None
+    mix = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=mix, use_buffers=True)
+
+
+def update_average(average: AveragedModel | None, network: nn.Module, step: int, every: int) -> None:
+    """After optimizer step `step`, counted from 1: copies the first step's weights, then mixes in every n-th step's."""
+    if average is not None and (step == 1 or step % every == 0):
+        average.update_parameters(network)
+
+
 def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
     """The type that autocast computes in on `device`.
 
-    Raises UsageError on a CPU for float16, whose small gradients vanish there while nothing gets faster, and for
-    tf32, which only GPUs have.
+    On a CPU it raises UsageError for float16, which loses small gradients there and is no faster, and for tf32, which
+    only GPUs have.
     """
     if config.precision == "auto":
         if device.type == "cpu":
             return torch.float32
-        return torch.bfloat16 if config.sharing.parallel == "fsdp" else torch.float16
+        return torch.bfloat16 if config.distributed.parallel == "fsdp" else torch.float16
     if config.precision in ("float16", "tf32") and device.type == "cpu":
         raise UsageError(f"--precision {config.precision} needs a GPU: take bfloat16 or float32 on a CPU")
     kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
     return kinds.get(config.precision, torch.float32)
 
 
-def round_products(config: Config) -> None:
-    """Lets products of float32 numbers be rounded to TF32 on GPUs, or not: PyTorch by itself rounds in convolutions."""
-    # These, and not the newer `fp32_precision`: after that is set, torch 2.14 raises wherever it reads these, as
-    # torch.compile and torch.export do.
-    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+def allow_tf32(allow: bool) -> None:
+    """Whether GPUs may round products of float32 numbers to TF32; PyTorch by itself does so in convolutions."""
+    # These settings and not the newer `fp32_precision`: once that is set, torch 2.14 raises wherever these are read,
+    # as torch.compile and torch.export do.
+    torch.backends.cuda.matmul.allow_tf32 = allow
+    torch.backends.cudnn.allow_tf32 = allow
 
 
 def scale_gradients(parameters: list[nn.Parameter], factor: float) -> None:
@@ -110,9 +128,9 @@ def scale_gradients(parameters: list[nn.Parameter], factor: float) -> None:
     torch._foreach_mul_([parameter.grad for parameter in parameters if parameter.grad is not None], factor)
 
 
-def leave_out(optimizer: Optimizer, bad: Tensor) -> None:
-    """Lets the next step of a fused optimizer change nothing where `bad` is true, without asking the device.
+def skip_if(bad: Tensor, optimizer: Optimizer) -> None:
+    """Lets the next step of a fused optimizer change nothing if `bad` is true, without reading it to the host.
 
-    It is how the gradient scaler tells a fused optimizer what it found.
+    The gradient scaler tells a fused optimizer of an overflow in the same way.
     """
     optimizer.found_inf = bad.float()  # type: ignore[attr-defined]

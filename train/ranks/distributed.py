@@ -1,7 +1,7 @@
-"""One process or many: who this process is, which device is its own, and what the processes add up.
+"""The ranks of a run: which rank this process is, its device, the process group, and exchanges between ranks.
 
-`torchrun` says through RANK, LOCAL_RANK and WORLD_SIZE who a process is; without them it is alone. Sharing share
-gradients through NCCL on GPUs and through gloo on CPUs.
+`torchrun` tells a process its place through RANK, LOCAL_RANK and WORLD_SIZE; without them it is the only one. Ranks
+exchange gradients over NCCL on GPUs and over gloo on CPUs.
 """
 
 import os
@@ -19,18 +19,29 @@ from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed has 
 
 from shards.common.errors import ShardfeedError, UsageError
 from train.config import Device
-from train.ranks.rendezvous import meet
+from train.ranks.rendezvous import rendezvous
 
 T = TypeVar("T")
 
-LONG = timedelta(hours=6)
-# What carries the exchanges: errors of theirs are plain RuntimeErrors.
-_EXCHANGES = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+# How long a rank waits for the others to open their data.
+PATIENCE = timedelta(hours=6)
+# How gloo, NCCL and the store say that another rank is gone; other errors of theirs are faults of this rank.
+LOST = (
+    "connection closed", "connection reset", "connection refused", "broken pipe", "socket", "timed out", "timeout",
+    "remote process exited", "remote error", "ncclremoteerror",
+)  # fmt: skip
+
+
+class LeftAlone(SystemExit):
+    """This rank obeys a signal without the others' agreement; the status is 128 + signal, as shells count."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`, the `local_rank`-th on its machine, computing on `device`."""
+    """This process among all: rank `rank` of `size`, number `local_rank` on its machine, computing on `device`."""
 
     rank: int = 0
     size: int = 1
@@ -55,9 +66,9 @@ class World:
 
 
 def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> World:
-    """The world that torchrun's variables describe, on a machine with `gpus` GPUs.
+    """This process's place by torchrun's variables, on a machine with `gpus` GPUs.
 
-    Raises UsageError where a GPU is asked for and there is none, or more processes than GPUs.
+    Raises UsageError where --device asks for a GPU and there is none, or there are more processes than GPUs.
     """
     local_rank = int(environment.get("LOCAL_RANK", "0"))
     if device == "gpu" and gpus == 0:
@@ -75,11 +86,10 @@ def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> Wor
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
-    """The world, its process group made where there are several processes, and destroyed at the end.
+    """This process's place among the ranks; with several, also their process group, destroyed at the end.
 
-    NCCL's is left as it is after an error: destroying it waits for the other ranks, which wait for this one
-    in an exchange (see `leave` in train/__main__.py). Raises ShardfeedError where another process has gone in the
-    middle of an exchange.
+    After an error, NCCL's group is not destroyed: that would wait for the other ranks, which wait for this one in an
+    exchange (see `leave` in train/__main__.py). Raises ShardfeedError where another rank ended during an exchange.
     """
     world = read_world(os.environ, device, torch.cuda.device_count())
     if world.on_gpu:
@@ -92,11 +102,11 @@ def joined(device: Device) -> Iterator[World]:
     try:
         yield world
         failed = False
-    except SystemExit:  # a signal that all ranks have agreed to obey
-        failed = False
+    except SystemExit as stop:  # on a signal that all ranks have agreed to obey, or this one alone
+        failed = isinstance(stop, LeftAlone)
         raise
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not any(name in str(error).lower() for name in _EXCHANGES):
+        if not lost_rank(error):
             raise
         raise ShardfeedError(
             f"rank {world.rank} has lost the other ranks, because one of them ended or stopped answering "
@@ -108,16 +118,23 @@ def joined(device: Device) -> Iterator[World]:
             dist.destroy_process_group()
 
 
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another rank is gone; gloo raises plain RuntimeErrors."""
+    words = str(error).lower()
+    from_exchange = isinstance(error, dist.DistError) or any(name in words for name in ("gloo", "nccl", "connection"))
+    return from_exchange and any(each in words for each in LOST)
+
+
 def _join(world: World) -> None:
     """Makes the process group. Raises ShardfeedError where the ranks do not find each other."""
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if world.is_main and shared and (warning := node_warning(os.environ)):
         print(warning, file=sys.stderr)
     try:
-        # Without the agent's store, the main rank makes one at the address that torchrun or a person gives.
+        # Without the agent's store, rank 0 makes one at MASTER_ADDR and MASTER_PORT.
         dist.init_process_group(
             "nccl" if world.on_gpu else "gloo",
-            store=meet(_store_of_agent(), world.rank, world.size) if shared else None,
+            store=rendezvous(_store_of_agent(), world.rank, world.size) if shared else None,
             rank=world.rank,
             world_size=world.size,
             device_id=world.device if world.on_gpu else None,
@@ -130,10 +147,10 @@ def _join(world: World) -> None:
 
 
 def node_warning(environment: Mapping[str, str]) -> str | None:
-    """What to say where torchrun's agents share their store and one of them would keep its old address; or None.
+    """A warning for three or more nodes whose agents could not find each other after the loss of the first; or None.
 
-    An agent that is not the first keeps the address of the store that it has seen first. So after the first node is
-    gone, a third one looks for it there (seen with torch 2.14.1 and three agents).
+    torchrun's agent on every node but the first keeps the address of the first store that it saw. So after the first
+    node is lost, the third looks for the store at the old address (seen with torch 2.14.1 and three agents).
     """
     nodes, restarts = (int(environment.get(name, "0")) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
     if nodes < 3 or not restarts:
@@ -153,16 +170,16 @@ def _first_line(error: Exception) -> str:
 
 
 def wait_for_all(world: World, what: str) -> None:
-    """Waits until all ranks have come here, for hours if need be; `what` names the place.
+    """Waits until all ranks have called this, for hours if need be; `what` names the point in the run.
 
-    Over the store, because exchanges give up after ten minutes (NCCL): a machine that fills its memory from a
-    store takes longer than one that finds all in its cache. Ranks that wait for a dead one are ended by torchrun.
+    It waits on the store, because exchanges give up after ten minutes (NCCL), and a machine that downloads its data
+    takes longer than one that has them in its cache. If a rank dies meanwhile, torchrun ends the others.
     """
     if world.size == 1:
         return
     store = dist.distributed_c10d._get_default_store()
     store.set(f"{what}/{world.rank}", "")
-    store.wait([f"{what}/{rank}" for rank in range(world.size)], LONG)
+    store.wait([f"{what}/{rank}" for rank in range(world.size)], PATIENCE)
 
 
 def sum_over_ranks(values: Tensor, world: World) -> Tensor:
@@ -201,7 +218,7 @@ def from_main(value: T, world: World) -> T:
 def average_statistics(model: nn.Module, world: World) -> None:
     """Replaces the model's floating-point buffers (batch norm's running mean and variance) by their mean over ranks.
 
-    So evaluation and the saved file are the same on every rank and rest on all ranks' images.
+    So evaluation and the saved weights are the same on every rank, and their statistics are of all ranks' images.
     """
     buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     if world.size == 1 or not buffers:

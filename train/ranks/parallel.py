@@ -1,9 +1,9 @@
-"""How several ranks train one network: DDP, FSDP2 or local SGD, and what is whole again where a run is saved.
+"""How several ranks train one network: DDP, FSDP2 or local SGD, and the whole weights where a run is saved.
 
-ddp        every rank holds the network; gradients are averaged over ranks in each step
+ddp        every rank holds the network; gradients are averaged over the ranks in each step
 fsdp       weights, gradients and optimizer state are divided over the ranks (torch's fully_shard)
-local-sgd  after a warm-up of ddp, ranks step by themselves and average their weights every so many steps
-           (Lin et al., arXiv:1808.07217): they wait for each other only then
+local-sgd  after a warm-up of ddp, each rank steps by itself, and the ranks average their weights every --period steps
+           (Lin et al., arXiv:1808.07217), so they wait for each other only then
 """
 
 import warnings
@@ -27,24 +27,24 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from train.config import Config
-from train.optim.batch_split import portions
+from train.options import Distributed
 from train.ranks.distributed import World, average_statistics, sum_over_ranks
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def spread(model: nn.Module, config: Config, world: World) -> nn.Module:
-    """The model with rank 0's weights on every rank, trained as `config.sharing` says; itself if there is one rank.
+def parallelize(model: nn.Module, config: Config, world: World, accumulates: bool) -> nn.Module:
+    """The model as several ranks train it, with rank 0's weights on every rank; the model itself if there is one rank.
 
-    Batch norm's running statistics stay each rank's own while training (no traffic each step): call
-    `average_statistics` before using them.
+    accumulates: whether a step has more than one micro-batch. Batch norm's running statistics stay each rank's own
+    while training, which saves an exchange a step: call `average_statistics` before using them.
     """
     if world.size == 1:
         return model
-    if config.sharing.parallel == "fsdp":
+    if config.distributed.parallel == "fsdp":
         return _divide(model, config, world)
     with warnings.catch_warnings():
-        # Newer versions call this option `forward_sync_buffers`, which older ones do not know.
+        # Newer versions call this option `forward_sync_buffers`; older ones do not know that name.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         return DistributedDataParallel(
             model,
@@ -52,13 +52,13 @@ def spread(model: nn.Module, config: Config, world: World) -> nn.Module:
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
             # With no_sync, a static graph is an internal error of torch's reducer (pytorch/pytorch#143580).
-            static_graph=config.sharing.parallel == "ddp" and portions(config, world).accumulate == 1,
+            static_graph=config.distributed.parallel == "ddp" and not accumulates,
         )
 
 
 def _divide(model: nn.Module, config: Config, world: World) -> nn.Module:
-    """Divides the model in place, block by block, so that only one block is whole at a time."""
-    for parameter in model.parameters():  # a weight's memory cannot be divided in channels-last order
+    """Divides the model's weights over the ranks in place, block by block: only one block's are whole at a time."""
+    for parameter in model.parameters():  # FSDP cannot divide a weight whose memory is in channels-last order
         parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(world.device.type, (world.size,))
     policy = CPUOffloadPolicy(pin_memory=world.on_gpu) if config.memory.offload else OffloadPolicy()
@@ -73,7 +73,7 @@ def _divide(model: nn.Module, config: Config, world: World) -> nn.Module:
 
 @contextmanager
 def gradients_kept(model: nn.Module, keep: bool) -> Iterator[None]:
-    """While entered with `keep`, gradients stay on their rank: the exchange waits for the step's last micro-batch."""
+    """With `keep`, gradients stay on their rank: the ranks exchange them with the step's last micro-batch alone."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(not keep)
         yield
@@ -84,60 +84,60 @@ def gradients_kept(model: nn.Module, keep: bool) -> Iterator[None]:
         yield
 
 
-def make_averager(config: Config, world: World) -> PeriodicModelAverager | None:
-    """What averages the weights of local SGD; None for everything else."""
-    if world.size == 1 or config.sharing.parallel != "local-sgd":
+def make_local_sgd(options: Distributed, world: World) -> PeriodicModelAverager | None:
+    """Averages weights over the ranks for local SGD; None where that is not asked for."""
+    if world.size == 1 or options.parallel != "local-sgd":
         return None
-    return PeriodicModelAverager(period=config.sharing.period, warmup_steps=config.sharing.warm_up)
+    return PeriodicModelAverager(period=options.period, warmup_steps=options.warm_up)
 
 
-def average_weights(averager: PeriodicModelAverager, parameters: list[nn.Parameter]) -> None:
-    """After a step, while gradients are still there: averages the weights over ranks, if it is time.
+def average_weights(local_sgd: PeriodicModelAverager, parameters: list[nn.Parameter]) -> None:
+    """Averages the weights over the ranks if this step is due. To be called before the gradients are set to None.
 
-    torch's averager puts new tensors in place of the weights, in another order of memory; the fused optimizers would
-    then pair them with the wrong elements of their state. So the averages are copied back to where the weights were.
+    torch's averager replaces the weights by new tensors with another order of memory, whose elements the fused
+    optimizers would pair with the wrong elements of their state. So the averages are copied to where the weights were.
     """
     kept = [parameter.data for parameter in parameters]
-    averager.average_parameters(parameters)
+    local_sgd.average_parameters(parameters)
     for parameter, before in zip(parameters, kept, strict=True):
         if parameter.data.data_ptr() != before.data_ptr():
             before.copy_(parameter.data)
             parameter.data = before
 
 
-def is_apart(averager: PeriodicModelAverager | None) -> bool:
-    """Whether ranks step by themselves at this step."""
-    return averager is not None and averager.step >= averager.warmup_steps
+def steps_alone(local_sgd: PeriodicModelAverager | None) -> bool:
+    """Whether each rank takes the present step by itself."""
+    return local_sgd is not None and local_sgd.step >= local_sgd.warmup_steps
 
 
-def settle(networks: list[nn.Module], averager: PeriodicModelAverager | None, world: World) -> None:
-    """Makes the networks the same on all ranks, as evaluation and the saved file need them."""
+def settle(networks: list[nn.Module], local_sgd: PeriodicModelAverager | None, world: World) -> None:
+    """Makes the networks the same on all ranks, as evaluating and saving them requires."""
     for network in networks:
         average_statistics(network, world)
-        if is_apart(averager):
+        if steps_alone(local_sgd):
             for parameter in network.parameters():
                 sum_over_ranks(parameter.data, world).div_(world.size)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor that may be divided over ranks."""
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that may be divided over the ranks."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be divided over ranks, on each of them. To be called by all."""
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be divided over the ranks, on every rank. To be called by all ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def network_state(network: nn.Module) -> dict[str, Any]:
-    """The whole state dict on the main rank; on the others it may be empty. To be called by all."""
+    """The whole state dict on the main rank; on the others it may be empty. To be called by all ranks."""
     if isinstance(network, FSDPModule):
         return get_model_state_dict(network, options=_WHOLE)
     return network.state_dict()
 
 
 def optimizer_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """The optimizer's whole state on the main rank; on the others it may be empty. To be called by all."""
+    """The optimizer's whole state on the main rank; on the others it may be empty. To be called by all ranks."""
     if isinstance(network, FSDPModule):
         return get_optimizer_state_dict(network, optimizer, options=_WHOLE)
     return optimizer.state_dict()
@@ -146,7 +146,7 @@ def optimizer_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 def load_states(
     network: nn.Module, optimizer: Optimizer, weights: Mapping[str, Any], moments: Mapping[str, Any]
 ) -> None:
-    """Puts back what `network_state` and `optimizer_state` gave; every rank has the whole of it."""
+    """Loads what `network_state` and `optimizer_state` returned; every rank is given the whole of it."""
     if isinstance(network, FSDPModule):
         set_model_state_dict(network, dict(weights), options=_WHOLE)
         set_optimizer_state_dict(network, optimizer, dict(moments), options=_WHOLE)

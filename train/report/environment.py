@@ -1,4 +1,4 @@
-"""What a run stands on: versions, device, memory. Kept beside its results and shown by --check."""
+"""What a run runs on: versions, device, memory. Written beside its results and shown by --check."""
 
 import dataclasses
 import os
@@ -12,19 +12,19 @@ import torch
 
 from shards.common.versions import versions
 from shards.dataset import Split
-from train.config import Config
 from train.ranks.distributed import World
+from train.run import Setup
 
 
 def device_name(world: World) -> str:
-    """The device in words: the GPU's name, or the CPU's architecture and the threads that PyTorch uses."""
+    """The GPU's name, or the CPU's architecture and the number of threads that PyTorch uses."""
     if world.on_gpu:
         return torch.cuda.get_device_name(world.device)
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def peak_memory(world: World) -> int:
-    """Most bytes held so far: of GPU memory by PyTorch's tensors, or of main memory by this process."""
+    """The peak in bytes: of GPU memory held by PyTorch's tensors, or of main memory held by this process."""
     if world.on_gpu:
         return torch.cuda.max_memory_allocated(world.device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -32,16 +32,18 @@ def peak_memory(world: World) -> int:
 
 
 def run_id() -> str | None:
-    """What torchrun calls the job (`--rdzv-id`), the same for all starts of its ranks; None where it has no name."""
+    """The name of torchrun's job (`--rdzv-id`), which stays the same when it restarts ranks; None without a name."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return None if name == "none" else name
 
 
-def circumstances(config: Config, split: Split, world: World, dtype: torch.dtype) -> dict[str, Any]:
-    """What config.json holds: the resolved configuration, and what the run stands on."""
+def resolved_config(setup: Setup, split: Split) -> dict[str, Any]:
+    """What config.json holds: the configuration, what was decided where it says "auto", and what the run runs on."""
+    config, world = setup.config, setup.world
     return {
         **dataclasses.asdict(config),
-        "resolved_precision": str(dtype).removeprefix("torch."),
+        "micro_batch": setup.batch.micro_batch if config.micro_batch == "auto" else config.micro_batch,
+        "resolved_precision": str(setup.dtype).removeprefix("torch."),
         "resolved_device": device_name(world),
         "ranks": world.size,
         "classes": len(split.class_names),

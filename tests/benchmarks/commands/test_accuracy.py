@@ -25,12 +25,13 @@ from benchmarks.measure.result import read
 from preprocess.sources import hf_dataset
 from shards.common.errors import UsageError
 from shards.dataset import choose_split
-from tests.helpers.training import coloured_jpeg, write_dataset
+from tests.helpers.training import coloured_jpeg, setup_of, write_dataset
 from train.config import Config
 from train.data import HELD_OUT, TRAINING
 from train.engine import train
 from train.evaluation import Accuracy
 from train.ranks.distributed import World
+from train.run import make_network
 
 SIZES = {"train": 24, "validation": 10}
 
@@ -84,8 +85,9 @@ def test_the_command_trains_with_both_and_ends_with_json(
 def test_training_with_our_loader_here_is_what_the_trainer_does(data: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(small(data), out=tmp_path / "run")
     held_out = choose_split(data, HELD_OUT)
-    with _ours(choose_split(data, [TRAINING]), held_out, config, World(), torch.float32) as (batches, validation):
-        accuracy = trained(config, held_out, batches, validation, World(), torch.float32)
+    with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (batches, validation):
+        network = make_network(config, len(held_out.class_names), World())
+        accuracy = trained(network, setup_of(config), held_out, batches, validation)
     result = train(config)
     assert (accuracy.top1, accuracy.top5) == (result.top1, result.top5)
     assert accuracy.loss == pytest.approx(result.loss, rel=1e-6)
@@ -94,8 +96,8 @@ def test_training_with_our_loader_here_is_what_the_trainer_does(data: Path, tmp_
 def test_both_loaders_give_the_same_pictures_in_evaluation(data: Path, source: str) -> None:
     config, held_out = small(data), choose_split(data, HELD_OUT)
     rows = [hf_dataset(source, name, "picture") for name in SIZES]
-    _, usual = _usual(rows[0], rows[1], held_out, config, World(), workers=0)
-    with _ours(choose_split(data, [TRAINING]), held_out, config, World(), torch.float32) as (_, ours):
+    _, usual = _usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
+    with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (_, ours):
         for (images, labels), (others, other_labels) in zip(ours, usual, strict=True):
             assert torch.equal(labels, other_labels)
             torch.testing.assert_close(images, others, atol=1e-5, rtol=0)
@@ -104,8 +106,8 @@ def test_both_loaders_give_the_same_pictures_in_evaluation(data: Path, source: s
 def test_both_loaders_give_the_same_number_of_training_pictures(data: Path, source: str) -> None:
     config, held_out = small(data), choose_split(data, HELD_OUT)
     rows = [hf_dataset(source, name, "picture") for name in SIZES]
-    usual, _ = _usual(rows[0], rows[1], held_out, config, World(), workers=0)
-    with _ours(choose_split(data, [TRAINING]), held_out, config, World(), torch.float32) as (ours, _):
+    usual, _ = _usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
+    with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (ours, _):
         assert [images.shape for images, _ in ours] == [images.shape for images, _ in usual]
         assert len(ours) == len(usual)
     first, second = (np.concatenate([images.numpy() for images, _ in usual]) for _ in range(2))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from train.optim.sizes import training_size
 
 from benchmarks.commands.train import (
     CACHED,
@@ -29,10 +30,8 @@ from benchmarks.stages.training import Training, TrainingTask
 from shards.common.errors import UsageError
 from shards.decode.tensors import Batch
 from tests import ROOT
-from tests.helpers.training import write_dataset
+from tests.helpers.training import setup_of, write_dataset
 from train.config import Config
-from train.optim.sizes import training_size
-from train.ranks.distributed import World
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_a_turn_trains_whole_passes_and_counts_all_but_the_first() -> None:
 
     ticks = itertools.count()
     config = Config(Path("unused"), batch=8, micro_batch=4, size=16, device="cpu")
-    training = Training("x", TrainingTask(config, 3, World(), torch.float32, steps=3), batches)
+    training = Training("x", TrainingTask(setup_of(config), 3, steps=3), batches)
     # The clock says 0 at the start, then 1 and 2 after a pass each.
     interval = training.turn(Schedule(rounds=1, seconds=2.0), clock=lambda: float(next(ticks)))
     assert interval == Interval(images=2 * 3 * 8, seconds=2.0)
@@ -88,7 +87,7 @@ def test_a_turn_trains_whole_passes_and_counts_all_but_the_first() -> None:
 
 def test_the_table_has_the_ratio_with_its_range(data: Path, tmp_path: Path) -> None:
     options = small(data, tmp_path)
-    task = TrainingTask(configuration(options), 3, World(), torch.float32, 2)
+    task = TrainingTask(setup_of(configuration(options)), 3, 2)
     intervals = {
         REAL: [Interval(96, 1.0, cpu=1.92), Interval(99, 1.0), Interval(98, 1.0)],
         CACHED: [Interval(100, 1.0)] * 3,
@@ -149,7 +148,7 @@ def test_a_policy_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figures_keep_enough_digits_for_their_ratios(data: Path, tmp_path: Path) -> None:
-    task = TrainingTask(configuration(small(data, tmp_path)), 3, World(), torch.float32, 2)
+    task = TrainingTask(setup_of(configuration(small(data, tmp_path))), 3, 2)
     intervals = {REAL: [Interval(2, 3.3)], CACHED: [Interval(2, 3.2)], SYNTHETIC: [Interval(2, 3.1)]}
     result = summary(small(data, tmp_path), task, Schedule(1, 1.0), intervals, {name: [0.0] for name in intervals})
     assert [ratio.median for ratio in result.ratios] == [0.97, 0.939]

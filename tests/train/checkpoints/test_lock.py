@@ -10,9 +10,10 @@ import pytest
 
 from shards.common.errors import ShardfeedError, UsageError
 from tests import ROOT
-from train.checkpoints.resume import Found, claim
+from train.checkpoints.resume import Checkpoint, claim
 from train.config import Config
 from train.ranks.distributed import World
+from train.report.clock import ClockReading
 from train.report.metrics import METRICS, Recorder, open_log
 
 HOLD = """
@@ -42,6 +43,14 @@ def test_a_second_run_is_refused_and_changes_nothing(holder: "subprocess.Popen[s
     with pytest.raises(ShardfeedError, match=r"another run is writing into .*: wait for it, stop it, or choose"):
         Recorder(tmp_path, {})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {METRICS: "a line"}
+
+
+def test_a_run_holds_its_directory_until_its_end(tmp_path: Path) -> None:
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.metrics("train", 1, 1, loss=1.0)
+        recorder.total_time(ClockReading(), 0.0, 0.0)  # reads the file that is locked
+        other = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert "another run is writing" in other.stderr
 
 
 def test_a_killed_run_is_not_in_the_way(holder: "subprocess.Popen[str]", tmp_path: Path) -> None:
@@ -84,7 +93,7 @@ def test_a_run_that_goes_on_while_another_waits_for_its_directory_is_not_set_bac
     last = tmp_path / "checkpoints" / "last.pt"
     last.parent.mkdir()
     last.write_text("step 1")
-    found = Found(last, {}, (last.stat().st_mtime_ns, last.stat().st_size))
+    found = Checkpoint(last, {}, (last.stat().st_mtime_ns, last.stat().st_size))
     config = Config(tmp_path / "data", out=tmp_path, device="cpu")
     log = claim(config, World(), found)
     assert log is not None

@@ -11,6 +11,7 @@ from model import build_model
 from model.weights import About
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import open_dataset
+from tests.helpers.resume import tiny
 from tests.helpers.training import write_dataset
 from train.checkpoints.weights import WEIGHTS, describe, load_weights, save_weights
 
@@ -119,3 +120,10 @@ def test_what_is_said_beside_the_weights(given: int | None, side: int, expected:
     size = 32 if side > 32 else 16
     about = describe(held_out, model="cnn", size=size, resize=given)
     assert about == About("cnn", ("class 0", "class 1", "class 2"), size=size, resize=expected)
+
+
+def test_the_weights_in_a_checkpoint_can_be_loaded(whole: Path) -> None:
+    network = tiny(3)
+    load_weights(network, whole / "checkpoints" / "last.pt")
+    saved = torch.load(whole / "imagenet_trained_model.pth", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())

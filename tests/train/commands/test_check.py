@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import train.commands.check
+import train.run
 from shards.format.index import Index
 from shards.format.layout import INDEX, split_dir
 from tests.helpers.training import write_dataset
@@ -70,7 +70,7 @@ def test_a_loss_that_is_not_finite(
         torch.nn.init.constant_(linear.weight, float("nan"))
         return torch.nn.Sequential(torch.nn.Flatten(), linear)
 
-    monkeypatch.setattr(train.commands.check, "make_network", broken)
+    monkeypatch.setattr(train.run, "make_network", broken)
     status, names, error = check(data, capsys)
     assert (status, names) == (1, NAMES[:4])
     assert "check failed: training steps: the loss is nan at optimizer step 1" in error

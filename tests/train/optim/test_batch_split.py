@@ -1,58 +1,74 @@
-"""The global batch is stated in images: shared by ranks, computed in portions, the same steps for all."""
-
-from pathlib import Path
+"""The global batch is stated in images: shared by ranks, split into micro-batches, the same steps for all."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.common.errors import UsageError
-from train.config import Config
-from train.optim.batch_split import Portions, portions, steps_per_epoch
-from train.ranks.distributed import World
+from train.optim.batch_split import BatchSplit, split_batch
 
 
 @pytest.mark.parametrize(
     ("batch", "largest", "ranks", "expected"),
     [
-        (64, 16, 1, Portions(16, 4)),
-        (64, 16, 2, Portions(16, 2)),
-        (64, 16, 8, Portions(8, 1)),
-        (64, 64, 1, Portions(64, 1)),
-        (64, 1000, 1, Portions(64, 1)),
-        (24, 16, 1, Portions(12, 2)),
-        (7, 3, 1, Portions(1, 7)),
-        (4096, 256, 8, Portions(256, 2)),
-        (64, "auto", 1, Portions(16, 4)),
+        (64, 16, 1, BatchSplit(16, 4)),
+        (64, 16, 2, BatchSplit(16, 2)),
+        (64, 16, 8, BatchSplit(8, 1)),
+        (64, 64, 1, BatchSplit(64, 1)),
+        (64, 1000, 1, BatchSplit(64, 1)),
+        (24, 16, 1, BatchSplit(12, 2)),
+        (21, 8, 1, BatchSplit(7, 3)),
+        (7, 2, 1, BatchSplit(1, 7)),
+        (4096, 256, 8, BatchSplit(256, 2)),
     ],
 )
-def test_a_batch_is_divided_into_the_fewest_equal_portions(
-    batch: int, largest: int, ranks: int, expected: Portions
+def test_a_batch_is_split_into_the_fewest_equal_micro_batches(
+    batch: int, largest: int, ranks: int, expected: BatchSplit
 ) -> None:
-    config = Config(Path("unused"), batch=batch, micro_batch=largest)
-    assert portions(config, World(0, ranks)) == expected
+    assert split_batch(batch, largest, ranks) == expected
 
 
-@given(share=st.integers(1, 200), ranks=st.integers(1, 8), largest=st.integers(1, 64))
-def test_portions_make_up_the_batch_and_fit(share: int, ranks: int, largest: int) -> None:
-    portion = portions(Config(Path("unused"), batch=share * ranks, micro_batch=largest), World(0, ranks))
-    assert portion.images * ranks == share * ranks
-    assert portion.micro_batch <= largest
-    fewer = [count for count in range(1, portion.accumulate) if share % count == 0]
-    assert all(share // count > largest for count in fewer)
+@given(images=st.integers(1, 200), ranks=st.integers(1, 8), largest=st.integers(1, 64))
+def test_micro_batches_make_up_the_batch_and_fit(images: int, ranks: int, largest: int) -> None:
+    fitting = max(size for size in range(1, largest + 1) if images % size == 0)
+    if 2 * fitting < min(largest, images):
+        with pytest.raises(UsageError, match=f"have {fitting}: choose another"):
+            split_batch(images * ranks, largest, ranks)
+    else:
+        split = split_batch(images * ranks, largest, ranks)
+        assert split.images == images
+        assert split.micro_batch == fitting
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
     with pytest.raises(UsageError, match="--batch 64 cannot be shared by 3 ranks: choose a multiple"):
-        portions(Config(Path("unused")), World(0, 3))
+        split_batch(64, 16, 3)
+
+
+@pytest.mark.parametrize(("batch", "largest", "ranks", "better"), [(502, 16, 2, 512), (7, 3, 1, 9), (94, 16, 2, 96)])
+def test_a_batch_that_gives_tiny_micro_batches_is_refused_with_one_that_does_not(
+    batch: int, largest: int, ranks: int, better: int
+) -> None:
+    with pytest.raises(UsageError, match=f"--batch {batch} is .*such as {better}$"):
+        split_batch(batch, largest, ranks)
+    assert split_batch(better, largest, ranks).micro_batch == largest
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "accumulate", "steps", "whole_steps"),
+    [(8, 4, 2, 2), (9, 4, 3, 2), (3, 4, 1, 0), (4, 1, 4, 4), (7, 2, 4, 3)],
+)
+def test_the_micro_batches_left_over_are_a_step_unless_dropped(
+    micro_batches: int, accumulate: int, steps: int, whole_steps: int
+) -> None:
+    assert BatchSplit(4, accumulate).steps(micro_batches) == steps
+    assert BatchSplit(4, accumulate).steps(micro_batches, drop_last=True) == whole_steps
 
 
 @pytest.mark.parametrize("images", [64, 100, 1_281_167])
 def test_without_the_incomplete_step_all_rank_counts_take_the_same_steps(images: int) -> None:
-    config = Config(Path("unused"), batch=64)
     taken = set()
     for ranks in (1, 2, 4, 8):
-        portion = portions(config, World(0, ranks))
-        micro_batches = images // (portion.micro_batch * ranks)
-        taken.add(steps_per_epoch(micro_batches, portion.accumulate, drop_last=True))
+        split = split_batch(64, 16, ranks)
+        taken.add(split.steps(images // (split.micro_batch * ranks), drop_last=True))
     assert taken == {images // 64}

@@ -12,7 +12,7 @@ from shards.common.errors import ShardfeedError
 from tests.helpers.training import write_dataset
 from train.__main__ import main
 from train.config import Config
-from train.optim.batch_split import portions
+from train.optim.batch_split import split_batch
 from train.optim.gpu_memory import choose_micro_batch, halve_until, memory_advice
 from train.options import Memory
 from train.ranks.distributed import World
@@ -38,28 +38,27 @@ def test_if_not_even_one_image_fits_that_is_said() -> None:
     def attempt(size: int) -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(ShardfeedError, match="not even memory for a micro-batch of one image"):
+    with pytest.raises(ShardfeedError, match="no memory even for a micro-batch of one image"):
         halve_until(attempt, 8)
 
 
 def test_on_a_cpu_auto_is_a_number() -> None:
     config = dataclasses.replace(CONFIG, micro_batch="auto")
     network = torch.nn.Linear(1, 1)
-    chosen = choose_micro_batch(network, config, World(), torch.float32)
-    assert chosen == dataclasses.replace(CONFIG, micro_batch=16)
+    assert choose_micro_batch(network, config, World(), torch.float32) == 16
 
 
 @pytest.mark.parametrize(
-    ("config", "world", "advice"),
+    ("config", "micro_batch", "ranks", "advice"),
     [
-        (CONFIG, World(), "micro-batches of 16 images of 32 pixels: give --micro-batch 8 or auto .*64.*--recompute$"),
-        (dataclasses.replace(CONFIG, memory=Memory(recompute=True)), World(), r"stay 64\)$"),
-        (CONFIG, World(0, 2), "or add --recompute or --parallel fsdp --offload$"),
-        (dataclasses.replace(CONFIG, micro_batch=1), World(), "give a smaller --size"),
+        (CONFIG, 16, 1, "micro-batches of 16 images of 32 pixels: give --micro-batch 8 or auto .*64.*--recompute$"),
+        (dataclasses.replace(CONFIG, memory=Memory(recompute=True)), 16, 1, r"stay 64\)$"),
+        (CONFIG, 16, 2, "or add --recompute or --parallel fsdp --offload$"),
+        (CONFIG, 1, 1, "give a smaller --size"),
     ],
 )
-def test_what_to_change_is_said(config: Config, world: World, advice: str) -> None:
-    with pytest.raises(ShardfeedError, match=advice), memory_advice(config, world):
+def test_the_message_says_what_to_change(config: Config, micro_batch: int, ranks: int, advice: str) -> None:
+    with pytest.raises(ShardfeedError, match=advice), memory_advice(config, micro_batch, ranks):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
@@ -86,9 +85,8 @@ def test_the_trial_leaves_the_network_as_it_is_and_finds_what_fits() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     generator = torch.cuda.get_rng_state()
     chosen = choose_micro_batch(network, config, world, torch.float16)
-    assert chosen.micro_batch != "auto"
-    assert 1 <= chosen.micro_batch < config.batch
-    assert portions(chosen, world).images == config.batch
+    assert 1 <= chosen < config.batch
+    assert split_batch(config.batch, chosen, 1).images == config.batch
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.equal(torch.cuda.get_rng_state(), generator)

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shards.common.errors import UsageError
-from train.config import Config, Precision
-from train.optim.batch_split import steps_per_epoch
-from train.optim.optimizer import choose_dtype, make_optimizer, make_schedule, round_products, scale_gradients
-from train.options import Sharing, Update
+from train.config import Config
+from train.optim.optimizer import allow_tf32, choose_dtype, make_optimizer, make_schedule, scale_gradients
+from train.options import Distributed, Update
 
-PRODUCTS: list[tuple[Precision, str]] = [("tf32", "tf32"), ("float32", "ieee")]
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -30,13 +28,6 @@ def learning_rates(config: Config, total_steps: int) -> list[float]:
         if step < total_steps:
             schedule.step()
     return rates
-
-
-@pytest.mark.parametrize(
-    ("micro_batches", "accumulate", "steps"), [(8, 4, 2), (9, 4, 3), (3, 4, 1), (4, 1, 4), (7, 2, 4)]
-)
-def test_the_tail_of_an_epoch_is_a_step(micro_batches: int, accumulate: int, steps: int) -> None:
-    assert steps_per_epoch(micro_batches, accumulate) == steps
 
 
 def test_the_learning_rate_rises_for_three_tenths_and_ends_at_the_least() -> None:
@@ -74,7 +65,7 @@ def test_what_only_gpus_compute_in_is_refused_where_the_device_turns_out_to_be_a
 
 
 def test_divided_weights_are_trained_in_bfloat16_by_default() -> None:
-    assert choose_dtype(Config(Path(), sharing=Sharing(parallel="fsdp")), GPU) == torch.bfloat16
+    assert choose_dtype(Config(Path(), distributed=Distributed(parallel="fsdp")), GPU) == torch.bfloat16
 
 
 def test_scaling_gradients_leaves_out_weights_without_any() -> None:
@@ -134,7 +125,7 @@ def test_the_linear_schedule_stays_inside_its_bounds_and_ends_at_the_least(total
 
 
 def rounded() -> list[bool]:
-    """Whether products of matrices, and convolutions, are rounded to TF32; raises where torch finds it in two minds."""
+    """Whether products of matrices, and convolutions, are rounded to TF32; torch raises if its two settings differ."""
     return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
 
@@ -147,10 +138,10 @@ def _products_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_products_as_before")
-def test_tf32_rounds_products_and_float32_does_not() -> None:
-    for precision, kind in PRODUCTS:
-        round_products(Config(Path(), precision=precision))
-        assert rounded() == [kind == "tf32"] * 2
+def test_tf32_is_allowed_for_matrices_and_convolutions_alike() -> None:
+    for allow in (True, False):
+        allow_tf32(allow)
+        assert rounded() == [allow] * 2
 
 
 @pytest.mark.gpu
@@ -158,7 +149,7 @@ def test_tf32_rounds_products_and_float32_does_not() -> None:
 def test_tf32_is_less_exact_than_float32_on_a_gpu() -> None:
     left, right = torch.randn(2, 256, 256, dtype=torch.float64, device="cuda")
     errors = {}
-    for precision, _ in PRODUCTS:
-        round_products(Config(Path(), precision=precision))
-        errors[precision] = (left.float() @ right.float() - left @ right).abs().max().item()
-    assert errors["float32"] < errors["tf32"] / 10
+    for allow in (True, False):
+        allow_tf32(allow)
+        errors[allow] = (left.float() @ right.float() - left @ right).abs().max().item()
+    assert errors[False] < errors[True] / 10

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +18,22 @@ from torch.multiprocessing.spawn import spawn
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal
 from tests import ROOT
-from tests.helpers.training import FixedBatches, write_dataset
+from tests.helpers.ranks import free_ports
+from tests.helpers.training import SILENT, FixedBatches, setup_of, write_dataset
 from train.__main__ import leave, main
 from train.config import Config, Device
 from train.engine import train_epoch
 from train.evaluation import evaluate
-from train.ranks.distributed import World, average_statistics, joined, node_warning, read_world, wait_for_all
-from train.report.metrics import Recorder
+from train.ranks.distributed import (
+    LeftAlone,
+    World,
+    average_statistics,
+    joined,
+    lost_rank,
+    node_warning,
+    read_world,
+    wait_for_all,
+)
 from train.run import begin
 
 CPU = torch.device("cpu")
@@ -91,6 +99,7 @@ def test_ranks_without_a_place_to_meet_are_told_to_use_torchrun(
     [
         (None, "cuda", True),
         (StoppedBySignal(15), "cuda", True),
+        (LeftAlone(15), "cuda", False),
         (ShardfeedError("the disk is full"), "cuda", False),
         (KeyboardInterrupt(), "cuda", False),
         (ShardfeedError("the disk is full"), "cpu", True),
@@ -109,6 +118,23 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(
         if error is not None:
             raise error
     assert calls == ["made", "destroyed"][: 1 + destroyed]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41822"), True),
+        (RuntimeError("[enforce fail at /gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms"), True),
+        (RuntimeError("Connection reset by peer"), True),
+        (dist.DistBackendError("NCCL error: remote process exited or there was a network error"), True),
+        (dist.DistBackendError("NCCL error: invalid usage (run with NCCL_DEBUG=WARN for details)"), False),
+        (dist.DistBackendError("NCCL error: unhandled cuda error: out of memory"), False),
+        (RuntimeError("No backend type associated with device type cpu; is it built with nccl?"), False),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+    ],
+)
+def test_only_errors_that_say_so_mean_a_lost_rank(error: RuntimeError, lost: bool) -> None:
+    assert lost_rank(error) == lost
 
 
 @pytest.mark.parametrize(
@@ -160,12 +186,11 @@ def share(whole: FixedBatches, rank: int, world_size: int) -> FixedBatches:
 
 
 def train_and_evaluate(config: Config, world: World, training: FixedBatches, held_out: FixedBatches) -> dict[str, Any]:
-    model = network()
-    run = begin(model, config, world, torch.float32, len(training))
-    with Recorder(None, {}) as recorder:
-        losses = [train_epoch(run, training, config, world, recorder, epoch) for epoch in (1, 2)]
+    model, setup = network(), setup_of(config, world)
+    run = begin(model, setup, len(training))
+    losses = [train_epoch(run, training, SILENT, epoch) for epoch in (1, 2)]
     average_statistics(model, world)
-    accuracy = evaluate(model, held_out, 9, config, world, torch.float32)[0]
+    accuracy = evaluate(model, held_out, 9, setup)[0]
     return {"losses": losses, "accuracy": dataclasses.astuple(accuracy), "state": model.state_dict()}
 
 
@@ -189,9 +214,7 @@ def work(rank: int, port: int, out: str) -> None:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What rank 0 of 2, rank 1 of 2, and a process alone report of the same training."""
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     spawn(work, args=(port, str(out)), nprocs=2)  # type: ignore[no-untyped-call]
     alone = dataclasses.replace(CONFIG, micro_batch=8)
     report = train_and_evaluate(alone, World(), batches([8] * 7), batches([4, 4, 1]))

@@ -1,7 +1,6 @@
 """Two ranks by DDP, FSDP and local SGD: what one rank learns, saved and gone on with (processes on gloo)."""
 
 import dataclasses
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +13,27 @@ from shards.common.errors import UsageError
 from shards.dataset import open_dataset
 from tests.helpers.ranks import on_two_ranks
 from tests.helpers.resume import Killed, assert_same, left_behind, train_until
-from tests.helpers.training import write_dataset
+from tests.helpers.training import read_lines, setup_of, write_dataset
 from train.checkpoints.resume import read_checkpoint
-from train.checkpoints.snapshot import refuse_other
+from train.checkpoints.snapshot import FORMAT, refuse_other
 from train.config import Config
-from train.optim.batch_split import portions
-from train.options import Memory, Mixing, Sharing, Sizes, Update
+from train.options import Distributed, Memory, Mixing, Sizes, Update
 from train.ranks.distributed import World
 
-# 36 images: 4 whole steps of 8, and half a one. Evaluation of 7 images: ranks have 4 and 3 of them.
+# 36 images: 4 whole steps of 8, and half of one. Evaluation of 9 images: one rank has 5, in three batches, the other 4.
 BASE = Config(
     Path("unused"), model="smooth", size=16, batch=8, micro_batch=2, epochs=2, device="cpu", threads=1, log_every=1,
     update=Update(optimizer="sgd", drop_last=True), max_lr=0.05, sizes=Sizes(flip_tta=True),
 )  # fmt: skip
-APART = Sharing(parallel="local-sgd", period=2, warm_up=2)
+APART = Distributed(parallel="local-sgd", period=2, warm_up=2)
 MODES = {
     "ddp": BASE,
     "static": dataclasses.replace(BASE, micro_batch=4),
     "erased": dataclasses.replace(BASE, mixing=Mixing(erase=0.5), label_smoothing=0.1),
-    "fsdp": dataclasses.replace(BASE, sharing=Sharing(parallel="fsdp")),
-    "fsdp-adamw": dataclasses.replace(BASE, sharing=Sharing(parallel="fsdp"), update=Update(drop_last=True)),
-    "offloaded": dataclasses.replace(BASE, sharing=Sharing(parallel="fsdp"), memory=Memory(offload=True)),
-    "local-sgd": dataclasses.replace(BASE, sharing=APART, update=Update(drop_last=True, ema=0.5), model="tiny"),
+    "fsdp": dataclasses.replace(BASE, distributed=Distributed(parallel="fsdp")),
+    "fsdp-adamw": dataclasses.replace(BASE, distributed=Distributed(parallel="fsdp"), update=Update(drop_last=True)),
+    "offloaded": dataclasses.replace(BASE, distributed=Distributed(parallel="fsdp"), memory=Memory(offload=True)),
+    "local-sgd": dataclasses.replace(BASE, distributed=APART, update=Update(drop_last=True, ema=0.5), model="tiny"),
 }
 
 
@@ -71,7 +69,7 @@ class CutShort:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of each kind by two ranks, whole and gone on with, in OUT/<kind> and OUT/<kind>-again."""
     root = tmp_path_factory.mktemp("parallel")
-    data = write_dataset(root / "data", {"train": 36, "validation": 7})
+    data = write_dataset(root / "data", {"train": 36, "validation": 9})
     jobs: list[Any] = []
     for name, mode in MODES.items():
         config = dataclasses.replace(mode, data=data, out=root / name)
@@ -92,15 +90,14 @@ def alone(mode: str, out: Path) -> Path:
     """The same recipe on one rank."""
     torch.set_num_threads(1)
     kept = out / f"{mode}-alone"
-    sharing, memory = Sharing(), Memory()
-    config = dataclasses.replace(MODES[mode], data=out / "data", out=kept, sharing=sharing, memory=memory)
+    groups: dict[str, Any] = {"distributed": Distributed(), "memory": Memory()}
+    config = dataclasses.replace(MODES[mode], data=out / "data", out=kept, **groups)
     train_until(config)
     return kept
 
 
 def losses(out: Path) -> list[float]:
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines]
+    return [line["loss"] for line in read_lines(out / "metrics.jsonl")]
 
 
 @pytest.mark.slow
@@ -123,7 +120,7 @@ def test_two_ranks_go_on_with_the_same_bits(mode: str, out: Path) -> None:
 
 @pytest.mark.slow
 def test_damaged_samples_of_all_ranks_are_counted(out: Path) -> None:
-    lines = [json.loads(line) for line in (out / "skipped" / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(out / "skipped" / "metrics.jsonl")
     counts = [line["skipped"] for line in lines if line["event"] == "damaged"]
     # Each is met once an epoch; what is read ahead counts too.
     assert len(counts) == 2
@@ -133,21 +130,21 @@ def test_damaged_samples_of_all_ranks_are_counted(out: Path) -> None:
 
 @pytest.mark.slow
 def test_static_graph_is_used_where_nothing_is_accumulated() -> None:
-    assert portions(MODES["static"], World(0, 2)).accumulate == 1
-    assert portions(MODES["ddp"], World(0, 2)).accumulate == 2
+    assert setup_of(MODES["static"], World(0, 2)).batch.accumulate == 1
+    assert setup_of(MODES["ddp"], World(0, 2)).batch.accumulate == 2
 
 
 @pytest.mark.slow
 def test_ranks_train_apart_and_end_as_one(out: Path) -> None:
     cut = read_checkpoint(out / "local-sgd-cut.pt")
-    ranks = [rank["apart"]["network"]["5.weight"] for rank in cut["of_ranks"]]
+    ranks = [rank["local_sgd"]["network"]["5.weight"] for rank in cut["of_ranks"]]
     assert cut["step"] == 6  # one step after weights were averaged
     assert not torch.equal(*ranks)
     last = read_checkpoint(out / "local-sgd" / "checkpoints" / "last.pt")
-    assert torch.equal(*(rank["apart"]["network"]["5.weight"] for rank in last["of_ranks"]))
+    assert torch.equal(*(rank["local_sgd"]["network"]["5.weight"] for rank in last["of_ranks"]))
 
 
 def test_ranks_that_train_apart_go_on_in_the_same_number() -> None:
     own = {"parallel": "local-sgd"}
-    with pytest.raises(UsageError, match=r"is of 2 ranks that trained apart .* not with 4"):
-        refuse_other(Path("last.pt"), {"format": 2, "identity": own, "ranks": 2}, own, World(0, 4))
+    with pytest.raises(UsageError, match=r"is of 2 ranks with weights of their own .* not with 4"):
+        refuse_other(Path("last.pt"), {"format": FORMAT, "identity": own, "ranks": 2}, own, 4)

@@ -8,14 +8,14 @@ import pytest
 from torch._C._distributed_c10d import HashStore, Store
 
 from shards.common.errors import ShardfeedError
-from train.ranks.rendezvous import meet
+from train.ranks.rendezvous import rendezvous
 
 SIZE = 3
 
 
 def meet_all(store: Store, ranks: Sequence[int] = range(SIZE)) -> list[Store]:
     with ThreadPoolExecutor(len(ranks)) as pool:
-        return list(pool.map(lambda rank: meet(store, rank, SIZE, timedelta(seconds=30)), ranks))
+        return list(pool.map(lambda rank: rendezvous(store, rank, SIZE, timedelta(seconds=30)), ranks))
 
 
 def test_all_ranks_have_the_same_part() -> None:
@@ -35,10 +35,10 @@ def test_a_rank_that_died_while_it_waited_is_not_taken_for_the_one_that_replaces
     store = HashStore()
     store.set("here/2", "a dead rank's name")
     with ThreadPoolExecutor(SIZE) as pool:
-        waiting = [pool.submit(meet, store, rank, SIZE, timedelta(seconds=30)) for rank in (0, 1)]
+        waiting = [pool.submit(rendezvous, store, rank, SIZE, timedelta(seconds=30)) for rank in (0, 1)]
         store.wait(["called/a dead rank's name"], timedelta(seconds=30))
         assert not waiting[0].done()
-        parts = [pool.submit(meet, store, 2, SIZE).result(), *(each.result() for each in waiting)]
+        parts = [pool.submit(rendezvous, store, 2, SIZE).result(), *(each.result() for each in waiting)]
     parts[0].set("key", "value")
     assert all(part.check(["key"]) for part in parts)
 
@@ -49,4 +49,4 @@ def test_a_rank_that_died_while_it_waited_is_not_taken_for_the_one_that_replaces
 )
 def test_a_rank_that_nobody_joins_says_whom_it_waited_for(rank: int, message: str) -> None:
     with pytest.raises(ShardfeedError, match=message):
-        meet(HashStore(), rank, SIZE, timedelta(milliseconds=50))
+        rendezvous(HashStore(), rank, SIZE, timedelta(milliseconds=50))

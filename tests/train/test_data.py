@@ -1,11 +1,13 @@
-"""Progressive resizing: the size of each epoch."""
+"""What training reads: the batches of evaluation, and progressive resizing."""
 
 from pathlib import Path
 
 import pytest
 
+from shards.dataset import open_dataset
+from tests.helpers.training import setup_of, write_dataset
 from train.config import Config
-from train.optim.sizes import training_size
+from train.data import held_out_loader, training_size
 from train.options import Sizes
 from train.recipes import RECIPES
 
@@ -28,3 +30,10 @@ def test_sizes_in_between_are_multiples_of_32_inside_the_bounds() -> None:
 
 def test_without_a_start_size_every_epoch_has_the_same() -> None:
     assert {training_size(Config(Path("unused")), epoch) for epoch in range(1, 17)} == {224}
+
+
+def test_evaluation_takes_batches_that_training_computes_at_a_time(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 8, "validation": 11})
+    setup = setup_of(Config(data, size=16, batch=64, micro_batch=4, threads=1, device="cpu"))
+    with held_out_loader(open_dataset(data)["validation"], setup) as loader:
+        assert [len(labels) for _, labels in loader] == [4, 4, 3]
