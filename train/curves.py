@@ -50,7 +50,7 @@ def run(options: Options) -> None:
 def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path:
     """Draws the curves of the run in `directory` into its curves.png, and returns that path.
 
-    lines: those of its metrics.jsonl, if they are read already.
+    lines: the lines of its metrics.jsonl, if they were read before.
     Raises UsageError where there is no metrics.jsonl, ShardfeedError for a line of it that is damaged.
     """
     # Not pyplot: it would look for a window system.

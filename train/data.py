@@ -59,7 +59,7 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
 def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
     """Every image exactly once over all ranks, centre-cropped.
 
-    The batches are training's micro-batches: they fit into memory, also beside those that the loader keeps ready.
+    The batches are as large as training's micro-batches, of which the loader keeps several ready.
     """
     config = setup.config
     return shards.Loader(
@@ -103,7 +103,7 @@ class RestOfEpoch:
 
 
 def rest_of_epoch(loader: "shards.Loader", setup: Setup) -> RestOfEpoch:
-    """What the training loader gives next: a whole epoch, or after resuming in the middle of one, the rest of it."""
+    """The next iteration of the training loader: a whole epoch or, after resuming within one, the rest of it."""
     state, batch, world = loader.state_dict(), setup.batch, setup.world
     share = Share(batch.micro_batch, world.rank, world.size, drop_last=True)
     micro_batches = share.steps(state["samples"], state["position"])
@@ -113,7 +113,7 @@ def rest_of_epoch(loader: "shards.Loader", setup: Setup) -> RestOfEpoch:
 
 
 def set_training_size(loader: "shards.Loader", config: Config, epoch: int) -> None:
-    """Gives the loader the image size of an epoch that is about to begin, if it is not that of the epoch before."""
+    """Sets the image size of an epoch that is about to begin, if the epoch before had another size."""
     size = training_size(config, epoch)
     if size != training_size(config, max(1, epoch - 1)):
         loader.set_size(size)

@@ -21,7 +21,7 @@ class Update:
     """Momentum of sgd. adamw has none: its first beta follows the schedule."""
 
     decay: Literal["all", "kernels"] = "all"
-    """Which weights decay; kernels: those of two or more dimensions, that is neither norms nor biases."""
+    """Which weights decay; kernels: weights of two or more dimensions, so neither norms nor biases."""
 
     schedule: Literal["onecycle", "linear"] = "onecycle"
     """Shape of the learning rate's rise and fall: half a cosine each, or straight lines."""

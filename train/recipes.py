@@ -1,4 +1,4 @@
-"""Named training configurations. Each says where it comes from, what it should reach, and whether it has been run."""
+"""Named training configurations. Each states its source, the accuracy to expect, and whether it has been run."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ def cnn(data: Path) -> Config:
     """The reference recipe of the eight-convolution network: the defaults of `Config`.
 
     AdamW under a one-cycle learning rate, 64 images per optimizer step. Source: the network and the values are
-    this project's own. Five epochs of it at size 32 on 10,000 CIFAR-10 images as JPEG should reach 53% top-1 or
-    more on the test split. It has not been run on ImageNet, and no accuracy is claimed there.
+    this project's own. Five epochs at size 32 on 10,000 CIFAR-10 images as JPEG should reach 53% top-1 or more on the
+    test split. It has not been run on ImageNet, and no accuracy is claimed there.
     """
     return Config(data=data, recipe="cnn")
 
@@ -29,7 +29,7 @@ def demo(data: Path) -> Config:
 
 
 def smoke(data: Path) -> Config:
-    """Does everything run? One epoch at 32 pixels with most options on, in seconds on a CPU for 1,000 images.
+    """A quick test: one epoch at 32 pixels with most options on, in seconds on a CPU for 1,000 images.
 
     Source: this project's own. Its accuracy means nothing.
     """
@@ -86,16 +86,16 @@ def rn50_88(data: Path) -> Config:
 
 
 def _resnet(data: Path, recipe: str, model: str, epochs: int) -> Config:
-    """What the ResNet recipes share.
+    """The ResNet recipes.
 
     As in the source: RandomResizedCrop at 160 pixels growing to 192 in the epochs before the last sixth, blur pooling,
-    label smoothing 0.1, momentum 0.9, weight decay not for norms, straight lines of the learning rate from a
-    ten-thousandth up to its peak after two epochs and down to 0, incomplete steps left out, float16, and the mean of
-    an image and its mirror image at test.
+    label smoothing 0.1, momentum 0.9, no weight decay for norms, a learning rate that rises linearly from a
+    ten-thousandth of its peak for two epochs and falls linearly to 0, incomplete steps left out, float16, and at test
+    the mean over an image and its mirror image.
 
-    Different: Nesterov momentum, where the source's is plain; biases do not decay either; evaluation at 224 pixels of
-    256, as the source's text says, while its files say 256; images stored at 256 pixels (`python -m preprocess`),
-    where the source's data had 400 to 500.
+    Different: Nesterov momentum instead of plain; biases do not decay either; evaluation at 224 pixels of 256, as the
+    source's text says, while its files say 256; images stored at 256 pixels (`python -m preprocess`) instead of 400 to
+    500.
     """
     small = model == "resnet18"
     return Config(
@@ -131,11 +131,10 @@ def efficientnet_b0(data: Path) -> Config:
 
     Source: the recipe of torchvision's refreshed weights (references/classification, "new training recipe": SGD,
     cosine after five epochs of warm-up, label smoothing 0.1, TrivialAugment, mixup 0.2, CutMix 1.0, random erasing
-    0.1, weight decay 2e-5 not for norms, moving average, training at 176 and evaluation at 224 of 232), applied to this
-    network.
-    Nobody has published a figure for this combination: torchvision's weights of the network, which come from timm's
-    RMSprop recipe, reach 77.7% top-1. Left out: repeated augmentation. Different: Nesterov momentum, and a cosine for
-    the warm-up too. It has not been run on ImageNet.
+    0.1, weight decay 2e-5 except for norms, moving average, training at 176 and evaluation at 224 of 232), applied to
+    this network. No accuracy is published for this combination: torchvision's weights of the network, which come from
+    timm's RMSprop recipe, reach 77.7% top-1. Left out: repeated augmentation. Different: Nesterov momentum, and a
+    cosine for the warm-up too. It has not been run on ImageNet.
     """
     return Config(
         data=data,
@@ -153,7 +152,7 @@ def efficientnet_b0(data: Path) -> Config:
         label_smoothing=0.1,
         crop="rrc",
         feeding=Feeding(augment="trivial"),
-        # 0.99998 a step of 1 image in torchvision's terms: 1 - 2e-5 * 1024 images * 32 steps / 600 epochs.
+        # torchvision's decay 0.99998, as its script scales it: 1 - 2e-5 * 1024 images * 32 steps / 600 epochs.
         update=Update(optimizer="sgd", decay="kernels", drop_last=True, ema=0.9989, ema_every=32),
         sizes=Sizes(val_size=224, val_resize=232),
         mixing=Mixing(mixup=0.2, cutmix=1.0, erase=0.1),
@@ -168,7 +167,7 @@ RECIPES: dict[str, Callable[[Path], Config]] = {
 def find_recipe(words: Sequence[str]) -> Callable[[Path], Config]:
     """The recipe that `--recipe NAME` or `--recipe=NAME` asks for (the last one counts), or the default.
 
-    It must be known before the other words are parsed, because it gives them their defaults.
+    It is found before the other words are parsed, because it sets their defaults.
     Raises UsageError for a name that is no recipe.
     """
     name = DEFAULT

@@ -28,7 +28,7 @@ PATIENCE = timedelta(hours=6)
 # How gloo, NCCL and the store say that another rank is gone; other errors of theirs are faults of this rank.
 LOST = (
     "connection closed", "connection reset", "connection refused", "broken pipe", "socket", "timed out", "timeout",
-    "remote process exited", "remote error", "ncclremoteerror",
+    "remote process exited", "remote error", "ncclremoteerror", "aborted",
 )  # fmt: skip
 
 

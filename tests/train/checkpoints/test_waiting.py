@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 import shards.loader
+import train.engine
+from shards.common.errors import ShardfeedError
 from tests import ROOT
+from tests.helpers.ranks import on_two_ranks
 from tests.helpers.resume import assert_same, tiny_models, train_until
 from train.__main__ import main
 from train.checkpoints.resume import read_checkpoint
@@ -114,3 +117,24 @@ def test_a_signal_in_start_up_ends_the_process(
         assert process.stdout.readline() == "starting\n"
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == status
+
+
+@dataclasses.dataclass(frozen=True)
+class StalledRank:
+    """Rank 1 stalls in its third step, and a signal comes to it: it leaves, and rank 0 says what happened."""
+
+    config: Config
+
+    def __call__(self, rank: int) -> None:
+        if rank == 0:
+            with pytest.raises(ShardfeedError, match="rank 0 has lost the other ranks"):
+                train.engine.train(self.config)
+        else:
+            with stalled(4, signal.SIGTERM):
+                train.engine.train(self.config)
+
+
+@pytest.mark.slow
+def test_a_rank_that_stalls_leaves_alone_and_the_last_checkpoint_stays(config: Config, tmp_path: Path) -> None:
+    on_two_ranks([StalledRank(dataclasses.replace(config, out=tmp_path, micro_batch=2, checkpoint_minutes=1e-6))])
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 2

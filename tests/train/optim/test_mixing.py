@@ -18,27 +18,27 @@ IMAGES = LABELS.float().view(-1, 1, 1, 1).expand(6, 3, 20, 24).contiguous()
 def test_without_mixing_a_batch_stays_what_it_is() -> None:
     mixed = mix(IMAGES, LABELS, Mixing(), seed=0, step=0)
     assert mixed.images is IMAGES
-    assert mixed.share == 1.0
+    assert mixed.weight == 1.0
 
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 5), step=st.integers(0, 1000), alpha=st.sampled_from([0.2, 1.0, 3.0]))
-def test_mixup_shows_an_image_and_its_neighbour_by_their_shares(seed: int, step: int, alpha: float) -> None:
+def test_mixup_shows_an_image_and_its_neighbour_by_their_weights(seed: int, step: int, alpha: float) -> None:
     mixed = mix(IMAGES, LABELS, Mixing(mixup=alpha), seed, step)
-    assert 0 <= mixed.share <= 1
-    expected = mixed.share * mixed.labels + (1 - mixed.share) * mixed.others
+    assert 0 <= mixed.weight <= 1
+    expected = mixed.weight * mixed.labels + (1 - mixed.weight) * mixed.others
     torch.testing.assert_close(mixed.images[:, 1, 3, 5], expected, atol=1e-5, rtol=0)
     assert mixed.others.tolist() == [5, 0, 1, 2, 3, 4]
 
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 5), step=st.integers(0, 1000))
-def test_cutmix_pastes_a_window_whose_area_is_the_neighbours_share(seed: int, step: int) -> None:
+def test_cutmix_pastes_a_box_whose_area_is_the_neighbours_weight(seed: int, step: int) -> None:
     before = IMAGES.clone()
     mixed = mix(IMAGES, LABELS, Mixing(cutmix=1.0), seed, step)
     assert torch.equal(IMAGES, before)
     pasted = mixed.images == mixed.others.view(-1, 1, 1, 1)
-    assert pasted.float().mean().item() == pytest.approx(1 - mixed.share, abs=1e-6)
+    assert pasted.float().mean().item() == pytest.approx(1 - mixed.weight, abs=1e-6)
     assert torch.equal(pasted | (mixed.images == IMAGES), torch.ones_like(pasted))
     rows, columns = pasted[0, 0].any(1).nonzero(), pasted[0, 0].any(0).nonzero()
     assert pasted[0, 0].sum() == len(rows) * len(columns)  # a rectangle
@@ -55,13 +55,13 @@ def test_with_both_each_step_takes_one_of_the_two() -> None:
 def test_the_loss_is_that_of_the_mixed_labels() -> None:
     logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     mixed = mix(IMAGES, LABELS, Mixing(mixup=1.0), seed=1, step=2)
-    target = mixed.share * one_hot(LABELS, 6) + (1 - mixed.share) * one_hot(mixed.others, 6)
+    target = mixed.weight * one_hot(LABELS, 6) + (1 - mixed.weight) * one_hot(mixed.others, 6)
     expected = cross_entropy(logits, target, reduction="sum", label_smoothing=0.1)
     torch.testing.assert_close(mixed.loss(logits, 0.1), expected)
 
 
 @pytest.mark.parametrize(("alpha", "variance"), [(0.2, 0.25 / 1.4), (1.0, 1 / 12), (4.0, 0.25 / 9)])
-def test_shares_are_distributed_as_beta(alpha: float, variance: float) -> None:
+def test_weights_are_distributed_as_beta(alpha: float, variance: float) -> None:
     drawn = np.array([beta(alpha, 0, step) for step in range(3000)])
     assert drawn.mean() == pytest.approx(0.5, abs=0.03)
     assert drawn.var() == pytest.approx(variance, rel=0.1)  # alpha + alpha: 1 / (4 * (2 * alpha + 1))
