@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.sources.row import Row
 from shards.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +17,15 @@ if TYPE_CHECKING:
 HIDDEN_LABEL = -1
 # Rows a split whose bytes enter the fingerprint; of the others the length and the label do.
 FINGERPRINT_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled image, still encoded: the bytes of its file, its class number, and its name in the source."""
+
+    data: bytes
+    label: int
+    path: str
 
 
 class Source(Protocol):

@@ -7,7 +7,7 @@ neighbours; `Image(decode=False)` gives the encoded bytes.
 import bisect
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.sources.chunk import Values
+from preprocess.sources.arrow_file import ArrowFile, Values
 from preprocess.sources.hub import load_hub
-from preprocess.sources.mapped import mappings, read_at_random, release
 from preprocess.sources.source import HIDDEN_LABEL, StoredSource, choose, stored_source
 from shards.common.errors import ShardfeedError, UsageError
 
@@ -26,64 +25,59 @@ if TYPE_CHECKING:
     import datasets
 
 IMAGE = "image"
-ARROW = ".arrow"
 
 
 @dataclass(frozen=True, eq=False)
 class TableImages:
-    """The image column of one split, under the name "image" and not decoding. It pickles as the path of its files.
+    """The images of one split: a column of a table of the `datasets` library. It pickles as the path of its files.
 
-    A row is read from its Arrow chunk directly, which is three times as fast as asking the `datasets` library for it.
+    A row is read from its Arrow chunk directly, which is three times as fast as asking the library for it.
     """
 
     split: str
-    column: "datasets.Dataset"
+    dataset: "datasets.Dataset"
+    column: str
 
     @cached_property
-    def _chunks(self) -> tuple[list[int], list[tuple[Values, Values]]]:
-        """The first row of each chunk of the table; and of each its bytes and its paths, null where the row is."""
-        files = mappings(ARROW)
-        starts: list[int] = []
-        fields: list[tuple[Values, Values]] = []
-        row = 0
-        for images, paths in self._columns():
-            starts.append(row)
-            fields.append((Values(images, files), Values(paths, files)))
-            row += len(images)
-        return starts, fields
+    def _chunks(self) -> list[tuple[Any, Any, ArrowFile | None]]:
+        """Of each chunk of the column: the array of bytes, the array of paths, and the file they are mapped from."""
+        files = [ArrowFile(Path(entry["filename"])) for entry in self.dataset.cache_files]
+        if sum(file.table.num_rows for file in files) == len(self.dataset):
+            chunks = [(array, file) for file in files for array in file.table.column(self.column).chunks]
+        else:  # a table that lies in memory, not in files
+            chunks = [(array, None) for array in self.dataset.data.column(self.column).chunks]
+        return [(*_bytes_and_paths(array), file) for array, file in chunks]
 
-    def _columns(self) -> "Iterator[tuple[Any, Any]]":
-        for chunk in self.column.data.column(IMAGE).chunks:
-            columns = chunk.flatten()
-            yield columns[chunk.type.get_field_index("bytes")], columns[chunk.type.get_field_index("path")]
+    @cached_property
+    def _values(self) -> tuple[list[int], list[tuple[Values, Values]]]:
+        """The first row of each chunk; and of each chunk its bytes and its paths, both null where the row is."""
+        ends = np.cumsum([0, *(len(images) for images, _, _ in self._chunks)])
+        return ends[:-1].tolist(), [(Values(images, file), Values(paths, file)) for images, paths, file in self._chunks]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"split": self.split, "column": self.column}
+        return {"split": self.split, "dataset": self.dataset, "column": self.column}
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.dataset)
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Reads the offsets of the bytes only; the lengths of files that the table merely names from the disk."""
         import pyarrow.compute as pc
 
-        read_at_random(ARROW)
         parts: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-        for images, paths in self._columns():
-            sizes = pc.binary_length(images)
-            lengths = pc.fill_null(sizes, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        for images, paths, _ in self._chunks:
+            lengths = pc.fill_null(pc.binary_length(images), -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for row in np.flatnonzero(lengths < 0):
                 path = paths[int(row)].as_py()
                 if path is not None and Path(path).is_file():
                     lengths[row] = Path(path).stat().st_size
             parts.append(lengths)
-        release(ARROW)
         return np.concatenate(parts)
 
     def read(self, row: int) -> tuple[bytes, str]:
-        starts, fields = self._chunks
+        starts, values = self._values
         chunk = bisect.bisect_right(starts, row) - 1
-        images, paths = fields[chunk]
+        images, paths = values[chunk]
         data, name = images[row - starts[chunk]], paths[row - starts[chunk]]
         path = os.fsdecode(name or b"")
         if data is None:
@@ -93,7 +87,19 @@ class TableImages:
     def table(self) -> "datasets.Dataset":
         import datasets
 
-        return self.column.cast_column(IMAGE, datasets.Image())
+        images = self.dataset.cast_column(self.column, datasets.Image())
+        return images if self.column == IMAGE else images.rename_column(self.column, IMAGE)
+
+
+def _bytes_and_paths(array: Any) -> tuple[Any, Any]:
+    """The bytes and the paths of a chunk of images; nulls where the column holds only the other."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(array.type):
+        fields = array.flatten()  # unlike array.field, this gives null where the row is null
+        return fields[array.type.get_field_index("bytes")], fields[array.type.get_field_index("path")]
+    nulls = pa.nulls(len(array), pa.binary())
+    return (nulls, array) if pa.types.is_string(array.type) else (array, nulls)
 
 
 def is_table(path: Path) -> bool:
@@ -118,7 +124,8 @@ def open_tables(
             if column not in tables[split].column_names:
                 there = ", ".join(tables[split].column_names)
                 raise UsageError(f"{name} has no column {column}: it has {there}; name the right one with {option}")
-        columns[split] = TableImages(split, _image_column(name, tables[split], image_column))
+        _check_image_column(name, tables[split], image_column)
+        columns[split] = TableImages(split, tables[split].select_columns([image_column]), image_column)
         values[split] = tables[split].select_columns([label_column]).with_format("arrow")[:].column(0)
     class_names, labels = _classes(name, tables[chosen[0]].features[label_column], label_column, values)
     return stored_source(name, class_names, columns, labels, hidden_allowed=splits is None)
@@ -159,15 +166,13 @@ def _parquet_files(path: Path) -> dict[str, list[str]]:
     return files
 
 
-def _image_column(name: str, table: "datasets.Dataset", column: str) -> "datasets.Dataset":
+def _check_image_column(name: str, table: "datasets.Dataset", column: str) -> None:
     import datasets
 
     feature = table.features[column]
     plain = isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary", "string")
     if not plain and not isinstance(feature, datasets.Image):
         raise UsageError(f"column {column} of {name} holds {feature}, not images: name theirs with --image-column")
-    only = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return only if column == IMAGE else only.rename_column(column, IMAGE)
 
 
 def _classes(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import PIL
 
-from preprocess.sources.row import Row
+from preprocess.sources.source import Row
 from preprocess.synthetic import photograph, scene
 from shards.common.errors import UsageError
 

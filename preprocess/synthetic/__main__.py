@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tqdm import tqdm
 
-from preprocess.sources.row import Row
+from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource
 from shards.common import cli
 from shards.common.errors import UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.__main__ import main
-from preprocess.sources.row import Row
+from preprocess.sources.source import Row
 from preprocess.sources.source import StoredSource
 from tests.conftest import jpeg, photo
 

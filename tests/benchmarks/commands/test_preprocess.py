@@ -12,7 +12,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.commands.preprocess import OURS, PIL, Work, table, write_ours, write_pil
 from preprocess.sources import open_source
-from preprocess.sources.row import Row
+from preprocess.sources.source import Row
 from tests.conftest import decoded, jpeg, photo
 
 SPREAD = {"median": 400.0, "least": 390.0, "most": 410.0}
