@@ -25,8 +25,7 @@ from typing import Any
 
 from benchmarks.measure.harness import Contender, Schedule, Spread, measure, ratios, throughput
 from preprocess.sources import open_source
-from preprocess.sources.source import Row
-from preprocess.sources.source import Source
+from preprocess.sources.source import Row, Source
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.versions import version, versions
 from shards.format.layout import Encoding, sample_key

@@ -1,7 +1,6 @@
-"""Images in tables of the `datasets` library: the hub, directories of parquet, what `save_to_disk` wrote.
+"""Images in tables of the `datasets` library: of the hub, directories of parquet, and what `save_to_disk` wrote.
 
-The library keeps parquet as memory-mapped Arrow in its cache, from which one row can be read without its
-neighbours; `Image(decode=False)` gives the encoded bytes.
+The library converts parquet to Arrow files in its cache, from which one row can be read without its neighbours.
 """
 
 import bisect
@@ -20,6 +19,7 @@ from preprocess.sources.arrow_file import ArrowFile, Values
 from preprocess.sources.hub import load_hub
 from preprocess.sources.source import HIDDEN_LABEL, StoredSource, choose, stored_source
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.machine import allow_open_files
 
 if TYPE_CHECKING:
     import datasets
@@ -41,12 +41,13 @@ class TableImages:
     @cached_property
     def _chunks(self) -> list[tuple[Any, Any, ArrowFile | None]]:
         """Of each chunk of the column: the array of bytes, the array of paths, and the file they are mapped from."""
-        files = [ArrowFile(Path(entry["filename"])) for entry in self.dataset.cache_files]
+        paths = [Path(entry["filename"]) for entry in self.dataset.cache_files]
+        allow_open_files(2 * len(paths))  # a mapping keeps its file open, too
+        files = [ArrowFile(path) for path in paths]
         if sum(file.table.num_rows for file in files) == len(self.dataset):
-            chunks = [(array, file) for file in files for array in file.table.column(self.column).chunks]
-        else:  # a table that lies in memory, not in files
-            chunks = [(array, None) for array in self.dataset.data.column(self.column).chunks]
-        return [(*_bytes_and_paths(array), file) for array, file in chunks]
+            return [(*_bytes_and_paths(a), file) for file in files for a in file.table.column(self.column).chunks]
+        # The table lies in memory, not in files.
+        return [(*_bytes_and_paths(array), None) for array in self.dataset.data.column(self.column).chunks]
 
     @cached_property
     def _values(self) -> tuple[list[int], list[tuple[Values, Values]]]:
@@ -61,7 +62,7 @@ class TableImages:
         return len(self.dataset)
 
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Reads the offsets of the bytes only; the lengths of files that the table merely names from the disk."""
+        """Reads only the offsets of the bytes; of images that the table gives by path, the size of the file."""
         import pyarrow.compute as pc
 
         parts: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
@@ -103,7 +104,7 @@ def _bytes_and_paths(array: Any) -> tuple[Any, Any]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a directory holds a table: parquet files, or what `save_to_disk` wrote."""
+    """Whether a directory holds parquet files, or what `save_to_disk` wrote."""
     return _is_saved(path) or bool(_parquet_files(path))
 
 
@@ -113,7 +114,7 @@ def open_tables(
     """Opens the tables in a local directory, or on the hub where `path` is None.
 
     The label column may hold ClassLabels, strings (their sorted values become the classes) or numbers (classes
-    "0", "1", ... up to the highest). Raises UsageError for missing splits and columns and for unfit ones.
+    "0", "1", ... up to the highest). Raises UsageError for splits and columns that are missing or of another type.
     """
     tables = _load(name, path)
     chosen = list(tables) if splits is None else choose(name, list(tables), splits)
@@ -145,7 +146,7 @@ def _load(name: str, path: Path | None) -> "dict[str, datasets.Dataset]":
         else:
             saved = datasets.load_dataset("parquet", data_files=_parquet_files(path))
     except Exception as error:
-        # The set of errors that damaged files raise in there is open.
+        # Any kind of error may come out of the library for damaged files.
         reason = " ".join(str(error.__cause__ or error).split())
         raise ShardfeedError(f"{name} cannot be read: {type(error).__name__}: {reason}") from error
     if isinstance(saved, datasets.Dataset):
@@ -159,7 +160,7 @@ def _is_saved(path: Path) -> bool:
 
 
 def _parquet_files(path: Path) -> dict[str, list[str]]:
-    """The parquet files of each split: the split is what stands before the first "-" of a file's name."""
+    """The parquet files of each split: the part of a file's name before its first "-"."""
     files: dict[str, list[str]] = {}
     for file in sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet")):
         files.setdefault(file.stem.split("-")[0], []).append(str(file))
@@ -178,7 +179,7 @@ def _check_image_column(name: str, table: "datasets.Dataset", column: str) -> No
 def _classes(
     name: str, feature: Any, column: str, values: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.int64]]]:
-    """Class names and, by split, labels (n,): class numbers, HIDDEN_LABEL where the table has none."""
+    """The class names, and the labels of each split, (n,): class numbers, HIDDEN_LABEL where the table has none."""
     import datasets
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,12 +1,13 @@
-"""Writes a small data set of synthetic images, as a directory of parquet in the hub's layout.
+"""Writes a small data set of synthetic images as a directory of parquet, in the layout of ILSVRC/imagenet-1k.
 
 python -m preprocess.synthetic OUT [--train 2000] [--validation 500] [--classes 10] [--seed 0] [--workers N]
+
+`datasets.load_dataset("OUT")` and `python -m preprocess OUT SHARDS` open it. An image takes 0.1 MB.
 """
 
 import concurrent.futures
 import functools
 import multiprocessing
-import os
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tqdm import tqdm
 
+from preprocess.job.workers import default_workers
 from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource
 from shards.common import cli
@@ -45,16 +47,16 @@ class Options:
     seed: int = SyntheticSource.seed
     """Another seed gives other images."""
     workers: int | None = None
-    """Processes that draw; one for each core if not given."""
+    """Processes that draw; if not given, one for each core."""
 
 
 def write(options: Options) -> None:
-    """Writes the data set that the options describe to a directory beside OUT, then renames it to OUT.
+    """Writes the data set to a directory beside OUT, then renames it to OUT.
 
-    Does nothing if OUT holds that very data set already. Raises UsageError if it holds anything else.
+    Does nothing if OUT holds this data set already. Raises UsageError if OUT holds anything else.
     """
     source = SyntheticSource(options.train, options.validation, options.classes, options.seed)
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    workers = default_workers() if options.workers is None else options.workers
     if workers < 1:
         raise UsageError(f"--workers {workers} must be at least 1")
     out = options.out
@@ -62,11 +64,11 @@ def write(options: Options) -> None:
         print(f"{out} holds {source.name} already")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds something else than {source.name}: choose another directory or remove it")
+        raise UsageError(f"{out} holds something else than {source.name}: give another directory, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        beside.chmod(0o755)  # mkdtemp's directories are for their owner's eyes alone
+        beside.chmod(0o755)  # mkdtemp's directories are private to their owner
         for split in source.splits:
             _write_split(source, split, beside, workers)
         beside.rename(out)

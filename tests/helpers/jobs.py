@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.__main__ import main
-from preprocess.sources.source import Row
-from preprocess.sources.source import StoredSource
+from preprocess.sources.source import Row, StoredSource
 from tests.conftest import jpeg, photo
 
 BROKEN = jpeg(photo(20, 20))[:-100]

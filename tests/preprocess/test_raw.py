@@ -130,16 +130,16 @@ def test_another_encoding_is_refused_half_done_and_finished(
         raw(source, tmp_path / "out")
     capsys.readouterr()
     assert convert(source, tmp_path / "out", "--max-rejects", "0.5") == 2
-    assert "half-done data set made differently (--encoding raw there, jpeg here" in line(capsys)
+    assert "unfinished data set made differently (--encoding raw there, jpeg here" in line(capsys)
     raw(source, tmp_path / "out")
     capsys.readouterr()
     assert convert(source, tmp_path / "out", "--max-rejects", "0.5") == 2
-    assert "holds another data set (--encoding raw there, jpeg here" in line(capsys)
+    assert "holds a different data set (--encoding raw there, jpeg here" in line(capsys)
 
 
 def test_a_quality_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert raw(source, tmp_path / "out", "--quality", "90") == 2
-    assert "--encoding raw stores pixels and --quality is that of JPEGs" in line(capsys)
+    assert "--encoding raw stores pixels and --quality is for JPEGs" in line(capsys)
     assert not (tmp_path / "out").exists()
 
 

@@ -131,7 +131,7 @@ def test_what_a_task_raises_comes_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "--address is that of a Ray cluster: give --executor ray too"),
+        (["--address", "auto"], "--address names a Ray cluster: give --executor ray too"),
         (["--executor", "ray", "--tasks", "0/2"], "--executor ray makes all shards and does not go with --tasks"),
     ],
 )

@@ -98,7 +98,7 @@ def test_a_killed_worker_ends_the_job_with_its_signal_and_its_place(number: sign
 
 def test_workers_do_not_outlive_a_killed_job(tmp_path: Path) -> None:
     code = (
-        "import functools, pathlib, sys; from tests import test_workers as t\n"
+        "import functools, pathlib, sys; from tests.preprocess.job import test_workers as t\n"
         "from preprocess.job.workers import run_tasks\n"
         "if __name__ == '__main__':\n"
         "    list(run_tasks(functools.partial(t.sleep, pathlib.Path(sys.argv[1])), range(2), 2, t.ignore))\n"
