@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.common.atomic import replacing, sync_directory
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, UsageError
 from shards.common.versions import version
 from shards.format.layout import check_split_name
 from shards.format.manifest import Manifest, Settings
@@ -156,7 +156,7 @@ class Plan:
             plan = cls(**{**content, "settings": Settings(**content["settings"])})
             plan._check_types()
             return plan
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise ShardfeedError(
                 f"{path} is damaged ({error}): delete the directory that holds it and start again"
             ) from None

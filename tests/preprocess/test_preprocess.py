@@ -20,7 +20,8 @@ from shards.dataset import open_dataset
 from shards.format.manifest import Manifest
 from tests import ROOT
 from tests.conftest import SHARED, jpeg, photo
-from tests.helpers.jobs import BROKEN, Interruption, convert, count_reads, folder, interrupt_at, line, tree, wait_until
+from tests.helpers.jobs import BROKEN, Interruption, convert, count_reads, folder, interrupt_at, line, tree
+from tests.helpers.kill import kill_when, start
 from tests.helpers.pictures import picture, rotated, saved
 
 
@@ -154,11 +155,9 @@ def test_a_killed_group_of_processes_goes_on_and_ends_the_same(source: Path, tmp
     folder(source, {"train": 120})
     convert(source, tmp_path / "whole")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "preprocess", str(source), str(out), "--short-side", "16", "--shard-size", "4"]
-    job = subprocess.Popen([*command, "--workers", "2"], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
-    wait_until(lambda: bool(list(out.glob(".work/train-*.json"))) or job.poll() is not None)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    job = start("preprocess", source, out, "--short-side", "16", "--shard-size", "4", "--workers", "2")
+    kill_when(job, lambda: bool(list(out.glob(".work/train-*.json"))), group=True)
+    job.communicate()
     assert convert(source, out, "--workers", "2") == 0
     assert tree(out) == tree(tmp_path / "whole")
 
@@ -202,7 +201,9 @@ def test_another_data_set_is_refused(source: Path, tmp_path: Path, capsys: pytes
     capsys.readouterr()
     assert convert(source, tmp_path / "out", "--splits", "train", "--quality", "50") == 2
     said = line(capsys)
-    assert "holds a different data set (--splits train (23 rows) validation (5 rows) there, train (23 rows) here" in said
+    assert (
+        "holds a different data set (--splits train (23 rows) validation (5 rows) there, train (23 rows) here" in said
+    )
     assert "--quality 90 there, 50 here" in said
     assert tree(tmp_path / "out") == before
 

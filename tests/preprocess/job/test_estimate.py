@@ -93,7 +93,9 @@ def test_free_space_is_that_of_what_exists(tmp_path: Path) -> None:
 
 def test_what_fits_passes_and_what_does_not_says_the_numbers(tmp_path: Path) -> None:
     check_space(tmp_path, Estimate(10, 1000, 1100, 0.1))
-    with pytest.raises(ShardfeedError, match=r"10 images need about 1000\.0 TB \(estimated from a sample; 1100\.0 TB at most\)"):
+    with pytest.raises(
+        ShardfeedError, match=r"10 images need about 1000\.0 TB \(estimated from a sample; 1100\.0 TB at most\)"
+    ):
         check_space(tmp_path, Estimate(10, 10**15, 11 * 10**14, 0.1))
 
 

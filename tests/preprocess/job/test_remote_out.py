@@ -2,10 +2,7 @@
 
 import contextlib
 import errno
-import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,8 +14,8 @@ from shards.common.errors import ShardfeedError
 from shards.dataset import open_dataset
 from shards.remote.cache import Cache, cache_home
 from shards.remote.object_store import Remote
-from tests import ROOT
-from tests.helpers.jobs import convert, folder, line, tree, wait_until
+from tests.helpers.jobs import convert, folder, line, tree
+from tests.helpers.kill import kill_when, start
 from tests.helpers.s3 import ACCESS, S3, SECRET, Request, first
 
 pytest_plugins = ("tests.helpers.s3_server",)
@@ -255,23 +252,17 @@ def test_two_machines_that_begin_at_the_same_moment(
         return ""
 
     s3.fault = together
-    words = [sys.executable, "-m", "preprocess", str(source), f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5"]
-    jobs = [
-        subprocess.Popen(
-            [*words, "--force", "--seed", seed],
-            cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"machine{number}")},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number, seed in enumerate(seeds)
-    ]
+    words = ["preprocess", source, f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5", "--force", "--seed"]
+    jobs = [start(*words, seed, XDG_CACHE_HOME=str(tmp_path / f"machine{number}")) for number, seed in enumerate(seeds)]
     said = [job.communicate(timeout=120)[1] for job in jobs]
     first = next(number for number, job in enumerate(jobs) if job.returncode == 0)
     last = jobs[1 - first].returncode
     if seeds == ("0", "1"):
         assert last == 2
-        assert "holds an unfinished data set made differently" in said[1 - first] or "a different data set" in said[1 - first]
+        assert (
+            "holds an unfinished data set made differently" in said[1 - first]
+            or "a different data set" in said[1 - first]
+        )
     else:
         assert last == 0 or "another job has finished" in said[1 - first]
     made = {name: data for name, data in s3.tree("out").items() if not name.startswith(".work/")}
@@ -295,11 +286,10 @@ def test_a_killed_job_goes_on(s3: S3, source: Path, whole: dict[str, bytes]) -> 
         return ""
 
     s3.fault = stall
-    words = [str(source), f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5"]
-    job = subprocess.Popen([sys.executable, "-m", "preprocess", *words], cwd=ROOT, env=dict(os.environ))
-    wait_until(lambda: bool(arrived) or job.poll() is not None)
-    job.send_signal(signal.SIGKILL)
-    assert job.wait() == -signal.SIGKILL
+    job = start("preprocess", source, f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5")
+    kill_when(job, lambda: bool(arrived))
+    job.communicate()
+    assert job.returncode == -signal.SIGKILL
     assert staged()
     assert upload(source, f"{s3.url}/out") == 0
     assert s3.tree("out") == whole

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from preprocess.job.workers import Progress, WorkerDied, run_tasks
 from shards.common.errors import UsageError
 from tests import ROOT
+from tests.helpers.kill import wait_until
 
 
 def square(task: int, progress: Progress) -> int:
@@ -140,10 +140,3 @@ def runs(process: int) -> bool:
         return False
     # A zombie that nobody waits for has stopped running all the same.
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -138,12 +138,6 @@ def test_images_given_by_path_are_read_from_there(tmp_path: Path) -> None:
     assert contents(open_source(str(tmp_path / "saved"))) == EXPECTED
 
 
-def test_a_split_without_labels_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = parquet(tmp_path, train=table(), test=table([-1] * 6))
-    assert open_source(str(path)).splits == ("train",)
-    assert "leaving out split test: it has no labels" in capsys.readouterr().err
-
-
 def test_asking_for_hidden_labels_says_why_not(tmp_path: Path) -> None:
     path = parquet(tmp_path, train=table(), test=table([0, -1, -1, -1, -1, -1]))
     with pytest.raises(

@@ -15,7 +15,7 @@ import pytest
 from shards.dataset import open_dataset
 from shards.sampling.order import epoch_order
 from tests import ROOT
-from tests.helpers.jobs import wait_until
+from tests.helpers.kill import kill_tree, wait_until
 from tests.helpers.training import write_dataset
 
 # Samples, every one with a label of its own; a step of the optimizer; steps until the second node dies.
@@ -73,11 +73,11 @@ def test_a_node_dies_in_an_epoch_and_the_other_sees_exactly_its_rest(tmp_path: P
     nodes = [agent(host, port, notes, *words) for host in (True, False)]
     try:
         wait_until(lambda: reached(notes, DEATH), 150)
-        kill_node(nodes[1])
+        kill_tree(nodes[1])
         nodes[0].wait(timeout=150)
     finally:
         for node in nodes:
-            kill_node(node)
+            kill_tree(node)
     assert nodes[0].returncode == 0, (tmp_path / "first.log").read_text()[-4000:]
 
     before = [each for each in seen(notes) if each["size"] == 4]
@@ -99,7 +99,7 @@ def test_a_rank_that_dies_ends_the_job_with_a_line_that_says_so(tmp_path: Path) 
         os.kill(process_of(1, notes), signal.SIGKILL)
         assert node.wait(timeout=60) != 0
     finally:
-        kill_node(node)
+        kill_tree(node)
     said = (tmp_path / "standalone.log").read_text()
     assert "rank 0 has lost the other ranks" in said
     assert "give the same command again to go on from the last checkpoint" in said
@@ -115,7 +115,7 @@ def test_the_main_rank_dies_and_is_started_again_and_the_job_goes_on(tmp_path: P
         os.kill(process_of(0, notes), signal.SIGKILL)
         assert node.wait(timeout=150) == 0, (tmp_path / "standalone.log").read_text()[-4000:]
     finally:
-        kill_node(node)
+        kill_tree(node)
     after = [each for each in seen(notes) if each["process"] not in first]
     entered = min(each["position"] for each in after)
     assert entered > 0
@@ -151,13 +151,3 @@ def assert_in_order(root: Path, counted: list[dict[str, Any]]) -> None:
         assert sorted(labels) == sorted(np.asarray(order[position : position + BATCH]).tolist())
     lines = [json.loads(line) for line in (root / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, SAMPLES // BATCH + 1))
-
-
-def kill_node(agent: "subprocess.Popen[bytes]") -> None:
-    """Ends an agent and its ranks, which have sessions of their own, at once, as a power cut does."""
-    if agent.poll() is not None:
-        return
-    ranks = [int(child) for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
-    for process in [agent.pid, *ranks]:
-        os.kill(process, signal.SIGKILL)
-    agent.wait()
