@@ -19,6 +19,7 @@ doubt. Raw pixels are those that the JPEG would be encoded from; they are always
 """
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -45,6 +46,10 @@ MAX_SCANS = 100
 
 # Only these formats, so that a file cannot choose an exotic parser (or PostScript's interpreter).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
+STRAYS = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+PNG_XMP = b"XML:com.adobe.xmp\x00"
 DEEP_GRAY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 # Pillow's modes whose colours are well defined, and their words in the kind of a file.
@@ -124,17 +129,23 @@ def target_size(width: int, height: int, short_side: int | None) -> tuple[int, i
 def _convert_jpeg(
     data: bytes, header: jpeg.Header, short_side: int | None, quality: int, encoding: Encoding
 ) -> Converted:
+    if header.frame not in jpeg.HUFFMAN | jpeg.ARITHMETIC:
+        raise Reject("unsupported JPEG: its pixels are coded without loss, or hierarchically")
+    if header.precision != 8:
+        raise Reject(f"unsupported JPEG: it has {header.precision} bits a sample")
     size = target_size(header.width, header.height, short_side)
     kind = _jpeg_kind(header)
-    plain = header.precision == 8 and header.frame in jpeg.HUFFMAN
+    plain = header.frame in jpeg.HUFFMAN
     ours = plain and (header.ycbcr or header.components == 1)
     if not header.whole and (scans := jpeg.count_scans(data, header)) > MAX_SCANS:
         raise Reject(f"{scans} scans are more than the limit of {MAX_SCANS}")
-    clean = plain and header.ycbcr and header.orientation == 1 and header.ended
+    clean = plain and header.ycbcr and header.orientation == 1 and header.ended and not header.multiple
     if clean and size == (header.width, header.height) and encoding == "jpeg":
-        if not jpeg.looks_whole(data, header):
-            _decode(data)
-        return Converted(data, *size, kind)
+        if jpeg.looks_whole(data, header):
+            return Converted(data, *size, kind)
+        _decode(data)
+        if data.find(jpeg.END, header.coded) == len(data) - len(jpeg.END):  # nothing lies behind the picture
+            return Converted(data, *size, kind)
     pixels = _decode(data) if ours else _pillow_pixels(data)[0]
     return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality, encoding)
 
@@ -145,11 +156,20 @@ def _decode(data: bytes) -> Pixels:
     except ValueError as error:
         if "Premature end of JPEG file" in str(error):
             raise Reject("truncated JPEG: its data ends too early") from None
+        if (strays := STRAYS.search(str(error))) and _is_padded(data, int(strays[1])):
+            # Pillow, which has the same decoder, does not stop at this warning.
+            return _pillow_pixels(data)[0]
         if "Corrupt JPEG data" in str(error):
             raise Reject("damaged JPEG: the data of its pixels is corrupt") from None
         # Rare kinds of subsampling, which simplejpeg does not support.
         return _pillow_pixels(data)[0]
     return pixels
+
+
+def _is_padded(data: bytes, strays: int) -> bool:
+    """Whether the bytes that the decoder left over are padding. After damage they are the pixels that it missed."""
+    end = data.rfind(jpeg.END)
+    return len(set(data[end - strays : end])) == 1
 
 
 def _jpeg_kind(header: jpeg.Header) -> str:
@@ -160,8 +180,6 @@ def _jpeg_kind(header: jpeg.Header) -> str:
         words.append("ycck" if header.adobe == 2 else "cmyk")
     elif not header.ycbcr:
         words.append("rgb")
-    if header.precision != 8:
-        words.append(f"{header.precision}-bit")
     if header.frame == jpeg.PROGRESSIVE:
         words.append("progressive")
     elif header.frame in jpeg.ARITHMETIC:
@@ -184,7 +202,7 @@ def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
         # Pillow warns of large sizes and of damaged metadata; both are handled here.
         warnings.simplefilter("ignore")
         try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(_without_text(data)), formats=FORMATS)
         except Image.DecompressionBombError:
             raise Reject(f"it has more pixels than the limit of {MAX_PIXELS // 1_000_000} megapixels") from None
         except Exception:
@@ -207,6 +225,20 @@ def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
     if orientation in TURNS:
         return _upright(pixels, orientation), f"{kind} exif-rotated"
     return pixels, kind
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without its text, of which Pillow refuses more than a megabyte; any other file as it is. XMP stays."""
+    if not data.startswith(PNG):
+        return data
+    parts, position = [PNG], len(PNG)
+    while position < len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        chunk = data[position:end]
+        if chunk[4:8] not in PNG_TEXT or chunk[8:].startswith(PNG_XMP):
+            parts.append(chunk)
+        position = end
+    return b"".join(parts)
 
 
 def _pillow_kind(image: Image.Image) -> str:

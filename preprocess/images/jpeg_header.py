@@ -31,6 +31,7 @@ ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 EXIF = b"Exif\x00\x00"
 XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 ICC = b"ICC_PROFILE\x00"
+MPF = b"MPF\x00"
 # Coded pixels hold no long runs of zeros; files with pages that were never downloaded do.
 HOLE = bytes(256)
 _PIECE = 1024  # bytes
@@ -44,7 +45,8 @@ class Header:
     `frame`: its start-of-frame marker; `precision`: bits a sample; `components`: colour channels;
     `adobe`: Adobe's colour transform (0 none, 1 YCbCr, 2 YCCK) or None; `ids`: the names of the components;
     `orientation`: 1 to 8 as EXIF counts them, 1 where the file has none, None for EXIF that cannot be read;
-    `icc`: whether there is a colour profile; `ended`: whether the file ends with the end-of-image marker;
+    `icc`: whether there is a colour profile; `multiple`: whether further pictures follow (MPO);
+    `ended`: whether the file ends with the end-of-image marker;
     `coded`: position of the first byte of the first scan's coded pixels; `whole`: whether that scan holds all
     components, so that it is the only scan.
     """
@@ -59,6 +61,7 @@ class Header:
     jfif: bool
     orientation: int | None
     icc: bool
+    multiple: bool
     ended: bool
     coded: int
     whole: bool
@@ -81,7 +84,7 @@ def read_header(data: bytes) -> Header:
         raise ValueError("it does not start like a JPEG")
     frame: tuple[int, bytes] | None = None
     adobe: int | None = None
-    jfif = icc = False
+    jfif = icc = multiple = False
     exif: bytes | None = None
     xmp = b""
     position = 2
@@ -113,6 +116,8 @@ def read_header(data: bytes) -> Header:
                 adobe = body[11]
             elif marker == APP2 and body.startswith(ICC):
                 icc = True
+            elif marker == APP2 and body.startswith(MPF):
+                multiple = True
             elif marker == APP1 and body.startswith(EXIF) and exif is None:
                 exif = body
             elif marker == APP1 and body.startswith(XMP):
@@ -136,6 +141,7 @@ def read_header(data: bytes) -> Header:
         jfif=jfif,
         orientation=_orientation(exif, xmp),
         icc=icc,
+        multiple=multiple,
         ended=data.endswith(END),
         coded=coded,
         whole=in_scan == components and frame[0] != PROGRESSIVE,
@@ -143,8 +149,9 @@ def read_header(data: bytes) -> Header:
 
 
 def count_scans(data: bytes, header: Header) -> int:
-    """The number of scans: for each of them a decoder goes over all pixels of the picture."""
-    return 1 + data.count(b"\xff\xda", header.coded)
+    """The number of scans up to the end of the picture: for each of them a decoder goes over all its pixels."""
+    end = data.find(END, header.coded)
+    return 1 + data.count(b"\xff\xda", header.coded, len(data) if end < 0 else end)
 
 
 def looks_whole(data: bytes, header: Header) -> bool:
