@@ -1,15 +1,15 @@
-"""Images from anywhere to shards.
+"""Converts a source of images to shards.
 
 python -m preprocess SOURCE OUT [--splits train validation] [--image-column image] [--label-column label]
     [--short-side 256 | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0] [--workers N]
     [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
 
-python -m preprocess SOURCE OUT ... --tasks i/n     slice i of n of the shards, one on each of n machines
-python -m preprocess SOURCE OUT ... --finish        then, once: the manifest
-python -m preprocess SOURCE OUT --repair            damaged or missing files of a finished OUT, made again
+python -m preprocess SOURCE OUT ... --tasks i/n     makes slice i of n of the shards, one on each of n machines
+python -m preprocess SOURCE OUT ... --finish        writes the manifest, once all slices are done
+python -m preprocess SOURCE OUT --repair            makes damaged or missing files of a finished OUT again
 
-Prints what became of the images when it is done. Ctrl-C and kills lose at most the unfinished shards; starting again
-goes on.
+In the end it prints what became of the images. A stop or a kill loses at most the unfinished shards; the same command,
+started again, goes on.
 """
 
 import sys

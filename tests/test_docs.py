@@ -124,7 +124,7 @@ def known_options() -> frozenset[str]:
     configs: list[Any] = [Config]
     for module in ("shards", "model", "benchmarks"):
         configs += [each.config for each in importlib.import_module(f"{module}.__main__").COMMANDS.values()]
-    configs += [importlib.import_module(f"preprocess.{name}").Options for name in ("options", "synthetic.__main__")]
+    configs += [importlib.import_module(f"preprocess.{name}").Options for name in ("options", "synthetic.write")]
     found = {option for action in _torchrun()._actions for option in action.option_strings}
     for config in configs:
         text = io.StringIO()

@@ -26,8 +26,7 @@ from benchmarks.measure.result import Ratio, Result, Series, Setting, write
 from benchmarks.measure.settings import command_line
 from benchmarks.report.table import circumstances, columns
 from preprocess.sources import open_source
-from preprocess.sources.row import Row
-from preprocess.sources.source import Source
+from preprocess.sources.source import Row, Source
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.versions import version
 from shards.format.layout import Encoding, sample_key

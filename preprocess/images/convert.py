@@ -1,24 +1,25 @@
-"""One image's bytes -> one clean RGB JPEG, or its pixels, with its size and the kind of file it was.
+"""Converts the bytes of one image file to a clean RGB JPEG, or to raw pixels.
 
-Clean is what every decoder reads alike: a JPEG of 8-bit YCbCr, baseline or progressive, that needs no
-turning. Ordinary JPEGs take a fast path: libjpeg-turbo by way of simplejpeg, and preprocess/images/resize.py. The same
-decoder as Pillow's and torchvision's, with the same pixels, but this binding also says when the data was corrupt,
-which the others decode to smears without a word; and a worker needs no torch. Everything else goes through Pillow.
+Clean means that every decoder reads the same pixels: a JPEG of 8-bit YCbCr, baseline or progressive, that needs no
+rotation. Ordinary JPEGs take a fast path: libjpeg-turbo through simplejpeg, and preprocess/images/resize.py. That is
+the decoder of Pillow and torchvision, with the same pixels, but this binding reports corrupt data, which the others
+decode to smears without a word, and a worker needs no torch. All other files go through Pillow.
 What each kind of file becomes (docs/images.md has the whole table, made from the tests' cases):
 
 - gray, 16-bit gray (scaled to 8 bits), palette, CMYK and YCCK (inverted as Adobe stores them): RGB
 - transparency: laid over white, as viewers show it
-- EXIF or XMP orientation: baked into the pixels; EXIF that cannot be read: taken for upright
-- EXIF, colour profiles and all other metadata of re-encoded images: dropped, the pixel values stay
+- EXIF or XMP orientation: applied to the pixels; EXIF that cannot be read: upright
+- EXIF, colour profiles and all other metadata of images that are encoded again: dropped, the pixel values stay
 - animations: the first frame
 - truncated or damaged files, more than MAX_PIXELS, sides longer than 1 : MAX_ASPECT: rejected with the reason
 
-An image that is clean and of the right size already is kept byte for byte. It is not decoded for that, which would
-cost ten times the rest: its structure is checked (jpeg.looks_whole), and it is decoded where that leaves a doubt.
-Raw pixels are those that a JPEG would be made of; nothing is kept as it is then.
+An image that is clean and has the right size already is kept byte for byte. It is not decoded, which would take ten
+times as long as all the rest: its structure is checked (jpeg.looks_whole), and it is decoded only where that leaves a
+doubt. Raw pixels are those that the JPEG would be encoded from; they are always decoded.
 """
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -35,19 +36,23 @@ from shards.format.ppm import ppm
 
 Pixels = npt.NDArray[np.uint8]
 
-# 64 megapixels: 200 MB decoded. Larger ones are refused on what their header says, before decoding.
+# 64 megapixels: 200 MB decoded. Larger images are rejected by their header, before decoding.
 MAX_PIXELS = 64_000_000
-# Beyond this a crop shows a smear, and an upsampled side outgrows what decoders take.
+# Beyond this ratio a crop shows a smear, and a side that is enlarged exceeds the limits of decoders.
 MAX_ASPECT = 64
 MAX_JPEG_SIDE = 65_500  # libjpeg's limit
-# Progressive files have about ten. Thousands keep a decoder busy for hours, at any number of pixels.
+# Progressive files have about ten scans. Thousands keep a decoder busy for hours, whatever the number of pixels.
 MAX_SCANS = 100
 
-# Formats are named, so that a file cannot choose an exotic parser (or PostScript's interpreter) for itself.
+# Only these formats, so that a file cannot choose an exotic parser (or PostScript's interpreter).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
+STRAYS = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+PNG_XMP = b"XML:com.adobe.xmp\x00"
 DEEP_GRAY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
-# Modes whose meaning as colours is beyond doubt, and what the kind of a file says of them.
+# Pillow's modes whose colours are well defined, and their words in the kind of a file.
 MODES = {
     "1": "gray",
     "L": "gray",
@@ -65,12 +70,12 @@ MODES = {
 
 
 class Reject(Exception):
-    """An image that cannot be used. The message is the reason, for people; the same for the same bytes."""
+    """An image that cannot be used. The message is the reason, always the same for the same bytes."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A clean RGB image, its size in pixels, and what it was made from ("jpeg", "jpeg gray", "png palette", ...).
+    """A clean RGB image, its size in pixels, and the kind of file it was ("jpeg", "jpeg gray", "png palette", ...).
 
     `data`: a JPEG, or a binary PPM.
     """
@@ -84,9 +89,9 @@ class Converted:
 def convert(data: bytes, short_side: int | None, quality: int, encoding: Encoding = "jpeg") -> Converted:
     """Makes a clean RGB image of an image file.
 
-    `short_side`: length in pixels of the result's shorter side, the longer one is
-    int(short_side * longer / shorter) as torchvision's Resize computes it, smaller images grow; None keeps the size.
-    `quality`: JPEG quality, 1 to 100, where the image is encoded anew. `encoding`: "jpeg", or "raw" for the pixels.
+    `short_side`: length of the result's shorter side in pixels; None keeps the size. The longer side is
+    int(short_side * longer / shorter), as torchvision's Resize computes it; smaller images are enlarged.
+    `quality`: JPEG quality, 1 to 100, of images that are encoded again. `encoding`: "jpeg", or "raw" for the pixels.
     Raises Reject.
     """
     if not data:
@@ -102,7 +107,7 @@ def convert(data: bytes, short_side: int | None, quality: int, encoding: Encodin
 
 
 def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height of the result, in pixels. Raises Reject for shapes and sizes that cannot be used."""
+    """Width and height of the result, in pixels. Raises Reject for sizes that cannot be used."""
     if width < 1 or height < 1:
         raise Reject(f"it has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
@@ -124,17 +129,23 @@ def target_size(width: int, height: int, short_side: int | None) -> tuple[int, i
 def _convert_jpeg(
     data: bytes, header: jpeg.Header, short_side: int | None, quality: int, encoding: Encoding
 ) -> Converted:
+    if header.frame not in jpeg.HUFFMAN | jpeg.ARITHMETIC:
+        raise Reject("unsupported JPEG: its pixels are coded without loss, or hierarchically")
+    if header.precision != 8:
+        raise Reject(f"unsupported JPEG: it has {header.precision} bits a sample")
     size = target_size(header.width, header.height, short_side)
     kind = _jpeg_kind(header)
-    plain = header.precision == 8 and header.frame in jpeg.HUFFMAN
+    plain = header.frame in jpeg.HUFFMAN
     ours = plain and (header.ycbcr or header.components == 1)
     if not header.whole and (scans := jpeg.count_scans(data, header)) > MAX_SCANS:
         raise Reject(f"{scans} scans are more than the limit of {MAX_SCANS}")
-    clean = plain and header.ycbcr and header.orientation == 1 and header.ended
+    clean = plain and header.ycbcr and header.orientation == 1 and header.ended and not header.multiple
     if clean and size == (header.width, header.height) and encoding == "jpeg":
-        if not jpeg.looks_whole(data, header):
-            _decode(data)
-        return Converted(data, *size, kind)
+        if jpeg.looks_whole(data, header):
+            return Converted(data, *size, kind)
+        _decode(data)
+        if data.find(jpeg.END, header.coded) == len(data) - len(jpeg.END):  # nothing lies behind the picture
+            return Converted(data, *size, kind)
     pixels = _decode(data) if ours else _pillow_pixels(data)[0]
     return _encode(_upright(pixels, header.orientation or 1), kind, short_side, quality, encoding)
 
@@ -145,11 +156,20 @@ def _decode(data: bytes) -> Pixels:
     except ValueError as error:
         if "Premature end of JPEG file" in str(error):
             raise Reject("truncated JPEG: its data ends too early") from None
+        if (strays := STRAYS.search(str(error))) and _is_padded(data, int(strays[1])):
+            # Pillow, which has the same decoder, does not stop at this warning.
+            return _pillow_pixels(data)[0]
         if "Corrupt JPEG data" in str(error):
             raise Reject("damaged JPEG: the data of its pixels is corrupt") from None
-        # Rare ways of subsampling, which the binding does not know.
+        # Rare kinds of subsampling, which simplejpeg does not support.
         return _pillow_pixels(data)[0]
     return pixels
+
+
+def _is_padded(data: bytes, strays: int) -> bool:
+    """Whether the bytes that the decoder left over are padding. After damage they are the pixels that it missed."""
+    end = data.rfind(jpeg.END)
+    return len(set(data[end - strays : end])) == 1
 
 
 def _jpeg_kind(header: jpeg.Header) -> str:
@@ -160,8 +180,6 @@ def _jpeg_kind(header: jpeg.Header) -> str:
         words.append("ycck" if header.adobe == 2 else "cmyk")
     elif not header.ycbcr:
         words.append("rgb")
-    if header.precision != 8:
-        words.append(f"{header.precision}-bit")
     if header.frame == jpeg.PROGRESSIVE:
         words.append("progressive")
     elif header.frame in jpeg.ARITHMETIC:
@@ -178,17 +196,17 @@ def _jpeg_kind(header: jpeg.Header) -> str:
 def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
     """Decodes any known format to (height, width, 3) uint8, and names its kind.
 
-    A JPEG is left as it lies, since its header was read already; others are turned by their own orientation.
+    The orientation of a JPEG is not applied, since the caller has read its header; that of other formats is.
     """
     with warnings.catch_warnings():
-        # Pillow warns of sizes and of damaged metadata; both are dealt with here.
+        # Pillow warns of large sizes and of damaged metadata; both are handled here.
         warnings.simplefilter("ignore")
         try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(_without_text(data)), formats=FORMATS)
         except Image.DecompressionBombError:
             raise Reject(f"it has more pixels than the limit of {MAX_PIXELS // 1_000_000} megapixels") from None
         except Exception:
-            # Pillow's message would hold a memory address, and the set of errors of its parsers is open.
+            # Pillow's parsers raise errors of any kind, and its message holds a memory address.
             raise Reject("not an image in a known format, or its header is damaged") from None
         target_size(*image.size, None)
         kind = _pillow_kind(image)
@@ -207,6 +225,20 @@ def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
     if orientation in TURNS:
         return _upright(pixels, orientation), f"{kind} exif-rotated"
     return pixels, kind
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without its text, of which Pillow refuses more than a megabyte; any other file as it is. XMP stays."""
+    if not data.startswith(PNG):
+        return data
+    parts, position = [PNG], len(PNG)
+    while position < len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        chunk = data[position:end]
+        if chunk[4:8] not in PNG_TEXT or chunk[8:].startswith(PNG_XMP):
+            parts.append(chunk)
+        position = end
+    return b"".join(parts)
 
 
 def _pillow_kind(image: Image.Image) -> str:
@@ -232,7 +264,7 @@ def _rgb(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-# EXIF orientation -> (whether rows and columns change places first, the axes to flip then) for (height, width, 3).
+# EXIF orientation -> (whether to swap rows and columns first, the axes to flip then) of (height, width, 3).
 TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
     2: (False, (1,)),
     3: (False, (0, 1)),

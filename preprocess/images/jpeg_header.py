@@ -1,4 +1,4 @@
-"""Reads the structure of a JPEG: enough to tell, without decoding it, what kind it is and whether decoders agree on it.
+"""Reads the structure of a JPEG without decoding it: its kind, and whether all decoders read the same pixels.
 
 After ITU-T T.81, annex B (markers and segments), and Adobe Technical Note 5116 (the colour transform).
 """
@@ -18,20 +18,21 @@ START = b"\xff\xd8"
 END = b"\xff\xd9"
 SOS, DHT, DQT, DRI, COM, APP1, APP2, APP14 = 0xDA, 0xC4, 0xDB, 0xDD, 0xFE, 0xE1, 0xE2, 0xEE
 FIRST_RESTART, LAST_RESTART = 0xD0, 0xD7
-# Start-of-frame markers by coding process. The rest (lossless, hierarchical, arithmetic) few decoders know.
+# Start-of-frame markers by coding process. Few decoders know the others (lossless, hierarchical, arithmetic).
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 HUFFMAN = frozenset({BASELINE, EXTENDED, PROGRESSIVE})
 ARITHMETIC = frozenset({0xC9, 0xCA})
-# Segments that say nothing about what a picture is: tables of the decoder, and comments.
+# Segments that do not change the meaning of the pixels: tables of the decoder, and comments.
 PASSED_OVER = frozenset({DHT, DQT, DRI, COM})
-# Markers that stand alone: TEM and the restart markers have no length behind them.
+# Markers without a length behind them: TEM and the restart markers.
 ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 EXIF = b"Exif\x00\x00"
 XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 ICC = b"ICC_PROFILE\x00"
-# Coded pixels hold no long runs of zeros, unlike files with pages that were never downloaded.
+MPF = b"MPF\x00"
+# Coded pixels hold no long runs of zeros; files with pages that were never downloaded do.
 HOLE = bytes(256)
 _PIECE = 1024  # bytes
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
@@ -39,14 +40,15 @@ XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before a JPEG's first scan.
+    """The fields of a JPEG before its first scan.
 
     `frame`: its start-of-frame marker; `precision`: bits a sample; `components`: colour channels;
-    `adobe`: Adobe's colour transform (0 none, 1 YCbCr, 2 YCCK) or None; `ids`: the components' names;
-    `orientation`: 1 to 8 as EXIF counts them, 1 where nothing is said, or None for EXIF that cannot be read;
-    `icc`: whether there is a colour profile; `ended`: whether the file ends with the end-of-image marker;
+    `adobe`: Adobe's colour transform (0 none, 1 YCbCr, 2 YCCK) or None; `ids`: the names of the components;
+    `orientation`: 1 to 8 as EXIF counts them, 1 where the file has none, None for EXIF that cannot be read;
+    `icc`: whether there is a colour profile; `multiple`: whether further pictures follow (MPO);
+    `ended`: whether the file ends with the end-of-image marker;
     `coded`: position of the first byte of the first scan's coded pixels; `whole`: whether that scan holds all
-    components, so that it is the only one.
+    components, so that it is the only scan.
     """
 
     width: int
@@ -59,13 +61,14 @@ class Header:
     jfif: bool
     orientation: int | None
     icc: bool
+    multiple: bool
     ended: bool
     coded: int
     whole: bool
 
     @property
     def ycbcr(self) -> bool:
-        """Whether decoders take the three components for luma and chroma: libjpeg's rule."""
+        """Whether decoders read the three components as luma and chroma, by libjpeg's rule."""
         if self.components != 3:
             return False
         if self.jfif:
@@ -76,12 +79,12 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Reads the segments up to the first scan. Raises ValueError, with the reason, where they make no sense."""
+    """Reads the segments up to the first scan. Raises ValueError, with the reason, for a damaged header."""
     if not data.startswith(START):
         raise ValueError("it does not start like a JPEG")
     frame: tuple[int, bytes] | None = None
     adobe: int | None = None
-    jfif = icc = False
+    jfif = icc = multiple = False
     exif: bytes | None = None
     xmp = b""
     position = 2
@@ -113,6 +116,8 @@ def read_header(data: bytes) -> Header:
                 adobe = body[11]
             elif marker == APP2 and body.startswith(ICC):
                 icc = True
+            elif marker == APP2 and body.startswith(MPF):
+                multiple = True
             elif marker == APP1 and body.startswith(EXIF) and exif is None:
                 exif = body
             elif marker == APP1 and body.startswith(XMP):
@@ -136,6 +141,7 @@ def read_header(data: bytes) -> Header:
         jfif=jfif,
         orientation=_orientation(exif, xmp),
         icc=icc,
+        multiple=multiple,
         ended=data.endswith(END),
         coded=coded,
         whole=in_scan == components and frame[0] != PROGRESSIVE,
@@ -143,16 +149,17 @@ def read_header(data: bytes) -> Header:
 
 
 def count_scans(data: bytes, header: Header) -> int:
-    """How many scans a JPEG has: each one makes a decoder go over all of the picture's pixels again."""
-    return 1 + data.count(b"\xff\xda", header.coded)
+    """The number of scans up to the end of the picture: for each of them a decoder goes over all its pixels."""
+    end = data.find(END, header.coded)
+    return 1 + data.count(b"\xff\xda", header.coded, len(data) if end < 0 else end)
 
 
 def looks_whole(data: bytes, header: Header) -> bool:
-    """Whether the coded pixels have the structure of an undamaged file: a look at the markers, not a decoding.
+    """Whether the coded pixels have the structure of an undamaged file; looks at the markers, decodes nothing.
 
-    False where the end-of-image marker is missing or comes too early, where markers stand that have no business
-    there, where restart markers are out of turn, and where there is a hole of zeros. Bytes that changed into other
-    bytes are not seen here. Some sound files are doubted too (restart markers in several scans): decode to be sure.
+    False where the end-of-image marker is missing or comes too early, where other markers than expected stand among
+    the pixels, where restart markers are out of order, and where there is a hole of zeros. Bytes that changed into
+    other bytes are not noticed. False for some sound files too (restart markers in several scans): decode to be sure.
     """
     if not header.ended or header.coded > len(data) - len(END):
         return False
@@ -160,7 +167,7 @@ def looks_whole(data: bytes, header: Header) -> bool:
     strays, zeros = _count_pairs(coded)
     if zeros >= len(HOLE) - 1 and HOLE in data:
         return False
-    if header.whole and strays == 1:  # nothing but the end, as in nearly all files
+    if header.whole and strays == 1:  # the end is the only marker, as in nearly all files
         return True
     before = np.flatnonzero(coded[:-1] == 0xFF)
     markers = coded[before + 1]
@@ -175,10 +182,10 @@ def looks_whole(data: bytes, header: Header) -> bool:
 
 @numba.njit(nogil=True, cache=True)
 def _count_pairs(coded: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """How often 0xFF is followed by something else than zero or 0xFF, and how often a zero by a zero.
+    """The number of markers (0xFF followed by neither zero nor 0xFF), and of zeros followed by a zero.
 
-    In coded pixels 0xFF is followed by a zero, which decoders drop; several 0xFF may stand before a marker. Counts
-    are kept in bytes, one for each place in a piece, so that vector instructions do many at a time.
+    In coded pixels 0xFF is followed by a zero, which decoders drop; several 0xFF may stand before a marker. There is a
+    counter of one byte for each place in a piece, so that vector instructions count many places at a time.
     """
     strays, zeros = np.zeros(_PIECE, np.uint8), np.zeros(_PIECE, np.uint8)
     all_strays = all_zeros = 0
@@ -219,7 +226,7 @@ def _orientation(exif: bytes | None, xmp: bytes) -> int | None:
                 tags.load(exif)
                 value = tags.get(Base.Orientation)
         except Exception:
-            # Pillow's parser fails in many ways on damaged EXIF; the picture itself is not in doubt.
+            # Pillow's parser raises errors of any kind for damaged EXIF; the picture itself may be sound.
             return None
     if value is None and (found := XMP_ORIENTATION.search(xmp)):
         value = int(found[1])

@@ -1,9 +1,9 @@
 """Antialiased bilinear resize of 8-bit RGB: Pillow's and torchvision's filter, in integers, compiled by numba.
 
-The pixels are those of Pillow's BILINEAR within 1 of 255. They are the same on every processor, because
-nothing is rounded but fixed-point sums; and it needs no torch, which costs a worker seconds to import and
-half a gigabyte. Both directions are the same pass, weighted sums of whole rows, which compilers turn into
-vector instructions; between and behind the two the image is transposed.
+The pixels differ from those of Pillow's BILINEAR by at most 1 of 255. They are the same on every processor, because
+only fixed-point sums are rounded. It needs no torch, whose import costs a worker seconds and half a gigabyte. Both
+directions are the same pass, weighted sums of whole rows, which compilers turn into vector instructions; the image is
+transposed after each pass.
 """
 
 import functools
@@ -16,13 +16,13 @@ Pixels = npt.NDArray[np.uint8]
 Wide = npt.NDArray[np.int16]
 Sums = npt.NDArray[np.int32]
 
-# Weights add up to 2^14, so they fit 16 bits, the sums 32. Rows between the passes keep 7 bits of fraction:
-# 255 * 2^7 is the most that 16 bits hold.
+# Weights add up to 2^14, so that they fit into 16 bits, and the sums into 32. Between the passes values keep 7 bits of
+# fraction: 255 * 2^7 is the most that 16 bits hold.
 WEIGHT_BITS = 14
 FRACTION_BITS = 7
 _FIRST_SHIFT = WEIGHT_BITS - FRACTION_BITS
 _SECOND_SHIFT = WEIGHT_BITS + FRACTION_BITS
-# Rows of the result made at a time, so that what lies between the passes stays in the processor's cache.
+# Rows of the result made at a time, so that the values between the passes stay in the processor's cache.
 _BAND = 32
 
 
@@ -42,10 +42,10 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
 
 @functools.lru_cache(maxsize=4096)
 def weights(size: int, new_size: int) -> tuple[npt.NDArray[np.int64], Wide]:
-    """What each of `new_size` pixels is made of: the first source pixel (new_size,), and weights (new_size, taps).
+    """For each of `new_size` pixels the first source pixel, (new_size,), and the weights, (new_size, taps).
 
-    A triangle over the source as wide as two new pixels, or as two source pixels where the image grows: the
-    definition of Pillow's `precompute_coeffs`. Each row of weights adds up to exactly 2^14.
+    The filter is a triangle as wide as two new pixels, or as two source pixels where the image grows, as in Pillow's
+    `precompute_coeffs`. Each row of weights adds up to exactly 2^14.
     """
     scale = size / new_size
     support = max(scale, 1.0)
@@ -53,18 +53,18 @@ def weights(size: int, new_size: int) -> tuple[npt.NDArray[np.int64], Wide]:
     first = np.maximum(0, (centres - support + 0.5).astype(np.int64))
     last = np.minimum(size, (centres + support + 0.5).astype(np.int64))
     taps = int((last - first).max())
-    # All rows get as many taps, without reaching beyond the source's end.
+    # All pixels get the same number of taps, and none reaches beyond the end of the source.
     first = np.minimum(first, size - taps)
     positions = first[:, None] + np.arange(taps)
     exact = np.maximum(0.0, 1.0 - np.abs(positions + 0.5 - centres[:, None]) / support)
     exact[positions >= last[:, None]] = 0.0
     exact /= exact.sum(axis=1, keepdims=True)
-    # Rounding the running sums, and not each weight, keeps the total exact and many small weights unbiased.
+    # The running sums are rounded, not each weight, so that the total is exact and small weights are unbiased.
     whole = np.diff(np.rint(np.cumsum(exact, axis=1) * 2**WEIGHT_BITS), axis=1, prepend=0.0)
     return first, whole.astype(np.int16)
 
 
-# As in shards/decode/finish.py: functions of their own over contiguous one-dimensional arrays get vector instructions.
+# As in shards/decode/finish.py: small functions over contiguous one-dimensional arrays get vector instructions.
 
 
 @numba.njit(nogil=True, cache=True)
@@ -80,7 +80,7 @@ def _resize(
     height, width, line = first_row.size, first_column.size, source.shape[1]
     sums = np.empty(max(line, channels * _BAND), np.int32)
     upright = np.empty((_BAND, line), np.int16)
-    # One row for each source column: the channels of that column's pixels, first all red ones, then all green ones.
+    # One row for each source column, with the channels of its pixels: first all reds, then all greens, then all blues.
     turned = np.empty((line, _BAND), np.int16)
     columns = turned.reshape(line // channels, channels * _BAND)
     resized = np.empty((width * channels, _BAND), np.uint8)

@@ -1,7 +1,7 @@
-"""What a job will need, from a sample of its images: bytes on disk, and time.
+"""Estimates the disk space and the time that a job needs, by converting a sample of its images.
 
-At most 200 images (fewer of a small source, and no more than a few seconds' worth) are read and converted, spread
-over the rows that are still to be done. Their mean gives the estimate, their spread how far it may be off.
+The sample is at most 200 images (fewer of a small source, and no more than take three seconds), spread over the rows
+that are still to be converted. The estimate is their mean; its margin comes from their spread.
 """
 
 import math
@@ -14,25 +14,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.job.task import Job, Rejected, Task
+from preprocess.job.task import Rejected, ShardJob, Task
 from shards.common.errors import ShardfeedError
 from shards.format.layout import BLOCK
 from shards.sampling.hashing import integers, permutation
 
 SAMPLES = 200
 FEWEST = 8
-SHARE = 50  # one row in so many, so that a small job is not held up
-SECONDS = 3.0  # after which the sample is as large as it gets
-ERRORS = 2  # standard errors of the mean on top of the estimate, for what is asked of the disk
-STREAM = 0x5A4D  # of random numbers
+SHARE = 50  # at most one row in 50, so that a small job is not held up
+SECONDS = 3.0  # after this time no further image is sampled
+ERRORS = 2  # standard errors of the mean that `most` lies above the estimate
+STREAM = 0x5A4D  # the stream of random numbers that chooses the sample
 
-# Beside its image each sample costs two headers and one block for its label in the tar, and a line in each index.
+# Beside its image each sample takes two headers and a block for its label in the tar, and a line in each index.
 SAMPLE_BYTES = 3 * BLOCK + 150
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`images`: still to be made; `bytes`: what they will take, `most`: with a margin; `seconds`: an image and core."""
+    """`images` to be made, the `bytes` they will take, `most`: with a margin, `seconds` for each image on one core."""
 
     images: int
     bytes: int
@@ -40,12 +40,12 @@ class Estimate:
     seconds: float
 
     def duration(self, images: int, workers: int) -> float:
-        """Seconds that so many images will take."""
+        """Seconds that `images` images will take."""
         return images * self.seconds / workers
 
 
-def estimate(job: Job, tasks: Sequence[Task]) -> Estimate:
-    """Converts a sample of the rows of the shards `tasks` and throws it away. Raises as Job.convert_row does."""
+def estimate(job: ShardJob, tasks: Sequence[Task]) -> Estimate:
+    """Converts a sample of the rows of the shards `tasks`, and drops it. Raises as ShardJob.convert_row does."""
     rows = {split: _rows(job, split, tasks) for split in job.plan.splits}
     total = sum(map(len, rows.values()))
     chosen = sample(rows, min(SAMPLES, max(FEWEST, total // SHARE)), job.plan.settings.seed)
@@ -59,7 +59,7 @@ def estimate(job: Job, tasks: Sequence[Task]) -> Estimate:
         sizes.append(0 if isinstance(made, Rejected) else stored_bytes(len(made[0].data)))
         if time.monotonic() - started > SECONDS:
             break
-    # The first image pays for what is loaded and set up once.
+    # The first image also pays for imports and compiling.
     speed = float(np.mean(seconds[1:] or seconds or [0.0]))
     mean = float(np.mean(sizes or [0]))
     error = float(np.std(sizes or [0])) / math.sqrt(max(1, len(sizes)))
@@ -69,11 +69,11 @@ def estimate(job: Job, tasks: Sequence[Task]) -> Estimate:
 def sample(rows: Mapping[str, npt.NDArray[np.int64]], count: int, seed: int) -> list[tuple[str, int]]:
     """At most `count` different (split, row) of all `rows`, evenly spread over them, in a random order.
 
-    A pure function; any beginning of the result is a sample too.
+    A pure function; any first part of the result is a sample too.
     """
     total = sum(map(len, rows.values()))
     count = min(count, total)
-    # One from each of `count` stretches that differ by at most one row.
+    # One row from each of `count` stretches, whose lengths differ by at most one.
     bounds = np.arange(count + 1) * total // max(1, count)
     places = bounds[:-1] + integers(np.arange(count), np.diff(bounds), seed, STREAM)
     ends = np.cumsum([len(part) for part in rows.values()])
@@ -92,7 +92,7 @@ def stored_bytes(size: int) -> int:
 
 
 def free_bytes(out: Path) -> tuple[int, Path]:
-    """Bytes free for this user on the file system of a directory that need not exist yet, and what of it exists."""
+    """Bytes free for this user on the file system of `out`, and the nearest directory above it that exists."""
     place = out.absolute()
     while not place.exists():
         place = place.parent
@@ -100,13 +100,13 @@ def free_bytes(out: Path) -> tuple[int, Path]:
 
 
 def check_space(out: Path, needed: Estimate) -> None:
-    """Raises ShardfeedError where what is still to be made will not fit."""
+    """Raises ShardfeedError where the disk has too little room for the estimate."""
     free, place = free_bytes(out)
     if needed.most > free:
         raise ShardfeedError(
-            f"{needed.images:,} images need about {size(needed.bytes)} (a sample says; {size(needed.most)} at most), "
-            f"and {size(free)} are free in {place}: free some space, write elsewhere, or start all the same "
-            "with --force"
+            f"{needed.images:,} images need about {size(needed.bytes)} (estimated from a sample; {size(needed.most)} "
+            f"at most), and {size(free)} are free in {place}: free some space, give another directory, or skip this "
+            "check with --force"
         )
 
 
@@ -126,6 +126,6 @@ def length(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _rows(job: Job, split: str, tasks: Sequence[Task]) -> npt.NDArray[np.int64]:
+def _rows(job: ShardJob, split: str, tasks: Sequence[Task]) -> npt.NDArray[np.int64]:
     parts = [job.plan.rows(*task) for task in tasks if task[0] == split]
     return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))

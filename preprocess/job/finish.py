@@ -1,10 +1,10 @@
-"""The end of a job: the index and the rejects of each split, the manifest, and what became of the images in words."""
+"""The end of a job: writes the index and the rejects of each split, then the manifest."""
 
 import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from shards.format.manifest import FORMAT_VERSION, Manifest, SplitInfo, index_in
 def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
     """Writes each split's index and rejects, then the manifest; removes the work directory.
 
-    `results`: of every shard of the plan, in its order.
+    `results`: all shards of the plan, in its order.
     """
     splits: dict[str, SplitInfo] = {}
     for split in plan.splits:
@@ -48,7 +48,7 @@ def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequenc
         libraries=plan.libraries,
     )
     manifest.write(out)
-    # Whatever stays of it now is removed when the data set is next looked at.
+    # A work directory that stays is removed by the next run.
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
 
@@ -66,30 +66,7 @@ def write_rejects(out: Path, split: str, rejects: Sequence[Rejected]) -> None:
 
 
 def general(reason: str) -> str:
-    """A reason without what is particular to one image, so that reasons can be counted."""
+    """A reason without the numbers and names of one image, so that equal reasons can be counted."""
     sizeless = re.sub(r"\d+ x \d+", "W x H", reason)
     countless = re.sub(r"^\d+ ", "N ", sizeless)
     return re.sub(r": '.*'$", "", countless)
-
-
-def contents(manifest: Manifest) -> str:
-    """What a data set holds, in a few words."""
-    return ", ".join(f"{split.samples:,} samples in {name}" for name, split in manifest.splits.items())
-
-
-def summarise(place: str | Path, manifest: Manifest) -> None:
-    """Prints what became of the images of the data set in `place`: samples, shards, kinds of input, rejects."""
-    for name, split in manifest.splits.items():
-        print(
-            f"{name}: samples {split.samples:,}, shards {len(split.shards):,}, MB {split.bytes / 1e6:,.1f}, "
-            f"rejects {split.rejects:,}{f' (see {place}/{name}/{REJECTS})' if split.rejects else ''}"
-        )
-        print(f"  from {counted(split.kinds)}")
-        if split.reasons:
-            print(f"  without {counted(split.reasons, '; ')}")
-
-
-def counted(numbers: Mapping[str, int], between: str = ", ") -> str:
-    """Names with their numbers, the most frequent first."""
-    ordered = sorted(numbers.items(), key=lambda entry: (-entry[1], entry[0]))
-    return between.join(f"{name}: {count:,}" for name, count in ordered)

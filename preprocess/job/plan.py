@@ -1,9 +1,9 @@
-"""Which source rows go to which shard: a pure function, written down before the first shard.
+"""Which source rows go into which shard: a pure function, written to OUT before the first shard.
 
-The rows of each split are put into a seeded order and cut into shards whose lengths differ by at most one.
-The order is one of the whole split, or, for sources on slow disks, the source's own with the rows of each
-window shuffled. Neither the number of workers nor their speed has a say, so a job that was killed goes on
-exactly where it stood, and any shard can be made again alone.
+The rows of each split are put into a seeded order and cut into shards whose lengths differ by at most one. The order
+is a permutation of the whole split, or, for sources on slow disks, the source's own order with the rows of each window
+shuffled. It depends neither on the number of workers nor on their speed, so a job that was killed resumes exactly
+where it stopped, and any shard can be made again alone.
 """
 
 import dataclasses
@@ -17,26 +17,34 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.common.atomic import replacing, sync_directory
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, UsageError
+from shards.common.versions import version
 from shards.format.layout import check_split_name
 from shards.format.manifest import Manifest, Settings
 from shards.sampling.hashing import permutation
 
-# Rows of a window of `--order source`, ten shards' worth. Of ImageNet that is 1.1 GB, which a page cache holds while
-# those shards are made, so that each byte comes from the disk once.
+if TYPE_CHECKING:
+    from preprocess.sources.source import Source
+
+# Rows that `--order source` shuffles together: those of ten shards. Of ImageNet they are 1.1 GB, which the page cache
+# holds while those shards are made, so that each byte comes from the disk once.
 WINDOW = 10_000
-# What file systems without hard links say.
+# Other versions of these libraries may make different bytes of the same picture.
+LIBRARIES = ("pillow", "simplejpeg")
+NOT_INSTALLED = "not installed"
+# Errors of file systems without hard links.
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what a job writes. `splits`: number of source rows of each; `libraries`: versions."""
+    """Everything that decides the bytes of a data set. `splits`: rows of each split; `libraries`: their versions."""
 
     source: str
     fingerprint: str
@@ -51,7 +59,7 @@ class Plan:
 
     @property
     def tasks(self) -> list[tuple[str, int]]:
-        """Every shard to be written, as (split, number)."""
+        """Every shard of the data set, as (split, number)."""
         return [(split, number) for split in self.splits for number in range(self.shards(split))]
 
     def shards(self, split: str) -> int:
@@ -67,10 +75,10 @@ class Plan:
         return windowed(total, self.settings.window, part, self.settings.seed, _stream(split))
 
     def differences(self, other: "Plan") -> list[str]:
-        """What would make `other` write other bytes than this plan: a phrase each, empty if nothing would."""
+        """A phrase for each setting that makes `other` write other bytes than this plan; empty where none does."""
         ours, theirs = self._shaping(), other._shaping()
         if self.splits != other.splits:
-            # The fingerprint covers the splits chosen; others make it differ and say nothing about the source.
+            # The fingerprint covers the chosen splits, so with other splits it says nothing about the source.
             ours["source"], theirs["source"] = self.source, other.source
         differing = [name for name in ours if ours[name] != theirs[name]]
         if "source" in differing:
@@ -84,7 +92,7 @@ class Plan:
 
     @classmethod
     def of_manifest(cls, manifest: Manifest, libraries: Mapping[str, str], program_version: str) -> "Plan":
-        """The plan that a finished data set was made by, but for the versions, which are given."""
+        """The plan that a finished data set was made by; the versions are given, not the manifest's."""
         return cls(
             source=manifest.source,
             fingerprint=manifest.fingerprint,
@@ -94,8 +102,20 @@ class Plan:
             libraries=libraries,
         )
 
+    @classmethod
+    def of_source(cls, source: "Source", settings: Settings) -> "Plan":
+        """The plan for a source, with this program and the libraries that are installed."""
+        return cls(
+            source=source.name,
+            fingerprint=source.fingerprint,
+            splits={split: source.num_rows(split) for split in source.splits},
+            settings=settings,
+            program_version=version("shardfeed") or NOT_INSTALLED,
+            libraries={name: version(name) or NOT_INSTALLED for name in LIBRARIES},
+        )
+
     def settings_in_words(self) -> dict[str, str]:
-        """What shapes the shards beside the source, by the name of its option."""
+        """The settings that shape the shards, by the name of their option."""
         settings = self.settings
         return {
             "--short-side": "--original" if settings.short_side is None else str(settings.short_side),
@@ -107,9 +127,9 @@ class Plan:
         }
 
     def write(self, path: Path) -> None:
-        """Writes the plan as JSON, synced to disk, unless there is one: of several jobs the first one's stays.
+        """Writes the plan as JSON, synced to disk. A plan that another job wrote first stays.
 
-        Nobody ever sees a part of it.
+        The file appears whole or not at all.
         """
         beside = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
         with replacing(beside) as file:
@@ -130,14 +150,25 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
-        """Reads what `write` wrote. Raises ShardfeedError where it is damaged, FileNotFoundError where it is not."""
+        """Reads a plan. Raises ShardfeedError where it is damaged, FileNotFoundError where there is none."""
         try:
             content = json.loads(path.read_bytes())
-            return cls(**{**content, "settings": Settings(**content["settings"])})
-        except (ValueError, KeyError, TypeError) as error:
+            plan = cls(**{**content, "settings": Settings(**content["settings"])})
+            plan._check_types()
+            return plan
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise ShardfeedError(
                 f"{path} is damaged ({error}): delete the directory that holds it and start again"
             ) from None
+
+    def _check_types(self) -> None:
+        for name in ("source", "fingerprint", "program_version"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} is no string")
+        if not all(type(rows) is int and rows > 0 for rows in self.splits.values()):
+            raise TypeError("splits holds something else than numbers of rows")
+        if not all(isinstance(version, str) for version in self.libraries.values()):
+            raise TypeError("libraries holds something else than versions")
 
     def _shaping(self) -> dict[str, str]:
         return {
@@ -150,14 +181,14 @@ class Plan:
 
 
 def shard_count(rows: int, shard_size: int) -> int:
-    """How many shards of at most `shard_size` rows hold `rows`."""
+    """The number of shards that `rows` rows need, at most `shard_size` in each."""
     return -(-rows // shard_size)
 
 
 def shard_range(rows: int, shards: int, number: int) -> slice:
-    """Positions of shard `number` when `rows` are cut into `shards` pieces whose lengths differ by at most one.
+    """Positions of shard `number` where `rows` rows are cut into `shards` shards whose lengths differ by at most one.
 
-    The longer pieces come first. Raises ValueError for a number that is not one of the shards.
+    The longer shards come first. Raises ValueError for a number out of range.
     """
     if not 0 <= number < shards:
         raise ValueError(f"shard {number} of {shards} does not exist")
@@ -167,9 +198,9 @@ def shard_range(rows: int, shards: int, number: int) -> slice:
 
 
 def windowed(rows: int, window: int, part: slice, seed: int, *stream: int) -> npt.NDArray[np.int64]:
-    """The positions `part` of range(rows) with each run of `window` rows shuffled in itself; the last may be shorter.
+    """Positions `part` of range(rows) in which each window of `window` rows is shuffled; the last may be shorter.
 
-    A row stays in its window, so nothing but the windows that `part` touches is ever shuffled to know it.
+    Only the windows that `part` touches are shuffled.
     """
     first = part.start // window
     last = -(-part.stop // window)
@@ -187,5 +218,5 @@ def _order(rows: int, seed: int, split: str) -> npt.NDArray[np.int64]:
 
 
 def _stream(split: str) -> int:
-    # The name and not the position of a split: leaving one out must not reorder the others.
+    # From the split's name, not its position: leaving out one split must not reorder the others.
     return zlib.crc32(split.encode())

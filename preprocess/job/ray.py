@@ -1,9 +1,9 @@
 """Shards made on a Ray cluster: python -m preprocess SOURCE OUT --executor ray [--address ray://HOST:10001 | auto].
 
-One Ray task makes one shard; Ray places them, and starts those again whose worker or machine died. Without
+One Ray task makes one shard. Ray places the tasks, and starts a task again whose worker or machine died. Without
 --address (and without RAY_ADDRESS, which `ray job submit` sets) Ray is started on this machine for the length of the
-job. Every machine opens SOURCE by the same name and must find the same content there, have this project installed with
-the same image libraries, and write to the same OUT: a directory that all share, or a URL.
+job. Every machine opens SOURCE by the same name and must find the same content there, must have this project installed
+with the same image libraries, and writes to the same OUT: a directory that all machines share, or a URL.
 """
 
 import contextlib
@@ -16,10 +16,9 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from preprocess.job.begin import new_plan
 from preprocess.job.plan import Plan
-from preprocess.job.task import Job, ShardResult, Task
-from preprocess.job.upload import Upload, UploadingJob
+from preprocess.job.task import ShardJob, ShardResult, Task
+from preprocess.job.upload import Upload, UploadJob
 from preprocess.job.workers import FIELDS, GRACE, POLL, Progress
 from preprocess.options import Options
 from preprocess.sources import open_source
@@ -27,13 +26,13 @@ from shards.common.errors import MissingDependency, ShardfeedError
 from shards.format.layout import shard_name
 from shards.remote.object_store import ObjectStore, is_url
 
-# How often a shard is begun again whose worker or machine was lost.
+# How often a shard is started again after its worker or machine was lost.
 RETRIES = 5
-# Tasks handed to Ray for each core of the cluster: one at work and one that waits, so that none is idle.
+# Tasks given to Ray for each core of the cluster: one that runs and one that waits, so that no core is idle.
 IN_FLIGHT = 2
 # Seconds between two reports of a worker.
 REPORT = 0.5
-# Shards pass through files, only their descriptions through Ray's memory: the least that it takes.
+# The smallest store that Ray accepts: shards pass through files, only their descriptions through Ray's memory.
 OBJECT_STORE_BYTES = 80 * 2**20
 
 
@@ -42,8 +41,8 @@ def run_on_ray(
 ) -> Generator[ShardResult, None, None]:
     """Yields the shards of `tasks` as they are finished, as `preprocess.job.workers.run_tasks` does.
 
-    `progress` is called in this process. Raises what a task raised first, ShardfeedError where a shard's workers died
-    again and again. Close the iterator to cancel what is under way.
+    `progress` is called in this process. Raises the first error that a task raised, and ShardfeedError where the
+    workers of a shard died RETRIES + 1 times. Close the iterator to cancel the tasks that run.
     """
     with _cluster(options) as ray:
         make = ray.remote(num_cpus=1, max_retries=RETRIES)(_make)
@@ -67,13 +66,13 @@ def run_on_ray(
             for reference in running:
                 ray.cancel(reference)
             if running:
-                # They remove their partial files.
+                # Until they have removed their partial files.
                 ray.wait(list(running), num_returns=len(running), timeout=GRACE)
 
 
 @contextlib.contextmanager
 def _cluster(options: Options) -> Iterator[Any]:
-    """Ray, connected to a cluster or started here, where it is stopped again."""
+    """Connects to a Ray cluster, or starts Ray on this machine and stops it in the end."""
     try:
         import ray
     except ImportError:
@@ -95,7 +94,8 @@ def _cluster(options: Options) -> Iterator[Any]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ShardfeedError(
-            f"Ray at {address or 'this machine'} cannot be reached ({reason}): is it running, and of the same version?"
+            f"Ray at {address or 'this machine'} cannot be reached ({reason}): check that it runs, and that both "
+            "sides have the same version"
         ) from None
     try:
         yield ray
@@ -104,7 +104,7 @@ def _cluster(options: Options) -> Iterator[Any]:
 
 
 class _Counts:
-    """An actor that adds up how far the workers are. A shard that is begun again counts from its beginning."""
+    """A Ray actor that adds up the progress of all workers. A shard that is started again counts from its beginning."""
 
     def __init__(self) -> None:
         self._of: dict[Task, list[int]] = {}
@@ -117,7 +117,7 @@ class _Counts:
 
 
 def _make(pickled: bytes, task: Task, counts: Any) -> ShardResult:
-    """What runs on the cluster: makes one shard."""
+    """Makes one shard; runs on the cluster."""
     job = _opened(pickled)
     numbers = [0] * FIELDS
     reported = time.monotonic()
@@ -136,25 +136,25 @@ def _make(pickled: bytes, task: Task, counts: Any) -> ShardResult:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(pickled: bytes) -> Job | UploadingJob:
-    """The job as this machine sees it, once for each worker. Raises ShardfeedError where it would make other bytes."""
+def _opened(pickled: bytes) -> ShardJob | UploadJob:
+    """The job on this machine, opened once in each worker. Raises ShardfeedError where it would make other bytes."""
     options, plan = pickle.loads(pickled)
     source = open_source(options.source, options.splits, options.image_column, options.label_column)
-    if differences := plan.differences(new_plan(source, options)):
+    if differences := plan.differences(Plan.of_source(source, options.settings)):
         raise ShardfeedError(
-            f"{socket.gethostname()} would make another data set ({'; '.join(differences)}): all machines of the "
+            f"{socket.gethostname()} would make a different data set ({'; '.join(differences)}): all machines of the "
             "cluster need the same source and the same versions"
         )
     if not is_url(options.out):
-        return Job(source, plan, Path(options.out).absolute())
+        return ShardJob(source, plan, Path(options.out).absolute())
     upload = Upload.begin(ObjectStore(str(options.out)), plan)
-    return upload.job(Job(source, upload.plan, upload.stage))
+    return UploadJob(ShardJob(source, upload.plan, upload.stage), upload.remote)
 
 
 def _report(ray: Any, counts: Any, seen: Sequence[int], progress: Progress) -> Sequence[int]:
     try:
         now: list[int] = ray.get(counts.total.remote(), timeout=GRACE)
-    except ray.exceptions.RayError:  # it was on a machine that was lost: the bar waits, the shards do not
+    except ray.exceptions.RayError:  # the actor's machine was lost: the bar stands still, the shards go on
         return seen
     images, size, rejects, found = (new - old for new, old in zip(now, seen, strict=True))
     progress(images, size, rejects, found)
@@ -166,7 +166,7 @@ def _result(ray: Any, reference: Any, task: Task) -> ShardResult:
         result: ShardResult = ray.get(reference)
         return result
     except ray.exceptions.RayTaskError as error:
-        # What the task raised, without the traceback that Ray puts into its message.
+        # The error of the task, without the traceback that Ray adds to its message.
         raise error.cause from None
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())

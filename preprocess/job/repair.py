@@ -1,9 +1,9 @@
 """Makes damaged or missing files of a finished data set again from its source: the same bytes, or none.
 
-The manifest tells which bytes a shard must have, and its settings tell the plan. A shard is made again beside its
-place and moved there only if its hash is the manifest's, so nothing gets worse. Indices and the list of rejects are
-compared with what the shards hold, and written again where they differ. An index may come out with other bytes than
-the manifest says, since those depend on the parquet library: the manifest is then written again for it.
+The manifest holds the SHA-256 of each shard and the settings, which give the plan. A shard is made again in the work
+directory, and moved into place only if its SHA-256 is the manifest's, so no file gets worse. Indices and the lists of
+rejects are compared with the shards, and written again where they differ. The bytes of an index depend on the parquet
+library: where they differ from the manifest's, the manifest is written again too.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from preprocess.images import jpeg_header as jpeg
-from preprocess.job.bar import Bar
-from preprocess.job.finish import contents, general, rejects_lines, write_rejects
+from preprocess.job.finish import general, rejects_lines, write_rejects
 from preprocess.job.plan import Plan
-from preprocess.job.task import WORK, Job, Rejected, Task
-from preprocess.job.workers import Progress, default_workers, run_tasks
+from preprocess.job.summary import contents
+from preprocess.job.task import WORK, Rejected, ShardJob, Task
+from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
 from preprocess.options import Options
 from preprocess.sources import open_source
 from shards.common.atomic import replacing, sync_directory
@@ -41,9 +41,9 @@ STAGE = "repair"
 
 @dataclass(frozen=True)
 class Repaired:
-    """A shard that was looked at. `index`: of its samples, None where the shard could not be mended.
+    """A shard that was checked. `index`: of its samples, None where the shard could not be mended.
 
-    `files`: names of those written again; `fault`: why it could not be mended, or "".
+    `files`: names of the files written again; `fault`: why the shard could not be mended, or "".
     """
 
     task: Task
@@ -53,14 +53,14 @@ class Repaired:
 
 
 @dataclass(frozen=True)
-class Repair:
-    """All that a worker process needs to check and mend any shard."""
+class RepairJob:
+    """Checks and mends any shard. It pickles, for worker processes."""
 
-    job: Job
+    job: ShardJob
     shards: Mapping[Task, ShardInfo]
 
     def run(self, task: Task, progress: Progress) -> Repaired:
-        """Leaves a whole shard as it is, makes a damaged one again, and sees to its DALI index."""
+        """Makes a damaged shard again, and its DALI index; leaves what is whole as it is."""
         split, number = task
         tar = split_dir(self.job.out, split) / self.shards[task].name
         if _sha256(tar) != self.shards[task].sha256:
@@ -98,9 +98,9 @@ class Repair:
 
 
 def repair(options: Options, manifest: Manifest) -> None:
-    """Mends the data set in OUT from SOURCE, and prints what was written again. Call it with the lock held.
+    """Mends the data set in OUT from SOURCE, and prints which files were written again. The caller holds the lock.
 
-    Raises UsageError for a source that is another one, ShardfeedError that names what could not be mended.
+    Raises UsageError for a different source, ShardfeedError that names the files that could not be mended.
     """
     out = Path(options.out)
     plan = _plan(options, manifest)
@@ -108,16 +108,16 @@ def repair(options: Options, manifest: Manifest) -> None:
     if source.fingerprint != manifest.fingerprint:
         raise UsageError(
             f"{options.source} is not what {out} was made from ({manifest.source}): its content differs "
-            f"(fingerprint {source.fingerprint[:8]}, manifest {manifest.fingerprint[:8]}); give the source of then"
+            f"(fingerprint {source.fingerprint[:8]}, manifest {manifest.fingerprint[:8]}); give the original source"
         )
-    job = Job(source, plan, out)
+    job = ShardJob(source, plan, out)
     shards = {
         (split, number): shard for split, info in manifest.splits.items() for number, shard in enumerate(info.shards)
     }
     found: dict[Task, Repaired] = {}
-    with Bar(sum(plan.splits.values())) as bar:
+    with ProgressBar(sum(plan.splits.values())) as bar:
         workers = options.workers or default_workers()
-        for repaired in run_tasks(Repair(job, shards).run, plan.tasks, workers, bar.advance):
+        for repaired in run_tasks(RepairJob(job, shards).run, plan.tasks, workers, bar.advance):
             found[repaired.task] = repaired
             for name in repaired.files:
                 print(f"made again: {name}")
@@ -127,7 +127,7 @@ def repair(options: Options, manifest: Manifest) -> None:
         parts = [found[task].index for task in plan.tasks if task[0] == split]
         whole = [part for part in parts if part is not None]
         if len(whole) < len(parts):
-            faults.append(f"{split}/{INDEX} was not looked at, for want of shards")
+            faults.append(f"{split}/{INDEX} was not checked, because shards are missing")
             continue
         written = _mend_index(out, split, Index.concatenate(whole), manifest.splits[split].index)
         if written is not None:
@@ -148,13 +148,13 @@ def repair(options: Options, manifest: Manifest) -> None:
 
 
 def _plan(options: Options, manifest: Manifest) -> Plan:
-    """The plan as it was; refuses options that contradict it."""
+    """The plan that the data set was made by. Raises UsageError for options that contradict it."""
     plan = Plan.of_manifest(manifest, manifest.libraries, manifest.program_version)
     if options.settings not in (Settings(), manifest.settings):
         given = Plan(plan.source, plan.fingerprint, plan.splits, options.settings, plan.program_version, plan.libraries)
         raise UsageError(
             f"{options.out} was made with other settings ({'; '.join(plan.differences(given))}): "
-            "--repair takes them from the manifest, so leave them out"
+            "--repair takes them from the manifest, so leave these options out"
         )
     if options.splits is not None and set(options.splits) != set(manifest.splits):
         raise UsageError(f"{options.out} holds {' and '.join(manifest.splits)}: --repair mends all, leave out --splits")
@@ -168,7 +168,7 @@ def _plan(options: Options, manifest: Manifest) -> Plan:
 
 
 def _sha256(path: Path) -> str:
-    """The hash of a file, or "" where it is not there or the disk does not give it."""
+    """The hash of a file, or "" where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -177,7 +177,7 @@ def _sha256(path: Path) -> str:
 
 
 def _index_of(tar: Path, number: int, encoding: Encoding) -> Index:
-    """The rows of the index that a shard known to be whole stands for."""
+    """The index of a shard that is known to be whole."""
     rows: list[tuple[int, int, int, int, int, int, int]] = []
     keys: list[str] = []
     with tarfile.open(tar) as archive:
@@ -204,16 +204,16 @@ def _read(file: IO[bytes] | None) -> bytes:
 
 
 def _mend_index(out: Path, split: str, index: Index, known: IndexInfo | None) -> IndexInfo | None:
-    """What it wrote in the place of the index; None where that is whole.
+    """Writes the index of a split again where it is damaged; returns its entry of the manifest, None if it is whole.
 
-    Compares bytes, since damage to a table need not show in its content. `known`: what the manifest says of them.
+    Compares bytes, since damage to a table need not show in its content. `known`: the manifest's entry.
     """
     path = split_dir(out, split) / INDEX
     made = out / WORK / STAGE / f"{split}.parquet"
     index.write(made)
     if path.is_file():
         there, here = index_info(path), index_info(made)
-        # Another version of the parquet library makes other bytes of the same table.
+        # Other versions of the parquet library make other bytes of the same table.
         if (there == here and known in (None, here)) or (there == known and _is_table(path, index)):
             return None
     written = index_info(made)
@@ -233,7 +233,7 @@ def _is_table(path: Path, index: Index) -> bool:
 
 
 def _with_index(out: Path, split: str, written: IndexInfo, manifest: Manifest) -> Manifest:
-    """The manifest that holds for an index just written; it is written too, where it held another one."""
+    """The manifest with the entry of an index just written. It is written too, where its entry differs."""
     info = manifest.splits[split]
     if info.index in (None, written):
         return manifest
@@ -243,8 +243,8 @@ def _with_index(out: Path, split: str, written: IndexInfo, manifest: Manifest) -
     return changed
 
 
-def _mend_rejects(job: Job, split: str, index: Index, manifest: Manifest) -> tuple[int, list[str]]:
-    """How many files it wrote again, and what it could not mend."""
+def _mend_rejects(job: ShardJob, split: str, index: Index, manifest: Manifest) -> tuple[int, list[str]]:
+    """Writes the rejects of a split again where they are damaged: the number of files written, and what failed."""
     path = split_dir(job.out, split) / REJECTS
     assert index.key is not None
     rows = sorted(set(range(job.plan.splits[split])) - {int(key) for key in index.key})

@@ -1,7 +1,7 @@
 """Slices of a job: `--tasks i/n` lets machines with a common file system share the shards of one plan.
 
-Slice i of n is the i-th n-th of the list of shards, i from 0 to n - 1 as job arrays count. Slices that do not
-overlap as fractions of the list hold no shard in common, also where they are of different n.
+Slice i of n is the i-th of n contiguous parts of the list of shards, i from 0 to n - 1 as job arrays count. Slices
+that do not overlap as fractions of the list have no shard in common, even where their n differs.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ SPAN = 1 << 40
 
 @dataclass(frozen=True)
 class Slice:
-    """Slice `number` of `count`. Raises UsageError where it is none of them."""
+    """Slice `number` of `count`. Raises UsageError for a number out of range."""
 
     number: int = 0
     count: int = 1
@@ -45,11 +45,11 @@ class Slice:
         return cls(int(numbers[1]), int(numbers[2]))
 
     def span(self, length: int) -> tuple[int, int]:
-        """Where the slice starts and ends in a list of `length`; the lengths of slices differ by at most one."""
+        """The start and the end of the slice in a list of `length`; lengths of slices differ by at most one."""
         return self.number * length // self.count, (self.number + 1) * length // self.count
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The items that belong to the slice."""
+        """The items of the slice."""
         start, end = self.span(len(items))
         return items[start:end]
 

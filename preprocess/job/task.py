@@ -1,13 +1,13 @@
-"""One shard, made from a plan: an independent task whose marker is written after the shard is in place.
+"""One shard of a plan: an independent task, whose marker is written after the shard is in place.
 
-A task that finds its marker checks the shard against it and, if all is well, leaves it as it is.
+A task that finds its marker compares the shard with it, and leaves a shard that is whole as it is.
 """
 
 import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ Task = tuple[str, int]
 
 @dataclass(frozen=True)
 class Rejected:
-    """A source row that is in no shard, and why."""
+    """A source row that is left out, and why."""
 
     split: str
     row: int
@@ -39,7 +39,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard. `kinds`: samples by kind of input; `fresh`: made by this process and not found."""
+    """A finished shard. `kinds`: number of samples by kind of image file; `fresh`: made by this run, not found."""
 
     split: str
     number: int
@@ -50,17 +50,22 @@ class ShardResult:
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a worker process needs to make any shard of a data set."""
+class ShardJob:
+    """Makes any shard of a data set. It pickles, for worker processes."""
 
     source: Source
     plan: Plan
     out: Path
 
+    @property
+    def local(self) -> "ShardJob":
+        """The job that makes the shards on this machine's disk: this one. UploadJob has another."""
+        return self
+
     def run(self, task: Task, progress: Progress) -> ShardResult:
         """Makes one shard, its index and its marker, or finds them whole.
 
-        Raises OSError as the file system of the shards does, ShardfeedError that names the row where a source fails.
+        Raises OSError where the shard cannot be written, ShardfeedError that names the row where the source fails.
         """
         found = self.find(task, progress)
         if found is not None:
@@ -76,7 +81,7 @@ class Job:
         return result
 
     def find(self, task: Task, progress: Progress) -> ShardResult | None:
-        """The shard as its marker tells, if it is finished and its files are what the marker says; None if not."""
+        """The shard that the marker describes, if its files are those of the marker; None if not."""
         split, number = task
         found = self._read_marker(split, number)
         if found is None:
@@ -94,9 +99,9 @@ class Job:
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
 
-    def looks_finished(self, task: Task) -> bool:
-        """Whether there is a marker; what it says is not checked."""
-        return self._read_marker(*task) is not None
+    def unfinished(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks that have no marker; the shards of the others are not checked."""
+        return [task for task in tasks if self._read_marker(*task) is None]
 
     def rows_as_read(self, task: Task) -> list[int]:
         """The rows of a shard in the order in which they are read and converted."""
@@ -104,21 +109,21 @@ class Job:
         return sorted(rows) if self._in_source_order else rows
 
     def samples(self, task: Task, kinds: Counter[str], rejects: list[Rejected], progress: Progress) -> Iterator[Sample]:
-        """Yields what goes into a shard, in its order, and adds up the kinds of input and the rejects."""
+        """Yields the samples of a shard in order; adds to `kinds` and `rejects`."""
         converted = self._converted(task, kinds, rejects, progress)
         if not self._in_source_order:
             yield from converted
             return
-        # A disk that hates to seek is read forwards only; the converted images of one shard wait in memory meanwhile.
+        # The source is read forwards only, for disks that are slow to seek; the converted images wait in memory.
         waiting = {sample.key: sample for sample in converted}
         for row in self.plan.rows(*task).tolist():
             if sample := waiting.pop(sample_key(row), None):
                 yield sample
 
     def convert_row(self, split: str, row: int) -> tuple[Sample, str] | Rejected:
-        """Reads and converts one row: the sample and the kind of file it was, or why there is none.
+        """Reads and converts one row: the sample and the kind of its file, or the reject.
 
-        Raises ShardfeedError that names the row where its source cannot be read, or something unforeseen happens.
+        Raises ShardfeedError that names the row where the source cannot be read or the conversion fails unexpectedly.
         """
         from preprocess.images.convert import Reject, convert
 
@@ -167,32 +172,45 @@ class Job:
 
 
 def read_marker(task: Task, data: bytes) -> ShardResult | None:
-    """The shard that a marker tells of; None for a damaged one: the shard is made again, and comes out the same."""
+    """The shard that a marker describes; None for a damaged marker, so that the shard is made again."""
     split, number = task
     try:
         content = json.loads(data)
-        return ShardResult(
+        result = ShardResult(
             split=split,
             number=number,
             info=ShardInfo(**content["info"]),
-            kinds=content["kinds"],
+            kinds=dict(content["kinds"]),
             rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
             fresh=False,
         )
     except (ValueError, KeyError, TypeError):
         return None
+    return result if _is_sound(result) else None
+
+
+def _is_sound(result: ShardResult) -> bool:
+    """Whether the values of a marker have the right types, and are those of its shard."""
+    info = result.info
+    return (
+        info.name == shard_name(result.split, result.number)
+        and isinstance(info.sha256, str)
+        and all(type(number) is int and number >= 0 for number in (info.samples, info.bytes, *result.kinds.values()))
+        and all(each.split == result.split and type(each.row) is int for each in result.rejects)
+        and all(isinstance(each.path, str) and isinstance(each.reason, str) for each in result.rejects)
+    )
 
 
 def plan_path(out: Path) -> Path:
-    """Where the plan of an unfinished data set lies."""
+    """The file that holds the plan of an unfinished data set."""
     return out / WORK / PLAN
 
 
 def index_path(out: Path, split: str, number: int) -> Path:
-    """Where a finished shard's part of the index waits until all are there."""
+    """The file that holds a finished shard's part of the index until all shards are finished."""
     return out / WORK / f"{split}-{number:05d}.parquet"
 
 
 def marker_path(out: Path, split: str, number: int) -> Path:
-    """Where the marker of a finished shard lies."""
+    """The file that marks a shard as finished."""
     return out / WORK / f"{split}-{number:05d}.json"

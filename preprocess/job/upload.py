@@ -1,8 +1,7 @@
-"""OUT behind a URL: every shard is finished on this machine's disk, uploaded, compared, and only then marked as done.
+"""OUT behind a URL: each shard is made on this machine's disk, uploaded, read back and compared, and then marked.
 
-The layout there is the one of a directory: plan and markers under `.work`, the manifest last. A file is uploaded
-again until what can be read back is what was sent. Shards are made in a directory of the cache (`stage`) and removed
-from it once they are uploaded, so each worker needs room for one.
+The layout is that of a directory: plan and markers under `.work`, the manifest last. Shards are made in a directory of
+the cache, the stage, and removed from it once they are uploaded, so each worker needs room for one shard.
 """
 
 import hashlib
@@ -14,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.job.begin import found_plan, refuse_others
 from preprocess.job.finish import finish
+from preprocess.job.out import read_plan, refuse_other_files
 from preprocess.job.plan import Plan
-from preprocess.job.task import PLAN, WORK, Job, ShardResult, Task, index_path, marker_path, plan_path, read_marker
+from preprocess.job.task import PLAN, WORK, ShardJob, ShardResult, Task, index_path, marker_path, plan_path, read_marker
 from preprocess.job.workers import Progress
 from shards.common.errors import ShardfeedError, UsageError
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
@@ -25,16 +24,16 @@ from shards.format.manifest import Manifest
 from shards.remote.cache import cache_home
 from shards.remote.object_store import ObjectStore
 
-# How often a file is uploaded that does not come back as it was sent.
+# How often a file is uploaded before it is an error that other bytes are read back.
 WRONG_BYTES = 3
-# Small files on their way at once.
+# Small files that are downloaded at the same time.
 TRANSFERS = 16
 _PLAN = f"{WORK}/{PLAN}"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The data set behind a URL. `stage`: where this machine makes its shards of this plan."""
+    """A data set behind a URL. `stage`: the directory in which this machine makes the shards of this plan."""
 
     remote: ObjectStore
     stage: Path
@@ -42,7 +41,7 @@ class Upload:
 
     @classmethod
     def begin(cls, remote: ObjectStore, plan: Plan) -> "Upload":
-        """Writes the plan there, or goes on with the one found. Raises UsageError where that makes other bytes."""
+        """Uploads the plan, or resumes the one found there. Raises UsageError where that one makes other bytes."""
         with tempfile.TemporaryDirectory() as directory:
             path = plan_path(Path(directory))
             plan.write(path)
@@ -51,14 +50,10 @@ class Upload:
         digest = hashlib.sha256(f"{remote}\n{plan.digest}".encode()).hexdigest()[:32]
         return cls(remote, cache_home() / "staging" / digest, plan)
 
-    def job(self, job: Job) -> "UploadingJob":
-        """What makes and uploads the shards of `job`, whose directory is the stage."""
-        return UploadingJob(job, self.remote)
-
     def finish(self, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
-        """Makes index and rejects of each split out of what the shards left, uploads them, and the manifest last.
+        """Makes the index and the rejects of each split from the shards' parts, uploads them, and the manifest last.
 
-        Raises UsageError where the plan there is another one meanwhile, ShardfeedError where there is none any more.
+        Raises UsageError where another job has replaced the plan, ShardfeedError where one has removed it.
         """
         check_plan(self.remote, self.plan)
         parts = [index_path(self.stage, result.split, result.number) for result in results]
@@ -81,38 +76,41 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class UploadingJob:
-    """Makes any shard of a data set behind a URL; what `Job` is to a directory. It pickles, for worker processes."""
+class UploadJob:
+    """Makes and uploads any shard of a data set behind a URL. It pickles, for worker processes.
 
-    made: Job
+    `local`: the job that makes the shards, in the stage.
+    """
+
+    local: ShardJob
     remote: ObjectStore
 
     @property
     def plan(self) -> Plan:
-        """What is made."""
-        return self.made.plan
+        """The plan of the data set."""
+        return self.local.plan
 
     def run(self, task: Task, progress: Progress) -> ShardResult:
-        """Makes and uploads one shard, its index and its marker, or finds them there. Raises as `Job.run` does."""
+        """Makes and uploads one shard, its index and its marker, or finds them there. Raises as ShardJob.run does."""
         found = self.find(task, progress)
         if found is not None:
             return found
-        result = self.made.run(task, progress)
+        result = self.local.run(task, progress)
         tar = self._tar(task)
-        index, marker = index_path(self.made.out, *task), marker_path(self.made.out, *task)
+        index, marker = index_path(self.local.out, *task), marker_path(self.local.out, *task)
         marker.write_text(json.dumps({**json.loads(marker.read_bytes()), "plan": self.plan.digest}))
         check_plan(self.remote, self.plan)
         own = [tar, tar.with_name(dali_index_name(tar.name)), index, marker]
         for path in own:
-            send(path, self.remote, path.relative_to(self.made.out).as_posix())
+            send(path, self.remote, path.relative_to(self.local.out).as_posix())
         for path in reversed(own):
             path.unlink()
         return result
 
     def find(self, task: Task, progress: Progress) -> ShardResult | None:
-        """The shard as its marker there tells, if it is there in full length, and its indices are; None if not."""
+        """The shard that the marker describes, if it is there in full length and its indices exist; None if not."""
         try:
-            data = self.remote.read(f"{WORK}/{marker_path(self.made.out, *task).name}")
+            data = self.remote.read(f"{WORK}/{marker_path(self.local.out, *task).name}")
         except FileNotFoundError:
             return None
         found = read_marker(task, data)
@@ -120,28 +118,28 @@ class UploadingJob:
             return None
         if self.remote.size(f"{task[0]}/{found.info.name}") != found.info.bytes:
             return None
-        indices = (f"{task[0]}/{dali_index_name(found.info.name)}", f"{WORK}/{index_path(self.made.out, *task).name}")
+        indices = (f"{task[0]}/{dali_index_name(found.info.name)}", f"{WORK}/{index_path(self.local.out, *task).name}")
         if not all(map(self.remote.size, indices)):
             return None
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
 
     def unfinished(self, tasks: Sequence[Task]) -> list[Task]:
-        """Those that have no marker there; what the markers say is not checked."""
+        """The tasks that have no marker; the shards of the others are not checked."""
         there = self.remote.sizes(WORK)
-        return [task for task in tasks if marker_path(self.made.out, *task).name not in there]
+        return [task for task in tasks if marker_path(self.local.out, *task).name not in there]
 
     def _tar(self, task: Task) -> Path:
-        return split_dir(self.made.out, task[0]) / shard_name(*task)
+        return split_dir(self.local.out, task[0]) / shard_name(*task)
 
 
 def check_plan(remote: ObjectStore, plan: Plan) -> Plan:
-    """The plan there. Raises UsageError where it makes other bytes than `plan`, ShardfeedError where there is none.
+    """The plan in the store. Raises UsageError where it makes other bytes than `plan`, ShardfeedError without one.
 
-    There are no locks on a store. On one where creating is not a single step, two jobs that begin at the same moment
-    may both have written their plan, and only the last one is there: so the other one, which looks again before each
-    shard that it uploads and before the manifest, stops. What it has marked by then bears its plan's mark, and is made
-    again. Two jobs of the same plan make the same bytes.
+    A store has no locks. Where it cannot create an object in one step, two jobs that begin at the same moment may both
+    write their plan, and the last one stays. So each job calls this before it uploads a shard, and before the
+    manifest; the job whose plan was replaced stops. The markers that it has written hold its plan's digest, so the
+    other job makes those shards again. Two jobs of the same plan make the same bytes.
     """
     try:
         data = remote.read(_PLAN)
@@ -151,26 +149,26 @@ def check_plan(remote: ObjectStore, plan: Plan) -> Plan:
         path = plan_path(Path(directory))
         path.parent.mkdir()
         path.write_bytes(data)
-        return found_plan(Path(directory), plan, str(remote))
+        return read_plan(Path(directory), plan, str(remote))
 
 
 def _gone(remote: ObjectStore) -> ShardfeedError:
     return ShardfeedError(
-        f"another job has finished or removed {remote} meanwhile: start the same command again to see what is there"
+        f"another job has finished or removed {remote} meanwhile: start the same command again to see what it holds"
     )
 
 
 def check_remote_out(remote: ObjectStore) -> None:
-    """Refuses (UsageError) a place of other things, and one that cannot be written."""
+    """Raises UsageError for a place that holds other files, and for a web server."""
     if remote.scheme in ("http", "https"):
-        raise UsageError(f"{remote}: a web server is read from, not written to: give a directory, or s3://BUCKET/PATH")
+        raise UsageError(f"{remote}: a web server cannot be written to: give a directory, or s3://BUCKET/PATH")
     there = remote.sizes()
     if MANIFEST not in there:
-        refuse_others(remote, there)
+        refuse_other_files(remote, there)
 
 
 def remote_manifest(remote: ObjectStore) -> Manifest | None:
-    """The manifest of a finished data set; None where there is none yet."""
+    """The manifest of a finished data set; None where it is not finished."""
     try:
         data = remote.read(MANIFEST)
     except FileNotFoundError:
@@ -181,7 +179,7 @@ def remote_manifest(remote: ObjectStore) -> Manifest | None:
 
 
 def send(path: Path, remote: ObjectStore, name: str) -> None:
-    """Uploads a file until what is read back is what was sent. Raises ShardfeedError where it never is."""
+    """Uploads a file and compares what is read back. Raises ShardfeedError where it differs after three attempts."""
     sent = _sha256(path)
     back = path.with_name(f"{path.name}.back")
     try:

@@ -1,4 +1,4 @@
-"""Runs tasks in worker processes that never outlive the job: each is handed one task at a time over a pipe."""
+"""Runs tasks in worker processes that never outlive the job: each gets one task at a time through a pipe."""
 
 import contextlib
 import ctypes
@@ -16,11 +16,15 @@ from multiprocessing.sharedctypes import RawArray
 from types import FrameType
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from shards.common.errors import ShardfeedError
+from shards.common.machine import usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-# Called as work goes on with how many more (items worked on, bytes kept, items rejected, items found done) there are.
+# Called as work goes on with the numbers added since the last call: items done, bytes written, items rejected, items
+# that were found done.
 Progress = Callable[[int, int, int, int], None]
 Work = Callable[[Task, Progress], Result]
 
@@ -49,9 +53,9 @@ def run_tasks(
 ) -> Generator[Result, None, None]:
     """Yields work(task, progress) for each task, as they finish.
 
-    One worker means this very process; more are processes started afresh (a fork after torch or Arrow started
-    threads can hang), to which `work` and the tasks are pickled. `progress` is called in this process. Raises what
-    `work` raised first, WorkerDied for a worker that died. Close the iterator to stop the workers.
+    One worker is this very process. More are spawned, not forked (a fork after torch or Arrow started threads can
+    hang), and `work` and the tasks are pickled for them. `progress` is called in this process. Raises the first error
+    that `work` raised, and WorkerDied for a worker that died. Close the iterator to stop the workers.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -87,14 +91,40 @@ def run_tasks(
 
 
 def default_workers() -> int:
-    """One process for each core that this one may use."""
-    return len(os.sched_getaffinity(0))
+    """One worker for each core that this process may use."""
+    return usable_cores()
+
+
+class ProgressBar:
+    """Images/s, time left, MB written and rejects over all workers; silent where stderr is no terminal."""
+
+    def __init__(self, images: int) -> None:
+        self._bar = tqdm(total=images, unit="images", disable=None, smoothing=0.05)
+        self._bytes = 0
+        self._rejects = 0
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, images: int, size: int, rejects: int, found: int) -> None:
+        """A Progress. Images that were found done move the bar, but do not count as speed."""
+        self._bytes += size
+        self._rejects += rejects
+        self._bar.set_postfix_str(f"{self._bytes / 1e6:,.0f} MB, {self._rejects} rejected", refresh=False)
+        if found and not self._bar.disable:
+            self._bar.initial += found
+            self._bar.n += found
+            self._bar.last_print_n += found
+        self._bar.update(images)
 
 
 def _start(work: Work[Task, Result], workers: int, counts: Any) -> tuple[list[SpawnProcess], list[Connection]]:
     context = multiprocessing.get_context("spawn")
     processes, connections = [], []
-    # Ctrl-C reaches the whole process group. What is ignored here stays ignored in children, from their first moment.
+    # Ctrl-C reaches the whole process group. Children inherit that it is ignored here, from their first moment.
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
     try:
@@ -113,8 +143,7 @@ def _start(work: Work[Task, Result], workers: int, counts: Any) -> tuple[list[Sp
 
 def _serve(work: Work[Task, Result], connection: Connection, counts: Any, slot: int) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    # An exception instead of sudden death, so that partial files are removed. A closed terminal is for the parent to
-    # deal with, like Ctrl-C.
+    # SIGTERM raises an exception, so that partial files are removed. The parent handles a closed terminal and Ctrl-C.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_once)
 
@@ -136,7 +165,7 @@ def _serve(work: Work[Task, Result], connection: Connection, counts: Any, slot: 
 
 
 def _stop_once(number: int, _: FrameType | None) -> None:
-    # A scheduler signals every process and the parent passes it on: the second must not disturb the cleaning up.
+    # A scheduler signals every process, and the parent signals again: the second signal must not interrupt the cleanup.
     signal.signal(number, signal.SIG_IGN)
     sys.exit(1)
 
@@ -156,7 +185,7 @@ def _report(counts: Any, seen: Sequence[int], progress: Progress) -> list[int]:
 
 
 class _Worker:
-    """A worker process, what it is at, and where its counts stood when it began with that."""
+    """A worker process, its current task, and how many items it had done when it began with it."""
 
     def __init__(self, process: SpawnProcess, counts: Any, slot: int) -> None:
         self._process = process
@@ -168,7 +197,7 @@ class _Worker:
     def send(self, connection: Connection, task: Any) -> None:
         self._task = task
         self._before = self._items()
-        # One that died between two tasks is noticed when its answer is asked for.
+        # `receive` notices a worker that died between two tasks.
         with contextlib.suppress(BrokenPipeError):
             connection.send(task)
 

@@ -1,12 +1,12 @@
-"""Where images come from: one interface over the hub, local parquet, saved data sets, image folders, made-up images.
+"""Sources of images: the hub, local parquet, saved data sets, image folders, synthetic images.
 
-A source gives encoded bytes, one row at a time and in any order, and never decodes a picture. What a name means:
+A source gives encoded bytes, one row at a time and in any order; it decodes nothing. What a name means:
 
-    synthetic:train=2000,...      images drawn when asked for (preprocess/synthetic/__init__.py)
+    synthetic:train=2000,...      synthetic images, drawn row by row (preprocess/synthetic)
     DIR/data/train-*.parquet      a directory of parquet in the hub's layout; also DIR/train-*.parquet
     DIR                           what `save_to_disk` of a `Dataset` or a `DatasetDict` wrote
     DIR/<split>/<class>/*.jpg     an image folder
-    s3://BUCKET/PATH              one of the three above, copied here first (preprocess/sources/mirror.py); also gs://, hf://
+    s3://BUCKET/PATH              one of these three, copied to the disk first (mirror.py); also gs://, hf://
     ILSVRC/imagenet-1k            anything else: a data set on the hub, through `datasets.load_dataset`
 """
 
@@ -29,11 +29,11 @@ SYNTHETIC = "synthetic:"
 def open_source(
     name: str, splits: Sequence[str] | None = None, image_column: str = "image", label_column: str = "label"
 ) -> Source:
-    """Opens what `name` means (see the top of this file).
+    """Opens the source that `name` means (see the top of this file).
 
-    `splits`: the ones wanted; None for all but those whose labels are all hidden. The columns are those of tables;
-    made-up images and image folders have none. Raises UsageError for what does not exist or does not fit,
-    ShardfeedError for what cannot be reached.
+    `splits`: None for all splits except those whose labels are all hidden. The columns are those of tables; synthetic
+    images and image folders have none. Raises UsageError for a source, split or column that does not exist or has the
+    wrong type, ShardfeedError for a source that cannot be reached or read.
     """
     if not name.startswith(SYNTHETIC):
         return _open_stored(name, splits, image_column, label_column)
@@ -46,13 +46,13 @@ def open_source(
 def hf_dataset(name: str, split: str, image_column: str = "image", label_column: str = "label") -> "datasets.Dataset":
     """One split as the `datasets` library gives it: "image" decodes to a PIL image, "label" is a class number.
 
-    This is what the naive path reads. Raises as `open_source` does, and UsageError for made-up images.
+    The naive loader of the benchmarks reads it. Raises as `open_source` does, and UsageError for synthetic images.
     """
     import datasets
 
     if name.startswith(SYNTHETIC):
         raise UsageError(
-            f"{name} is drawn anew at each reading, which is not what reading a data set costs: "
+            f"{name} draws its images at each reading, so it cannot show what reading a data set costs: "
             "write it with `python -m preprocess.synthetic DIR` and give DIR"
         )
     source = _open_stored(name, [split], image_column, label_column)
@@ -63,7 +63,7 @@ def hf_dataset(name: str, split: str, image_column: str = "image", label_column:
 def local_path(name: str) -> Path | None:
     """The directory that `name` means, or None where it means a data set on the hub.
 
-    What exists is local. Raises UsageError for a file, and for what looks like a path and is not there.
+    A directory that exists comes first. Raises UsageError for a file, and for a path that does not exist.
     """
     if is_url(name):
         return mirrored(name)

@@ -25,8 +25,8 @@ NO_LAYOUT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
-    """The image files of one split. A million names are one string and a table of ends: they pickle small."""
+class FolderImages:
+    """The image files of one split. Their names are one string and an array of ends, which pickle small and fast."""
 
     root: Path
     names: bytes
@@ -37,7 +37,7 @@ class Files:
         return len(self.ends)
 
     def name(self, row: int) -> str:
-        """Name of a file relative to the root: "<split>/<class>/<file>"."""
+        """The path of a file relative to the root: "<split>/<class>/<file>"."""
         start = self.ends[row - 1] if row else 0
         return os.fsdecode(self.names[start : self.ends[row]])
 
@@ -58,8 +58,8 @@ class Files:
 def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> StoredSource:
     """Scans an image folder.
 
-    Splits without class directories have no labels: they are left out unless named. Raises UsageError for other
-    layouts and for splits whose classes differ.
+    Splits without class directories have no labels, and are left out unless `splits` names them. Raises UsageError for
+    other layouts and for splits whose classes differ.
     """
     there = [entry.name for entry in _directories(root)]
     chosen = there if splits is None else choose(name, there, splits)
@@ -74,7 +74,7 @@ def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> Stored
                 f"the classes of {name} differ between {first} and {split}: "
                 f"{', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''} in one only; name the splits with --splits"
             )
-    images: dict[str, Files] = {}
+    images: dict[str, FolderImages] = {}
     labels: dict[str, npt.NDArray[np.int64]] = {}
     for split in chosen:
         images[split], labels[split] = _scan(root, split, class_names if split in labelled else None)
@@ -83,7 +83,7 @@ def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> Stored
     return stored_source(name, class_names, images, labels, hidden_allowed=splits is None)
 
 
-def _scan(root: Path, split: str, class_names: "Sequence[str] | None") -> tuple[Files, npt.NDArray[np.int64]]:
+def _scan(root: Path, split: str, class_names: "Sequence[str] | None") -> tuple[FolderImages, npt.NDArray[np.int64]]:
     names: list[bytes] = []
     sizes: list[int] = []
     labels: list[int] = []
@@ -104,7 +104,7 @@ def _scan(root: Path, split: str, class_names: "Sequence[str] | None") -> tuple[
     if passed_over and names:
         print(f"{root / split}: passing over {passed_over:,} files that do not end like images", file=sys.stderr)
     ends = np.cumsum([0, *map(len, names)])[1:]
-    return Files(root, b"".join(names), ends, np.array(sizes, np.int64)), np.array(labels, np.int64)
+    return FolderImages(root, b"".join(names), ends, np.array(sizes, np.int64)), np.array(labels, np.int64)
 
 
 def _directories(root: Path) -> list[os.DirEntry[str]]:

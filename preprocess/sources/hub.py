@@ -1,4 +1,4 @@
-"""Data sets on the hub, through `datasets.load_dataset`; its many errors become one clear line each."""
+"""Data sets on the hub, through `datasets.load_dataset`; each of its errors becomes one line."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from shards.common.errors import ShardfeedError, UsageError
 if TYPE_CHECKING:
     import datasets
 
-# By name: the hub's client has changed its HTTP library twice, and each brings its own classes.
+# By name, because the hub's client has changed its HTTP library twice, and each library has its own classes.
 NETWORK_ERRORS = frozenset({"ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError"})
-REACH_TIMEOUT = 10  # seconds to wait for the hub's first sign of life
+REACH_TIMEOUT = 10  # seconds to wait for the hub's first answer
 
 
 def load_hub(name: str) -> "dict[str, datasets.Dataset]":
-    """Loads all splits of a data set on the hub, from the local cache where it was loaded before.
+    """Loads all splits of a data set on the hub, from the local cache if it was loaded before.
 
-    Raises UsageError where there is no such data set, ShardfeedError where it is gated or cannot be reached.
+    Raises UsageError where the data set does not exist, ShardfeedError where it is gated or the hub is unreachable.
     """
     import datasets
     from datasets.exceptions import DatasetNotFoundError
@@ -30,18 +30,18 @@ def load_hub(name: str) -> "dict[str, datasets.Dataset]":
         reason = " ".join(str(error).split())
         if isinstance(error, GatedRepoError) or "gated" in reason:
             raise ShardfeedError(
-                f"{name} is gated: its owners must let you in. (1) Accept the terms on "
+                f"{name} is gated: its owners must grant you access. (1) Accept the terms on "
                 f"https://huggingface.co/datasets/{name} (2) run `hf auth login` with a token that may read "
                 "(3) try again"
             ) from error
         if isinstance(error, DatasetNotFoundError):
             raise UsageError(
-                f"{name} is neither a directory here nor a data set on the hub (or it is a private one: "
+                f"{name} is neither a directory here nor a data set on the hub (or the data set is private: "
                 "`hf auth login` with an account that may read it, and try again)"
             ) from error
         if _is_network(error):
             raise ShardfeedError(
-                f"{name} is no directory here, and the hub cannot be reached to look for it there "
+                f"{name} is no directory here, and the hub cannot be reached to look for a data set of that name "
                 f"({type(error).__name__}): check the spelling or the network"
             ) from error
         raise ShardfeedError(f"{name} cannot be loaded from the hub: {type(error).__name__}: {reason}") from error
@@ -49,9 +49,9 @@ def load_hub(name: str) -> "dict[str, datasets.Dataset]":
 
 @contextlib.contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Puts `datasets` into its offline mode where the hub gives no sign of life.
+    """Puts `datasets` into its offline mode where the hub does not answer.
 
-    What is in its cache still opens, and what is not fails at once instead of after five retries.
+    A data set in the cache then still opens, and any other fails at once instead of after five retries.
     """
     import datasets
 
@@ -69,7 +69,7 @@ def _reachable() -> bool:
     try:
         get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT)
     except Exception as error:
-        # A proxy's refusal or a strange answer is for load_dataset to report; here only silence counts.
+        # Only silence counts here; load_dataset reports a proxy's refusal or an unexpected answer.
         return not _is_network(error)
     return True
 

@@ -1,7 +1,7 @@
-"""SOURCE behind a URL: copied to this machine's disk once, as the hub's data sets are, and read there in any order.
+"""SOURCE behind a URL: copied to this machine's disk once, as the hub's data sets are, and read from the copy.
 
-The copy lies in ~/.cache/shardfeed/sources (XDG_CACHE_HOME moves it). A copy that was cut short goes on; files that
-have changed there since are fetched again.
+The copy lies in ~/.cache/shardfeed/sources (XDG_CACHE_HOME moves it). A copy that was interrupted is resumed; files
+that have changed at the URL are downloaded again.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from shards.common.locks import holding
 from shards.remote.cache import cache_home
 from shards.remote.object_store import ObjectStore, Stored
 
-# Files on their way at once.
+# Files that are downloaded at the same time.
 TRANSFERS = 8
 
 
 def mirrored(url: str) -> Path:
-    """The directory that holds a copy of all files at `url`. Processes of one machine share it.
+    """Copies all files at `url` into a directory, which the processes of one machine share, and returns it.
 
-    Raises UsageError where there are no files, ShardfeedError where they cannot be had, OSError for a full disk.
+    Raises UsageError where there are no files, ShardfeedError for failed downloads, OSError for a full disk.
     """
     remote = ObjectStore(url)
     if remote.scheme in ("http", "https"):
-        raise UsageError(f"{url}: a web server does not list its files; copy them here, and give the directory")
+        raise UsageError(f"{url}: a web server does not list its files; copy them to a disk, and give the directory")
     root = cache_home() / "sources" / hashlib.sha256(f"{remote}".encode()).hexdigest()[:32]
     files, known = root / "files", root / "files.json"
     with holding(root / "lock"):
@@ -36,18 +36,18 @@ def mirrored(url: str) -> Path:
         if not there:
             raise UsageError(f"there are no files at {remote}: check the spelling")
         for file in there:
-            # A store takes any name; as a path it must not lead out of the copy.
+            # An object may have any name; as a path it must not lead out of the copy.
             if {"", ".", ".."} & set(file.name.split("/")):
                 raise UsageError(
-                    f"{remote.at(file.name)} cannot be a file here: rename it there, or copy the rest here"
+                    f"{remote.at(file.name)} cannot be a file here: rename it there, or copy the other files to a disk"
                 )
         before = _read(known)
         missing = [file for file in there if not _is_here(files, file, before)]
-        for path in _strangers(files, {file.name for file in there}):
+        for path in _outdated(files, {file.name for file in there}):
             path.unlink()
         for file in missing:
             (files / file.name).unlink(missing_ok=True)
-        # Only what is of these versions is left: true however much of the rest comes before this run is cut short.
+        # All files that are left have these versions. Written first, so that an interrupted copy stays valid.
         with replacing(known) as out:
             out.write(json.dumps({file.name: file.version for file in there}).encode())
         with (
@@ -74,8 +74,8 @@ def _is_here(files: Path, file: Stored, before: dict[str, str]) -> bool:
     return before.get(file.name) == file.version and path.is_file() and path.stat().st_size == file.size
 
 
-def _strangers(files: Path, names: set[str]) -> list[Path]:
-    """Files of the copy that are not there any more."""
+def _outdated(files: Path, names: set[str]) -> list[Path]:
+    """Files of the copy that no longer exist at the URL."""
     return [path for path in files.rglob("*") if path.is_file() and path.relative_to(files).as_posix() not in names]
 
 

@@ -1,4 +1,4 @@
-"""What a source is, and the kind that lies on disk: labelled images, read one at a time as encoded bytes."""
+"""The interface of a source: labelled images, read one at a time as encoded bytes; and the source that lies on disk."""
 
 import hashlib
 import sys
@@ -9,41 +9,49 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.sources.row import Row
 from shards.common.errors import UsageError
 
 if TYPE_CHECKING:
     import datasets
 
 HIDDEN_LABEL = -1
-# Rows a split whose bytes enter the fingerprint; of the others the length and the label do.
+# Rows of each split whose bytes enter the fingerprint; of all rows the length and the label do.
 FINGERPRINT_ROWS = 64
 
 
+@dataclass(frozen=True)
+class Row:
+    """One labelled image, still encoded: the bytes of its file, its class number, and its name in the source."""
+
+    data: bytes
+    label: int
+    path: str
+
+
 class Source(Protocol):
-    """What every kind of source offers. It pickles small, so that each worker process can have its own."""
+    """What every kind of source offers. Its pickle is small, so that each worker process can have a copy."""
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """The name that the user gave."""
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of its content: the same wherever it lies and whatever it is called."""
+        """Hex digest of the content, whatever its place and name."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class, by its label."""
+        """The class names; a label is a position in them."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits it gives."""
+        """The names of the splits."""
 
     def num_rows(self, split: str) -> int:
-        """Rows of a split."""
+        """The number of rows of a split."""
 
     def row(self, split: str, row: int, /) -> Row:
-        """One encoded image with its label. Raises OSError where its file cannot be read."""
+        """One image with its label. Raises OSError where its file cannot be read."""
 
 
 class Images(Protocol):
@@ -52,18 +60,18 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Bytes of each image, (n,), without reading them; -1 where there is none."""
+        """The length of each image in bytes, (n,), without reading it; -1 where there is no image."""
 
     def read(self, row: int) -> tuple[bytes, str]:
-        """The bytes of one image and its name in the source. Raises OSError where its file cannot be read."""
+        """The bytes and the name of one image. Raises OSError where its file cannot be read."""
 
     def table(self) -> "datasets.Dataset":
-        """The same images in one column, "image", that decodes to PIL images: what the naive path reads."""
+        """The images as the column "image" that decodes to PIL images, for the naive loader of the benchmarks."""
 
 
 @dataclass(frozen=True)
 class StoredSource:
-    """A source that lies on disk: by split, its images and its labels, (n,) int32 class numbers."""
+    """A source that lies on disk: the images of each split, and their labels, (n,) int32 class numbers."""
 
     name: str
     class_names: tuple[str, ...]
@@ -85,7 +93,7 @@ class StoredSource:
 
 @dataclass(frozen=True)
 class ChosenSplits:
-    """Some of the splits that a source gives."""
+    """A source with only some of its splits."""
 
     source: Source
     splits: tuple[str, ...]
@@ -116,10 +124,10 @@ def stored_source(
     labels: Mapping[str, npt.NDArray[np.int64]],
     hidden_allowed: bool,
 ) -> StoredSource:
-    """Checks the labels and puts a source together.
+    """A source of these images and labels, after a check of the labels.
 
-    Splits whose labels are all hidden are left out, with a line on stderr, if `hidden_allowed`. Raises UsageError
-    for any other label that is no class number, and where nothing is left.
+    `hidden_allowed`: splits whose labels are all hidden are left out, with a line on stderr. Raises UsageError for any
+    other label that is no class number, and where no split is left.
     """
     kept = list(images)
     if hidden_allowed:
@@ -137,7 +145,7 @@ def stored_source(
 
 
 def choose(name: str, there: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The wanted splits, each once. Raises UsageError where one is not among those that are `there`."""
+    """The wanted splits, each once. Raises UsageError for a split that is not in `there`."""
     for split in wanted:
         if split not in there:
             raise UsageError(f"{name} has no split {split}: it has {', '.join(there)}")
@@ -164,7 +172,7 @@ def _check_labels(name: str, split: str, labels: npt.NDArray[np.int64], classes:
 def _fingerprint(
     class_names: Sequence[str], images: Mapping[str, Images], labels: Mapping[str, npt.NDArray[np.int32]]
 ) -> str:
-    """Digest of class names, all labels, all lengths in bytes, and the bytes of some rows spread over each split."""
+    """Digest of the class names, all labels, all lengths, and the bytes of some rows spread over each split."""
     digest = hashlib.sha256("\n".join(class_names).encode())
     for split, pictures in images.items():
         digest.update(f"\n\n{split} {len(pictures)}\n".encode())

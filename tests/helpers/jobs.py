@@ -1,22 +1,18 @@
-"""Small jobs for the tests of `preprocess`: sources made of files, ways to run, to interrupt and to compare."""
+"""Small jobs for the tests of `preprocess`: an image folder as source, and how to run, interrupt and compare jobs."""
 
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from preprocess.__main__ import main
-from preprocess.sources.row import Row
-from preprocess.sources.source import StoredSource
+from preprocess.sources.source import Row, StoredSource
 from tests.conftest import jpeg, photo
 
 BROKEN = jpeg(photo(20, 20))[:-100]
 
 
 def folder(root: Path, splits: dict[str, int], odd: dict[str, bytes] | None = None) -> Path:
-    """An image folder of two classes with so many images a split, and further files by their path."""
+    """Writes an image folder of two classes with `splits` images; `odd`: further files by their path."""
     files = {
         f"{split}/{'ab'[i % 2]}/{i:03d}.jpg": jpeg(photo(20 + i % 5, 30 - i % 3, seed=i))
         for split, count in splits.items()
@@ -30,7 +26,8 @@ def folder(root: Path, splits: dict[str, int], odd: dict[str, bytes] | None = No
 
 
 def convert(source: Path | str, out: Path, *options: str) -> int:
-    # --force: no sample is read beforehand, so that tests can count what is.
+    """Runs a small job in this process; returns its exit status."""
+    # --force: no sample is converted for an estimate, so that tests can count the rows that are read.
     given = ["--short-side", "16", "--shard-size", "4", "--workers", "1", "--force", *options]
     return main([str(source), str(out), *given])
 
@@ -41,7 +38,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was said on stderr, which must be one line."""
+    """What was printed to stderr, which must be one line."""
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
     return said
@@ -52,7 +49,7 @@ class Interruption(Exception):
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, row_count: int) -> None:
-    """Makes the source fail at its so-manyth row."""
+    """Makes the source fail after `row_count` rows."""
     read = StoredSource.row
     left = [row_count]
 
@@ -66,6 +63,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, row_count: int) -> None:
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list to which every row is added that is read from now on."""
     read = StoredSource.row
     rows: list[int] = []
 
@@ -75,18 +73,3 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(StoredSource, "row", row)
     return rows
-
-
-def group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)

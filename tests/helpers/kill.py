@@ -1,6 +1,9 @@
-"""Kills jobs with SIGKILL, as often as it takes. Run in a process of its own: python -m tests.helpers.kill.
+"""Kills programs with SIGKILL and starts them again: in the end OUT must be as if nothing had happened.
 
-Importing the libraries costs seconds, so that is done once: every job is a fork, in a process group of its own.
+python -m tests.helpers.kill conversion|training random|steps OUT WORDS...
+
+Importing the libraries takes seconds, so it is done once: every start of a program is a fork, in a process group of
+its own. `start`, `wait_until` and `kill_when` are for tests that kill a program in its own interpreter.
 """
 
 import itertools
@@ -8,24 +11,221 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import preprocess.run  # noqa: F401  # imported before forking, like the next
-from preprocess.__main__ import main
-from preprocess.images.convert import convert
-from tests.conftest import jpeg, photo
-from tests.helpers.jobs import tree
+import pytest
 
-# What makes names and takes them away.
+from tests import ROOT
+
+# Calls of os that create, rename or remove names.
 STEPS = ("replace", "rename", "link", "unlink", "rmdir")
+KILLS = {"conversion": 20, "training": 10}
 
 
-def fork(job: Callable[[], int]) -> int:
-    """Runs `job` in a forked process, silent and in its own group; returns the process id."""
+@dataclass(frozen=True)
+class Program:
+    """A program that is killed. OUT is compared with WHOLE, which an undisturbed run made.
+
+    `run`: starts it with OUT and its other words, and returns its exit status; `progress`: how far OUT is, from 0, or
+    None where it is complete; `check`: asserts that what a kill left is sound; `compare`: that a complete OUT is WHOLE.
+    `earliest`: no kill comes before this part of the time to the first progress.
+    """
+
+    run: Callable[[Path, list[str]], int]
+    progress: Callable[[Path], int | None]
+    check: Callable[[Path, Path], None]
+    compare: Callable[[Path, Path], None]
+    earliest: float
+
+
+@contextmanager
+def conversion() -> Iterator[Program]:
+    """`python -m preprocess SOURCE OUT`; the first word is SOURCE."""
+    import preprocess.run  # noqa: F401  # imported before forking
+    from preprocess.__main__ import main
+    from preprocess.images.convert import convert
+    from tests.conftest import jpeg, photo
+    from tests.helpers.jobs import tree
+
+    def progress(out: Path) -> int | None:
+        complete = (out / "manifest.json").exists() and not (out / ".work").exists()
+        return None if complete else len(list(out.glob(".work/*-*.json")))
+
+    def check(out: Path, whole: Path) -> None:
+        """Every file with the name of a finished file is finished."""
+        has_manifest = (out / "manifest.json").exists()
+        found, expected = tree(out) if out.exists() else {}, tree(whole)
+        for name, data in found.items():
+            if name.endswith((".tar", ".idx", "index.parquet", "manifest.json")) and not name.startswith(".work"):
+                assert data == expected[name], name
+        assert not has_manifest or set(expected) <= set(found)
+
+    def compare(out: Path, whole: Path) -> None:
+        assert tree(out) == tree(whole)
+
+    convert(jpeg(photo(20, 20)), 16, 90)  # compiles the resizing, which each fork would do otherwise
+    yield Program(lambda out, words: main([words[0], str(out), *words[1:]]), progress, check, compare, earliest=0.0)
+
+
+@contextmanager
+def training() -> Iterator[Program]:
+    """`python -m train --out OUT`, saved after every step."""
+    import torch
+
+    import shards.loader  # noqa: F401  # imported before forking, like the next two
+    import train.curves
+    import train.engine
+    from tests.helpers.resume import assert_same, tiny_models
+    from train.__main__ import main
+    from train.checkpoints.resume import CHECKPOINTS, LAST, read_checkpoint
+    from train.report.metrics import TOTAL_TIME
+
+    def progress(out: Path) -> int | None:
+        if (out / TOTAL_TIME).exists():
+            return None
+        last = out / CHECKPOINTS / LAST
+        return int(read_checkpoint(last)["step"]) if last.exists() else 0
+
+    torch.set_num_threads(1)
+    with tiny_models() as patch:
+        patch.setattr(train.curves, "draw", lambda out: None)  # half of the time of so short a run
+        patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)
+        run = lambda out, words: main([*words, "--out", str(out)])  # noqa: E731
+        yield Program(run, progress, lambda out, whole: None, assert_same, earliest=0.8)
+
+
+def kill_at_random(program: Program, out: Path, words: list[str], kills: int) -> list[int]:
+    """Starts the program again and again, each time killing its group at a random moment, `kills` times in all.
+
+    A run that is complete before its moment is compared, and begun anew. Returns the progress at each kill.
+    """
+    whole = out.with_name("whole")
+    assert _status(_fork(lambda: program.run(whole, words))) == 0
+    # Code is compiled now, so this run takes as long as those that are killed.
+    started = time.monotonic()
+    process = _fork(lambda: program.run(out, words))
+    wait_until(lambda: program.progress(out) != 0)
+    first = time.monotonic() - started
+    assert _status(process) == 0
+    longest = time.monotonic() - started
+    shutil.rmtree(out)
+    moments, progress = random.Random(0), list[int]()
+    while len(progress) < kills:
+        process = _fork(lambda: program.run(out, words))
+        time.sleep(moments.uniform(program.earliest * first, longest))
+        # A process that is killed before it made its group is alone.
+        (os.killpg if _has_group(process) else os.kill)(process, signal.SIGKILL)
+        killed = _status(process) == -signal.SIGKILL
+        program.check(out, whole)
+        reached = program.progress(out)
+        if killed and reached is not None:
+            progress.append(reached)
+        else:
+            program.compare(out, whole)
+            shutil.rmtree(out)
+    assert _status(_fork(lambda: program.run(out, words))) == 0
+    program.compare(out, whole)
+    return progress
+
+
+def kill_at_every_step(program: Program, out: Path, words: list[str]) -> int:
+    """Kills the program before each single call of STEPS, and resumes it; returns the number of calls."""
+    whole = out.with_name("whole")
+    assert _status(_fork(lambda: program.run(whole, words))) == 0
+    for step in itertools.count():
+        status = _status(_fork(lambda step=step: _die_at(step, lambda: program.run(out, words))))  # type: ignore[misc]
+        if status == 0:
+            return step
+        assert status == -signal.SIGKILL
+        program.check(out, whole)
+        assert _status(_fork(lambda: program.run(out, words))) == 0
+        program.compare(out, whole)
+        shutil.rmtree(out)
+    raise AssertionError
+
+
+def kill_in_a_process_of_its_own(case: str, how: str, out: Path, *words: object) -> list[int]:
+    """What `main` prints: the progress at each kill, or the number of steps."""
+    command = [sys.executable, "-m", "tests.helpers.kill", case, how, str(out), *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.splitlines()[-1].split()]
+
+
+def start(*words: object, **variables: str) -> "subprocess.Popen[str]":
+    """Starts `python -m WORDS...` in a session of its own, with further environment variables."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
+    """Returns once the condition holds; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def kill_when(
+    process: "subprocess.Popen[Any]", condition: Callable[[], bool], number: int = signal.SIGKILL, group: bool = False
+) -> None:
+    """Sends a signal to a process or its group once the condition holds, or the process has ended."""
+    wait_until(lambda: condition() or process.poll() is not None)
+    if process.poll() is None:
+        (os.killpg if group else os.kill)(process.pid, number)
+
+
+def kill_tree(process: "subprocess.Popen[Any]") -> None:
+    """Kills a process and its children at once, whatever their sessions, as a power cut does."""
+    if process.poll() is not None:
+        return
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for each in [process.pid, *map(int, children)]:
+        os.kill(each, signal.SIGKILL)
+    process.wait()
+
+
+def descendants(process: int) -> dict[int, str]:
+    """Every process below one, with its command line."""
+    parents, lines = {}, {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(directory.name)] = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+            lines[int(directory.name)] = (directory / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {each: lines[each] for each in found - {process} if each in lines}
+
+
+def group_exists(group: int) -> bool:
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _fork(job: Callable[[], int]) -> int:
+    """Runs `job` in a forked process, silent and in a group of its own; returns the process id."""
     process = os.fork()
     if process == 0:
         os.setsid()
@@ -36,54 +236,19 @@ def fork(job: Callable[[], int]) -> int:
     return process
 
 
-def status_of(process: int) -> int:
+def _status(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def kill_at_random(arguments: list[str], out: Path, kills: int) -> int:
-    """Starts a job again and again, each time killing its group at a random moment; returns how often it finished."""
-    started = time.monotonic()
-    assert status_of(fork(lambda: main([arguments[0], f"{out}.whole", *arguments[1:]]))) == 0
-    whole = tree(Path(f"{out}.whole"))
-    longest = time.monotonic() - started
-    moments = random.Random(0)
-    finished = 0
-    while kills:
-        process = fork(lambda: main([arguments[0], str(out), *arguments[1:]]))
-        time.sleep(moments.uniform(0, 0.6 * longest))
-        # Killed before it made its group, it is alone.
-        (os.killpg if _has_group(process) else os.kill)(process, signal.SIGKILL)
-        status = status_of(process)
-        check_names(out, whole)
-        if status == 0:
-            assert tree(out) == whole
-            shutil.rmtree(out)
-            finished += 1
-        else:
-            assert status == -signal.SIGKILL
-            kills -= 1
-    assert status_of(fork(lambda: main([arguments[0], str(out), *arguments[1:]]))) == 0
-    assert tree(out) == whole
-    return finished
+def _has_group(process: int) -> bool:
+    try:
+        return os.getpgid(process) == process
+    except ProcessLookupError:
+        return False
 
 
-def kill_at_every_step(arguments: list[str], out: Path) -> int:
-    """Kills one job before each single step that changes a name, and resumes it; returns the number of steps."""
-    assert status_of(fork(lambda: main([arguments[0], f"{out}.whole", *arguments[1:]]))) == 0
-    whole = tree(Path(f"{out}.whole"))
-    for step in itertools.count():
-        status = status_of(fork(lambda step=step: _die_at(step, [arguments[0], str(out), *arguments[1:]])))  # type: ignore[misc]
-        if status == 0:
-            return step
-        assert status == -signal.SIGKILL
-        check_names(out, whole)
-        assert status_of(fork(lambda: main([arguments[0], str(out), *arguments[1:]]))) == 0
-        assert tree(out) == whole, step
-        shutil.rmtree(out)
-    raise AssertionError
-
-
-def _die_at(step: int, arguments: list[str]) -> int:
+def _die_at(step: int, run: Callable[[], int]) -> int:
+    """Runs the program, and kills its group in place of call number `step` of STEPS."""
     left = [step]
 
     def before(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,33 +260,19 @@ def _die_at(step: int, arguments: list[str]) -> int:
 
         return counted
 
-    for name in STEPS:
-        setattr(os, name, before(getattr(os, name)))
-    return main(arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(os, name, before(getattr(os, name)))
+        return run()
 
 
-def check_names(out: Path, whole: dict[str, bytes]) -> None:
-    """Whatever has the name of a finished file is one."""
-    manifest = (out / "manifest.json").exists()
-    found = tree(out) if out.exists() else {}
-    for name, data in found.items():
-        if name.endswith((".tar", ".idx", "index.parquet", "manifest.json")) and not name.startswith(".work"):
-            assert data == whole[name], name
-    if manifest:
-        assert set(whole) <= set(found)
-
-
-def _has_group(process: int) -> bool:
-    try:
-        return os.getpgid(process) == process
-    except ProcessLookupError:
-        return False
+def main(case: str, how: str, out: str, *words: str) -> None:
+    with {"conversion": conversion, "training": training}[case]() as program:
+        if how == "random":
+            print(*kill_at_random(program, Path(out), list(words), KILLS[case]))
+        else:
+            print(kill_at_every_step(program, Path(out), list(words)))
 
 
 if __name__ == "__main__":
-    what, target, *given = sys.argv[1:]
-    convert(jpeg(photo(20, 20)), 16, 90)  # compiles the resizing, which each fork would otherwise do
-    if what == "random":
-        print(kill_at_random(given, Path(target), kills=20))
-    else:
-        print(kill_at_every_step(given, Path(target)))
+    main(*sys.argv[1:])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.conftest import jpeg, photo
 
@@ -67,6 +68,28 @@ def deep_rgb_png() -> bytes:
     """PHOTO with 16 bits a channel."""
     lines = [b"\x00" + row.astype(">u2").tobytes() for row in PHOTO.astype(np.uint16) * 257]
     return png(PHOTO.shape[1], PHOTO.shape[0], 16, 2, b"".join(lines))
+
+
+# More than a hundred places that look like the start of a scan.
+TAIL = np.random.default_rng(0).integers(0, 256, 10_000_000, np.uint8).tobytes()
+
+
+def mpo() -> bytes:
+    """A file of two pictures, as cameras write them: a JPEG with another one behind it."""
+    return saved(picture(), "MPO", save_all=True, append_images=[picture().rotate(180)])
+
+
+def png_text(length: int) -> PngInfo:
+    """So many characters of text, compressed."""
+    info = PngInfo()
+    info.add_text("comment", "x" * length, zip=True)
+    return info
+
+
+def with_frame(data: bytes, frame: int, precision: int) -> bytes:
+    """A JPEG whose frame header names another coding process and another number of bits."""
+    at = data.index(b"\xff\xc0")
+    return data[: at + 1] + bytes([frame]) + data[at + 2 : at + 4] + bytes([precision]) + data[at + 5 :]
 
 
 def with_size(data: bytes, width: int, height: int) -> bytes:

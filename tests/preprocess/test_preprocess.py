@@ -14,13 +14,14 @@ import pytest
 
 from preprocess.__main__ import main
 from preprocess.sources import open_source
-from preprocess.sources.folder import Files
+from preprocess.sources.folder import FolderImages
 from preprocess.sources.source import StoredSource
 from shards.dataset import open_dataset
 from shards.format.manifest import Manifest
 from tests import ROOT
 from tests.conftest import SHARED, jpeg, photo
-from tests.helpers.jobs import BROKEN, Interruption, convert, count_reads, folder, interrupt_at, line, tree, wait_until
+from tests.helpers.jobs import BROKEN, Interruption, convert, count_reads, folder, interrupt_at, line, tree
+from tests.helpers.kill import kill_when, start
 from tests.helpers.pictures import picture, rotated, saved
 
 
@@ -154,11 +155,9 @@ def test_a_killed_group_of_processes_goes_on_and_ends_the_same(source: Path, tmp
     folder(source, {"train": 120})
     convert(source, tmp_path / "whole")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "preprocess", str(source), str(out), "--short-side", "16", "--shard-size", "4"]
-    job = subprocess.Popen([*command, "--workers", "2"], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
-    wait_until(lambda: bool(list(out.glob(".work/train-*.json"))) or job.poll() is not None)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    job = start("preprocess", source, out, "--short-side", "16", "--shard-size", "4", "--workers", "2")
+    kill_when(job, lambda: bool(list(out.glob(".work/train-*.json"))), group=True)
+    job.communicate()
     assert convert(source, out, "--workers", "2") == 0
     assert tree(out) == tree(tmp_path / "whole")
 
@@ -172,7 +171,7 @@ def test_other_settings_on_a_half_done_data_set_are_refused_each_by_name(
     capsys.readouterr()
     assert main([str(source), str(tmp_path / "out"), "--original", "--seed", "4", "--workers", "1"]) == 2
     said = line(capsys)
-    assert "half-done data set made differently" in said
+    assert "unfinished data set made differently" in said
     assert "(--short-side 16 there, --original here; --shard-size 4 there, 1000 here; --seed 0 there, 4 here)" in said
 
 
@@ -202,7 +201,9 @@ def test_another_data_set_is_refused(source: Path, tmp_path: Path, capsys: pytes
     capsys.readouterr()
     assert convert(source, tmp_path / "out", "--splits", "train", "--quality", "50") == 2
     said = line(capsys)
-    assert "holds another data set (--splits train (23 rows) validation (5 rows) there, train (23 rows) here" in said
+    assert (
+        "holds a different data set (--splits train (23 rows) validation (5 rows) there, train (23 rows) here" in said
+    )
     assert "--quality 90 there, 50 here" in said
     assert tree(tmp_path / "out") == before
 
@@ -349,14 +350,14 @@ def test_source_order_is_the_same_for_two_workers_and_refuses_to_go_on_globally(
 def test_a_source_that_fails_names_the_row(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    read = Files.read
+    read = FolderImages.read
 
-    def failing(self: Files, row: int) -> tuple[bytes, str]:
+    def failing(self: FolderImages, row: int) -> tuple[bytes, str]:
         if self.name(row) == "train/b/007.jpg":
             raise OSError(errno.EIO, "Input/output error", self.name(row))
         return read(self, row)
 
-    monkeypatch.setattr(Files, "read", failing)
+    monkeypatch.setattr(FolderImages, "read", failing)
     assert convert(source, tmp_path / "out") == 1
     assert f"row 15 of train in {source} cannot be read or converted: OSError" in (said := line(capsys))
     assert "Input/output error: 'train/b/007.jpg'" in said
@@ -372,7 +373,7 @@ def test_the_closing_summary_counts_kinds_and_reasons(tmp_path: Path, capsys: py
     assert "without W x H pixels: one side is more than 64 times the other: 1; the file is empty (0 bytes): 1" in said
 
 
-class DeadlyFiles(Files):
+class DeadlyImages(FolderImages):
     """Image files of which one crashes the process that reads it."""
 
     def read(self, row: int) -> tuple[bytes, str]:
@@ -387,7 +388,7 @@ def test_an_image_that_kills_a_worker_is_named(
 ) -> None:
     opened = open_source(str(source))
     assert isinstance(opened, StoredSource)
-    images = {split: DeadlyFiles(**vars(files)) for split, files in opened.images.items()}
+    images = {split: DeadlyImages(**vars(files)) for split, files in opened.images.items()}
     monkeypatch.setattr("preprocess.run.open_source", lambda *_: replace(opened, images=images))
     assert convert(source, tmp_path / "out", "--workers", "2", "--order", order) == 1
     said = capsys.readouterr().err

@@ -26,7 +26,7 @@ from benchmarks.commands.preprocess import (
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import read
 from preprocess.sources import open_source
-from preprocess.sources.row import Row
+from preprocess.sources.source import Row
 from tests.conftest import decoded, jpeg, photo
 
 

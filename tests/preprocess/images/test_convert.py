@@ -298,7 +298,7 @@ def test_damage_of_any_sort_is_rejected_or_survived(data: st.DataObject) -> None
 
 def test_a_worker_loads_no_torch() -> None:
     code = (
-        "import sys, preprocess.images.convert, preprocess.job.task, preprocess.sources, preprocess.sources.tables, datasets;"
+        "import sys, datasets, preprocess.images.convert, preprocess.job.task, preprocess.sources.tables;"
         "print(sorted({'torch', 'torchvision', 'webdataset', 'nvidia.dali'} & set(sys.modules)))"
     )
     done = subprocess.run(

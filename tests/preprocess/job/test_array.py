@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,8 @@ import pytest
 from preprocess.__main__ import main
 from preprocess.job.plan import Plan
 from preprocess.job.task import WORK, plan_path
-from tests import ROOT
-from tests.helpers.jobs import convert, folder, group_exists, line, tree, wait_until
+from tests.helpers.jobs import convert, folder, line, tree
+from tests.helpers.kill import group_exists, kill_when, start, wait_until
 
 SETTINGS = ["--short-side", "16", "--shard-size", "4", "--workers", "1"]
 
@@ -26,22 +24,11 @@ def finish(source: Path, out: Path) -> int:
     return main([str(source), str(out), *SETTINGS, "--finish"])
 
 
-def start(source: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "preprocess", str(source), str(out), *SETTINGS, *options],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_four_slices_at_the_same_moment_and_finish_equal_one_run(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "whole")
     out = tmp_path / "out"
-    jobs = [start(source, out, "--tasks", f"{number}/4") for number in range(4)]
+    jobs = [start("preprocess", source, out, *SETTINGS, "--tasks", f"{number}/4") for number in range(4)]
     said = [job.communicate()[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0, 0, 0], said
     assert not (out / "manifest.json").exists()
@@ -136,13 +123,13 @@ def test_a_running_job_keeps_others_away_and_stops_cleanly(
 ) -> None:
     folder(source, {"train": 400})
     out = tmp_path / "out"
-    job = start(source, out, "--workers", "2", "--shard-size", "2")
+    job = start("preprocess", source, out, *SETTINGS, "--workers", "2", "--shard-size", "2")
     wait_until(lambda: bool(list(out.glob(".work/train-*.json"))) or job.poll() is not None)
     assert main([str(source), str(out), *SETTINGS]) == 1
     assert f"another job is at work on {out} (process {job.pid})" in line(capsys)
     assert main([str(source), str(out), *SETTINGS, "--tasks", "3/4"]) == 1
     assert f"another job is at work on slice 3/4 of {out}" in line(capsys)
-    (os.killpg if to_group else os.kill)(job.pid, number)
+    kill_when(job, lambda: True, number, group=to_group)
     _, said = job.communicate(timeout=60)
     assert job.returncode == status
     assert "shards are finished and kept; the same command goes on" in said

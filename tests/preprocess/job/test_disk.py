@@ -184,5 +184,5 @@ def test_a_small_file_system_fills_up_and_the_job_goes_on_when_it_grew(source: P
     assert "there is no space left" in stopped
     assert "shards are finished and kept" in stopped
     assert "first 1\nforced 1\n" in done.stdout
-    assert "shards were there\nresumed 0\n" in done.stdout
+    assert "shards were finished before\nresumed 0\n" in done.stdout
     assert tree(Path(f"{disk}-copy")) == tree(tmp_path / "whole")

@@ -17,17 +17,17 @@ from preprocess.job.estimate import (
     stored_bytes,
 )
 from preprocess.job.plan import Plan
-from preprocess.job.task import Job
+from preprocess.job.task import ShardJob
 from preprocess.sources import open_source
 from shards.common.errors import ShardfeedError
 from shards.format.manifest import Settings
 from tests.helpers.jobs import convert
 
 
-def job(out: Path, name: str = "synthetic:train=60,validation=20") -> Job:
+def job(out: Path, name: str = "synthetic:train=60,validation=20") -> ShardJob:
     source = open_source(name)
     splits = {split: source.num_rows(split) for split in source.splits}
-    return Job(source, Plan(source.name, source.fingerprint, splits, Settings(64, shard_size=10), "0", {}), out)
+    return ShardJob(source, Plan(source.name, source.fingerprint, splits, Settings(64, shard_size=10), "0", {}), out)
 
 
 @given(
@@ -68,13 +68,13 @@ def test_few_images_of_a_small_source_are_read_and_at_most_200_of_a_large_one(
 ) -> None:
     read: list[int] = []
 
-    def convert_row(self: Job, split: str, row: int) -> object:
+    def convert_row(self: ShardJob, split: str, row: int) -> object:
         read.append(row)
         return made_row
 
     small, large = job(tmp_path), job(tmp_path, "synthetic:train=1000000")
     made_row = small.convert_row("train", 0)
-    monkeypatch.setattr(Job, "convert_row", convert_row)
+    monkeypatch.setattr(ShardJob, "convert_row", convert_row)
     for made, expected in ((small, 8), (large, SAMPLES)):
         read.clear()
         estimate(made, made.plan.tasks[:5_000])
@@ -93,7 +93,9 @@ def test_free_space_is_that_of_what_exists(tmp_path: Path) -> None:
 
 def test_what_fits_passes_and_what_does_not_says_the_numbers(tmp_path: Path) -> None:
     check_space(tmp_path, Estimate(10, 1000, 1100, 0.1))
-    with pytest.raises(ShardfeedError, match=r"10 images need about 1000\.0 TB \(a sample says; 1100\.0 TB at most\)"):
+    with pytest.raises(
+        ShardfeedError, match=r"10 images need about 1000\.0 TB \(estimated from a sample; 1100\.0 TB at most\)"
+    ):
         check_space(tmp_path, Estimate(10, 10**15, 11 * 10**14, 0.1))
 
 

@@ -1,5 +1,7 @@
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,9 +106,33 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert Plan.read(tmp_path / "plan.json") == plan()
 
 
-def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"source": 3},
+        {"splits": {"train": "ten"}},
+        {"splits": {"train": -1}},
+        {"splits": {"../up": 3}},
+        {"splits": ["train"]},
+        {"libraries": None},
+        {"libraries": {"pillow": 12}},
+        {"settings": "none"},
+        {"settings": {"shard_size": "4"}},
+        {"unknown": 1},
+    ],
+)
+def test_a_plan_of_other_types_is_damaged(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "plan.json"
-    path.write_text('{"source": "x"')
+    plan().write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(ShardfeedError, match=r"plan.json is damaged"):
+        Plan.read(path)
+
+
+@pytest.mark.parametrize("text", ['{"source": "x"', "[]", "3", "", "\xff"])
+def test_a_plan_that_is_no_json_object_is_damaged(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ShardfeedError, match=r"plan.json is damaged"):
         Plan.read(path)
 

@@ -13,8 +13,8 @@ import pytest
 from preprocess.__main__ import main
 from preprocess.job.ray import _result
 from shards.common.errors import ShardfeedError
-from tests import ROOT
-from tests.helpers.jobs import convert, folder, line, tree, wait_until
+from tests.helpers.jobs import convert, folder, line, tree
+from tests.helpers.kill import descendants, kill_when, start, wait_until
 
 SETTINGS = ["--short-side", "16", "--shard-size", "4", "--force"]
 RAY = ["--executor", "ray", "--workers", "2"]
@@ -32,31 +32,9 @@ def whole(source: Path) -> dict[str, bytes]:
     return tree(source.parent / "whole")
 
 
-def start(source: Path, out: Path) -> "subprocess.Popen[str]":
+def start_on_ray(source: Path, out: Path) -> "subprocess.Popen[str]":
     pytest.importorskip("ray", reason="needs the extra ray")
-    return subprocess.Popen(
-        [sys.executable, "-m", "preprocess", str(source), str(out), *SETTINGS, *RAY],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def descendants(process: int) -> dict[int, str]:
-    """Every process below one, with its command line."""
-    parents, lines = {}, {}
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(directory.name)] = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(directory.name)] = (directory / "cmdline").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found = {process}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {each: lines[each] for each in found - {process} if each in lines}
+    return start("preprocess", source, out, *SETTINGS, *RAY)
 
 
 def markers(out: Path) -> int:
@@ -68,7 +46,7 @@ def test_a_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = start(source, out)
+    job = start_on_ray(source, out)
     wait_until(lambda: markers(out) > 3 or job.poll() is not None)
     # Without one of its agents a node ends, which is another accident than a worker's.
     titles = {each: words for each, words in descendants(job.pid).items() if words.startswith("ray::")}
@@ -88,10 +66,10 @@ def test_ctrl_c_cancels_and_the_job_goes_on_without_a_cluster(
     source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = start(source, out)
+    job = start_on_ray(source, out)
     wait_until(lambda: markers(out) > 3 or job.poll() is not None)
     of_job = descendants(job.pid)
-    os.kill(job.pid, signal.SIGINT)
+    kill_when(job, lambda: True, signal.SIGINT)
     _, said = job.communicate(timeout=60)
     assert job.returncode == 130
     assert "shards are finished and kept; the same command goes on from there" in said
@@ -131,7 +109,7 @@ def test_what_a_task_raises_comes_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "--address is that of a Ray cluster: give --executor ray too"),
+        (["--address", "auto"], "--address names a Ray cluster: give --executor ray too"),
         (["--executor", "ray", "--tasks", "0/2"], "--executor ray makes all shards and does not go with --tasks"),
     ],
 )

@@ -2,10 +2,7 @@
 
 import contextlib
 import errno
-import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,8 +14,8 @@ from shards.common.errors import ShardfeedError
 from shards.dataset import open_dataset
 from shards.remote.cache import Cache, cache_home
 from shards.remote.object_store import ObjectStore
-from tests import ROOT
-from tests.helpers.jobs import convert, folder, line, tree, wait_until
+from tests.helpers.jobs import convert, folder, line, tree
+from tests.helpers.kill import kill_when, start
 from tests.helpers.s3 import ACCESS, S3, SECRET, Request, first
 
 pytest_plugins = ("tests.helpers.s3_server",)
@@ -139,14 +136,14 @@ def test_what_is_finished_stays_and_other_settings_are_refused(
     upload(source, f"{s3.url}/out", "--tasks", "0/2")
     capsys.readouterr()
     assert upload(source, f"{s3.url}/out", "--seed", "1") == 2
-    assert f"{s3.url}/out holds a half-done data set made differently (--seed 0 there, 1 here)" in line(capsys)
+    assert f"{s3.url}/out holds an unfinished data set made differently (--seed 0 there, 1 here)" in line(capsys)
     upload(source, f"{s3.url}/out")
     before = s3.tree("out")
     capsys.readouterr()
     assert upload(source, f"{s3.url}/out") == 0
     assert f"{s3.url}/out is complete already" in capsys.readouterr().out
     assert upload(source, f"{s3.url}/out", "--seed", "1") == 2
-    assert "holds another data set (--seed 0 there, 1 here)" in line(capsys)
+    assert "holds a different data set (--seed 0 there, 1 here)" in line(capsys)
     assert s3.tree("out") == before
 
 
@@ -164,7 +161,7 @@ def test_a_web_server_and_a_bucket_that_is_not_there_are_refused_at_once(
     s3: S3, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(source, f"{s3.endpoint}/{s3.bucket}/out") == 2
-    assert "a web server is read from, not written to: give a directory, or s3://" in line(capsys)
+    assert "a web server cannot be written to: give a directory, or s3://" in line(capsys)
     assert s3.requests == []
     assert upload(source, "s3://no-such-bucket/out") == 1
     said = line(capsys)
@@ -215,7 +212,7 @@ def test_of_two_jobs_that_both_wrote_their_plan_the_first_stops_and_the_other_ta
     s3.fault = other_begins
     capsys.readouterr()
     assert upload(source, f"{s3.url}/out") == 2
-    assert "holds a half-done data set made differently (--seed 1 there, 0 here)" in capsys.readouterr().err
+    assert "holds an unfinished data set made differently (--seed 1 there, 0 here)" in capsys.readouterr().err
     assert "manifest.json" not in s3.tree("out")
     s3.fault = lambda request: ""
     assert upload(source, f"{s3.url}/out", "--seed", "1") == 0
@@ -255,23 +252,17 @@ def test_two_machines_that_begin_at_the_same_moment(
         return ""
 
     s3.fault = together
-    words = [sys.executable, "-m", "preprocess", str(source), f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5"]
-    jobs = [
-        subprocess.Popen(
-            [*words, "--force", "--seed", seed],
-            cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"machine{number}")},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number, seed in enumerate(seeds)
-    ]
+    words = ["preprocess", source, f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5", "--force", "--seed"]
+    jobs = [start(*words, seed, XDG_CACHE_HOME=str(tmp_path / f"machine{number}")) for number, seed in enumerate(seeds)]
     said = [job.communicate(timeout=120)[1] for job in jobs]
     first = next(number for number, job in enumerate(jobs) if job.returncode == 0)
     last = jobs[1 - first].returncode
     if seeds == ("0", "1"):
         assert last == 2
-        assert "holds a half-done data set made differently" in said[1 - first] or "another data set" in said[1 - first]
+        assert (
+            "holds an unfinished data set made differently" in said[1 - first]
+            or "a different data set" in said[1 - first]
+        )
     else:
         assert last == 0 or "another job has finished" in said[1 - first]
     made = {name: data for name, data in s3.tree("out").items() if not name.startswith(".work/")}
@@ -295,11 +286,10 @@ def test_a_killed_job_goes_on(s3: S3, source: Path, whole: dict[str, bytes]) -> 
         return ""
 
     s3.fault = stall
-    words = [str(source), f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5"]
-    job = subprocess.Popen([sys.executable, "-m", "preprocess", *words], cwd=ROOT, env=dict(os.environ))
-    wait_until(lambda: bool(arrived) or job.poll() is not None)
-    job.send_signal(signal.SIGKILL)
-    assert job.wait() == -signal.SIGKILL
+    job = start("preprocess", source, f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5")
+    kill_when(job, lambda: bool(arrived))
+    job.communicate()
+    assert job.returncode == -signal.SIGKILL
     assert staged()
     assert upload(source, f"{s3.url}/out") == 0
     assert s3.tree("out") == whole

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.helpers.jobs import convert, folder, tree, wait_until
+from tests.helpers.jobs import convert, folder, tree
+from tests.helpers.kill import kill_when
 
 TEMPLATES = ROOT / "docs" / "slurm"
 SETTINGS = ["--short-side", "16", "--shard-size", "4"]
@@ -48,8 +49,7 @@ def test_an_array_of_four_one_of_them_killed_and_its_end_equal_one_run(tmp_path:
     tasks = [task(number, source, out) for number in range(4)]
     # The last one's shards are the last of the plan: once it has one, it is killed, as by a node that fails.
     mine = [f".work/{name}.json" for name in ("train-00025", "train-00026", "train-00027")]
-    wait_until(lambda: any((out / name).exists() for name in mine) or tasks[3].poll() is not None)
-    tasks[3].send_signal(signal.SIGKILL)
+    kill_when(tasks[3], lambda: any((out / name).exists() for name in mine))
     said = [each.communicate(timeout=120) for each in tasks]
     assert [each.returncode for each in tasks] == [0, 0, 0, -signal.SIGKILL], said
     early = finish(source, out)

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from preprocess.job.workers import Progress, WorkerDied, run_tasks
 from shards.common.errors import UsageError
 from tests import ROOT
+from tests.helpers.kill import wait_until
 
 
 def square(task: int, progress: Progress) -> int:
@@ -98,7 +98,7 @@ def test_a_killed_worker_ends_the_job_with_its_signal_and_its_place(number: sign
 
 def test_workers_do_not_outlive_a_killed_job(tmp_path: Path) -> None:
     code = (
-        "import functools, pathlib, sys; from tests import test_workers as t\n"
+        "import functools, pathlib, sys; from tests.preprocess.job import test_workers as t\n"
         "from preprocess.job.workers import run_tasks\n"
         "if __name__ == '__main__':\n"
         "    list(run_tasks(functools.partial(t.sleep, pathlib.Path(sys.argv[1])), range(2), 2, t.ignore))\n"
@@ -140,10 +140,3 @@ def runs(process: int) -> bool:
         return False
     # A zombie that nobody waits for has stopped running all the same.
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from preprocess.sources import open_source
-from preprocess.sources.row import Row
+from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource, parse, photograph, scene
 from preprocess.synthetic.__main__ import main
 from shards.common.errors import UsageError

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,18 @@ import pytest
 from shards.dataset import open_dataset
 from shards.sampling.order import epoch_order
 from tests import ROOT
-from tests.helpers.jobs import wait_until
-from tests.helpers.ranks import free_ports
-from tests.helpers.training import read_lines, write_dataset
+from tests.helpers.kill import kill_tree, wait_until
+from tests.helpers.training import write_dataset
 
 # Samples, every one with a label of its own; a step of the optimizer; steps until the second node dies.
 SAMPLES, BATCH, DEATH = 192, 16, 5
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def agent(host: bool, port: int, notes: Path, *words: object) -> "subprocess.Popen[bytes]":
@@ -62,15 +69,15 @@ def seen(notes: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_node_dies_in_an_epoch_and_the_other_sees_exactly_its_rest(tmp_path: Path) -> None:
     notes, words = job(tmp_path)
-    [port] = free_ports(1)
+    port = free_port()
     nodes = [agent(host, port, notes, *words) for host in (True, False)]
     try:
         wait_until(lambda: reached(notes, DEATH), 150)
-        kill_node(nodes[1])
+        kill_tree(nodes[1])
         nodes[0].wait(timeout=150)
     finally:
         for node in nodes:
-            kill_node(node)
+            kill_tree(node)
     assert nodes[0].returncode == 0, (tmp_path / "first.log").read_text()[-4000:]
 
     before = [each for each in seen(notes) if each["size"] == 4]
@@ -92,7 +99,7 @@ def test_a_rank_that_dies_ends_the_job_with_a_line_that_says_so(tmp_path: Path) 
         os.kill(process_of(1, notes), signal.SIGKILL)
         assert node.wait(timeout=60) != 0
     finally:
-        kill_node(node)
+        kill_tree(node)
     said = (tmp_path / "standalone.log").read_text()
     assert "rank 0 has lost the other ranks" in said
     assert "give the same command again to go on from the last checkpoint" in said
@@ -108,7 +115,7 @@ def test_the_main_rank_dies_and_is_started_again_and_the_job_goes_on(tmp_path: P
         os.kill(process_of(0, notes), signal.SIGKILL)
         assert node.wait(timeout=150) == 0, (tmp_path / "standalone.log").read_text()[-4000:]
     finally:
-        kill_node(node)
+        kill_tree(node)
     after = [each for each in seen(notes) if each["process"] not in first]
     entered = min(each["position"] for each in after)
     assert entered > 0
@@ -142,15 +149,5 @@ def assert_in_order(root: Path, counted: list[dict[str, Any]]) -> None:
         of_step = [each for each in counted if position <= each["position"] < position + BATCH]
         labels = [label for each in of_step for label in each["labels"]]
         assert sorted(labels) == sorted(np.asarray(order[position : position + BATCH]).tolist())
-    lines = read_lines(root / "out" / "metrics.jsonl")
+    lines = [json.loads(line) for line in (root / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, SAMPLES // BATCH + 1))
-
-
-def kill_node(agent: "subprocess.Popen[bytes]") -> None:
-    """Ends an agent and its ranks, which have sessions of their own, at once, as a power cut does."""
-    if agent.poll() is not None:
-        return
-    ranks = [int(child) for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
-    for process in [agent.pid, *ranks]:
-        os.kill(process, signal.SIGKILL)
-    agent.wait()
