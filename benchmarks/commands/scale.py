@@ -154,11 +154,11 @@ def _contenders(options: Options, split: Split) -> list[Contender]:
     batch = batch_spec(split, batch_size=options.batch_size, size=224, resize=None, crop="random", dtype="float32")
     contenders = []
     for count in options.threads or thread_counts(cores()):
-        loader = ladder.stage(ladder.HAND_OVER, loader_settings(split, batch, "global", count))
+        loader = ladder.stages(loader_settings(split, batch, "global", count))[ladder.HAND_OVER]
         contenders.append(replace(loader, name=f"{count} threads"))
     settings = loader_settings(split, batch, "global", None)
     if not settings.raw:
-        contenders.append(replace(ladder.stage(ladder.LOOP_ALONE, settings), name=STUB))
+        contenders.append(replace(ladder.loop_alone(settings), name=STUB))
     return contenders
 
 

@@ -72,12 +72,11 @@ def run(options: Options) -> None:
     settings = loader_settings(split, batch, options.order, options.threads)
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     skipped = _cold_or_not(split)
-    limits, stages = ladder.limit_names(settings), ladder.stages(settings)
+    limits, stages = ladder.machine_limits(settings), ladder.stages(settings)
     if ladder.PCIE not in limits:
         skipped["copy to the GPU, PCIe"] = "torch sees no GPU here"
     # Limits and stages take turns, so that noise of the machine hits both.
-    contenders = [ladder.limit(name, settings) for name in limits] + [ladder.stage(name, settings) for name in stages]
-    intervals = measure(contenders, schedule)
+    intervals = measure([*limits.values(), *stages.values()], schedule)
     limits_measured = [Series.of(name, intervals[name], {"group": LIMITS}) for name in limits]
     rates = {series.name: series.spread.median for series in limits_measured}
     limit_of = {name: ladder.limit_of(name, rates, options.order) for name in stages}

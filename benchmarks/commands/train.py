@@ -31,6 +31,7 @@ from train.config import Config, Device
 from train.data import TRAINING
 from train.ranks.distributed import joined
 from train.recipes import DEFAULT, find_recipe
+from train.run import set_up
 
 REAL, CACHED, SYNTHETIC = "real epoch", "cached batch", "synthetic batch"
 GOAL = 0.97
@@ -78,7 +79,8 @@ def run(options: Options) -> None:
     split = choose_split(options.data, [TRAINING])
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     with joined(options.device) as world:
-        task, cached = training_task(config, split, world, options.steps)
+        _, setup = set_up(config, len(split.class_names), world)
+        task, cached = training_task(split, setup, options.steps)
         synthetic = (torch.randn_like(cached[0]), torch.randint_like(cached[1], task.classes))
         contenders = [
             Training(REAL, task, functools.partial(real, split, task)),

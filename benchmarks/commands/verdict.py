@@ -134,16 +134,17 @@ def measured(options: Options) -> Figures:
         )
         settings = loader_settings(split, batch, config.order, config.threads)
         full = replace(settings, threads=default_threads(settings.raw))
-        decoded = turn(ladder.stage(ladder.HAND_OVER, settings))
-        more = turn(ladder.stage(ladder.HAND_OVER, full)) if full.threads > settings.threads else None
-        gpu = turn(ladder.stage(ladder.GPU_DECODE, settings)) if here and given is None else None
-        copied = turn(ladder.limit(ladder.PCIE, settings)) if here else None
+        stages, limits = ladder.stages(settings), ladder.machine_limits(settings)
+        decoded = turn(stages[ladder.HAND_OVER])
+        more = turn(ladder.stages(full)[ladder.HAND_OVER]) if full.threads > settings.threads else None
+        gpu = turn(stages[ladder.GPU_DECODE]) if here and given is None else None
+        copied = turn(limits[ladder.PCIE]) if here else None
         return Figures(
             model=model.alone,
             model_runs="given" if given is not None else "gpu" if here else "cpu",
             gpus=options.gpus,
-            disk=turn(ladder.stage(ladder.READ_COLD, settings)).images_per_s,
-            disk_in_sequence=turn(ladder.limit(ladder.COLD_SEQUENCE, settings)).images_per_s,
+            disk=turn(stages[ladder.READ_COLD]).images_per_s,
+            disk_in_sequence=turn(limits[ladder.COLD_SEQUENCE]).images_per_s,
             order=settings.order,
             stored_bytes=split.info.bytes,
             cache_bytes=available_memory(),
@@ -158,7 +159,7 @@ def measured(options: Options) -> Figures:
             cores=cores(),
             threads=settings.threads,
             default_threads=full.threads,
-            python=turn(ladder.stage(ladder.LOOP_ALONE, settings)).images_per_s,
+            python=turn(ladder.loop_alone(settings)).images_per_s,
             batch_size=batch.batch_size,
             copy=None if copied is None else copied.images_per_s,
             gpu_decode=None if gpu is None else gpu.images_per_s,
@@ -198,18 +199,18 @@ class ModelFigures:
 def _model_figures(options: Options, config: "Config", split: Split) -> ModelFigures:
     """Measured, or as given by --gpu-images-per-s."""
     from benchmarks.stages.training import Training, real, repeated, training_task
-    from train.optim.batch_split import split_batch
-    from train.optim.gpu_memory import ON_A_CPU
+    from train.optim.batch_split import BatchSplit
     from train.ranks.distributed import joined
+    from train.run import set_up
 
     with joined(config.device) as world:
-        largest = ON_A_CPU if config.micro_batch == "auto" else config.micro_batch
-        micro_batch = split_batch(config.batch, largest, world.size).micro_batch
+        _, setup = set_up(config, len(split.class_names), world)
+        micro_batch = setup.batch.micro_batch
         if options.gpu_images_per_s is not None:
             return ModelFigures(micro_batch, options.gpu_images_per_s)
         if not world.on_gpu:  # a whole step may take many seconds there, of which updating the weights is little
-            config = replace(config, batch=micro_batch)
-        task, cached = training_task(config, split, world, steps=20 if world.on_gpu else 1)
+            setup = replace(setup, config=replace(config, batch=micro_batch), batch=BatchSplit(micro_batch, 1))
+        task, cached = training_task(split, setup, steps=20 if world.on_gpu else 1)
         schedule = Schedule(1, options.seconds)
         alone = Training("cached", task, functools.partial(repeated, cached)).turn(schedule)
         fed = Training("real", task, functools.partial(real, split, task))

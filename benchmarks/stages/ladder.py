@@ -9,8 +9,7 @@
     GPU decode      the loader with its batch on the GPU, by the decoder that it chooses there
     cached batch    one batch, over and over: a loader without any cost
 
-LOOP_ALONE is the feed loop with a decoder that returns at once: the loader's Python. The model's step is measured by
-`python -m benchmarks verdict` and `train`.
+The feed loop with a decoder that returns at once shows the loader's Python alone. The model's step is in training.py.
 """
 
 import contextlib
@@ -19,6 +18,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -44,50 +44,50 @@ LOOP_ALONE = "decoder that returns at once"
 COLD_SEQUENCE, COLD_RANDOM, WARM = "disk, cold, in sequence", "disk, cold, random", "disk, warm"
 LIBJPEG, MEMORY, PCIE = "libjpeg-turbo, whole images", "memory copy", "PCIe"
 
-
-def stages(settings: LoaderSettings) -> list[str]:
-    """The names of the stages that these settings and this machine have, from the lowest."""
-    on_gpu = [COPY, GPU_DECODE] if torch.cuda.is_available() else []
-    return [READ_COLD, READ, *([] if settings.raw else [DECODE]), FINISH, HAND_OVER, *on_gpu, CACHED]
+Open = Callable[[], AbstractContextManager[Iterator[int]]]
 
 
-def stage(name: str, settings: LoaderSettings) -> Contender:
-    """The stage of that name; its batches are numbers of images."""
-    opens = {
+def stages(settings: LoaderSettings) -> dict[str, Contender]:
+    """The stages that these settings and this machine have, from the lowest; their batches are numbers of images."""
+    opens: dict[str, Open] = {
         READ_COLD: functools.partial(_reading, settings, cold=True),
         READ: functools.partial(_reading, settings),
-        # Of stored pixels, the reading threads do the work that a decoder would do.
-        LOOP_ALONE: functools.partial(_reading, settings)
-        if settings.raw
-        else functools.partial(_feeding, settings, decodes=False, finishes=False),
-        DECODE: functools.partial(_feeding, settings, finishes=False),
-        FINISH: functools.partial(_feeding, settings),
-        HAND_OVER: functools.partial(_loading, settings),
-        COPY: functools.partial(_loading, settings, copy=True),
-        GPU_DECODE: functools.partial(_loading, settings, device="gpu"),
-        CACHED: functools.partial(_cached, settings),
     }
-    sync = torch.cuda.synchronize if torch.cuda.is_available() else nothing
-    return Contender(name, opens[name], int, depth=Depths.decoding + Depths.ready, sync=sync)
+    if not settings.raw:
+        opens[DECODE] = functools.partial(_feeding, settings, finishes=False)
+    opens[FINISH] = functools.partial(_feeding, settings)
+    opens[HAND_OVER] = functools.partial(_loading, settings)
+    if torch.cuda.is_available():
+        opens[COPY] = functools.partial(_loading, settings, copy=True)
+        opens[GPU_DECODE] = functools.partial(_loading, settings, device="gpu")
+    opens[CACHED] = functools.partial(_cached, settings)
+    return {name: _contender(name, each) for name, each in opens.items()}
 
 
-def limit(name: str, settings: LoaderSettings) -> Contender:
-    """The limit of that name."""
-    split, image_bytes = settings.split, 3 * settings.batch.size**2 * (4 if settings.batch.dtype == "float32" else 1)
-    return {
-        COLD_SEQUENCE: functools.partial(limits.disk, split=split, order="sequence", cold=True),
-        COLD_RANDOM: functools.partial(limits.disk, split=split, order="random", cold=True),
-        WARM: functools.partial(limits.disk, split=split, order="random", cold=False),
-        LIBJPEG: functools.partial(limits.libjpeg, split=split),
-        MEMORY: functools.partial(limits.memory_copy, image_bytes=image_bytes),
-        PCIE: functools.partial(limits.pcie, image_bytes=image_bytes),
-    }[name](name)
+def loop_alone(settings: LoaderSettings) -> Contender:
+    """The feed loop with a decoder that returns at once; of stored pixels, which need none, the reading."""
+    if settings.raw:
+        return _contender(LOOP_ALONE, functools.partial(_reading, settings))
+    return _contender(LOOP_ALONE, functools.partial(_feeding, settings, decodes=False, finishes=False))
 
 
-def limit_names(settings: LoaderSettings) -> list[str]:
+def machine_limits(settings: LoaderSettings) -> dict[str, Contender]:
     """The limits that these settings and this machine have."""
-    on_gpu = [PCIE] if torch.cuda.is_available() else []
-    return [COLD_SEQUENCE, COLD_RANDOM, WARM, *([] if settings.raw else [LIBJPEG]), MEMORY, *on_gpu]
+    split, image_bytes = settings.split, 3 * settings.batch.size**2 * (4 if settings.batch.dtype == "float32" else 1)
+    found = [
+        limits.disk(COLD_SEQUENCE, split, "sequence", cold=True),
+        limits.disk(COLD_RANDOM, split, "random", cold=True),
+        limits.disk(WARM, split, "random", cold=False),
+        *([] if settings.raw else [limits.libjpeg(LIBJPEG, split)]),
+        limits.memory_copy(MEMORY, image_bytes),
+        *([limits.pcie(PCIE, image_bytes)] if torch.cuda.is_available() else []),
+    ]
+    return {limit.name: limit for limit in found}
+
+
+def _contender(name: str, open_: Open) -> Contender:
+    sync = torch.cuda.synchronize if torch.cuda.is_available() else nothing
+    return Contender(name, open_, int, depth=Depths.decoding + Depths.ready, sync=sync)
 
 
 def limit_of(name: str, rates: Mapping[str, float], order: str) -> str | None:

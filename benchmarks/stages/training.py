@@ -12,12 +12,10 @@ from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
 from shards import Split
 from shards.decode.tensors import Batch
-from train.config import Config
 from train.data import training_loader
 from train.engine import train_epoch
-from train.ranks.distributed import World
 from train.report.metrics import Recorder
-from train.run import Setup, begin, make_network, set_up
+from train.run import Setup, begin, make_network
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,8 @@ class TrainingTask:
     steps: int
 
 
-def training_task(config: Config, split: Split, world: World, steps: int) -> tuple[TrainingTask, Batch]:
-    """The task with a micro-batch that fits, and at most an epoch's steps; and one batch of the split."""
-    _, setup = set_up(config, len(split.class_names), world)
+def training_task(split: Split, setup: Setup, steps: int) -> tuple[TrainingTask, Batch]:
+    """The task, with at most an epoch's steps, and one batch of the split."""
     with training_loader(split, setup) as loader:
         cached = next(iter(loader))
         epoch = setup.batch.steps(len(loader))

@@ -12,7 +12,7 @@ import torch
 from benchmarks.commands.stages import Options, run
 from benchmarks.measure.settings import BatchSpec, DType, LoaderSettings
 from benchmarks.stages import ladder
-from benchmarks.stages.ladder import COLD_RANDOM, COLD_SEQUENCE, LIBJPEG, MEMORY, PCIE, WARM, limit_of, stage, stages
+from benchmarks.stages.ladder import COLD_RANDOM, COLD_SEQUENCE, LIBJPEG, MEMORY, PCIE, WARM, limit_of, stages
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.format.layout import Encoding
@@ -39,7 +39,7 @@ def test_stored_pixels_have_no_decoder(settings: LoaderSettings, raw: Split) -> 
     assert [name for name in stages(settings) if name not in (ladder.COPY, ladder.GPU_DECODE)] == CPU_STAGES
     stored = replace(settings, split=raw)
     assert ladder.DECODE not in stages(stored)
-    assert ladder.LIBJPEG not in ladder.limit_names(stored)
+    assert ladder.LIBJPEG not in ladder.machine_limits(stored)
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "raw"])
@@ -51,11 +51,11 @@ def test_every_stage_gives_full_batches_beyond_an_epoch(
 ) -> None:
     split = settings.split if encoding == "jpeg" else raw
     some = replace(settings, split=split, batch=replace(settings.batch, crop=crop, dtype=dtype, resize=resize))
-    for name in [*stages(some), ladder.LOOP_ALONE]:
-        if name == ladder.GPU_DECODE and dtype == "float32":
+    for contender in [*stages(some).values(), ladder.loop_alone(some)]:
+        if contender.name == ladder.GPU_DECODE and dtype == "float32":
             continue
-        with stage(name, some).open() as batches:
-            assert list(islice(batches, 9)) == [4] * 9, name
+        with contender.open() as batches:
+            assert list(islice(batches, 9)) == [4] * 9, contender.name
 
 
 def test_the_loop_without_a_decoder_keeps_the_order_and_decodes_nothing(settings: LoaderSettings) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from train.optim.sizes import training_size
 
 from benchmarks.commands.train import (
     CACHED,
@@ -32,6 +31,7 @@ from shards.decode.tensors import Batch
 from tests import ROOT
 from tests.helpers.training import setup_of, write_dataset
 from train.config import Config
+from train.data import training_size
 
 
 @pytest.fixture(scope="module")

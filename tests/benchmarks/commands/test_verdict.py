@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from torch import Tensor, nn
-from train.optim.sizes import training_size
 
 from benchmarks.commands import verdict
 from benchmarks.commands.verdict import Options, measured, text
@@ -17,6 +16,7 @@ from benchmarks.stages.verdict import judge
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo, write_split
+from train.data import training_size
 
 # Far above what this machine gives, and far below.
 PLENTY, LITTLE = 1e6, 5.0
