@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tqdm import tqdm
 
-from preprocess.job.workers import default_workers
 from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource
 from shards.common.errors import UsageError
+from shards.common.machine import usable_cores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +49,7 @@ def write(options: Options) -> None:
     Does nothing if OUT holds this data set already. Raises UsageError if OUT holds anything else.
     """
     source = SyntheticSource(options.train, options.validation, options.classes, options.seed)
-    workers = default_workers() if options.workers is None else options.workers
+    workers = usable_cores() if options.workers is None else options.workers
     if workers < 1:
         raise UsageError(f"--workers {workers} must be at least 1")
     out = options.out
