@@ -76,7 +76,9 @@ def write_dataset(root: Path, sizes: Mapping[str, int], classes: int = 3, side: 
     return root
 
 
-def _write(root: Path, splits: Mapping[str, Sequence[tuple[bytes, int]]], settings: Settings, classes: int) -> Mapping[str, Split]:
+def _write(
+    root: Path, splits: Mapping[str, Sequence[tuple[bytes, int]]], settings: Settings, classes: int
+) -> dict[str, Split]:
     """The data set of these splits, each of pairs of an image file and a label."""
     infos = {}
     for name, rows in splits.items():
