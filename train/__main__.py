@@ -6,7 +6,7 @@
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth [MORE.pth ...]     with a table
     python -m train --data DIR --recipe rn18_16 --find-lr           a range test of the learning rate
 
-The same command again goes on with a run that was cut short (--resume). SIGTERM, SIGUSR1 and Ctrl-C save the run
+The same command again goes on with a run that was cut short (--resume). SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C save the run
 between two steps and end it, with exit status 143, 138 and 130.
 
 Training and evaluation print a line for people, then one JSON line for programs.
@@ -27,7 +27,7 @@ from train.recipes import find_recipe
 
 if TYPE_CHECKING:
     from train.engine import Result
-    from train.evaluation import Accuracy
+    from train.report.accuracy import Accuracy
 
 PROG = "python -m train"
 

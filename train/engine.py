@@ -30,10 +30,10 @@ from train.checkpoints.waiting import BatchWait, Interrupted, Watched
 from train.checkpoints.weights import WEIGHTS, describe
 from train.config import Config
 from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set_training_size, training_loader
-from train.evaluation import Accuracy, bar_disabled, evaluate
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks, wait_for_all
 from train.ranks.parallel import network_state
+from train.report.accuracy import Accuracy, bar_disabled, evaluate
 from train.report.environment import peak_memory, resolved_config
 from train.report.metrics import PER_CLASS, Recorder, room_in, write_per_class
 from train.run import Run, begin, read_losses, set_up
@@ -66,7 +66,7 @@ def train(config: Config) -> Result:
 
     Raises UsageError for a configuration that fits neither the machine nor the data set, or an `out` that holds
     other results; ShardfeedError if the loss stops being finite or a checkpoint cannot be written; StoppedBySignal,
-    after saving, on SIGTERM, SIGUSR1 or Ctrl-C.
+    after saving, on SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C.
     """
     began = time.perf_counter()
     refuse_results(config)

@@ -35,9 +35,9 @@ from shards.defaults import shorter_side
 from train.config import Config
 from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
 from train.engine import train_epoch
-from train.evaluation import Accuracy, evaluate
 from train.ranks.distributed import joined
 from train.recipes import DEFAULT, find_recipe
+from train.report.accuracy import Accuracy, evaluate
 from train.report.metrics import Recorder
 from train.run import Setup, begin, make_network, set_up
 

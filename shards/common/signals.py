@@ -1,7 +1,7 @@
 """Signals by which schedulers and people end a job: raised at once, or noted and obeyed between two steps.
 
 `stopped_by_signals`: SIGTERM and SIGHUP (a closed terminal) raise, as Ctrl-C does, so that everything is cleaned up.
-`StopRequest`: SIGTERM, SIGUSR1 and Ctrl-C are noted, so that the step in progress is finished and saved.
+`StopRequest`: SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C are noted, so that the step in progress is finished and saved.
 
 Only a process's main thread can receive signals; in another thread both do nothing.
 """
@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 RAISED = (signal.SIGTERM, signal.SIGHUP)
-NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StoppedBySignal(SystemExit):
@@ -61,7 +61,10 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in NOTED}
+            heard = [
+                number for number in NOTED if signal.getsignal(number) is not signal.SIG_IGN
+            ]  # as nohup sets SIGHUP
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(

@@ -78,7 +78,7 @@ def write_dataset(root: Path, sizes: Mapping[str, int], classes: int = 3, side: 
 
 def _write(
     root: Path, splits: Mapping[str, Sequence[tuple[bytes, int]]], settings: Settings, classes: int
-) -> Mapping[str, Split]:
+) -> dict[str, Split]:
     """The data set of these splits, each of pairs of an image file and a label."""
     infos = {}
     for name, rows in splits.items():

@@ -9,9 +9,9 @@ from shards.dataset import choose_split
 from train.checkpoints.weights import load_weights
 from train.config import Config
 from train.data import HELD_OUT, held_out_loader
-from train.evaluation import Accuracy, evaluate
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined
+from train.report.accuracy import Accuracy, evaluate
 from train.run import set_up
 
 

@@ -19,9 +19,9 @@ from shards.common.errors import ShardfeedError
 from shards.dataset import choose_split
 from train.config import Config
 from train.data import TRAINING, training_loader
-from train.evaluation import bar_disabled
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
+from train.report.accuracy import bar_disabled
 from train.run import begin, set_up
 from train.step import accumulate, update
 

@@ -29,8 +29,8 @@ from tests.helpers.training import coloured_jpeg, setup_of, write_dataset
 from train.config import Config
 from train.data import HELD_OUT, TRAINING
 from train.engine import train
-from train.evaluation import Accuracy
 from train.ranks.distributed import World
+from train.report.accuracy import Accuracy
 from train.run import make_network
 
 SIZES = {"train": 24, "validation": 10}

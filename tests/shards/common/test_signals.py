@@ -41,7 +41,7 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_request_notes_the_signal_and_gives_the_handlers_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest() as request:

@@ -17,7 +17,7 @@ from tests.helpers.resume import Killed, assert_same, killed, left_behind, train
 from tests.helpers.training import write_dataset
 from train.checkpoints.resume import read_checkpoint
 from train.config import Config
-from train.evaluation import evaluate
+from train.report.accuracy import evaluate
 
 # Of the run that `config` describes.
 STEPS = 10

@@ -93,7 +93,7 @@ def test_a_diverged_run_names_the_last_good_checkpoint_and_keeps_it(
     assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_signal_ends_the_run_after_the_step(
     number: signal.Signals, step: int, config: Config, whole: Path, tmp_path: Path,

@@ -23,7 +23,6 @@ from tests.helpers.training import SILENT, FixedBatches, setup_of, write_dataset
 from train.__main__ import leave, main
 from train.config import Config, Device
 from train.engine import train_epoch
-from train.evaluation import evaluate
 from train.ranks.distributed import (
     LeftAlone,
     World,
@@ -34,6 +33,7 @@ from train.ranks.distributed import (
     read_world,
     wait_for_all,
 )
+from train.report.accuracy import evaluate
 from train.run import begin
 
 CPU = torch.device("cpu")

@@ -49,6 +49,8 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
             logits: Tensor = network(images.contiguous(memory_format=torch.channels_last))
         return logits.float()
 
+    # Asked for before the first batch: in a network divided by FSDP, every forward pass is an exchange too.
+    most_batches = int(max_over_ranks(torch.tensor(float(len(batches))), world))
     # correct at 1, correct at 5, sum of losses, images seen: float64 counts exactly up to 2**53.
     sums = torch.zeros(4, dtype=torch.float64, device=world.device)
     of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
@@ -68,7 +70,7 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
         of_classes[1].index_add_(0, labels, hits[:, 0].double())
         of_classes[2].index_add_(0, labels, hits.any(1).double())
     if isinstance(network, FSDPModule):
-        _follow_busiest_rank(network, batches, setup)
+        _join_in(network, most_batches - len(batches), setup)
     of_classes = _same_shape(of_classes, world)
     totals = sum_over_ranks(torch.cat([sums, of_classes.flatten()]), world)
     correct1, correct5, loss, seen = totals[:4].tolist()
@@ -78,13 +80,12 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
     return accuracy, ClassCounts(*totals[4:].long().view(3, -1).tolist())
 
 
-def _follow_busiest_rank(network: nn.Module, batches: Batches, setup: Setup) -> None:
-    """Runs a network divided by FSDP as often as the rank with most batches does, which needs every rank's weights."""
-    world, sizes = setup.world, setup.config.sizes
-    most = int(max_over_ranks(torch.tensor(float(len(batches))), world))
+def _join_in(network: nn.Module, batches: int, setup: Setup) -> None:
+    """Runs a network divided by FSDP once more for each batch that only other ranks have: they need all weights."""
+    sizes, device = setup.config.sizes, setup.world.device
     size = sizes.val_size or setup.config.size
-    for _ in range((most - len(batches)) * (1 + sizes.flip_tta)):
-        network(torch.zeros(1, 3, size, size, device=world.device))
+    for _ in range(batches * (1 + sizes.flip_tta)):
+        network(torch.zeros(1, 3, size, size, device=device))
 
 
 def _same_shape(of_classes: Tensor, world: World) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from shards.common.errors import ShardfeedError
 from tests.helpers.training import FixedBatches, setup_of
 from train.config import Config
-from train.evaluation import evaluate
 from train.options import Sizes
+from train.report.accuracy import evaluate
 
 CONFIG = Config(Path("unused"), size=16)
 SETUP = setup_of(CONFIG)
