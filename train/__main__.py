@@ -6,8 +6,8 @@
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth [MORE.pth ...]     with a table
     python -m train --data DIR --recipe rn18_16 --find-lr           a range test of the learning rate
 
-The same command again goes on with a run that was cut short (--resume). SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C save the run
-between two steps and end it, with exit status 143, 138 and 130.
+The same command again goes on with a run that was cut short (--resume). Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save the
+run between two steps and end it, with exit status 130, 143, 129 and 138.
 
 Training and evaluation print a line for people, then one JSON line for programs.
 """
