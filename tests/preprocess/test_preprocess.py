@@ -15,7 +15,7 @@ import pytest
 from preprocess.__main__ import main
 from preprocess.sources import open_source
 from preprocess.sources.folder import FolderImages
-from preprocess.sources.source import StoredSource
+from preprocess.sources.source import Row, StoredSource
 from shards.dataset import open_dataset
 from shards.format.manifest import Manifest
 from tests import ROOT
@@ -149,6 +149,29 @@ def test_killed_between_the_manifest_and_the_cleaning_up(
     assert (tmp_path / "out" / ".work").exists()
     assert convert(source, tmp_path / "out") == 0
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["train/train-00001.tar", "train/train-00001.idx", ".work/train-00001.parquet"])
+def test_a_file_that_disappears_while_the_job_runs_is_missed_in_the_end(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    convert(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        read = StoredSource.row
+
+        def row(self: StoredSource, split: str, row: int) -> Row:
+            if split == "validation":
+                (out / name).unlink(missing_ok=True)
+            return read(self, split, row)
+
+        patch.setattr(StoredSource, "row", row)
+        capsys.readouterr()
+        assert convert(source, out) == 1
+    assert "files of 1 of 8 finished shards have disappeared meanwhile: train-00001.tar." in line(capsys)
+    assert not (out / "manifest.json").exists()
+    assert convert(source, out) == 0
+    assert tree(out) == tree(tmp_path / "whole")
 
 
 def test_a_killed_group_of_processes_goes_on_and_ends_the_same(source: Path, tmp_path: Path) -> None:
