@@ -10,7 +10,7 @@ from preprocess.sources import open_source
 from shards.common.errors import UsageError
 from shards.format.manifest import Manifest
 from tests.conftest import jpeg, photo
-from tests.helpers.jobs import convert, folder
+from tests.helpers.jobs import convert, folder, write_files
 
 JPEG = jpeg(photo(20, 20))
 
@@ -44,7 +44,7 @@ def test_hidden_and_system_files_are_no_rows_and_counted(tmp_path: Path, capsys:
 
 def test_images_deeper_in_a_class_are_found_and_loops_are_not_followed(tmp_path: Path) -> None:
     odd = {"train/a/images/1.jpg": JPEG, "train/a/0.jpg": JPEG, "train/b/images/more/2.jpg": JPEG}
-    source = folder(tmp_path, {}, odd)
+    source = write_files(tmp_path, odd)
     (source / "train" / "a" / "images" / "loop").symlink_to(source / "train")
     assert paths(source) == ["train/a/0.jpg", "train/a/images/1.jpg", "train/b/images/more/2.jpg"]
 
@@ -53,7 +53,7 @@ def test_a_class_that_one_split_lacks_is_in_the_list_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = {f"{name}/1.jpg": JPEG for name in ("train/ant", "train/cat", "validation/bee", "validation/cat")}
-    source = open_source(str(folder(tmp_path, {}, odd)))
+    source = open_source(str(write_files(tmp_path, odd)))
     assert source.class_names == ("ant", "bee", "cat")
     assert [source.row("validation", row).label for row in range(2)] == [1, 2]
     said = capsys.readouterr().err
@@ -63,10 +63,7 @@ def test_a_class_that_one_split_lacks_is_in_the_list_and_named(
 
 def test_names_that_are_no_utf_8_are_converted_and_written_down(tmp_path: Path) -> None:
     source, out = tmp_path / os.fsdecode(b"sourc\xe9"), tmp_path / "out"
-    for path in (b"caf\xe9/1.jpg", b"tea/\xff.jpg"):
-        file = source / "train" / os.fsdecode(path)
-        file.parent.mkdir(parents=True)
-        file.write_bytes(JPEG if b"caf" in path else b"damaged")
+    write_files(source / "train", {os.fsdecode(b"caf\xe9/1.jpg"): JPEG, os.fsdecode(b"tea/\xff.jpg"): b"damaged"})
     assert convert(source, out, "--max-rejects", "0.5") == 0
     manifest = Manifest.read(out)
     assert manifest.class_names == (r"caf\xe9", "tea")
@@ -76,8 +73,6 @@ def test_names_that_are_no_utf_8_are_converted_and_written_down(tmp_path: Path) 
 
 
 def test_what_is_no_image_folder_says_what_was_found(tmp_path: Path) -> None:
-    (tmp_path / "notes" / "old").mkdir(parents=True)
-    (tmp_path / "notes" / "old" / "a.txt").write_text("text")
-    (tmp_path / "list.csv").write_text("a,b")
+    write_files(tmp_path, {"notes/old/a.txt": b"text", "list.csv": b"a,b"})
     with pytest.raises(UsageError, match=r"nor images in folders <split>/<class>/\*.jpg: it holds list.csv, notes/"):
         open_source(str(tmp_path))
