@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from preprocess.job.estimate import check_space, free_bytes, size
-from preprocess.job.finish import finish
+from preprocess.job.finish import check_files, directory_sizes, finish
 from preprocess.job.make import disk_full_in_one_line, find_shards, make_shards
 from preprocess.job.out import (
     check_out,
@@ -66,6 +66,7 @@ def _into_directory(options: Options, out: Path) -> None:
         job = ShardJob(source, resume_or_write_plan(out, plan), out)
         results = _shards(job, options)
         if options.tasks is None:
+            check_files(results, lambda name: directory_sizes(out, name))
             print_summary(out, finish(out, job.plan, source.class_names, results))
     print_speed(options, results, time.monotonic() - began)
 

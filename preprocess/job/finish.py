@@ -4,22 +4,50 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from preprocess.job.plan import Plan
 from preprocess.job.task import WORK, Rejected, ShardResult, index_path
 from shards.common.atomic import replacing
+from shards.common.errors import ShardfeedError
 from shards.format.index import Index
-from shards.format.layout import INDEX, REJECTS, split_dir
+from shards.format.layout import INDEX, REJECTS, dali_index_name, split_dir
 from shards.format.manifest import FORMAT_VERSION, Manifest, SplitInfo, index_info
+
+
+def check_files(results: Sequence[ShardResult], sizes: Callable[[str], Mapping[str, int]]) -> None:
+    """Raises ShardfeedError where files of finished shards have disappeared, or changed their length, since.
+
+    `sizes`: the length of each file in a directory of OUT, by its name.
+    """
+    there = {name: sizes(name) for name in (WORK, *(result.split for result in results))}
+    lost = [
+        result.info.name
+        for result in results
+        if there[result.split].get(result.info.name) != result.info.bytes
+        or not there[result.split].get(dali_index_name(result.info.name))
+        or not there[WORK].get(index_path(Path(), result.split, result.number).name)
+    ]
+    if lost:
+        raise ShardfeedError(
+            f"files of {len(lost)} of {len(results)} finished shards have disappeared meanwhile: {', '.join(lost[:10])}"
+            f"{', ...' if len(lost) > 10 else ''}. Start the same command again to make them"
+        )
+
+
+def directory_sizes(out: Path, name: str) -> dict[str, int]:
+    """The length of each file in a directory of OUT, by its name; none where there is no directory."""
+    if not (out / name).is_dir():
+        return {}
+    return {path.name: path.stat().st_size for path in (out / name).iterdir() if path.is_file()}
 
 
 def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
     """Writes each split's index and rejects, then the manifest; removes the work directory.
 
-    `results`: all shards of the plan, in its order.
+    `results`: all shards of the plan, in its order. `check_files` comes first.
     """
     splits: dict[str, SplitInfo] = {}
     for split in plan.splits:

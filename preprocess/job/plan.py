@@ -105,8 +105,10 @@ class Plan:
     @classmethod
     def of_source(cls, source: "Source", settings: Settings) -> "Plan":
         """The plan for a source, with this program and the libraries that are installed."""
+        from preprocess.sources.source import printable
+
         return cls(
-            source=source.name,
+            source=printable(source.name),
             fingerprint=source.fingerprint,
             splits={split: source.num_rows(split) for split in source.splits},
             settings=settings,

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.job.finish import finish
+from preprocess.job.finish import check_files, finish
 from preprocess.job.out import read_plan, refuse_other_files
 from preprocess.job.plan import Plan
 from preprocess.job.task import PLAN, WORK, ShardJob, ShardResult, Task, index_path, marker_path, plan_path, read_marker
@@ -56,6 +56,7 @@ class Upload:
         Raises UsageError where another job has replaced the plan, ShardfeedError where one has removed it.
         """
         check_plan(self.remote, self.plan)
+        check_files(results, self.remote.sizes)
         parts = [index_path(self.stage, result.split, result.number) for result in results]
         with ThreadPoolExecutor(TRANSFERS) as threads:
             list(threads.map(self._fetch, parts))

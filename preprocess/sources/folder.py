@@ -1,4 +1,4 @@
-"""Image folders: SOURCE/<split>/<class>/*.jpg, the classes in alphabetical order."""
+"""Image folders: SOURCE/<split>/<class>/*.jpg, or deeper below a class; the classes in alphabetical order."""
 
 import os
 import sys
@@ -9,18 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.sources.source import HIDDEN_LABEL, StoredSource, choose, stored_source
+from preprocess.sources.labels import union
+from preprocess.sources.source import HIDDEN_LABEL, StoredSource, choose, printable, stored_source
 from shards.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import datasets
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
+# Files that operating systems leave beside images, like all whose names begin with a dot.
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+# Files of a split that are looked at, to tell an image folder from one of other things.
+LOOKED_AT = 100
+# The first bytes of the formats in preprocess/images/convert.py; WebP and AVIF have theirs behind a length.
+STARTS = (
+    *(b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"P4", b"P5", b"P6"),
+)
 NO_LAYOUT = (
     "{} is a directory, but holds neither parquet files (data/train-*.parquet), nor a data set saved with "
-    "save_to_disk, nor images in folders <split>/<class>/*.jpg"
+    "save_to_disk, nor images in folders <split>/<class>/*.jpg: it holds {}"
 )
 
 
@@ -46,7 +55,7 @@ class FolderImages:
 
     def read(self, row: int) -> tuple[bytes, str]:
         name = self.name(row)
-        return (self.root / name).read_bytes(), name
+        return (self.root / name).read_bytes(), printable(name)
 
     def table(self) -> "datasets.Dataset":
         import datasets
@@ -58,55 +67,78 @@ class FolderImages:
 def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> StoredSource:
     """Scans an image folder.
 
-    Splits without class directories have no labels, and are left out unless `splits` names them. Raises UsageError for
-    other layouts and for splits whose classes differ.
+    Splits without class directories have no labels, and are left out unless `splits` names them. A class that some
+    splits lack is a class all the same. Raises UsageError for other layouts.
     """
     there = [entry.name for entry in _directories(root)]
     chosen = there if splits is None else choose(name, there, splits)
     classes = {split: [entry.name for entry in _directories(root / split)] for split in chosen}
     labelled = {split: names for split, names in classes.items() if names}
-    if not labelled:
-        raise UsageError(NO_LAYOUT.format(name))
-    first, class_names = next(iter(labelled.items()))
-    for split, names in labelled.items():
-        if odd := sorted(set(names) ^ set(class_names)):
-            raise UsageError(
-                f"the classes of {name} differ between {first} and {split}: "
-                f"{', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''} in one only; name the splits with --splits"
-            )
+    class_names = sorted(union(name, labelled))
     images: dict[str, FolderImages] = {}
     labels: dict[str, npt.NDArray[np.int64]] = {}
     for split in chosen:
-        images[split], labels[split] = _scan(root, split, class_names if split in labelled else None)
-    if not any(map(len, images.values())):
-        raise UsageError(NO_LAYOUT.format(name))
-    return stored_source(name, class_names, images, labels, hidden_allowed=splits is None)
+        images[split], labels[split] = _scan(root, split, classes[split], class_names)
+    if not labelled or not any(map(_holds_images, images.values())):
+        raise UsageError(NO_LAYOUT.format(name, _found(root)))
+    return stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
 
 
-def _scan(root: Path, split: str, class_names: "Sequence[str] | None") -> tuple[FolderImages, npt.NDArray[np.int64]]:
+def _scan(
+    root: Path, split: str, classes: "Sequence[str]", class_names: "Sequence[str]"
+) -> tuple[FolderImages, npt.NDArray[np.int64]]:
+    """All files of a split. Whether a file is an image, its bytes tell when it is converted."""
     names: list[bytes] = []
     sizes: list[int] = []
     labels: list[int] = []
     passed_over = 0
-    folders = (
-        [(HIDDEN_LABEL, split)] if class_names is None else [(i, f"{split}/{c}") for i, c in enumerate(class_names)]
-    )
-    for label, folder in folders:
-        with os.scandir(root / folder) as entries:
-            files = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-        for entry in files:
-            if not entry.name.lower().endswith(ENDINGS) or not entry.is_file():
+    numbers = {each: number for number, each in enumerate(class_names)}
+    folders = [(f"{split}/{each}", numbers[each]) for each in classes] or [(split, HIDDEN_LABEL)]
+    for folder, label in folders:
+        for file, entry in _files(root, folder):
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES or not entry.is_file():
                 passed_over += 1
                 continue
-            names.append(os.fsencode(f"{folder}/{entry.name}"))
+            names.append(os.fsencode(file))
             sizes.append(entry.stat().st_size)
             labels.append(label)
     if passed_over and names:
-        print(f"{root / split}: passing over {passed_over:,} files that do not end like images", file=sys.stderr)
+        print(f"{root / split}: passing over {passed_over:,} hidden and system files", file=sys.stderr)
     ends = np.cumsum([0, *map(len, names)])[1:]
     return FolderImages(root, b"".join(names), ends, np.array(sizes, np.int64)), np.array(labels, np.int64)
+
+
+def _files(root: Path, folder: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
+    """All entries below a folder that are no directories, with their path from the root: its own first, in order."""
+    with os.scandir(root / folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    # Links to folders are not followed: they may form a loop.
+    for entry in ordered:
+        if not entry.is_dir(follow_symlinks=False):
+            yield f"{folder}/{entry.name}", entry
+    for entry in ordered:
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield from _files(root, f"{folder}/{entry.name}")
 
 
 def _directories(root: Path) -> list[os.DirEntry[str]]:
     with os.scandir(root) as entries:
         return sorted((e for e in entries if e.is_dir() and not e.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _holds_images(images: FolderImages) -> bool:
+    for row in range(min(len(images), LOOKED_AT)):
+        try:
+            with (images.root / images.name(row)).open("rb") as file:
+                start = file.read(12)
+        except OSError:
+            continue
+        if start.startswith(STARTS) or start[8:] == b"WEBP" or start[4:8] == b"ftyp":
+            return True
+    return False
+
+
+def _found(root: Path) -> str:
+    """What lies in a directory that is no image folder, in words."""
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shards.common.errors import ShardfeedError, UsageError
@@ -45,6 +46,15 @@ def load_hub(name: str) -> "dict[str, datasets.Dataset]":
                 f"({type(error).__name__}): check the spelling or the network"
             ) from error
         raise ShardfeedError(f"{name} cannot be loaded from the hub: {type(error).__name__}: {reason}") from error
+
+
+def download_folders(name: str) -> tuple[Path, ...]:
+    """Where the libraries keep the files of a data set on the hub: those of its repository, and unpacked archives."""
+    import datasets
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    return repository, Path(datasets.config.DOWNLOADED_DATASETS_PATH)
 
 
 @contextlib.contextmanager

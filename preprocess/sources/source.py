@@ -1,6 +1,7 @@
 """The interface of a source: labelled images, read one at a time as encoded bytes; and the source that lies on disk."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,11 @@ def stored_source(
     narrow = {split: labels[split].astype(np.int32) for split in kept}
     chosen = {split: images[split] for split in kept}
     return StoredSource(name, tuple(class_names), chosen, narrow, _fingerprint(class_names, chosen, narrow))
+
+
+def printable(name: str) -> str:
+    """A name of the file system as Unicode that can be written to a file: bytes that are no UTF-8 become \\xNN."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def choose(name: str, there: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ The library converts parquet to Arrow files in its cache, from which one row can
 """
 
 import bisect
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.sources.arrow_file import ArrowFile, Values
-from preprocess.sources.hub import load_hub
+from preprocess.sources.hub import download_folders, load_hub
 from preprocess.sources.labels import LabelColumn, read_labels
 from preprocess.sources.parquet import ParquetFile, load, parquet_paths, split_files
-from preprocess.sources.source import StoredSource, choose, stored_source
+from preprocess.sources.source import StoredSource, choose, printable, stored_source
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import allow_open_files
 
@@ -39,6 +41,8 @@ class TableImages:
     split: str
     dataset: "datasets.Dataset"
     column: str
+    # Files that rows name by a path are read only below these directories.
+    roots: tuple[Path, ...] = ()
 
     @cached_property
     def _chunks(self) -> list[tuple[Any, Any, ArrowFile | None]]:
@@ -58,7 +62,7 @@ class TableImages:
         return ends[:-1].tolist(), [(Values(images, file), Values(paths, file)) for images, paths, file in self._chunks]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"split": self.split, "dataset": self.dataset, "column": self.column}
+        return {"split": self.split, "dataset": self.dataset, "column": self.column, "roots": self.roots}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,9 +75,9 @@ class TableImages:
         for images, paths, _ in self._chunks:
             lengths = pc.fill_null(pc.binary_length(images), -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for row in np.flatnonzero(lengths < 0):
-                path = paths[int(row)].as_py()
-                if path is not None and Path(path).is_file():
-                    lengths[row] = Path(path).stat().st_size
+                if path := paths[int(row)].as_py():
+                    with contextlib.suppress(OSError):
+                        lengths[row] = self._file(path).stat().st_size
             parts.append(lengths)
         return np.concatenate(parts)
 
@@ -84,8 +88,18 @@ class TableImages:
         data, name = images[row - starts[chunk]], paths[row - starts[chunk]]
         path = os.fsdecode(name or b"")
         if data is None:
-            data = Path(path).read_bytes() if path else b""
-        return data, path or f"{self.split} row {row}"
+            data = self._file(path).read_bytes() if path else b""
+        return data, printable(path) or f"{self.split} row {row}"
+
+    def _file(self, path: str) -> Path:
+        """The file that a row names. Raises OSError for a path out of the source: a table may come from anyone."""
+        for root in self.roots:
+            file = (root / path).resolve()
+            if file.is_relative_to(root.resolve()):
+                if file.exists() and not file.is_file():
+                    raise PermissionError(errno.EACCES, "it is no regular file", path)
+                return file
+        raise PermissionError(errno.EACCES, "it does not lie below the source", path)
 
     def table(self) -> "datasets.Dataset":
         import datasets
@@ -122,6 +136,7 @@ def open_tables(
     "0", "1", ... up to the highest). Raises UsageError for splits and columns that are missing or of another type.
     """
     tables, files = _load(name, path)
+    roots = download_folders(name) if path is None else (path.absolute(),)
     chosen = list(tables) if splits is None else choose(name, list(tables), splits)
     images: dict[str, TableImages] = {}
     labels: dict[str, LabelColumn] = {}
@@ -136,7 +151,7 @@ def open_tables(
             raise UsageError(
                 f"column {image_column} of {name} holds {feature}, not images: name theirs with --image-column"
             )
-        images[split] = TableImages(split, table.select_columns([image_column]), image_column)
+        images[split] = TableImages(split, table.select_columns([image_column]), image_column, roots)
         if split in files:
             parts = [(file.rows, file.class_names.get(label_column)) for file in files[split] if file.rows]
         else:

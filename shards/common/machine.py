@@ -60,8 +60,8 @@ def allow_open_files(count: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < need:
         if hard != resource.RLIM_INFINITY and hard < need:
             raise ShardfeedError(
-                f"{count} shards need {need} open files, this system allows {hard}: raise the hard limit "
-                "(ulimit -Hn, limits.conf) or make larger shards (--shard-size)"
+                f"{count} files need {need} open files, this system allows {hard}: raise the hard limit "
+                "(ulimit -Hn, limits.conf), or make larger shards (--shard-size)"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 

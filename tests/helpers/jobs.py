@@ -1,5 +1,6 @@
 """Small jobs for the tests of `preprocess`: an image folder as source, and how to run, interrupt and compare jobs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,12 @@ def folder(root: Path, splits: dict[str, int], odd: dict[str, bytes] | None = No
         for split, count in splits.items()
         for i in range(count)
     }
-    for name, data in {**files, **(odd or {})}.items():
+    return write_files(root, {**files, **(odd or {})})
+
+
+def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
+    """Writes files by their path below `root`."""
+    for name, data in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

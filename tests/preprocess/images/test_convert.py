@@ -1,3 +1,5 @@
+"""Every kind of image file of tests/helpers/picture_cases.py, resized, kept, raw or rejected as the manual says."""
+
 import io
 import json
 import struct

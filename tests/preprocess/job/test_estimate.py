@@ -1,3 +1,5 @@
+"""The estimate before a job, and the check that the disk has room for it."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The plan: which rows go into which shard, whatever is made when, and what it says where two plans differ."""
+
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -236,6 +236,24 @@ def test_a_job_whose_data_set_another_one_finished_says_so(
     assert s3.tree("out") == whole
 
 
+def test_a_shard_that_disappears_while_the_job_runs_is_missed_in_the_end(
+    s3: S3, source: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(request: Request) -> str:
+        if request.method == "PUT" and request.path.endswith(".work/validation-00000.json"):
+            s3.remove("out/train/train-00001.tar")
+        return ""
+
+    s3.fault = lost
+    capsys.readouterr()
+    assert upload(source, f"{s3.url}/out") == 1
+    assert "files of 1 of 5 finished shards have disappeared meanwhile: train-00001.tar." in capsys.readouterr().err
+    assert "manifest.json" not in s3.tree("out")
+    s3.fault = lambda request: ""
+    assert upload(source, f"{s3.url}/out") == 0
+    assert s3.tree("out") == whole
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [("0", "0"), ("0", "1")])
 def test_two_machines_that_begin_at_the_same_moment(

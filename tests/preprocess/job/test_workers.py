@@ -1,3 +1,5 @@
+"""Worker processes: every task once, errors and deaths by name, and none outlives the job."""
+
 import functools
 import multiprocessing
 import os

@@ -18,11 +18,6 @@ datasets = pytest.importorskip("datasets")
 IMAGES = [jpeg(photo(12 + i, 16, seed=i)) for i in range(4)]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def table(words: list[str], names: list[str]) -> Any:
     """One image for each word, labelled by its place in `names`."""
     feature = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})

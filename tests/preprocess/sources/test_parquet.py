@@ -17,11 +17,6 @@ IMAGES = [jpeg(photo(12 + i, 16, seed=i)) for i in range(3)]
 PATHS = ["a.jpg", "b.jpg", "c.jpg"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def write(path: Path, images: pa.Array | None = None, labels: list[int] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     images = pa.array(IMAGES) if images is None else images

@@ -1,3 +1,5 @@
+"""The sources on disk and on the hub: every layout gives the same rows, and every mistake one line."""
+
 import os
 import pickle
 from collections.abc import Iterator
@@ -5,23 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from preprocess.sources import hf_dataset, hub, local_path, open_source
 from preprocess.sources.source import Source
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from tests.conftest import SHARED, decoded, jpeg, photo
+from tests.helpers.jobs import write_files
 
 datasets = pytest.importorskip("datasets")
 
 IMAGES = [jpeg(photo(12 + i, 16, seed=i)) for i in range(6)]
 LABELS = [0, 1, 2, 2, 1, 0]
 NAMES = ["ant", "bee", "cat"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 def table(labels: list[Any] = LABELS, label_feature: Any = None, image: str = "image", label: str = "label") -> Any:
@@ -38,12 +38,9 @@ def parquet(root: Path, **splits: Any) -> Path:
     return root
 
 
-def folder(root: Path, split: str = "train", names: list[str] = NAMES) -> Path:
-    for i, (data, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
-        path = root / split / names[label] / f"{i}.JPEG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
+def folder(root: Path) -> Path:
+    rows = enumerate(zip(IMAGES, LABELS, strict=True))
+    return write_files(root, {f"train/{NAMES[label]}/{i}.JPEG": data for i, (data, label) in rows})
 
 
 def contents(source: Source, split: str = "train") -> list[tuple[bytes, str]]:
@@ -130,12 +127,47 @@ def test_a_column_that_is_no_image_is_refused(tmp_path: Path) -> None:
         open_source(str(path), image_column="label")
 
 
-def test_images_given_by_path_are_read_from_there(tmp_path: Path) -> None:
-    paths = sorted(str(path) for path in folder(tmp_path / "files").rglob("*.JPEG"))
-    content = datasets.Dataset.from_dict({"image": paths, "label": [NAMES.index(Path(p).parent.name) for p in paths]})
-    content = content.cast_column("image", datasets.Image()).cast_column("label", datasets.ClassLabel(names=NAMES))
-    content.save_to_disk(tmp_path / "saved")
-    assert contents(open_source(str(tmp_path / "saved"))) == EXPECTED
+def by_path(root: Path, paths: list[Path | str]) -> str:
+    """A directory of parquet whose images are given by their paths."""
+    root.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"image": list(map(str, paths)), "label": [0] * len(paths)}), root / "train-0.parquet")
+    return str(root)
+
+
+def test_images_given_by_path_are_read_below_the_source(tmp_path: Path) -> None:
+    files = sorted(folder(tmp_path / "set" / "files").rglob("*.JPEG"))
+    relative = [file.relative_to(tmp_path / "set") for file in files]
+    source = open_source(by_path(tmp_path / "set", [*files, *relative]))
+    read = [source.row("train", row).data for row in range(12)]
+    assert read == [file.read_bytes() for file in files] * 2
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative", "link", "pipe", "device"])
+def test_images_given_by_path_are_nothing_else(tmp_path: Path, kind: str) -> None:
+    private = tmp_path / "private.jpg"
+    private.write_bytes(IMAGES[0])
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link.jpg").symlink_to(private)
+    os.mkfifo(tmp_path / "set" / "pipe.jpg")
+    paths: dict[str, Path | str] = {
+        "absolute": private,
+        "relative": "../private.jpg",
+        "link": "link.jpg",
+        "pipe": "pipe.jpg",
+    }
+    source = open_source(by_path(tmp_path / "set", [paths.get(kind, "/dev/zero")]))
+    with pytest.raises(PermissionError, match=r"does not lie below the source|no regular file"):
+        source.row("train", 0)
+
+
+def test_a_data_set_of_the_hub_names_no_files_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = tmp_path / "private.jpg"
+    private.write_bytes(IMAGES[0])
+    content = datasets.Dataset.from_dict({"image": [str(private)], "label": [0]}).cast_column("image", datasets.Image())
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"train": content}))
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    with pytest.raises(PermissionError, match="does not lie below the source"):
+        open_source("owner/set").row("train", 0)
 
 
 def test_asking_for_hidden_labels_says_why_not(tmp_path: Path) -> None:
@@ -187,9 +219,6 @@ def test_the_hubs_own_test_split_is_left_out_and_refused_when_asked_for(
 
 @pytest.mark.parametrize("wrong", [3, 99, -2])
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path, wrong: int) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = parquet(tmp_path, train=table()) / "train-00000-of-00001.parquet"
     content = pq.read_table(path)
     place = content.schema.get_field_index("label")
@@ -202,8 +231,7 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path, wrong: int) -> No
 
 def test_an_unlabelled_folder_is_refused_when_asked_for(tmp_path: Path) -> None:
     folder(tmp_path)
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "1.jpg").write_bytes(IMAGES[0])
+    write_files(tmp_path, {"test/1.jpg": IMAGES[0]})
     with pytest.raises(UsageError, match=r"1 of 1 labels in split test .*kept secret"):
         open_source(str(tmp_path), ["train", "test"])
 
@@ -248,26 +276,10 @@ def test_chosen_splits_come_alone_in_the_order_asked_for(tmp_path: Path) -> None
     assert open_source("synthetic:train=5,validation=5", ["validation"]).splits == ("validation",)
 
 
-def test_folders_whose_classes_differ_are_refused(tmp_path: Path) -> None:
-    folder(tmp_path)
-    folder(tmp_path, "val", ["ant", "bee", "dog"])
-    with pytest.raises(UsageError, match="differ between train and val: cat, dog"):
-        open_source(str(tmp_path))
-
-
 def test_an_unlabelled_folder_is_left_out(tmp_path: Path) -> None:
     folder(tmp_path)
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "1.jpg").write_bytes(IMAGES[0])
+    write_files(tmp_path, {"test/1.jpg": IMAGES[0]})
     assert open_source(str(tmp_path)).splits == ("train",)
-
-
-def test_other_files_of_a_folder_are_passed_over_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder(tmp_path) / "train" / "ant" / "readme.txt").write_text("not a picture")
-    assert contents(open_source(str(tmp_path))) == EXPECTED
-    assert "passing over 1 files" in capsys.readouterr().err
 
 
 def test_a_directory_of_something_else_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -308,61 +320,6 @@ def test_a_file_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         local_path(str(tmp_path / "file"))
-
-
-def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def load_dataset(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(hub, "_reachable", lambda: True)
-
-
-def test_a_gated_data_set_prints_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datasets.exceptions import DatasetNotFoundError
-
-    message = "Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub. You must be authenticated to access it."
-    refusing(monkeypatch, DatasetNotFoundError(message))
-    with pytest.raises(
-        ShardfeedError, match=r"Accept the terms on https://.*ILSVRC/imagenet-1k .*hf auth login.*try again"
-    ):
-        open_source("ILSVRC/imagenet-1k")
-
-
-def test_an_unknown_data_set_may_also_have_been_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datasets.exceptions import DatasetNotFoundError
-
-    refusing(monkeypatch, DatasetNotFoundError("Dataset 'no/such' doesn't exist on the Hub or cannot be accessed."))
-    with pytest.raises(UsageError, match="no/such is neither a directory here nor a data set on the hub"):
-        open_source("no/such")
-
-
-def test_no_network_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing(monkeypatch, ConnectionError("Couldn't reach 'some/set' on the Hub (LocalEntryNotFoundError)"))
-    with pytest.raises(ShardfeedError, match="hub cannot be reached") as caught:
-        open_source("some/set")
-    assert not isinstance(caught.value, UsageError)
-
-
-def test_other_errors_of_the_library_are_passed_on_with_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing(monkeypatch, ValueError("Config name is missing.\nPlease pick one"))
-    with pytest.raises(
-        ShardfeedError, match=r"some/set cannot be loaded from the hub: ValueError: Config name is missing\."
-    ):
-        open_source("some/set")
-
-
-def test_an_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real `load_dataset`, with the hub's address replaced by one where nothing listens."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    retried: list[float] = []
-    monkeypatch.setattr("time.sleep", retried.append)
-    with pytest.raises(ShardfeedError, match="hub cannot be reached"):
-        open_source("no-such-owner/no-such-set")
-    assert not retried
-    assert not datasets.config.HF_HUB_OFFLINE
 
 
 @pytest.mark.skipif(not (SHARED / "cifar10-jpeg").is_dir(), reason="the real images are not here")

@@ -170,5 +170,5 @@ def test_the_limit_of_open_files_is_raised_or_named(monkeypatch: pytest.MonkeyPa
     assert len(limits) == 1
     allow_open_files(1282)
     assert 1538 < limits[-1][0] < 5000
-    with pytest.raises(ShardfeedError, match=r"9000 shards need \d+ open files, this system allows 5000"):
+    with pytest.raises(ShardfeedError, match=r"9000 files need \d+ open files, this system allows 5000"):
         allow_open_files(9000)

@@ -1,0 +1,78 @@
+"""Image folders as people have them: which files are images, whatever they are called, and where they lie."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from preprocess.sources import open_source
+from shards.common.errors import UsageError
+from shards.format.manifest import Manifest
+from tests.conftest import jpeg, photo
+from tests.helpers.jobs import convert, folder, write_files
+
+JPEG = jpeg(photo(20, 20))
+
+
+def paths(root: Path, split: str = "train") -> list[str]:
+    source = open_source(str(root))
+    return [source.row(split, row).path for row in range(source.num_rows(split))]
+
+
+def rejects(out: Path) -> dict[str, str]:
+    lines = (out / "train" / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    return {entry["path"]: entry["reason"] for entry in map(json.loads, lines)}
+
+
+def test_an_image_is_what_its_bytes_say_and_all_else_is_rejected_by_name(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.jpe", "C.JPG", "d", "e.txt", "f.jpeg"]
+    odd = {f"train/a/{name}": JPEG for name in names} | {"train/a/notes.jpg": b"text", "train/a/readme": b"text"}
+    out = tmp_path / "out"
+    assert convert(folder(tmp_path / "source", {"train": 4}, odd), out, "--max-rejects", "0.5") == 0
+    assert Manifest.read(out).splits["train"].samples == 4 + len(names)
+    assert set(rejects(out)) == {"train/a/notes.jpg", "train/a/readme"}
+
+
+def test_hidden_and_system_files_are_no_rows_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {f"train/a/{name}": JPEG for name in ("._x.jpg", ".DS_Store", "Thumbs.db", "desktop.ini")}
+    source = folder(tmp_path, {"train": 4}, odd)
+    os.mkfifo(source / "train" / "a" / "pipe.jpg")
+    assert len(paths(source)) == 4
+    assert "passing over 5 hidden and system files" in capsys.readouterr().err
+
+
+def test_images_deeper_in_a_class_are_found_and_loops_are_not_followed(tmp_path: Path) -> None:
+    odd = {"train/a/images/1.jpg": JPEG, "train/a/0.jpg": JPEG, "train/b/images/more/2.jpg": JPEG}
+    source = write_files(tmp_path, odd)
+    (source / "train" / "a" / "images" / "loop").symlink_to(source / "train")
+    assert paths(source) == ["train/a/0.jpg", "train/a/images/1.jpg", "train/b/images/more/2.jpg"]
+
+
+def test_a_class_that_one_split_lacks_is_in_the_list_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = {f"{name}/1.jpg": JPEG for name in ("train/ant", "train/cat", "validation/bee", "validation/cat")}
+    source = open_source(str(write_files(tmp_path, odd)))
+    assert source.class_names == ("ant", "bee", "cat")
+    assert [source.row("validation", row).label for row in range(2)] == [1, 2]
+    said = capsys.readouterr().err
+    assert "split train lacks 1 of 3 classes: bee" in said
+    assert "split validation lacks 1 of 3 classes: ant" in said
+
+
+def test_names_that_are_no_utf_8_are_converted_and_written_down(tmp_path: Path) -> None:
+    source, out = tmp_path / os.fsdecode(b"sourc\xe9"), tmp_path / "out"
+    write_files(source / "train", {os.fsdecode(b"caf\xe9/1.jpg"): JPEG, os.fsdecode(b"tea/\xff.jpg"): b"damaged"})
+    assert convert(source, out, "--max-rejects", "0.5") == 0
+    manifest = Manifest.read(out)
+    assert manifest.class_names == (r"caf\xe9", "tea")
+    assert manifest.source.endswith(r"sourc\xe9")
+    assert set(rejects(out)) == {r"train/tea/\xff.jpg"}
+    assert convert(source, out, "--max-rejects", "0.5") == 0  # complete already
+
+
+def test_what_is_no_image_folder_says_what_was_found(tmp_path: Path) -> None:
+    write_files(tmp_path, {"notes/old/a.txt": b"text", "list.csv": b"a,b"})
+    with pytest.raises(UsageError, match=r"nor images in folders <split>/<class>/\*.jpg: it holds list.csv, notes/"):
+        open_source(str(tmp_path))
