@@ -72,7 +72,7 @@ def _into_directory(options: Options, out: Path) -> None:
 
 
 def _into_store(options: Options, out: ObjectStore) -> None:
-    """The same for OUT behind a URL: shards are made in a directory of the cache and uploaded from there."""
+    """Like `_into_directory`, for OUT behind a URL: makes the shards in the cache and uploads them."""
     if options.repair:
         raise UsageError(f"--repair mends a directory: copy {out} to a disk, mend it there, and upload it again")
     began = time.monotonic()

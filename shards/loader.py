@@ -4,7 +4,8 @@
     for images, labels in loader: ...      # one epoch; iterating again gives the next one
 
 A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
-of (seed, epoch, position) alone, so the state of a loader is two integers, and any epoch can be entered anywhere.
+of (seed, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
+integers, and four that guard it.
 """
 
 import dataclasses
@@ -71,8 +72,9 @@ class Loader:
         and one more, which fills the gaps between batches. Stored pixels on a CPU need no decoding: these threads read
         and finish them, one a core.
     drop_last: leave out a last batch that is not full; by default where `train` is set.
-    check: "crc" compares every sample with its CRC-32, "none" does not; "auto" is "crc" for JPEGs, where it costs less
-        than 1%, and with on_error="skip"; stored pixels are then read whole, not only the rows of the crop window.
+    check: "crc" compares every sample with its CRC-32, "none" only the first sample of each shard. "auto" is "crc" for
+        JPEGs, where it costs less than 1%, and with on_error="skip". Stored pixels are then read whole, not only the
+        rows of the crop window.
     on_error: "raise", or "skip": a sample that cannot be read or decoded, or whose CRC-32 is wrong, is replaced by the
         next one that is whole, and counted in `skipped`.
 

@@ -1,4 +1,4 @@
-"""The training run, from top to bottom: open the data, go on or begin, train an epoch, save, evaluate, and again.
+"""The training run, from top to bottom: open the data; start or resume; then train, save and evaluate each epoch.
 
     from train.config import Config
     from train.engine import train

@@ -14,7 +14,8 @@ from train.run import Run
 
 
 def accumulate(run: Run, micro_batches: Iterable[tuple[Tensor, Tensor]], count: int) -> tuple[Tensor, int]:
-    """Adds up the gradients of a step's `count` micro-batches; returns the sum of this rank's losses, and its images.
+    """Adds up the gradients of a step's `count` micro-batches; returns the sum of this rank's losses, and how
+    many images it had.
 
     The next micro-batch is asked for while the device still computes the one before. Every loss is divided by the
     images of a full step; `update` corrects that for a step that had fewer.

@@ -59,7 +59,7 @@ class ShardJob:
 
     @property
     def local(self) -> "ShardJob":
-        """The job that makes the shards on this machine's disk: this one. UploadJob has another."""
+        """Itself; an UploadJob returns the ShardJob that it wraps."""
         return self
 
     def run(self, task: Task, progress: Progress) -> ShardResult:

@@ -1,4 +1,4 @@
-"""From what the decoder gives to the tensors of a batch, without a copy that can be avoided.
+"""Turns the output of the decoder into the tensors of a batch, without unnecessary copies.
 
 On a CPU the rest of the work is done here: resize, augmentation policy, mirror, normalisation. On a GPU the graph has
 done it all, and the batch is handed over on the consumer's stream. The memory of a batch belongs to its tensors.
@@ -57,7 +57,7 @@ class CpuTensors:
         pixels, mirror = decoded, batch.windows.mirror
         if not isinstance(decoded, np.ndarray):
             cut = (batch.windows.start, batch.windows.end)
-            # The resize copies a crop window that has the output's size, bit for bit.
+            # For a crop window that has the size of the output already, the resize is an exact copy.
             pixels = self._finisher.resize(_regions(decoded), cut, batch.size, np.zeros_like(mirror))
         return self._mirrored(from_dlpack(policy(pixels, batch.draws)), mirror)
 

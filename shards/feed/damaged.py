@@ -19,8 +19,8 @@ from shards.sampling.batch import PlannedBatch
 
 
 @dataclass(frozen=True)
-class WholeBatch:
-    """A batch that was read. `replaced`: the places of samples that stand for damaged ones."""
+class ReadBatch:
+    """A batch that was read. `replaced`: the places in the batch whose damaged sample was replaced."""
 
     batch: PlannedBatch
     data: Any
@@ -36,14 +36,16 @@ class DamagedSamples:
         self._reader = reader
         self._skip = skip
 
-    def whole(self, reading: Reading) -> WholeBatch:
+    def wait_and_repair(self, reading: Reading) -> ReadBatch:
         """Waits for the bytes of a batch. Raises ShardfeedError for a damaged sample, unless they are replaced."""
-        return self._replaced(WholeBatch(reading.batch, reading.data), reading.wait())
+        return self._replaced(ReadBatch(reading.batch, reading.data), reading.wait())
 
-    def decodable(self, error: RuntimeError, inside: Sequence[WholeBatch], config: GraphConfig) -> list[WholeBatch]:
-        """The batches `inside` the decoder, which failed with `error`, without the samples that it cannot decode.
+    def without_undecodable(
+        self, error: RuntimeError, inside: Sequence[ReadBatch], config: GraphConfig
+    ) -> list[ReadBatch]:
+        """After the decoder failed with `error`: the batches `inside` it, with undecodable samples replaced.
 
-        Raises ShardfeedError, unless damaged samples are replaced and the error comes from one.
+        Raises ShardfeedError for the first undecodable sample unless they are replaced, and where there is none.
         """
         troubles = [self._undecodable(whole, config) for whole in inside]
         if not any(troubles):
@@ -51,7 +53,7 @@ class DamagedSamples:
             raise ShardfeedError(f"DALI failed on a batch of {self._split.name}: {said}") from error
         return [self._replaced(whole, bad) for whole, bad in zip(inside, troubles, strict=True)]
 
-    def _replaced(self, whole: WholeBatch, troubles: list[Trouble]) -> WholeBatch:
+    def _replaced(self, whole: ReadBatch, troubles: list[Trouble]) -> ReadBatch:
         if not troubles:
             return whole
         batch, ids = whole.batch, whole.batch.ids.copy()
@@ -66,10 +68,10 @@ class DamagedSamples:
             again = self._reader.start_in_place(others, whole.data, places).wait()
             troubles = [(places[i], trouble) for i, trouble in again]
             if not troubles:
-                return WholeBatch(self._planner.batch(batch.cursor, ids), whole.data, replaced)
+                return ReadBatch(self._planner.batch(batch.cursor, ids), whole.data, replaced)
         raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
 
-    def _undecodable(self, whole: WholeBatch, config: GraphConfig) -> list[Trouble]:
+    def _undecodable(self, whole: ReadBatch, config: GraphConfig) -> list[Trouble]:
         """The samples that the graph cannot decode, each tried alone; an error of the graph does not name them."""
         if config.decode == "raw":
             return []

@@ -1,7 +1,7 @@
 """Shard files on this machine, all open for reading at once.
 
 Reads are `preadv`: a shard that was cut off, or a disk that fails, is an error that names the place. (Memory-mapped
-shards would save a copy, 1% of what decoding costs; but there a failing read is a signal that ends the process, and the
+shards would save a copy, 1% of what decoding costs; but there a failing read is SIGBUS, which ends the process, and the
 decoder's threads would wait for the disk.)
 """
 

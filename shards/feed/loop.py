@@ -13,8 +13,10 @@ The way of a sample's bytes, and the thread on which each step runs:
 
 Samples that are stored decoded are finished by the thread that read them, and the decoder only passes them on.
 
-Everything that works for a loop lives as long as the loop and ends with it; one event stops all of it. Another cursor
-or another configuration is another loop. Only the open shards outlive it, so that a jump opens no file again.
+A loop opens its planner, reader, decoder and finishing threads, and closes them when it ends. One event ends every wait
+on its behalf. Another cursor or another configuration is another loop. Only the open shards outlive it, so that a jump
+opens no file again. Two more kinds of threads: the planner's computes the next epoch's order, and those of the
+prefetcher (`shards/remote/prefetch.py`) download announced shards.
 """
 
 import contextlib
@@ -34,7 +36,7 @@ from shards.dataset import Split
 from shards.decode.graph import GraphConfig, GraphDecoder
 from shards.decode.stored_pixels import StoredPixels
 from shards.decode.tensors import Batch, CpuTensors, GpuTensors
-from shards.feed.damaged import DamagedSamples, WholeBatch
+from shards.feed.damaged import DamagedSamples, ReadBatch
 from shards.feed.plan import Planner, SamplingConfig
 from shards.feed.read import Reading, SampleReader, Shards
 from shards.sampling.batch import Cursor, PlannedBatch
@@ -127,15 +129,15 @@ class Tensors(Protocol):
 def feed(
     planner: Planner, reader: SampleReader, damaged: DamagedSamples, decoder: Decoder, tensors: Tensors, depths: Depths
 ) -> Iterator[Delivered]:
-    """Finished batches without end, in the order of the planner."""
+    """Yields finished batches endlessly, in the order of the planner."""
     reading: deque[Reading] = deque()
-    decoding: deque[WholeBatch] = deque()
-    again: deque[WholeBatch] = deque()  # batches that were inside a decoder that failed
+    decoding: deque[ReadBatch] = deque()
+    again: deque[ReadBatch] = deque()  # batches that were inside a decoder that failed
     while True:
         while len(reading) <= depths.reading:
             reading.append(reader.start(planner.next()))
 
-        whole = again.popleft() if again else damaged.whole(reading.popleft())
+        whole = again.popleft() if again else damaged.wait_and_repair(reading.popleft())
         decoding.append(whole)
         try:
             decoder.push(whole.batch, whole.data)
@@ -143,7 +145,7 @@ def feed(
                 continue
             pixels = decoder.pop()
         except RuntimeError as error:
-            again = deque(damaged.decodable(error, [*decoding, *again], decoder.config))
+            again = deque(damaged.without_undecodable(error, [*decoding, *again], decoder.config))
             decoding.clear()
             decoder.restart()
             continue
@@ -153,14 +155,14 @@ def feed(
 
 
 class FeedLoop:
-    """A thread that feeds batches from `cursor` on and keeps a few of them ready.
+    """Prepares batches on a thread of its own, from `cursor` on, and keeps a few of them ready.
 
     `stream`: the consumer's CUDA stream, for a GPU. The loop ends by `stop`, or with its first error.
     """
 
     def __init__(self, split: Split, shards: Shards, config: FeedConfig, cursor: Cursor, stream: Any = None) -> None:
         self.cursor = cursor
-        """Where the batch lies that `take` gives next."""
+        """The cursor of the batch that `take` returns next."""
         self._split = split
         self._shards = shards
         self._config = config
@@ -232,7 +234,7 @@ class FeedLoop:
 
 
 def must_resize(split: Split, sampling: SamplingConfig) -> bool:
-    """Whether crop windows are of other sizes than the output."""
+    """Whether any crop window differs in size from the output."""
     if sampling.crop not in FROM_RESIZED:
         return True
     return bool(np.any(np.minimum(split.index.width, split.index.height) != sampling.resize))

@@ -1,7 +1,7 @@
-"""The planner: walks through the epochs and says of each batch which samples it holds and which bytes it needs.
+"""The planner: decides, batch by batch, which samples a batch holds and which bytes to read.
 
-It never ends: after an epoch's last batch comes the next epoch's first, so the decoder has no gap between epochs. All
-that it says follows from the split's index, the configuration and the cursor; the only state is where it stands.
+It never ends: after an epoch's last batch comes the next epoch's first, so the decoder has no gap between epochs. A
+plan follows from the split's index, the configuration and the cursor; the cursor is the only state.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +43,7 @@ class Lookahead:
     blocks: int = 2
     """Shuffle blocks: the one being read, and the next."""
     renewals: int = 8
-    """Announcements while that many samples are read, so that shards which are done with can go."""
+    """Announcements in that span: the more there are, the sooner finished shards are freed."""
 
 
 class Planner:
@@ -115,7 +115,7 @@ class Planner:
         self._orders.close()
 
     def _bytes(self, ids: npt.NDArray[np.int64], windows: CropWindows) -> tuple[ByteRanges, PixelRows | None]:
-        """What to read of each sample and, of those stored decoded, where the rows of its crop window lie in that."""
+        """What to read of each sample; for stored pixels also where the rows of its crop window lie in those bytes."""
         index = self._split.index
         shard, offset, size = index.shard[ids], index.offset[ids], index.size[ids].astype(np.int64)
         checked = self._checked(shard)
@@ -141,7 +141,7 @@ class Planner:
         return checked
 
     def _upcoming(self, cursor: Cursor) -> list[int] | None:
-        """The shards that this rank reads next; None where the last announcement still holds, or nobody needs one."""
+        """The shards that this rank reads next; None if the last announcement still holds, or the shards need none."""
         config, samples, shards = self._config, len(self._split), len(self._split.info.shards)
         if config.order != "blocks" and self._split.origin is None:
             return None  # the kernel reads ahead by itself, or could not hold all shards

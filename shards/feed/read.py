@@ -45,10 +45,10 @@ class Shards(Protocol):
         """
 
     def prepare(self, number: int, offset: int, size: int) -> None:
-        """Says that these bytes are read soon, so that many can be on their way at once; returns at once."""
+        """Is told that these bytes are read soon, so that many can be on their way at once; returns at once."""
 
     def announce(self, numbers: Sequence[int]) -> None:
-        """Says which shards are read next, in this order; returns at once."""
+        """Is told which shards are read next, in this order; returns at once."""
 
     def close(self) -> None:
         """Closes everything; nobody reads any more."""
@@ -78,7 +78,7 @@ class Reading:
             try:
                 return part.result(LOOK)
             except TimeoutError:
-                if part.done():  # the part itself failed so
+                if part.done():  # the read itself raised TimeoutError
                     raise
                 if self.stop.is_set():
                     raise Cancelled from None
@@ -112,7 +112,7 @@ class SampleReader:
         while self._under_way and all(part.done() for part in self._under_way[0].parts):
             self._under_way.popleft()
         if batch.upcoming is not None:
-            # Shards that are being read come first: they must not be released before.
+            # Shards that are being read come first: announcing without them would release them.
             being_read = [number for reading in self._under_way for number in reading.batch.ranges.shard]
             self._shards.announce(list(dict.fromkeys(being_read + batch.upcoming)))
         if self._stored is not None:

@@ -25,7 +25,7 @@ class FeedRunner:
         self._loop: FeedLoop | None = None
 
     def take(self, cursor: Cursor) -> Delivered:
-        """The batch at `cursor`: of the running loop where it comes next, of a new loop where not."""
+        """The batch at `cursor`: from the running loop if that is its next batch, otherwise from a new loop."""
         if self._loop is None or self._loop.cursor != cursor:
             self._stop()
             # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
@@ -35,7 +35,7 @@ class FeedRunner:
         return self._loop.take()
 
     def change(self, sampling: SamplingConfig) -> None:
-        """From the next batch on, samples as `sampling` says."""
+        """Uses `sampling` from the next batch on."""
         self._stop()
         resize = self.config.graph.device == "gpu" and must_resize(self._split, sampling)
         graph = dataclasses.replace(self.config.graph, resize=resize)

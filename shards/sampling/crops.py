@@ -7,8 +7,7 @@ the wanted shorter side already, the two coordinates are the same integers and n
 
 `rrc`: torchvision's RandomResizedCrop(size), whose window is whole pixels of the stored image.
 
-To add a crop: its name in `Crop`, and in FROM_RESIZED a function for its corner; or, for one that chooses its window in
-the stored image, a function like `random_resized`.
+To add a crop: its name in `Crop`, and a function in FROM_RESIZED for its corner, or in FROM_STORED for its window.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from shards.sampling.hashing import bits, integers, uniform
 from shards.sampling.order import AREA, FLIP, LEFT, RATIO, TOP
 
 Crop = Literal["random", "center", "rrc"]
-CROPS: tuple[Crop, ...] = ("random", "center", "rrc")
 
 # RandomResizedCrop's defaults in torchvision: the share of the image's area, and width / height.
 RRC_SCALE = (0.08, 1.0)
@@ -72,8 +70,8 @@ def crop_windows(
     `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it).
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
-    if crop not in FROM_RESIZED:
-        return _whole(random_resized(ids, height, width, seed, epoch), mirror)
+    if crop in FROM_STORED:
+        return _whole(FROM_STORED[crop](ids, height, width, seed, epoch), mirror)
     if size > resize:
         raise UsageError(
             f"a crop of {size} pixels does not fit into a shorter side of {resize}: choose a larger resize"
@@ -188,3 +186,8 @@ def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> Crop
         end=shape.astype(np.float32),
         mirror=mirror,
     )
+
+
+# Crops whose window is chosen in the stored image: (n, 4), top, left, height and width.
+FROM_STORED: dict[str, Callable[..., npt.NDArray[np.int64]]] = {"rrc": random_resized}
+CROPS = (*FROM_RESIZED, *FROM_STORED)

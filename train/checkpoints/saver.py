@@ -6,7 +6,8 @@ best.pt         of the epoch with the best top-1
 epoch-0004.pt   of every --keep-every-th epoch
 
 A checkpoint is written between two optimizer steps, or after the training and before the evaluation of an epoch. A
-signal is obeyed between two steps, between two batches of an evaluation, or where a batch does not come. A checkpoint
+signal is obeyed between two steps, between two batches of an evaluation, or while waiting for a batch that does not
+arrive. A checkpoint
 that cannot be written, on a full disk for instance, ends the run; the one before stays.
 """
 
@@ -97,7 +98,7 @@ class CheckpointSaver:
             raise Interrupted
 
     def interrupted(self) -> NoReturn:
-        """Where a signal has ended a wait for a batch, or an evaluation: saves and ends the run.
+        """Called after a signal has ended a wait or an evaluation: saves, then ends the run.
 
         Several ranks cannot save there, because the others may be in the middle of a step: the last checkpoint stays.
         Raises StoppedBySignal, or LeftAlone.
