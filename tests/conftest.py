@@ -30,9 +30,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped, with the reason, where there is no GPU."""
+    """Tests marked `gpu` are skipped, with the reason, where there is no GPU. Files with slow tests come first.
+
+    `make test` hands whole files to two processes: a long one that comes last would leave one of them idle.
+    """
     import torch
 
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="needs a CUDA GPU, and torch sees none")
         for item in items:
