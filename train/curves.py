@@ -16,8 +16,8 @@ import tyro
 from shards.common.atomic import replacing
 from shards.common.cli import run as run_command
 from shards.common.errors import ShardfeedError, UsageError
-from train.report.metrics import METRICS
 
+METRICS = "metrics.jsonl"
 PICTURE = "curves.png"
 
 # Each panel: its title, and its curves: a label, and the event and key of their values in metrics.jsonl.

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from shards.common.errors import ShardfeedError, UsageError
-from train.curves import PICTURE, draw, main
-from train.report.metrics import METRICS
+from train.curves import METRICS, PICTURE, draw, main
 
 LINES: list[dict[str, Any]] = [
     {"event": "train", "epoch": 1, "step": 10, "loss": 2.0, "lr": 0.1, "images_per_s": 90.0},

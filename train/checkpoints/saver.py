@@ -7,8 +7,7 @@ epoch-0004.pt   of every --keep-every-th epoch
 
 A checkpoint is written between two optimizer steps, or after the training and before the evaluation of an epoch. A
 signal is obeyed between two steps, between two batches of an evaluation, or while waiting for a batch that does not
-arrive. A checkpoint
-that cannot be written, on a full disk for instance, ends the run; the one before stays.
+arrive. A checkpoint that cannot be written, on a full disk for instance, ends the run; the one before stays.
 """
 
 import os

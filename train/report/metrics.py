@@ -34,10 +34,10 @@ from typing import IO, Any, Literal, Self
 from shards.common.atomic import PART, replacing
 from shards.common.errors import ShardfeedError
 from shards.common.locks import LockedElsewhere, open_locked
+from train.curves import METRICS
 from train.report.boards import Board, open_boards
 from train.report.clock import ClockReading
 
-METRICS = "metrics.jsonl"
 EPOCH_TIMES = "epoch_times.csv"
 TOTAL_TIME = "total_training_time.csv"
 PER_CLASS = "per_class.csv"

@@ -12,9 +12,10 @@ from shards.common.errors import ShardfeedError, UsageError
 from tests import ROOT
 from train.checkpoints.resume import Checkpoint, claim
 from train.config import Config
+from train.curves import METRICS
 from train.ranks.distributed import World
 from train.report.clock import ClockReading
-from train.report.metrics import METRICS, Recorder, open_log
+from train.report.metrics import Recorder, open_log
 
 HOLD = """
 import sys

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from shards.common.errors import MissingDependency, ShardfeedError
+from train.curves import METRICS
 from train.report.boards import WANDB_RUN
-from train.report.metrics import EPOCH_TIMES, METRICS, LogPosition, Recorder
+from train.report.metrics import EPOCH_TIMES, LogPosition, Recorder
 
 
 class Wandb:

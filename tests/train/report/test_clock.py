@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from tests.helpers.training import FixedBatches, setup_of
 from train.config import Config
+from train.curves import METRICS
 from train.engine import train_epoch
 from train.report.clock import Clock, ClockReading
-from train.report.metrics import METRICS, Recorder
+from train.report.metrics import Recorder
 from train.run import begin
 
 

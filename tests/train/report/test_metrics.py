@@ -8,8 +8,9 @@ import pytest
 
 from shards.common.errors import ShardfeedError
 from tests.helpers.training import read_lines
+from train.curves import METRICS
 from train.report.clock import ClockReading
-from train.report.metrics import METRICS, TOTAL_TIME, LogPosition, Recorder, write_per_class
+from train.report.metrics import TOTAL_TIME, LogPosition, Recorder, write_per_class
 
 
 def test_the_recorder_writes_its_files_line_by_line(tmp_path: Path) -> None:
