@@ -95,7 +95,7 @@ def training() -> Iterator[Program]:
 
     torch.set_num_threads(1)
     with tiny_models() as patch:
-        patch.setattr(train.curves, "draw", lambda out: None)  # half of the time of so short a run
+        patch.setattr(train.curves, "draw", lambda *_: None)  # half of the time of so short a run
         patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)
         run = lambda out, words: main([*words, "--out", str(out)])  # noqa: E731
         yield Program(run, progress, lambda out, whole: None, assert_same, earliest=0.8)
