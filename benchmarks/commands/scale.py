@@ -9,8 +9,6 @@ Each figure is of a process of its own. Without --data the images are made up. A
 """
 
 import dataclasses
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +18,13 @@ import numpy as np
 
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.machine import cores
-from benchmarks.measure.result import Ratio, Result, Series, Setting
+from benchmarks.measure.result import Ratio, Result, Series
 from benchmarks.measure.settings import command_line
+from benchmarks.processes.command import run_command
 from benchmarks.report.table import show
 from benchmarks.stages.probe import Probe, Probed
 from benchmarks.stages.probe import run as run_probe
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from shards.dataset import Split, choose_split, open_dataset
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, sample_key, shard_name, split_dir
@@ -100,10 +99,7 @@ def run(options: Options) -> None:
 
 def make_up(root: Path, images: int = 512) -> Split:
     """Makes a data set of drawn images in `root`, as `python -m preprocess` does. Raises ShardfeedError."""
-    words = [f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4)]
-    done = subprocess.run([sys.executable, "-m", "preprocess", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ShardfeedError(f"no images could be made up: {done.stderr.strip()}")
+    run_command("preprocess", f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4))
     return open_dataset(root)["train"]
 
 
@@ -154,7 +150,6 @@ def over_epochs(memory_mb: Sequence[float]) -> list[Series]:
     ]
 
 
-def _point(curve: str, axis: str, at: int, value: float, unit: str) -> Series:
-    """A point of a curve; benchmarks/report/charts.py reads its settings."""
-    where: dict[str, Setting] = {"curve": curve, "axis": axis, "at": at}
-    return Series(f"{curve}, {axis} {at:,}", (float(f"{value:.6g}"),), unit, settings=where)
+def _point(name: str, axis: str, at: int, value: float, unit: str) -> Series:
+    """A figure at one length of the index or one number of threads; all of one name stand in one chart."""
+    return Series(f"{name}, {axis} {at:,}", (float(f"{value:.6g}"),), unit, settings={"group": name})

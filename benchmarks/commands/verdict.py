@@ -29,7 +29,6 @@ from shards.dataset import Split, choose_split
 from train.config import Config
 from train.optim.batch_split import BatchSplit
 from train.ranks.distributed import joined
-from train.recipes import find_recipe
 from train.run import set_up
 
 
@@ -101,7 +100,8 @@ def text(verdict: Verdict) -> str:
 
 def measured(options: Options) -> tuple[list[Series], Verdict]:
     """What was measured of the loader, and the verdict on it."""
-    config, split = configuration(options), choose_split(options.data, ["train"])
+    config = training.configured(options.recipe, options.data, threads=options.threads, order=options.order)
+    split = choose_split(options.data, ["train"])
     micro_batch, model = _model(options, config, split)
     # For a GPU that is not here the loader gives pixels, which the GPU would normalise.
     dtype: DType = "float32" if options.gpu_images_per_s is None else "uint8"
@@ -117,17 +117,6 @@ def measured(options: Options) -> tuple[list[Series], Verdict]:
         free_bytes=available_memory(),
     )
     return series, judge(series, task)
-
-
-def configuration(options: Options) -> Config:
-    """The recipe with the options' values, and images at their full size from the first epoch."""
-    config = find_recipe(["--recipe", options.recipe])(options.data)
-    return replace(
-        config,
-        sizes=replace(config.sizes, start_size=None),
-        threads=config.threads if options.threads is None else options.threads,
-        order=options.order or config.order,
-    )
 
 
 def _model(options: Options, config: Config, split: Split) -> tuple[int, float]:

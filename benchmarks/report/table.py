@@ -7,11 +7,6 @@ from benchmarks.measure.harness import Spread
 from benchmarks.measure.result import Ratio, Result, write
 from benchmarks.report.charts import number
 
-EXPLANATION = (
-    "Medians over the rounds; ratios are taken round by round, least to most in brackets. "
-    "`ms` is the time of one core that an image took, over all processes of the loader."
-)
-
 
 def text(result: Result) -> str:
     """All figures of one result: median, least and most over the rounds, processor time, limits, ratios by round."""
@@ -59,41 +54,6 @@ def circumstances(result: Result) -> str:
         f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('gpu') or 'no GPU'}; {rounds} in turns of "
         f"{result.seconds:g} s; {result.date[:10]}"
     )
-
-
-def markdown(results: Sequence[Result], ours: str) -> str:
-    """All results as one document: a row each with the ratios of `ours`, then each one's figures and settings."""
-    bases = list(dict.fromkeys(each.to for result in results for each in result.ratios if each.of == ours))
-    versions = ", ".join(f"{name} {version}" for name, version in results[0].versions.items())
-    parts = [
-        "# Loaders compared",
-        f"{circumstances(results[0])}. Versions: {versions}.",
-        EXPLANATION,
-        grid(
-            ["row", f"{ours}, images/s", "ms", *(f"to {base}" for base in bases)],
-            (
-                [
-                    str(result.settings["row"]),
-                    f"{result[ours].spread.median:,.0f}",
-                    f"{Spread.of(result[ours].cpu_ms).median:.3f}",
-                    *(ratio(result, ours, base) for base in bases),
-                ]
-                for result in results
-            ),
-        ),
-    ]
-    for result in results:
-        rows = []
-        for series in result.series:
-            each, core = series.spread, Spread.of(series.cpu_ms)
-            told = ", ".join(f"{name} {value}" for name, value in series.settings.items())
-            rows.append(
-                [series.name, f"{each.median:,.0f} ({each.least:,.0f} to {each.most:,.0f})", f"{core.median:.3f}", told]
-            )
-        parts += [f"## {result.settings['row']}", f"{result.title}. `{result.command}`"]
-        parts.append(grid(["", "images/s", "ms", "settings"], rows))
-        parts += [f"Left out: {name}: {reason}." for name, reason in result.skipped.items()]
-    return "\n\n".join(parts) + "\n"
 
 
 def ratio(result: Result, of: str, to: str) -> str:

@@ -1,8 +1,8 @@
 """`python -m benchmarks loaders`, from the command line to the table, the JSON line and the files."""
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pytest
@@ -13,11 +13,9 @@ from benchmarks.commands import loaders
 from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, read
-from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.naive import open_rows
-from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo
 
@@ -83,7 +81,6 @@ def test_the_command_measures_and_ends_with_json(
         ({"--batch-size": "30"}, "less than a batch"),
         ({"--batch-size": "0"}, "at least 1"),
         ({"--threads": "0"}, "at least 1"),
-        ({"--sweep": "0"}, "at least 1"),
         ({"--workers": "-1"}, "0 or more"),
         ({"--size": "64"}, "does not fit"),
         ({"--rounds": "0"}, "rounds"),
@@ -119,58 +116,6 @@ def test_a_source_that_is_not_there_is_a_usage_error_from_the_other_process(
     assert "nowhere" in capsys.readouterr().err
 
 
-class _Fake:
-    """An entry of the roster, and its process: images/s by the number of threads; None refuses to start."""
-
-    title, processes, environment = "fake", False, None
-
-    def __init__(self, speeds: dict[int, int | None]) -> None:
-        self.options: dict[str, int] = {}
-        self.speeds = speeds
-        self.running: list[int] = []
-
-    def start(self, task: PeerTask) -> "_FakeProcess":
-        if self.speeds[task.threads] is None:
-            raise ShardfeedError(f"cannot work with {task.threads}")
-        self.running.append(task.threads)
-        return _FakeProcess(self, task.threads)
-
-
-class _FakeProcess:
-    def __init__(self, entry: _Fake, threads: int) -> None:
-        self.entry, self.threads = entry, threads
-
-    def turn(self, schedule: Schedule) -> Interval:
-        return Interval(self.entry.speeds[self.threads] or 0, 1.0)
-
-    def close(self) -> None:
-        self.entry.running.remove(self.threads)
-
-    def __enter__(self) -> "_FakeProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _started(entry: _Fake, sweep: tuple[int, ...]) -> Any:
-    options = loaders.Options(data=Path("D"), source="S", sweep=sweep)
-    return loaders._Starter(options, BatchSpec(), Path("W"), raw=False).started(entry)  # type: ignore[arg-type]
-
-
-def test_a_sweep_takes_the_best_and_passes_over_what_is_refused() -> None:
-    entry = _Fake({1: 10, 2: 30, 3: 20, 4: None})
-    assert _started(entry, (1, 2, 3, 4)).threads == 2
-    assert entry.running == [2]
-
-
-def test_a_sweep_in_which_nothing_works_says_why() -> None:
-    entry = _Fake({3: None, 4: None})
-    with pytest.raises(ShardfeedError, match="cannot work with 3"):
-        _started(entry, (3, 4))
-    assert entry.running == []
-
-
 @pytest.mark.slow
 def test_without_a_source_the_naive_path_is_left_out(
     small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -186,18 +131,9 @@ def test_without_a_source_the_naive_path_is_left_out(
 def test_the_table_shows_median_and_range() -> None:
     lines = table.text(_result(skipped={"FFCV": "not installed"})).splitlines()
     cells = [line.split() for line in lines]
-    assert ["naive", "HF", "+", "PIL", "400", "390", "410", "5.000"] in cells
-    assert "shardfeed: 8.00 (8.00 to 9.00) times naive HF + PIL" in lines
-    assert "left out: FFCV: not installed" in lines
-
-
-def test_the_document_has_a_row_a_result_and_all_settings() -> None:
-    text = table.markdown([_result("a"), _result("b", {"FFCV": "not installed"})], "shardfeed")
-    lines = text.splitlines()
-    assert "| a | 3,280 | 0.610 | 8.00 (8.00 to 9.00) |" in lines
-    assert "| plain DALI | 3,000 (2,900 to 3,100) | 0.667 | threads 2, dct accurate |" in lines
-    assert "Left out: FFCV: not installed." in lines
-    assert "`python -m benchmarks loaders --data D --source S`" in text
+    assert ["naive", "HF", "+", "PIL", "images/s", "400", "390", "410", "5.00"] in cells
+    assert ["shardfeed", "/", "naive", "HF", "+", "PIL", "times", "8.00", "8.00", "9.00"] in cells
+    assert "not measured: FFCV: not installed" in lines
 
 
 def test_all_rows_are_measured_and_written(
@@ -207,14 +143,16 @@ def test_all_rows_are_measured_and_written(
 
     def compare(options: loaders.Options) -> Result:
         asked.append(options)
-        return _result(f"{options.data.name}, {options.crop}, {options.dtype}")
+        work = {"encoding": options.data.name[7:], "crop": options.crop, "dtype": options.dtype, "batch_size": 32}
+        row = f"{options.data.name}, {options.crop}, {options.dtype}"
+        return dataclasses.replace(_result(row), settings={**work, "row": row, "images": 9, "size": 224})
 
     made: list[str] = []
     monkeypatch.setattr(loaders, "compare", compare)
     monkeypatch.setattr(rows, "_make", lambda options, encoding: made.append(encoding))
-    rows.run(rows.Options(source="S", batch_sizes=(32, 64), work=tmp_path / "work", out=tmp_path))
+    rows.run(rows.Options(source="S", batch_size=32, work=tmp_path / "work", out=tmp_path))
     assert made == ["jpeg", "raw"]
-    assert [(each.batch_size, each.data.name, each.crop, each.dtype) for each in asked[:5]] == [
+    assert [(each.batch_size, each.data.name, each.crop, each.dtype) for each in asked] == [
         (32, "shards-jpeg", "random", "float32"),
         (32, "shards-jpeg", "random", "uint8"),
         (32, "shards-jpeg", "rrc", "float32"),
@@ -223,6 +161,7 @@ def test_all_rows_are_measured_and_written(
     ]
     assert {each.peers for each in asked} == {("all",)}
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(last["rows"]) == 10
-    assert "| shards-raw, random, uint8, batch 64 |" in Path(last["table"]).read_text()
+    assert len(last["rows"]) == 5
+    assert "| plain DALI | 2 | 3,000 | 3,000 | 3,000 | 3,000 | 3,000 |" in Path(last["table"]).read_text()
     assert list(tmp_path.glob("loaders-*.json"))
+    assert (tmp_path / "loaders.png").exists()

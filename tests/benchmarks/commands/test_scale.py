@@ -73,8 +73,8 @@ def test_the_command_ends_with_json_and_leaves_no_data_set(
     split = write_split(tmp_path / "data", [jpeg(photo(256, 260, i)) for i in range(8)], short_side=256)
     run(Options(split.root, rows=(32, 64), batch_size=4, threads=(1, 2), seconds=0.05, out=tmp_path / "out"))
     lines = capsys.readouterr().out.splitlines()
-    curves = {(each["settings"].get("curve"), each["settings"].get("at")) for each in json.loads(lines[-1])["series"]}
-    assert {("start to first batch", 32), ("start to first batch", 64), ("speed", 1), ("speed", 2)} <= curves
+    points = {(each["settings"].get("group"), each["name"]) for each in json.loads(lines[-1])["series"]}
+    assert {("start to first batch", "start to first batch, rows 32"), ("speed", "speed, threads 2")} <= points
     [grown] = [line for line in lines if line.startswith("resident memory, epochs 16 to 20 / ")]
     assert grown.split()[-4:] == ["times", "1.00", "1.00", "1.00"]
     assert not list((tmp_path / "scratch").iterdir())

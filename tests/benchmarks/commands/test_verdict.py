@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.commands import verdict
 from benchmarks.commands.verdict import Options, measured
+from benchmarks.stages.training import configured
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo, write_split
@@ -109,5 +110,6 @@ def test_several_gpus_that_are_not_there_need_a_speed(photographs: Split, monkey
 
 
 def test_model_and_loader_are_measured_at_one_size() -> None:
-    config = verdict.configuration(Options(Path("unused"), recipe="rn18_16"))
+    config = configured("rn18_16", Path("unused"), threads=2, order=None)
+    assert config.threads == 2
     assert training_size(config, epoch=1) == config.size
