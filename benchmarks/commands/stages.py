@@ -2,8 +2,8 @@
 
 Puts the loader together stage by stage (benchmarks/stages/ladder.py), from reading alone to finished batches. Each
 stage is given in images/s and as a share of its limit, which is measured beside it (benchmarks/stages/limits.py): the
-disk in sequence, libjpeg-turbo alone on every core, copying memory, and PCIe where there is a GPU. About a minute with
-the defaults.
+disk in sequence, libjpeg-turbo alone on every core, copying memory, and PCIe where there is a GPU. About two minutes
+with the defaults.
 """
 
 from dataclasses import dataclass

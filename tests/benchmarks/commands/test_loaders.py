@@ -12,7 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.commands import loaders
 from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
-from benchmarks.measure.result import Ratio, Result, Series, read
+from benchmarks.measure.result import Ratio, Result, Series, Setting, read
 from benchmarks.peers.naive import open_rows
 from benchmarks.report import table
 from shards.common.errors import UsageError
@@ -143,7 +143,12 @@ def test_all_rows_are_measured_and_written(
 
     def compare(options: loaders.Options) -> Result:
         asked.append(options)
-        work = {"encoding": options.data.name[7:], "crop": options.crop, "dtype": options.dtype, "batch_size": 32}
+        work: dict[str, Setting] = {
+            "encoding": options.data.name[7:],
+            "crop": options.crop,
+            "dtype": options.dtype,
+            "batch_size": 32,
+        }
         row = f"{options.data.name}, {options.crop}, {options.dtype}"
         return dataclasses.replace(_result(row), settings={**work, "row": row, "images": 9, "size": 224})
 
