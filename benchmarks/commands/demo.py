@@ -67,18 +67,12 @@ def run(options: Options) -> None:
         "plot": speed["chart"],
         "preview": str(preview),
     }
-    print(f"\n{_table(summary)}\n\n{json.dumps(summary)}")
-
-
-def _table(summary: dict[str, Any]) -> str:
-    return "\n".join(
-        [
-            f"top-1     {summary['top1']:.1f}% of the held-out images, top-5 {summary['top5']:.1f}%",
-            f"naive     {summary['naive_images_per_s']:,.0f} images/s (HF dataset, PIL, torchvision, DataLoader)",
-            f"loader    {summary['loader_images_per_s']:,.0f} images/s from shards: {summary['ratio']:.1f} times",
-            *(f"{name:<9} {summary[name]}" for name in ("model", "log", "plot", "preview")),
-        ]
-    )
+    print(f"\ntop-1     {accuracy['top1']:.1f}% of the held-out images, top-5 {accuracy['top5']:.1f}%")
+    print(f"naive     {summary['naive_images_per_s']:,.0f} images/s (HF dataset, PIL, torchvision, DataLoader)")
+    print(f"loader    {summary['loader_images_per_s']:,.0f} images/s from shards: {summary['ratio']:.1f} times")
+    for name in ("model", "log", "plot", "preview"):
+        print(f"{name:<9} {summary[name]}")
+    print(f"\n{json.dumps(summary)}")
 
 
 def _json_of(lines: list[str]) -> dict[str, Any]:

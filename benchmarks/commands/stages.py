@@ -52,14 +52,7 @@ def run(options: Options) -> None:
     """
     schedule = Schedule(options.rounds, options.seconds)
     split = choose_split(options.data, ["train"])
-    batch = batch_spec(
-        split,
-        batch_size=options.batch_size,
-        size=options.size,
-        resize=None,
-        crop=options.crop,
-        dtype=options.dtype,
-    )
+    batch = batch_spec(split, batch_size=options.batch_size, size=options.size, crop=options.crop, dtype=options.dtype)
     settings = loader_settings(split, batch, options.order, options.threads)
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     series = ladder(settings, schedule)

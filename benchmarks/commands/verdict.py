@@ -20,9 +20,9 @@ from benchmarks.measure.result import Result, Series, write
 from benchmarks.measure.settings import DType, batch_spec, command_line, loader_settings
 from benchmarks.report.charts import number
 from benchmarks.report.table import columns
-from benchmarks.stages import training
 from benchmarks.stages.ladder import ladder
-from benchmarks.stages.verdict import Training, Verdict, judge
+from benchmarks.stages.training import Training, configured, repeated, training_task
+from benchmarks.stages.verdict import Demand, Verdict, judge
 from shards.common.errors import UsageError
 from shards.common.machine import available_memory
 from shards.dataset import Split, choose_split
@@ -100,14 +100,14 @@ def text(verdict: Verdict) -> str:
 
 def measured(options: Options) -> tuple[list[Series], Verdict]:
     """What was measured of the loader, and the verdict on it."""
-    config = training.configured(options.recipe, options.data, threads=options.threads, order=options.order)
+    config = configured(options.recipe, options.data, threads=options.threads, order=options.order)
     split = choose_split(options.data, ["train"])
     micro_batch, model = _model(options, config, split)
     # For a GPU that is not here the loader gives pixels, which the GPU would normalise.
     dtype: DType = "float32" if options.gpu_images_per_s is None else "uint8"
-    batch = batch_spec(split, batch_size=micro_batch, size=config.size, resize=None, crop=config.crop, dtype=dtype)
+    batch = batch_spec(split, batch_size=micro_batch, size=config.size, crop=config.crop, dtype=dtype)
     series = ladder(loader_settings(split, batch, config.order, config.threads), Schedule(1, options.seconds))
-    task = Training(
+    demand = Demand(
         model=model,
         gpus=options.gpus,
         gpu_decodes=torch.cuda.is_available() and options.gpu_images_per_s is None,
@@ -116,7 +116,7 @@ def measured(options: Options) -> tuple[list[Series], Verdict]:
         shard_bytes=split.info.bytes,
         free_bytes=available_memory(),
     )
-    return series, judge(series, task)
+    return series, judge(series, demand)
 
 
 def _model(options: Options, config: Config, split: Split) -> tuple[int, float]:
@@ -128,6 +128,6 @@ def _model(options: Options, config: Config, split: Split) -> tuple[int, float]:
             return micro_batch, options.gpu_images_per_s
         if not world.on_gpu:  # a whole step may take many seconds there, of which updating the weights is little
             setup = replace(setup, config=replace(config, batch=micro_batch), batch=BatchSplit(micro_batch, 1))
-        task, cached = training.training_task(split, setup, steps=20 if world.on_gpu else 1)
-        trained = training.Training("cached batch", task, functools.partial(training.repeated, cached))
+        task, cached = training_task(split, setup, steps=20 if world.on_gpu else 1)
+        trained = Training("cached batch", task, functools.partial(repeated, cached))
         return micro_batch, trained.turn(Schedule(1, options.seconds)).images_per_s

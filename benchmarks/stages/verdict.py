@@ -45,7 +45,7 @@ ADVICE = {
 
 
 @dataclass(frozen=True)
-class Training:
+class Demand:
     """What the loader has to feed, and the machine and shards that it does so with.
 
     model: images/s that one GPU trains. gpus: how many are fed. gpu_decodes: whether the GPU that was measured decodes.
@@ -79,18 +79,18 @@ class Verdict:
     advice: str
 
 
-def judge(ladder: Sequence[Series], training: Training) -> Verdict:
+def judge(ladder: Sequence[Series], demand: Demand) -> Verdict:
     """The slowest stage, by how much, and what to change. `ladder`: what ladder.py measured."""
     measured = {series.name: series for series in ladder}
-    needed, speeds = training.model * training.gpus, _speeds(measured, training)
+    needed, speeds = demand.model * demand.gpus, _speeds(measured, demand)
     slowest = min(speeds.values())
     bottleneck = MODEL
     if slowest < needed:
         bottleneck = next(stage for stage, speed in speeds.items() if speed <= HELD * slowest)
     factor = slowest / needed if bottleneck == MODEL else needed / speeds[bottleneck]
-    per_core = _per_core(measured[ON_GPU if training.gpu_decodes else LOADER])
-    cores = math.ceil(needed / per_core) + training.gpus
-    gpus = f"{training.gpus} GPU{'' if training.gpus == 1 else 's'}"
+    per_core = _per_core(measured[ON_GPU if demand.gpu_decodes else LOADER])
+    cores = math.ceil(needed / per_core) + demand.gpus
+    gpus = f"{demand.gpus} GPU{'' if demand.gpus == 1 else 's'}"
 
     findings = []
     if bottleneck == MODEL:
@@ -106,12 +106,12 @@ def judge(ladder: Sequence[Series], training: Training) -> Verdict:
         )
         findings.append(f"The limit of this machine there ({limit.name}) is {number(limit.spread.median)} images/s.")
     findings.append(
-        f"A machine with {gpus} of {number(training.model)} images/s needs {cores} cores: {number(per_core)} images/s "
-        f"each, and one for the process of each GPU. This machine has {training.cores}."
+        f"A machine with {gpus} of {number(demand.model)} images/s needs {cores} cores: {number(per_core)} images/s "
+        f"each, and one for the process of each GPU. This machine has {demand.cores}."
     )
     findings.append(
-        f"Its disk has to give {number(needed * training.image_bytes / 1e6)} MB/s, unless memory holds the shards: "
-        f"they have {number(training.shard_bytes / 1e9)} GB, and {number(training.free_bytes / 1e9)} GB are free here."
+        f"Its disk has to give {number(needed * demand.image_bytes / 1e6)} MB/s, unless memory holds the shards: "
+        f"they have {number(demand.shard_bytes / 1e9)} GB, and {number(demand.free_bytes / 1e9)} GB are free here."
     )
     if READ_COLD not in speeds:
         cold = number(measured[READ_COLD].spread.median)
@@ -119,22 +119,22 @@ def judge(ladder: Sequence[Series], training: Training) -> Verdict:
     return Verdict(bottleneck, factor, cores, {**speeds, MODEL: needed}, tuple(findings), ADVICE[bottleneck])
 
 
-def _speeds(measured: dict[str, Series], training: Training) -> dict[str, float]:
+def _speeds(measured: dict[str, Series], demand: Demand) -> dict[str, float]:
     """Images/s of each stage of the loader, for all GPUs; the disk is left out where memory holds the shards."""
-    stages = [READ_COLD, READ, ON_GPU] if training.gpu_decodes else [READ_COLD, READ, DECODE, FINISH, LOADER, COPY]
-    speeds = {stage: _for_all(measured[stage], training) for stage in stages if stage in measured}
-    fits = training.shard_bytes <= CACHED * training.free_bytes
+    stages = [READ_COLD, READ, ON_GPU] if demand.gpu_decodes else [READ_COLD, READ, DECODE, FINISH, LOADER, COPY]
+    speeds = {stage: _for_all(measured[stage], demand) for stage in stages if stage in measured}
+    fits = demand.shard_bytes <= CACHED * demand.free_bytes
     if fits and speeds[READ] > HELD * speeds[READ_COLD]:
         del speeds[READ_COLD]
     return speeds
 
 
-def _for_all(stage: Series, training: Training) -> float:
+def _for_all(stage: Series, demand: Demand) -> float:
     """Images/s of a stage for all GPUs: each has a process of its own, and these share the disk and the cores."""
     one = stage.spread.median
-    if stage.name == READ_COLD or training.gpus == 1:
+    if stage.name == READ_COLD or demand.gpus == 1:
         return one
-    return min(training.gpus * one, training.cores * _per_core(stage))
+    return min(demand.gpus * one, demand.cores * _per_core(stage))
 
 
 def _per_core(stage: Series) -> float:

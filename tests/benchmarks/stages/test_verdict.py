@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.measure.result import Series
 from benchmarks.stages.ladder import COPY, DECODE, FINISH, LIMITS, LOADER, ON_GPU, READ, READ_COLD
-from benchmarks.stages.verdict import ADVICE, HELD, MODEL, SUBJECT, Training, Verdict, judge
+from benchmarks.stages.verdict import ADVICE, HELD, MODEL, SUBJECT, Demand, Verdict, judge
 
 # A machine of 16 cores whose loader makes 24,000 images/s, 2,000 by each core that works for it.
 SPEEDS = {READ_COLD: 9_000.0, READ: 60_000.0, DECODE: 28_000.0, FINISH: 25_000.0, LOADER: 24_000.0, ON_GPU: 20_000.0}
@@ -31,8 +31,8 @@ def verdict(
         Series(name, (speed,), cpu_ms=(0.05 if name in (READ_COLD, READ) else cpu_ms,), settings={"limit": "wall"})
         for name, speed in changed.items()
     ]
-    training = Training(model, gpus, gpu_decodes, 16, image_bytes=31e3, shard_bytes=40e9, free_bytes=free_bytes)
-    return judge([*stages, Series("wall", (80_000.0,))], training)
+    demand = Demand(model, gpus, gpu_decodes, 16, image_bytes=31e3, shard_bytes=40e9, free_bytes=free_bytes)
+    return judge([*stages, Series("wall", (80_000.0,))], demand)
 
 
 @pytest.mark.parametrize(
