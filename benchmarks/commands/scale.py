@@ -2,7 +2,7 @@
 
     rows        start to first batch, time a batch and resident memory, for indices of 10 thousand, 100 thousand and
                 1.28 million rows
-    epochs      resident memory over 20 epochs of the longest index, each left after 16 batches
+    epochs      resident memory over 20 epochs of 16 batches
     threads     images/s with 1, 2, 4, ... decoding threads, up to one more than there are cores
 
 Each figure is of a process of its own. Without --data the images are made up. About two minutes on two cores.
@@ -74,7 +74,9 @@ def run(options: Options) -> None:
             widen(split, rows, root)
         longest = Probe(str(roots[max(roots)]), options.batch_size, seconds=options.seconds)
         by_rows = {rows: run_probe(dataclasses.replace(longest, data=str(root))) for rows, root in roots.items()}
-        memory = run_probe(dataclasses.replace(longest, seconds=0.0, epochs=options.epochs)).by_epoch_mb
+        widen(split, 16 * options.batch_size, directory / "short")
+        short = Probe(str(directory / "short"), options.batch_size, epochs=options.epochs)
+        memory = run_probe(short).by_epoch_mb
         counts = options.threads or thread_counts(cores())
         by_threads = {count: run_probe(dataclasses.replace(longest, threads=count)) for count in counts}
     epochs = over_epochs(memory)

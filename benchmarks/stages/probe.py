@@ -17,7 +17,7 @@ from shards.common.errors import ShardfeedError
 
 @dataclass(frozen=True)
 class Probe:
-    """What a process does: a loader with `threads` gives batches for `seconds`, then begins `epochs` epochs anew."""
+    """What a process does: a loader with `threads` gives batches for `seconds`, then goes through `epochs` epochs."""
 
     data: str
     batch_size: int
@@ -32,7 +32,7 @@ class Probed:
 
     imports_s: loading the libraries. first_batch_s: from opening the data set to its first batch.
     images_per_s: of the batches that followed, for `seconds`. memory_mb: resident after them.
-    by_epoch_mb: resident after the first batches of each epoch.
+    by_epoch_mb: resident after each epoch.
     """
 
     imports_s: float
@@ -69,9 +69,8 @@ def measure(probe: Probe) -> Probed:
         while (now := time.perf_counter()) - start < probe.seconds or not images:
             images += len(next(batches)[1])
         memory, by_epoch = memory_mb("now"), []
-        for epoch in range(probe.epochs):
-            loader.set_epoch(epoch)
-            for _ in itertools.islice(loader, 16):
+        for _ in range(probe.epochs):
+            for _ in loader:
                 pass
             by_epoch.append(memory_mb("now"))
     return Probed(imported - began, first - imported, images / (now - start), memory, tuple(by_epoch))
