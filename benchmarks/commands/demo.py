@@ -6,16 +6,14 @@ line is JSON.
 """
 
 import json
-import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes.command import run_command
 from preprocess.synthetic import SyntheticSource
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from train.recipes import find_recipe
 
 
@@ -36,7 +34,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Runs the commands; raises ShardfeedError, with the exit status, when one fails."""
+    """Runs the commands. Raises ShardfeedError when one fails."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"{options.out} is a file: give a directory")
     # Mistakes that would otherwise show minutes later, in the command that needs the value.
@@ -48,15 +46,15 @@ def run(options: Options) -> None:
     weights, preview = results / "imagenet_trained_model.pth", results / "preview.png"
 
     counts = ["--train", str(options.train), "--validation", str(options.validation)]
-    _python("preprocess.synthetic", str(images), *counts)
-    _python("preprocess", str(images), str(shards))
-    _python("shards", "info", str(shards))
-    _python("train", "--data", str(shards), "--recipe", options.recipe, "--out", str(results))
+    run_command("preprocess.synthetic", str(images), *counts)
+    run_command("preprocess", str(images), str(shards))
+    run_command("shards", "info", str(shards))
+    run_command("train", "--data", str(shards), "--recipe", options.recipe, "--out", str(results))
     evaluation = ["--data", str(shards), "--recipe", options.recipe, "--evaluate", str(weights)]
-    accuracy = _json_of(_python("train", *evaluation))
-    _python("shards", "preview", str(shards), "--output", str(preview))
+    accuracy = _json_of(run_command("train", *evaluation))
+    run_command("shards", "preview", str(shards), "--output", str(preview))
     interval = ["--seconds", f"{options.seconds:g}", "--out", str(results)]
-    speed = _json_of(_python("benchmarks", "loaders", "--data", str(shards), "--source", str(images), *interval))
+    speed = _json_of(run_command("benchmarks", "loaders", "--data", str(shards), "--source", str(images), *interval))
 
     summary: dict[str, Any] = {
         "top1": round(accuracy["top1"], 2),
@@ -69,33 +67,12 @@ def run(options: Options) -> None:
         "plot": speed["chart"],
         "preview": str(preview),
     }
-    print(f"\n{_table(summary)}\n\n{json.dumps(summary)}")
-
-
-def _table(summary: dict[str, Any]) -> str:
-    return "\n".join(
-        [
-            f"top-1     {summary['top1']:.1f}% of the held-out images, top-5 {summary['top5']:.1f}%",
-            f"naive     {summary['naive_images_per_s']:,.0f} images/s (HF dataset, PIL, torchvision, DataLoader)",
-            f"loader    {summary['loader_images_per_s']:,.0f} images/s from shards: {summary['ratio']:.1f} times",
-            *(f"{name:<9} {summary[name]}" for name in ("model", "log", "plot", "preview")),
-        ]
-    )
-
-
-def _python(module: str, *words: str) -> list[str]:
-    """Runs `python -m module words`, shows its output as it comes, and returns the lines of its stdout."""
-    print(f"\n$ python -m {shlex.join([module, *words])}", flush=True)
-    lines = []
-    with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if not line.startswith("{"):  # the line for programs
-                print(line, end="", flush=True)
-    if process.returncode:
-        raise ShardfeedError(f"the demo stopped: python -m {module} ended with exit status {process.returncode}")
-    return lines
+    print(f"\ntop-1     {accuracy['top1']:.1f}% of the held-out images, top-5 {accuracy['top5']:.1f}%")
+    print(f"naive     {summary['naive_images_per_s']:,.0f} images/s (HF dataset, PIL, torchvision, DataLoader)")
+    print(f"loader    {summary['loader_images_per_s']:,.0f} images/s from shards: {summary['ratio']:.1f} times")
+    for name in ("model", "log", "plot", "preview"):
+        print(f"{name:<9} {summary[name]}")
+    print(f"\n{json.dumps(summary)}")
 
 
 def _json_of(lines: list[str]) -> dict[str, Any]:

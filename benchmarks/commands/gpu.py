@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.peers.roster import ROSTER
+from benchmarks.processes.command import run_command
 from benchmarks.processes.process import ROOT
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
@@ -60,14 +61,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of this project.
-
-    share: its share of the whole time, beside what earlier steps left over; None: as long as it takes.
-    """
+    """A command of this project. share: its share of --minutes, beside what earlier steps left over."""
 
     name: str
     words: tuple[str, ...]
-    share: float | None
+    share: float
 
 
 def run(options: Options) -> None:
@@ -76,11 +74,13 @@ def run(options: Options) -> None:
 
     if not torch.cuda.is_available() and not options.rehearsal:
         raise UsageError("torch sees no GPU here; --rehearsal runs the same steps in little without one")
-    if options.data is not None:
-        choose_split(options.data, ["train"])
+    data, source = options.data, options.source
+    if data is None:
+        data, source = make_data(options)
+    choose_split(data, ["train"])
     results = options.out / f"gpu-{datetime.now(UTC):%Y-%m-%dT%H%M%S}"
     results.mkdir(parents=True)
-    failed = perform(steps(options, results), results, 60 * options.minutes)
+    failed = perform(steps(data, source, results, options.rehearsal), results, 60 * options.minutes)
     found = sorted(results.glob("*.json"))
     if found:
         page = results / "report.html"
@@ -94,11 +94,23 @@ def run(options: Options) -> None:
         raise ShardfeedError(f"{', '.join(failed)} failed; the other results and all output lie in {results}")
 
 
-def steps(options: Options, results: Path) -> tuple[Step, ...]:
-    """The steps, in their order."""
-    little = options.rehearsal
+def make_data(options: Options) -> tuple[Path, str]:
+    """Makes shards of SOURCE, or of made-up images, unless they exist; returns their directory, and the source."""
+    made, source = options.out / ("gpu-rehearsal" if options.rehearsal else "gpu-data"), options.source
+    if source is not None:
+        made = made / hashlib.sha256(source.encode()).hexdigest()[:12]
+    shards, images = made / "shards", made / "images"
+    if not (shards / MANIFEST).exists():
+        if source is None:
+            count = "128" if options.rehearsal else "4096"
+            run_command("preprocess.synthetic", str(images), "--train", count, "--validation", "8")
+        run_command("preprocess", source or str(images), str(shards), "--splits", "train")
+    return shards, source or str(images)
+
+
+def steps(data: Path, source: str | None, results: Path, little: bool) -> tuple[Step, ...]:
+    """The steps, in their order; `little`: with tiny settings."""
     out = ["--out", str(results)]
-    making, data, source = _making(options)
     on_gpu = [name for name, entry in ROSTER.items() if entry.options.get("device") == "gpu"]
     of = ["--data", str(data), *(["--source", source] if source else [])]
     fast = ["--rounds", "1", "--seconds", "0.2"] if little else ["--rounds", "2", "--seconds", "1.5"]
@@ -106,7 +118,6 @@ def steps(options: Options, results: Path) -> tuple[Step, ...]:
     train = ["--size", "32", "--batch", "16", "--micro-batch", "8", "--steps", "1"] if little else []
     return (
         Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests")), 0.15),
-        *making,
         Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.4),
         Step("stages", ("benchmarks", "stages", "--data", str(data), *fast, *pictures, *out), 0.15),
         *(
@@ -120,45 +131,21 @@ def steps(options: Options, results: Path) -> tuple[Step, ...]:
     )
 
 
-def _making(options: Options) -> tuple[list[Step], Path, str | None]:
-    """The steps that make the data set, unless it exists; its directory; and the source it is made from."""
-    if options.data is not None:
-        return [], options.data, options.source
-    made = options.out / ("gpu-rehearsal" if options.rehearsal else "gpu-data")
-    found, source = list[Step](), options.source
-    share: float | None = 0.05
-    if source is None:
-        source = str(made / "images")
-        count = "128" if options.rehearsal else "4096"
-        if not (made / "shards" / MANIFEST).exists():
-            found.append(Step("images", ("preprocess.synthetic", source, "--train", count, "--validation", "8"), share))
-    else:
-        # A data set may take hours to convert: an interrupted conversion resumes.
-        made, share = made / hashlib.sha256(source.encode()).hexdigest()[:12], None
-    shards = made / "shards"
-    if not (shards / MANIFEST).exists():
-        found.append(Step("shards", ("preprocess", source, str(shards), "--splits", "train"), share))
-    return found, shards, source
-
-
 def perform(plan: Sequence[Step], results: Path, seconds: float) -> list[str]:
     """Runs the steps; returns the names of those that failed. A step may use the time that earlier steps left over."""
-    begin, allowed, failed = time.monotonic(), 0.0, []
+    spare, failed = 0.0, []
     for step in plan:
-        if step.share is None:
-            started = time.monotonic()
-            problem = _run(step, results, None)
-            begin += time.monotonic() - started
-        else:
-            allowed += step.share * seconds
-            problem = _run(step, results, begin + allowed - time.monotonic())
+        start = time.monotonic()
+        limit = max(0.0, step.share * seconds + spare)
+        problem = _run(step, results, limit)
+        spare = limit - (time.monotonic() - start)
         if problem:
             print(f"FAILED {step.name}: {problem}", flush=True)
             failed.append(step.name)
     return failed
 
 
-def _run(step: Step, results: Path, seconds: float | None) -> str | None:
+def _run(step: Step, results: Path, seconds: float) -> str | None:
     """Runs one command with its output in a file, for `seconds` at most; returns what went wrong, in one line."""
     log = results / f"{step.name.replace(' ', '-')}.log"
     print(f"\n$ python -m {shlex.join(step.words)}\n  output in {log}", flush=True)
@@ -172,7 +159,7 @@ def _run(step: Step, results: Path, seconds: float | None) -> str | None:
         _ended(process),
     ):
         try:
-            status = process.wait(None if seconds is None else max(0.0, seconds))
+            status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             return f"stopped after {time.monotonic() - start:.0f} s, its share of the time"
     print(f"  {time.monotonic() - start:.0f} s, exit status {status}", flush=True)

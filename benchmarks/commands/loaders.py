@@ -37,6 +37,7 @@ from benchmarks.report import table
 from shards import Split
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
+from shards.defaults import default_threads
 
 ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
@@ -95,12 +96,12 @@ def run(options: Options) -> None:
     Raises UsageError for data or options that do not fit together.
     """
     from benchmarks.report.charts import charts
-    from benchmarks.report.draw import png
+    from benchmarks.report.draw import panels
 
     result = compare(options)
     path = write(result, options.out)
     chart = path.with_suffix(".png")
-    png(charts(result)[0], chart, table.circumstances(result))
+    panels(charts(result), chart, table.circumstances(result))
     print(table.text(result))
     print(f"\nchart  {chart}\nresult {path}\n")
     print(json.dumps({**summary(result), "chart": str(chart), "result": str(path)}))
@@ -131,7 +132,6 @@ def compare(options: Options) -> Result:
     peers: dict[str, PeerProcess] = {}
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        starter = _Starter(options, batch, work, raw=encoding == "raw")
         try:
             for name in names:
                 entry = ROSTER[name]
@@ -140,7 +140,7 @@ def compare(options: Options) -> Result:
                     reason = "it reads the originals: give --source"
                 try:
                     if reason is None:
-                        peers[name] = stack.enter_context(starter.started(entry))
+                        peers[name] = stack.enter_context(started(entry, options, batch, work, encoding == "raw"))
                 except ShardfeedError as error:
                     if name in ALWAYS:
                         raise
@@ -178,59 +178,48 @@ def row_name(batch: BatchSpec, split: Split) -> str:
     return f"{size} {kind}, {batch.crop}, {batch.dtype}"
 
 
-@dataclass(frozen=True)
-class _Starter:
-    """Starts peers, each with its number of threads. raw: whether the shards store pixels."""
+def started(entry: Entry, options: Options, batch: BatchSpec, work: Path, raw: bool) -> PeerProcess:
+    """The process of a peer, ready and tried, with the best of --sweep. Raises ShardfeedError if it cannot work."""
 
-    options: Options
-    batch: BatchSpec
-    work: Path
-    raw: bool
-
-    def started(self, entry: Entry) -> PeerProcess:
-        """A peer, ready and tried; with --sweep, with the fastest of the numbers of threads."""
-        threads = self._threads(entry)
-        if self.options.sweep:
-            threads = max(self.options.sweep, key=lambda each: self._speed(entry, each))
-        process = entry.start(self._task(entry, threads))
-        try:
-            process.turn(Schedule(seconds=TRIAL))
-        except BaseException:
-            process.close()
-            raise
-        return process
-
-    def _speed(self, entry: Entry, threads: int) -> float:
-        """Images/s in one turn, after one that warms up; 0 for a number of threads that the peer refuses."""
-        try:
-            with entry.start(self._task(entry, threads)) as process:
-                process.turn(Schedule(seconds=TRIAL))
-                return process.turn(Schedule(seconds=self.options.seconds)).images_per_s
-        except ShardfeedError:  # FFCV, for one, takes no more threads than there are cores
-            return 0.0
-
-    def _task(self, entry: Entry, threads: int) -> PeerTask:
-        options = self.options
+    def task(threads: int) -> PeerTask:
         return PeerTask(
             data=str(options.data),
             split=options.split,
             source=options.source or "",
             image_column=options.image_column,
             label_column=options.label_column,
-            work=str(self.work),
-            batch=self.batch,
+            work=str(work),
+            batch=batch,
             threads=threads,
             options=entry.options,
         )
 
-    def _threads(self, entry: Entry) -> int:
-        from shards.defaults import default_threads
+    def speed(threads: int) -> float:
+        """Images/s in one turn; 0 for a number of threads that the peer refuses, as FFCV refuses more than cores."""
+        try:
+            with entry.start(task(threads)) as process:
+                process.turn(Schedule(seconds=TRIAL))
+                return process.turn(Schedule(seconds=options.seconds)).images_per_s
+        except ShardfeedError:
+            return 0.0
 
-        if entry.processes:
-            return cores() if self.options.workers is None else self.options.workers
-        if self.options.threads is not None:
-            return self.options.threads
-        return cores() if entry.environment else default_threads(self.raw)
+    threads = max(options.sweep, key=speed) if options.sweep else _threads(entry, options, raw)
+    process = entry.start(task(threads))
+    try:
+        process.turn(Schedule(seconds=TRIAL))
+    except BaseException:
+        process.close()
+        raise
+    return process
+
+
+def _threads(entry: Entry, options: Options, raw: bool) -> int:
+    """Threads or worker processes of a peer; where DALI decodes, our loader's default."""
+    if entry.processes:
+        return cores() if options.workers is None else options.workers
+    if options.threads is not None:
+        return options.threads
+    return cores() if entry.environment else default_threads(raw)
 
 
 def _names(peers: tuple[str, ...]) -> list[str]:

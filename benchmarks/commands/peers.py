@@ -7,33 +7,23 @@ defaults. Writes a JSON result per row, and all rows as one table, `loaders.md`,
 """
 
 import dataclasses
+import itertools
 import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from benchmarks.commands import loaders
+from benchmarks.commands.readme import bars, long_block
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.result import Result, write
-from benchmarks.measure.settings import BatchSpec, DType
-from benchmarks.peers.roster import OURS, ROSTER
+from benchmarks.measure.result import write
+from benchmarks.measure.settings import BatchSpec
+from benchmarks.peers.roster import ROWS
+from benchmarks.processes.command import run_command
 from benchmarks.report import table
+from benchmarks.report.draw import panels
 from shards.common.atomic import replacing
-from shards.common.errors import ShardfeedError
 from shards.format.layout import MANIFEST, Encoding
-
-Crop = Literal["random", "rrc"]
-
-ROWS: tuple[tuple[Encoding, Crop, DType], ...] = (
-    ("jpeg", "random", "float32"),
-    ("jpeg", "random", "uint8"),
-    ("jpeg", "rrc", "float32"),
-    ("raw", "random", "float32"),
-    ("raw", "random", "uint8"),
-)
 
 
 @dataclass(frozen=True)
@@ -69,44 +59,38 @@ def run(options: Options) -> None:
     results = []
     for encoding in dict.fromkeys(row[0] for row in ROWS):
         _make(options, encoding)
-    for batch_size in options.batch_sizes:
-        for encoding, crop, dtype in ROWS:
-            start = time.monotonic()
-            result = loaders.compare(_options(options, encoding, crop, dtype, batch_size))
-            seconds = time.monotonic() - start
-            settings = {**result.settings, "row": f"{result.settings['row']}, batch {batch_size}", "wall_s": seconds}
-            results.append(dataclasses.replace(result, settings=settings))
-            path = write(results[-1], options.out)
-            print(f"{table.text(results[-1])}\nresult {path}, {seconds:.0f} s\n", flush=True)
-    ours = ROSTER[OURS].title
-    document = options.out / "loaders.md"
+    for batch_size, (encoding, crop, dtype) in itertools.product(options.batch_sizes, ROWS):
+        start = time.monotonic()
+        result = loaders.compare(
+            loaders.Options(
+                data=_shards(options, encoding),
+                source=options.source,
+                peers=options.peers,
+                split=options.split,
+                image_column=options.image_column,
+                label_column=options.label_column,
+                batch_size=batch_size,
+                crop=crop,
+                dtype=dtype,
+                rounds=options.rounds,
+                seconds=options.seconds,
+                sweep=options.sweep,
+                work=options.work,
+                out=options.out,
+            )
+        )
+        seconds = time.monotonic() - start
+        row = f"{result.settings['row']}, batch {batch_size}"
+        results.append(dataclasses.replace(result, settings={**result.settings, "row": row, "wall_s": seconds}))
+        path = write(results[-1], options.out)
+        print(f"{table.text(results[-1])}\nresult {path}, {seconds:.0f} s\n", flush=True)
+    document, picture = options.out / "loaders.md", options.out / "loaders.png"
+    panels(bars(results), picture, table.circumstances(results[0]))
     with replacing(document) as file:
-        file.write(table.markdown(results, ours).encode())
+        file.write(f"# Loaders compared\n\n{long_block(results, picture.name)}\n".encode())
     print(f"table  {document}")
-    print(json.dumps({"benchmark": "peers", "table": str(document), "rows": [_row(each) for each in results]}))
-
-
-def _row(result: Result) -> dict[str, object]:
-    return {"row": result.settings["row"], **loaders.summary(result)}
-
-
-def _options(options: Options, encoding: Encoding, crop: Crop, dtype: DType, batch_size: int) -> loaders.Options:
-    return loaders.Options(
-        data=_shards(options, encoding),
-        source=options.source,
-        peers=options.peers,
-        split=options.split,
-        image_column=options.image_column,
-        label_column=options.label_column,
-        batch_size=batch_size,
-        crop=crop,
-        dtype=dtype,
-        rounds=options.rounds,
-        seconds=options.seconds,
-        sweep=options.sweep,
-        work=options.work,
-        out=options.out,
-    )
+    rows = [{"row": each.settings["row"], **loaders.summary(each)} for each in results]
+    print(json.dumps({"benchmark": "peers", "table": str(document), "rows": rows}))
 
 
 def _shards(options: Options, encoding: Encoding) -> Path:
@@ -120,5 +104,4 @@ def _make(options: Options, encoding: Encoding) -> None:
         return
     words = [options.source, str(path), "--splits", options.split, "--encoding", encoding]
     words += ["--image-column", options.image_column, "--label-column", options.label_column]
-    if subprocess.run([sys.executable, "-m", "preprocess", *words], check=False).returncode:
-        raise ShardfeedError(f"python -m preprocess failed: {' '.join(words)}")
+    run_command("preprocess", *words)

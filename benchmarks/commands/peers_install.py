@@ -1,7 +1,7 @@
 """python -m benchmarks peers-install [NAMES]: environments for the loaders that we compare with.
 
 Each goes to `.venv-peers/NAME` at the top of the repository (benchmarks/processes/environments.py). An environment
-that works is left as it is. Where installing fails, the message names the Debian packages that are missing.
+that works is left as it is. Where installing fails, the message names the Debian packages that it needs.
 """
 
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 Each contender does what a worker of `python -m preprocess` does: it reads rows of SOURCE in shuffled order, converts
 them, and writes shards to disk, here to a scratch directory that is removed at the end. Contenders take turns in worker
 processes of their own. Two figures for each: images/s by the clock, over all its processes, and images/s and core,
-which divides by the processor time of its processes; on a machine with other work to do, trust the second. Start-up is
-reported apart. Takes about four minutes with the defaults.
+which divides by the processor time of its processes; on a machine with other work to do, trust the second. Takes about
+four minutes with the defaults.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import io
 import itertools
 import multiprocessing
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +21,14 @@ from pathlib import Path
 
 from benchmarks.measure.harness import Contender, Interval, Schedule, measure
 from benchmarks.measure.machine import memory_mb
-from benchmarks.measure.result import Ratio, Result, Series, Setting, write
+from benchmarks.measure.result import Ratio, Result, Series
 from benchmarks.measure.settings import command_line
-from benchmarks.report.table import circumstances, columns
+from benchmarks.report.table import show
 from preprocess.sources import open_source
 from preprocess.sources.source import Row, Source
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.versions import version
-from shards.format.layout import Encoding, sample_key
+from shards.format.layout import sample_key
 from shards.format.manifest import Settings
 from shards.format.tar import Sample, write_shard
 from shards.sampling.hashing import permutation
@@ -67,7 +66,11 @@ class Options:
     """Directory for the JSON, and for scratch files, whose file system is part of the measurement."""
 
     def __post_init__(self) -> None:
-        Settings(self.short_side, self.quality, self.shard_size)
+        self.settings()
+
+    def settings(self) -> Settings:
+        """What is written. Raises UsageError for values that make no sense."""
+        return Settings(self.short_side, self.quality, self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,9 @@ class Conversion:
     write: Callable[["Conversion", int, Iterator[Row]], None]
     source: Source
     split: str
-    short_side: int | None
-    quality: int
-    shard_size: int
+    settings: Settings
     scratch: Path
     rows: tuple[int, ...]
-    encoding: Encoding = "jpeg"
-
-
-@dataclass(frozen=True)
-class Use:
-    """What one turn of a contender used: seconds of start-up, and the most memory of one of its processes."""
-
-    start_up_s: float
-    peak_mb: float
 
 
 def run(options: Options) -> None:
@@ -102,67 +94,54 @@ def run(options: Options) -> None:
     if version("webdataset") is None:
         raise UsageError("the PIL worker writes with webdataset: pip install webdataset")
     options.out.mkdir(parents=True, exist_ok=True)
-    used: dict[str, list[Use]] = defaultdict(list)
+    peaks: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(dir=options.out, prefix="preprocess-") as scratch:
         rows = tuple(permutation(source.num_rows(options.split), 0).tolist())
         clean = tuple(row for row in rows[:CLEAN_AMONG] if _is_clean(source.row(options.split, row)))
         if not clean:
             raise UsageError(f"{options.source} holds no image that --original would keep as it is")
-        conversion = Conversion(
-            write_ours,
-            source,
-            options.split,
-            options.short_side,
-            options.quality,
-            options.shard_size,
-            Path(scratch),
-            rows,
-        )
+        settings = options.settings()
+        ours = Conversion(write_ours, source, options.split, settings, Path(scratch), rows)
         conversions = {
-            PIL: (replace(conversion, write=write_pil), 1),
-            OURS: (conversion, 1),
-            TWO: (conversion, 2),
-            RAW: (replace(conversion, encoding="raw"), 1),
-            ORIGINAL: (replace(conversion, short_side=None, rows=clean), 1),
+            PIL: replace(ours, write=write_pil),
+            OURS: ours,
+            TWO: ours,
+            RAW: replace(ours, settings=replace(settings, encoding="raw")),
+            ORIGINAL: replace(ours, settings=replace(settings, short_side=None), rows=clean),
         }
-        contenders = [
-            Contender(name, functools.partial(_converting, each, processes, used[name]), int, depth=1, stride=processes)
-            for name, (each, processes) in conversions.items()
-        ]
+        contenders = []
+        for name, each in conversions.items():
+            processes = 2 if name == TWO else 1
+            convert = functools.partial(_converting, each, processes, peaks[name])
+            contenders.append(Contender(name, convert, int, depth=1, stride=processes))
         schedule = Schedule(options.rounds, options.seconds, warm_up=2)
         intervals = measure(contenders, schedule)
-    result = summary(options, schedule, intervals, used, len(rows), len(clean) / len(rows[:CLEAN_AMONG]))
-    print(table(result))
-    print(f"\nresult {write(result, options.out)}\n")
-    print(result.as_json())
+    # The harness discards its first round.
+    memory = {name: each[1:] for name, each in peaks.items()}
+    show(summary(options, schedule, intervals, memory, len(rows), len(clean) / len(rows[:CLEAN_AMONG])), options.out)
 
 
 def summary(
     options: Options,
     schedule: Schedule,
     intervals: Mapping[str, Sequence[Interval]],
-    used: Mapping[str, Sequence[Use]],
+    peaks: Mapping[str, Sequence[float]],
     images: int,
     clean: float,
 ) -> Result:
-    """What was measured, as a result: each contender by the clock, and by the processor time of its processes."""
-    series = {}
+    """What was measured, as a result: speed by the clock and by processor time, and the peak memory of a process."""
+    series = {name: Series.of(name, each) for name, each in intervals.items()}
     for name, each in intervals.items():
-        kept = used[name][1:]  # the harness discards its first round
-        settings: dict[str, Setting] = {
-            "start_up_s": round(max(use.start_up_s for use in kept), 2),
-            "peak_mb": round(max(use.peak_mb for use in kept)),
-        }
-        series[name] = Series.of(name, each, settings)
         by_core = tuple(round(1e3 / interval.cpu_ms_per_image, 1) for interval in each)
         series[name + BY_CORE] = Series(name + BY_CORE, by_core, PER_CORE)
+    memory = [Series(f"{name}, peak memory", tuple(map(round, peaks[name])), "MB") for name in intervals]
     pairs = ((OURS + BY_CORE, PIL + BY_CORE), (OURS, PIL), (TWO, OURS))
     return Result.now(
         "preprocess",
         f"Converting {images:,} images, {clean:.1%} of them clean, to shorter side {options.short_side}, quality "
         f"{options.quality}",
         command_line("preprocess", options),
-        list(series.values()),
+        [*series.values(), *memory],
         schedule=schedule,
         ratios=[Ratio.between(series[of], series[to]) for of, to in pairs],
         settings={
@@ -173,25 +152,6 @@ def summary(
             "webdataset": version("webdataset"),
         },
     )
-
-
-def table(result: Result) -> str:
-    """The figures in columns: median (least to most) over the turns."""
-    rows = [["", PER_CORE, "images/s", "start-up s", "peak MB"]]
-    for series in result.series:
-        if series.unit != PER_CORE:
-            settings = series.settings
-            cells = [_cell(result[series.name + BY_CORE]), _cell(series)]
-            rows.append([series.name, *cells, f"{settings['start_up_s']:.1f}", f"{settings['peak_mb']:,}"])
-    ratios = [
-        f"{each.of}: {each.median:.2f} ({each.least:.2f} to {each.most:.2f}) times {each.to}" for each in result.ratios
-    ]
-    return "\n".join([result.title, circumstances(result), "", *columns(rows), "", *ratios])
-
-
-def _cell(series: Series) -> str:
-    spread = series.spread
-    return f"{spread.median:,.0f} ({spread.least:,.0f} to {spread.most:,.0f})"
 
 
 def _is_clean(row: Row) -> bool:
@@ -210,10 +170,10 @@ def write_ours(to: Conversion, number: int, rows: Iterator[Row]) -> None:
     def samples() -> Iterator[Sample]:
         for i, row in enumerate(rows):
             with contextlib.suppress(Reject):
-                image = convert(row.data, to.short_side, to.quality, to.encoding)
+                image = convert(row.data, to.settings.short_side, to.settings.quality, to.settings.encoding)
                 yield Sample(sample_key(i), image.data, row.label, image.width, image.height)
 
-    write_shard(to.scratch, to.split, number, samples(), to.encoding)
+    write_shard(to.scratch, to.split, number, samples(), to.settings.encoding)
 
 
 def write_pil(to: Conversion, number: int, rows: Iterator[Row]) -> None:
@@ -227,17 +187,16 @@ def write_pil(to: Conversion, number: int, rows: Iterator[Row]) -> None:
     with webdataset.TarWriter(str(path), encoder=False) as tar:
         for i, row in enumerate(rows):
             image = Image.open(io.BytesIO(row.data)).convert("RGB")
-            image = image.resize(target_size(*image.size, to.short_side), Image.Resampling.BILINEAR)
+            image = image.resize(target_size(*image.size, to.settings.short_side), Image.Resampling.BILINEAR)
             file = io.BytesIO()
-            image.save(file, "JPEG", quality=to.quality)
+            image.save(file, "JPEG", quality=to.settings.quality)
             tar.write({"__key__": sample_key(i), "jpg": file.getvalue(), "cls": str(row.label).encode()})
 
 
 @contextlib.contextmanager
-def _converting(conversion: Conversion, processes: int, used: list[Use]) -> Iterator[Iterator[int]]:
-    """Runs worker processes and gives the images of each of their reports; adds what they used to `used`."""
+def _converting(conversion: Conversion, processes: int, peaks: list[float]) -> Iterator[Iterator[int]]:
+    """Runs worker processes, gives the images of each of their reports, and adds the peak memory in MB to `peaks`."""
     context = multiprocessing.get_context("spawn")
-    started = time.perf_counter()
     workers, connections = [], []
     for number in range(processes):
         here, there = context.Pipe(duplex=False)
@@ -246,10 +205,8 @@ def _converting(conversion: Conversion, processes: int, used: list[Use]) -> Iter
         there.close()
         workers.append(worker)
         connections.append(here)
-    start_up = 0.0
 
     def reports() -> Iterator[int]:
-        nonlocal start_up
         starting = set(connections)
         while True:
             for ready in wait(connections):
@@ -260,13 +217,12 @@ def _converting(conversion: Conversion, processes: int, used: list[Use]) -> Iter
                     raise ShardfeedError("a worker process died: its message is above") from None
                 if ready in starting:  # its first images include imports and compiling
                     starting.remove(ready)
-                    start_up = time.perf_counter() - started
                 else:
                     yield images
 
     try:
         yield reports()
-        used.append(Use(start_up, max(memory_mb("peak", worker.pid or 0) for worker in workers)))
+        peaks.append(max(memory_mb("peak", worker.pid or 0) for worker in workers))
     finally:
         for worker, connection in zip(workers, connections, strict=True):
             worker.kill()
@@ -279,7 +235,7 @@ def _work(conversion: Conversion, number: int, processes: int, connection: Conne
     endless = itertools.cycle(conversion.rows[number::processes])
 
     def rows() -> Iterator[Row]:
-        for row in range(1, conversion.shard_size + 1):
+        for row in range(1, conversion.settings.shard_size + 1):
             yield conversion.source.row(conversion.split, next(endless))
             if row % PIECE == 0:
                 connection.send(PIECE)

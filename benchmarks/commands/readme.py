@@ -6,17 +6,16 @@ counts, so `results/loaders-*.json` will do. Nothing is measured.
 """
 
 import os
-import shlex
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from benchmarks.commands.peers import ROWS
 from benchmarks.measure.result import Result, Setting, read
-from benchmarks.peers.roster import DALI, NAIVE, OURS, ROSTER
+from benchmarks.peers.roster import DALI, NAIVE, OURS, ROSTER, ROWS
 from benchmarks.report.charts import Bar, Bars
 from benchmarks.report.draw import panels
 from benchmarks.report.table import circumstances, grid, ratio
@@ -30,10 +29,6 @@ TITLES = [entry.title for entry in ROSTER.values()]
 OUR_TITLE = ROSTER[OURS].title
 # The rows of the short table.
 BRIEF = [ROSTER[name].title for name in (NAIVE, DALI, "ffcv", OURS)]
-# Options whose values differ from machine to machine, with what stands for them; None leaves the option out.
-PLACEHOLDERS: Mapping[str, str | None] = {"--data": "DIR", "--source": "SOURCE", "--work": None, "--out": None}
-# Options that the heads of the columns show.
-SHOWN = ("--crop", "--dtype")
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def _around(document: Path, begin: str) -> tuple[str, str]:
 
 
 def chosen(results: Sequence[Result]) -> list[Result]:
-    """The latest result of each kind of work, in the order of benchmarks/commands/peers.py.
+    """The latest result of each kind of work, in the order of ROWS.
 
     Raises UsageError for no results, for results of other benchmarks, and for results that cannot stand in one table:
     of several machines, versions or sets of images, or measured for different times.
@@ -87,11 +82,9 @@ def chosen(results: Sequence[Result]) -> list[Result]:
             f"give results of `python -m benchmarks loaders` or `peers`{f', not of {odd[0]}' if odd else ''}"
         )
     latest = {_work(result): result for result in sorted(results, key=lambda result: result.date)}
-    machines = {tuple(result.hardware.items()) for result in latest.values()}
-    if len(machines) > 1:
-        raise UsageError("the results are of several machines: give those of one")
     # The documents say these once, for all columns.
     alike: dict[str, set[object]] = {
+        "machine": {tuple(result.hardware.items()) for result in latest.values()},
         "rounds": {result.rounds for result in latest.values()},
         "seconds": {result.seconds for result in latest.values()},
         "images": {result.settings.get("images") for result in latest.values()},
@@ -212,16 +205,9 @@ def _setting(results: Sequence[Result], name: str, setting: str) -> set[str]:
 
 def _command(result: Result) -> str:
     """The command without paths of the machine, and without the options that differ between the columns."""
-    words, kept = shlex.split(result.command), []
-    values = iter(words)
-    for word in values:
-        if word in SHOWN or word in PLACEHOLDERS:
-            next(values, None)
-            stands = PLACEHOLDERS.get(word)
-            kept += [] if stands is None else [word, stands]
-        else:
-            kept.append(word)
-    return shlex.join(kept)
+    word = r"('[^']*'|\S+)"
+    command = re.sub(rf" --(work|out|crop|dtype) {word}", "", result.command)
+    return re.sub(rf"--source {word}", "--source SOURCE", re.sub(rf"--data {word}", "--data DIR", command))
 
 
 def bars(results: Sequence[Result]) -> list[Bars]:

@@ -1,7 +1,6 @@
 """python -m benchmarks report RESULTS... --output report.html: results as one page, with tables and charts.
 
-The page is one file that loads nothing; it fits a phone, and a dark screen. With --png DIR the same charts are written
-as PNGs too.
+The page is one file that loads nothing; it fits a phone, and a dark screen.
 """
 
 from dataclasses import dataclass
@@ -11,10 +10,7 @@ from typing import Annotated
 import tyro
 
 from benchmarks.measure.result import read
-from benchmarks.report.charts import charts
-from benchmarks.report.draw import png
 from benchmarks.report.page import page
-from benchmarks.report.table import circumstances
 from shards.common.atomic import replacing
 from shards.common.errors import UsageError
 
@@ -27,8 +23,6 @@ class Options:
     """Files of results (JSON), in the order of the page."""
     output: Path = Path("report.html")
     """The page to write."""
-    png: Path | None = None
-    """Directory for the charts as PNGs; none if not given."""
 
 
 def run(options: Options) -> None:
@@ -39,10 +33,3 @@ def run(options: Options) -> None:
     with replacing(options.output) as file:
         file.write(page(results).encode())
     print(f"page   {options.output}")
-    if options.png is not None:
-        options.png.mkdir(parents=True, exist_ok=True)
-        for result in results:
-            for i, chart in enumerate(charts(result), start=1):
-                path = options.png / f"{result.stem}-{i}.png"
-                png(chart, path, circumstances(result))
-                print(f"chart  {path}")

@@ -1,36 +1,38 @@
 """python -m benchmarks scale: what grows with the data set, with time and with threads, and what does not.
 
-    rows        start to first batch, resident memory and time a batch for indices of 10 thousand, 100 thousand and
-                1.28 million rows, each in fresh processes, in turns
-    epochs      resident memory after each of 20 epochs: short epochs, and jumps through epochs of the longest index
+    rows        start to first batch, time a batch and resident memory, for indices of 10 thousand, 100 thousand and
+                1.28 million rows
+    epochs      resident memory over 20 epochs of 16 batches
     threads     images/s with 1, 2, 4, ... decoding threads, up to one more than there are cores
-    stub        images/s with a decoder that returns at once: the limit that the loader's Python sets
 
-The long indices point at few shards (benchmarks/stages/wide.py), in a temporary directory that is removed. Without
---data the images are made up. About three minutes on two cores.
+Each figure is of a process of its own. Without --data the images are made up. About two minutes on two cores.
 """
 
-import statistics
+import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure.harness import Contender, Interval, Schedule, Spread, measure
-from benchmarks.measure.machine import cores
-from benchmarks.measure.result import Result, Series, Setting, write
-from benchmarks.measure.settings import batch_spec, command_line, loader_settings
-from benchmarks.stages.probe import probe
-from benchmarks.stages.wide import make_up, widen
-from shards.common.errors import UsageError
-from shards.dataset import Split, choose_split
+import numpy as np
 
-SHORT, JUMPS, STUB = "short epochs", "jumps in the longest index", "stub decoder"
-RESIDENT = "resident memory"
-# Epochs before the memory counts: buffers fill, and libraries load what they use once. Then the medians of as many
-# epochs at either end as SPAN says are compared: the order of the next epoch, computed meanwhile, comes and goes.
+from benchmarks.measure.harness import Schedule
+from benchmarks.measure.machine import cores
+from benchmarks.measure.result import Ratio, Result, Series
+from benchmarks.measure.settings import command_line
+from benchmarks.processes.command import run_command
+from benchmarks.report.table import show
+from benchmarks.stages.probe import Probe, Probed
+from benchmarks.stages.probe import run as run_probe
+from shards.common.errors import UsageError
+from shards.dataset import Split, choose_split, open_dataset
+from shards.format.index import DTYPES, Index
+from shards.format.layout import INDEX, sample_key, shard_name, split_dir
+from shards.format.manifest import SplitInfo
+
+# Epochs before the memory counts: buffers fill, and libraries load what they use once. Then SPAN epochs at either end
+# are compared: the order of the next epoch, computed meanwhile, comes and goes.
 SETTLING, SPAN = 3, 5
-JUMP_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,6 @@ class Options:
 
     data: Path | None = None
     """Shards whose images are used; made-up ones if not given."""
-    split: str = "train"
-    """The split to take them from."""
     rows: tuple[int, ...] = (10_000, 100_000, 1_281_167)
     """Lengths of the index."""
     epochs: int = 20
@@ -49,10 +49,8 @@ class Options:
     """Images a batch."""
     threads: tuple[int, ...] = ()
     """Numbers of decoding threads; 1, 2, 4, ... and up to one more than the cores if not given."""
-    rounds: int = 3
-    """Processes for each length, and measuring intervals for each number of threads."""
-    seconds: float = 2.0
-    """Length of a measuring interval."""
+    seconds: float = 5.0
+    """How long images/s are measured."""
     out: Path = Path("results")
     """Directory for the JSON."""
 
@@ -61,58 +59,70 @@ class Options:
             raise UsageError(f"--rows must be lengths of at least 8 batches of {self.batch_size}")
         if min(self.threads, default=1) < 1:
             raise UsageError("--threads must be 1 or more")
-        if self.epochs < SETTLING + SPAN:
-            raise UsageError(f"--epochs must be at least {SETTLING + SPAN}, not {self.epochs}: the first do not count")
+        if self.epochs < SETTLING + 2 * SPAN:
+            raise UsageError(f"--epochs must be at least {SETTLING + 2 * SPAN}, not {self.epochs}")
 
 
 def run(options: Options) -> None:
     """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out."""
-    schedule = Schedule(options.rounds, options.seconds)
     options.out.mkdir(parents=True, exist_ok=True)
-    skipped: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
         directory = Path(scratch)
-        real = make_up(directory / "made-up") if options.data is None else choose_split(options.data, [options.split])
-        wide = {rows: widen(real, rows, directory / f"rows-{rows}") for rows in sorted(options.rows)}
-        longest, short = wide[max(wide)], widen(real, 16 * options.batch_size, directory / "short")
-        if real.manifest.settings.encoding == "raw":
-            skipped[STUB] = "raw shards have no decoder to replace"
-        series = [
-            *_over_rows(options, wide),
-            *_over_epochs(options, longest, short),
-            *_over_threads(measure(_contenders(options, longest), schedule)),
-        ]
+        split = make_up(directory / "made-up") if options.data is None else choose_split(options.data, ["train"])
+        roots = {rows: directory / f"rows-{rows}" for rows in sorted(options.rows)}
+        for rows, root in roots.items():
+            widen(split, rows, root)
+        longest = Probe(str(roots[max(roots)]), options.batch_size, seconds=options.seconds)
+        by_rows = {rows: run_probe(dataclasses.replace(longest, data=str(root))) for rows, root in roots.items()}
+        widen(split, 16 * options.batch_size, directory / "short")
+        short = Probe(str(directory / "short"), options.batch_size, epochs=options.epochs)
+        memory = run_probe(short).by_epoch_mb
+        counts = options.threads or thread_counts(cores())
+        by_threads = {count: run_probe(dataclasses.replace(longest, threads=count)) for count in counts}
+    epochs = over_epochs(memory)
     result = Result.now(
         "scale",
         "What grows with the data set, with time and with threads",
         command_line("scale", options),
-        series,
-        schedule=schedule,
+        [
+            *_over_rows(by_rows, options.batch_size),
+            *epochs,
+            *(_point("speed", "threads", count, each.images_per_s, "images/s") for count, each in by_threads.items()),
+        ],
+        schedule=Schedule(1, options.seconds),
+        ratios=[Ratio.between(*reversed(epochs))],
         settings={
             "batch_size": options.batch_size,
             "images": "made up" if options.data is None else "of the data set",
-            "shards_of_the_longest": len(longest.info.shards),
-            **{f"memory grown, {name}": f"{100 * _grown(_memory(series, name)):.2f}%" for name in (SHORT, JUMPS)},
         },
-        skipped=skipped,
     )
-    print(table(result))
-    print(f"\nresult {write(result, options.out)}\n")
-    print(result.as_json())
+    show(result, options.out)
 
 
-def first_and_last(memory_mb: Sequence[float]) -> tuple[float, float]:
-    """The memory of the first epochs, once it has settled, and of the last: medians of SPAN epochs."""
-    return statistics.median(memory_mb[SETTLING : SETTLING + SPAN]), statistics.median(memory_mb[-SPAN:])
+def make_up(root: Path, images: int = 512) -> Split:
+    """Makes a data set of drawn images in `root`, as `python -m preprocess` does. Raises ShardfeedError."""
+    run_command("preprocess", f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4))
+    return open_dataset(root)["train"]
 
 
-def _grown(memory_mb: Sequence[float]) -> float:
-    first, last = first_and_last(memory_mb)
-    return last / first - 1
+def widen(split: Split, rows: int, root: Path) -> None:
+    """Writes a data set whose index has `rows` rows: those of `split` over and over, and links to its shards.
 
-
-def _memory(series: Sequence[Series], curve: str) -> list[float]:
-    return [each.values[0] for each in series if each.settings.get("curve") == curve]
+    So opening it, its index and its order cost what a real data set of that size costs, without its images.
+    """
+    directory, shards = split_dir(root, split.name), split.info.shards
+    directory.mkdir(parents=True)
+    time, row = np.divmod(np.arange(rows), len(split))
+    columns = {name: getattr(split.index, name)[row] for name in DTYPES}
+    columns["shard"] = (columns["shard"] + time * len(shards)).astype(np.int32)
+    infos = []
+    for number, samples in enumerate(np.bincount(columns["shard"]).tolist()):
+        name, real = shard_name(split.name, number), number % len(shards)
+        (directory / name).symlink_to(split.shard_paths[real].resolve())
+        infos.append(dataclasses.replace(shards[real], name=name, samples=samples))
+    keys = np.array([sample_key(number) for number in range(rows)], dtype=object)
+    Index(**columns, key=keys).write(directory / INDEX)
+    dataclasses.replace(split.manifest, splits={split.name: SplitInfo(rows, 0, tuple(infos))}).write(root)
 
 
 def thread_counts(cores: int) -> list[int]:
@@ -121,78 +131,27 @@ def thread_counts(cores: int) -> list[int]:
     return [*powers, cores, cores + 1]
 
 
-def _over_rows(options: Options, wide: dict[int, Split]) -> Iterator[Series]:
-    """Fresh processes, the lengths in turns; the first round warms the page cache and does not count."""
-    rounds = [
-        {rows: probe(split.root, options.batch_size, seconds=options.seconds) for rows, split in wide.items()}
-        for _ in range(options.rounds + 1)
-    ][1:]
-    for name, unit, field in (
-        ("loading libraries", "s", "imports_s"),
-        ("start to first batch", "s", "first_batch_s"),
-        (RESIDENT, "MB", "memory_mb"),
-        ("between two batches", "ms", "batch_ms"),
-        ("a batch, cores together", "ms", "batch_core_ms"),
-    ):
-        for rows in wide:
-            where: dict[str, Setting] = {"curve": name, "axis": "rows of the index", "at": rows}
-            values = tuple(round(getattr(found[rows], field), 4) for found in rounds)
-            yield Series(f"{name}, {rows:,} rows", values, unit, settings=where)
+def _over_rows(by_rows: dict[int, Probed], batch_size: int) -> list[Series]:
+    points = []
+    for rows, found in by_rows.items():
+        points += [
+            _point("loading libraries", "rows", rows, found.imports_s, "s"),
+            _point("start to first batch", "rows", rows, found.first_batch_s, "s"),
+            _point("time a batch", "rows", rows, 1e3 * batch_size / found.images_per_s, "ms"),
+            _point("resident memory", "rows", rows, found.memory_mb, "MB"),
+        ]
+    return points
 
 
-def _over_epochs(options: Options, longest: Split, short: Split) -> Iterator[Series]:
-    for name, split, steps in ((SHORT, short, None), (JUMPS, longest, JUMP_STEPS)):
-        found = probe(split.root, options.batch_size, epochs=options.epochs, steps=steps)
-        for epoch, value in enumerate(found.by_epoch_mb, start=1):
-            where: dict[str, Setting] = {"curve": name, "axis": "epoch", "at": epoch}
-            yield Series(f"{RESIDENT}, {name}, epoch {epoch}", (round(value, 2),), "MB", settings=where)
+def over_epochs(memory_mb: Sequence[float]) -> list[Series]:
+    """The memory of the first epochs after it settled, and of the last ones."""
+    last = len(memory_mb) - SPAN
+    return [
+        Series(f"resident memory, epochs {first + 1} to {first + SPAN}", tuple(memory_mb[first : first + SPAN]), "MB")
+        for first in (SETTLING, last)
+    ]
 
 
-def _contenders(options: Options, split: Split) -> list[Contender]:
-    from benchmarks.stages import ladder
-
-    batch = batch_spec(split, batch_size=options.batch_size, size=224, resize=None, crop="random", dtype="float32")
-    contenders = []
-    for count in options.threads or thread_counts(cores()):
-        loader = ladder.stages(loader_settings(split, batch, "global", count))[ladder.HAND_OVER]
-        contenders.append(replace(loader, name=f"{count} threads"))
-    settings = loader_settings(split, batch, "global", None)
-    if not settings.raw:
-        contenders.append(replace(ladder.loop_alone(settings), name=STUB))
-    return contenders
-
-
-def _over_threads(intervals: dict[str, list[Interval]]) -> Iterator[Series]:
-    for name, each in intervals.items():
-        if name == STUB:
-            yield Series.of(name, each, {"group": "a decoder that returns at once"})
-        else:
-            yield Series.of(name, each, {"curve": "the loader", "axis": "threads", "at": int(name.split()[0])})
-
-
-def table(result: Result) -> str:
-    """A line for each curve, with its points across; for memory, what is compared and its growth."""
-    lines = [result.title, ""]
-    curves: dict[tuple[str, str], list[Series]] = {}
-    for series in result.series:
-        curves.setdefault((str(series.settings.get("curve", series.name)), series.unit), []).append(series)
-    for (name, unit), points in curves.items():
-        if name in (SHORT, JUMPS):
-            lines.append(_memory_line(name, _memory(points, name)))
-        elif "axis" in points[0].settings:
-            words = (f"{point.spread.median:,.6g} at {point.settings['at']:,}" for point in points)
-            lines.append(f"{name} ({unit}) by {points[0].settings['axis']}: {', '.join(words)}")
-        else:
-            core = Spread.of(points[0].cpu_ms).median
-            lines.append(f"{name}: {points[0].spread.median:,.0f} {unit}, {1e3 * core:,.1f} us of a core an image")
-    return "\n".join([*lines, *(f"not measured: {name}: {reason}" for name, reason in result.skipped.items())])
-
-
-def _memory_line(name: str, memory_mb: Sequence[float]) -> str:
-    first, last = first_and_last(memory_mb)
-    count = len(memory_mb)
-    return (
-        f"{RESIDENT}, {name}: {first:,.1f} MB over epochs {SETTLING + 1} to {SETTLING + SPAN}, {last:,.1f} MB over "
-        f"epochs {count - SPAN + 1} to {count} (medians): grown by {100 * _grown(memory_mb):.2f}%; "
-        f"{max(memory_mb):,.1f} MB at most"
-    )
+def _point(name: str, axis: str, at: int, value: float, unit: str) -> Series:
+    """A figure at one length of the index or one number of threads; all of one name stand in one chart."""
+    return Series(f"{name}, {axis} {at:,}", (float(f"{value:.6g}"),), unit, settings={"group": name})

@@ -12,25 +12,24 @@ network. The goal is 0.97 where the network's work dominates. On two cores witho
     python -m benchmarks train --data DIR --recipe cnn --batch 16 --micro-batch 8 --steps 1 --rounds 3
 """
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure.harness import Interval, Schedule, Spread, measure
+from benchmarks.measure.harness import Interval, Schedule, measure
 from benchmarks.measure.machine import sleep_while_waiting
-from benchmarks.measure.result import Ratio, Result, Series, write
+from benchmarks.measure.result import Ratio, Result, Series
 from benchmarks.measure.settings import command_line
-from benchmarks.report.table import columns
-from benchmarks.stages.training import Training, TrainingTask, real, repeated, training_task
+from benchmarks.report.table import show
+from benchmarks.stages.training import Training, TrainingTask, configured, real, repeated, training_task
 from shards.common.errors import UsageError
 from shards.dataset import choose_split
 from train.config import Config, Device
 from train.data import TRAINING
 from train.ranks.distributed import joined
-from train.recipes import DEFAULT, find_recipe
+from train.recipes import DEFAULT
 from train.run import set_up
 
 REAL, CACHED, SYNTHETIC = "real epoch", "cached batch", "synthetic batch"
@@ -89,20 +88,20 @@ def run(options: Options) -> None:
         ]
         intervals = measure(contenders, schedule)
     result = summary(options, task, schedule, intervals, {each.name: each.waited[1:] for each in contenders})
-    path = write(result, options.out)
-    print(f"{table(result)}\n\nresult {path}\n\n{result.as_json()}")
+    show(result, options.out)
 
 
 def configuration(options: Options) -> Config:
-    """The recipe with the options' values in place of its own, and with images at their full size from the first epoch.
-
-    Raises UsageError for values that make no sense.
-    """
-    given = {name: getattr(options, name) for name in ("size", "batch", "micro_batch", "threads")}
-    changes = {name: value for name, value in given.items() if value is not None}
-    recipe = find_recipe(["--recipe", options.recipe])(options.data)
-    sizes = dataclasses.replace(recipe.sizes, start_size=None)
-    return dataclasses.replace(recipe, device=options.device, sizes=sizes, **changes)
+    """The recipe with the options' values in place of its own. Raises UsageError for values that make no sense."""
+    return configured(
+        options.recipe,
+        options.data,
+        size=options.size,
+        batch=options.batch,
+        micro_batch=options.micro_batch,
+        device=options.device,
+        threads=options.threads,
+    )
 
 
 def summary(
@@ -138,20 +137,3 @@ def summary(
             "goal": GOAL,
         },
     )
-
-
-def table(result: Result) -> str:
-    """The figures in columns: median, least and most over the rounds."""
-    rows = [["", "median", "least", "most"]]
-    for series in result.series:
-        rows.append([f"{series.name}, {series.unit}", *_cells(series.spread, 2)])
-        if series.cpu_ms:
-            rows.append([f"{series.name}, core-ms an image", *_cells(Spread.of(series.cpu_ms), 2)])
-    for ratio in result.ratios:
-        rows.append([f"{ratio.of} / {ratio.to}", *_cells(Spread(ratio.median, ratio.least, ratio.most), 3)])
-    head = [result.title, f"{result.rounds} rounds in turns of at least {result.seconds:g} s", ""]
-    return "\n".join([*head, *columns(rows)])
-
-
-def _cells(spread: Spread, digits: int) -> list[str]:
-    return [f"{each:,.{digits}f}" for each in (spread.median, spread.least, spread.most)]

@@ -30,7 +30,7 @@ class BatchSpec:
 
 
 def batch_spec(
-    split: Split, *, batch_size: int, size: int, resize: int | None, crop: Crop, dtype: DType, seed: int = 0
+    split: Split, *, batch_size: int, size: int, crop: Crop, dtype: DType, resize: int | None = None, seed: int = 0
 ) -> BatchSpec:
     """The batch that these options ask for. Raises UsageError where the split cannot give it."""
     from shards.defaults import shorter_side

@@ -10,7 +10,7 @@ import torch
 from torchvision.datasets import DatasetFolder, ImageFolder
 from torchvision.io import read_file
 
-from benchmarks.processes.dataloader import PREFETCH, pil_transform, random_batches, torch_pixels, transform
+from benchmarks.processes.dataloader import loading_peer, pil_transform, random_batches, torch_pixels, transform
 from benchmarks.processes.task import Peer, PeerTask, own_format, stored_bytes
 from shards.format.layout import extension
 from shards.format.manifest import Settings
@@ -24,12 +24,7 @@ def peer(task: PeerTask) -> Peer:
     else:
         suffix = extension(stored.encoding)
         images = DatasetFolder(folder, Read(stored), (suffix,), transform=transform(task.batch, stored))
-    return Peer(
-        lambda: random_batches(images, task.batch, task.threads),
-        {"prefetch_factor": PREFETCH, "dct": "accurate"},
-        depth=PREFETCH * task.threads,
-        stride=max(1, task.threads),
-    )
+    return loading_peer(task, lambda: random_batches(images, task.batch, task.threads), {})
 
 
 def write(task: PeerTask) -> Path:

@@ -3,14 +3,14 @@
 The chunks hold the same bytes as the shards. LitData decodes them with torchvision; torchvision's v2 transforms follow.
 """
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import litdata
 
-from benchmarks.processes.dataloader import ENDLESS_LISTED, PREFETCH, batches_of, transform
+from benchmarks.processes.dataloader import ENDLESS_LISTED, batches_of, loading_peer, transform, worker_options
 from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 
@@ -20,12 +20,8 @@ CHUNK = "64MB"  # as in its documentation
 def peer(task: PeerTask) -> Peer:
     """Writes the chunks unless they exist."""
     chunks = own_format(task, "litdata", lambda path: write(task, path))
-    return Peer(
-        lambda: batches(task, chunks),
-        {"litdata": version("litdata"), "chunk_bytes": CHUNK, "prefetch_factor": PREFETCH, "dct": "accurate"},
-        depth=PREFETCH * task.threads,
-        stride=max(1, task.threads),
-    )
+    settings = {"litdata": version("litdata"), "chunk_bytes": CHUNK}
+    return loading_peer(task, lambda: batches(task, chunks), settings)
 
 
 class _Sample:
@@ -53,8 +49,7 @@ class _Prepare:
         return self._transform(sample["image"]), sample["label"]
 
 
-@contextlib.contextmanager
-def batches(task: PeerTask, chunks: Path) -> Iterator[Iterator[Batch]]:
+def batches(task: PeerTask, chunks: Path) -> AbstractContextManager[Iterator[Batch]]:
     """Endless shuffled batches: an epoch repeats the data set so often that it never ends."""
     dataset = litdata.StreamingDataset(
         str(chunks),
@@ -64,14 +59,8 @@ def batches(task: PeerTask, chunks: Path) -> Iterator[Iterator[Batch]]:
         subsample=float(-(-ENDLESS_LISTED // len(task.open_split()))),
         transform=_Prepare(task),
     )
-    loader = litdata.StreamingDataLoader(
-        dataset,
-        batch_size=task.batch.batch_size,
-        num_workers=task.threads,
-        drop_last=True,
-        persistent_workers=task.threads > 0,
-        prefetch_factor=PREFETCH if task.threads else None,
+    return batches_of(
+        lambda: litdata.StreamingDataLoader(
+            dataset, batch_size=task.batch.batch_size, drop_last=True, **worker_options(task.threads)
+        )
     )
-    with batches_of(loader) as stream:
-        del loader
-        yield stream

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from benchmarks.measure.result import Setting
+from benchmarks.measure.settings import DType
 from benchmarks.processes import environments
 from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.task import PeerTask
@@ -81,5 +83,13 @@ ROSTER = {
     },
 }
 NAIVE, DALI, OURS = "naive", "dali", "shardfeed"
+# What is stored, cropped and delivered: the rows that `python -m benchmarks peers` measures, in this order.
+ROWS: tuple[tuple[Encoding, Literal["random", "rrc"], DType], ...] = (
+    ("jpeg", "random", "float32"),
+    ("jpeg", "random", "uint8"),
+    ("jpeg", "rrc", "float32"),
+    ("raw", "random", "float32"),
+    ("raw", "random", "uint8"),
+)
 # Our loader's ratios are taken to these, where they were measured.
 BASES = (NAIVE, "ffcv", DALI, "turbojpeg")

@@ -4,8 +4,8 @@ The MDS shards hold the same bytes as ours. torchvision's decode_jpeg decodes th
 its "jpeg" columns; torchvision's v2 transforms follow.
 """
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ import streaming
 from streaming.base.util import clean_stale_shared_memory
 from torch.utils.data import DataLoader
 
-from benchmarks.processes.dataloader import ENDLESS_LISTED, PREFETCH, batches_of, torch_pixels, transform
+from benchmarks.processes.dataloader import (
+    ENDLESS_LISTED,
+    batches_of,
+    loading_peer,
+    torch_pixels,
+    transform,
+    worker_options,
+)
 from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 
@@ -21,17 +28,8 @@ from shards.common.versions import version
 def peer(task: PeerTask) -> Peer:
     """Writes the MDS shards unless they exist."""
     shards = own_format(task, "streaming", lambda path: write(task, path))
-    return Peer(
-        lambda: batches(task, shards),
-        {
-            "mosaicml-streaming": version("mosaicml-streaming"),
-            "shuffle_algo": "py1e",
-            "prefetch_factor": PREFETCH,
-            "dct": "accurate",
-        },
-        depth=PREFETCH * task.threads,
-        stride=max(1, task.threads),
-    )
+    settings = {"mosaicml-streaming": version("mosaicml-streaming"), "shuffle_algo": "py1e"}
+    return loading_peer(task, lambda: batches(task, shards), settings)
 
 
 def write(task: PeerTask, path: Path) -> None:
@@ -59,18 +57,14 @@ class _Images(streaming.StreamingDataset):  # type: ignore[misc]
         return self._prepare(torch_pixels(sample["image"], self._stored)), sample["label"]
 
 
-@contextlib.contextmanager
-def batches(task: PeerTask, shards: Path) -> Iterator[Iterator[Batch]]:
+def batches(task: PeerTask, shards: Path) -> AbstractContextManager[Iterator[Batch]]:
     """Endless shuffled batches: an epoch repeats the data set so often that it never ends."""
     clean_stale_shared_memory()
-    loader: DataLoader[Any] = DataLoader(
-        _Images(task, shards),
-        batch_size=task.batch.batch_size,
-        num_workers=task.threads,
-        drop_last=True,
-        persistent_workers=task.threads > 0,
-        prefetch_factor=PREFETCH if task.threads else None,
+    return batches_of(
+        lambda: DataLoader(
+            _Images(task, shards),
+            batch_size=task.batch.batch_size,
+            drop_last=True,
+            **worker_options(task.threads),
+        )
     )
-    with batches_of(loader) as stream:
-        del loader
-        yield stream

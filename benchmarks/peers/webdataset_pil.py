@@ -4,13 +4,13 @@ Shards are drawn with replacement (`resampled=True`), samples are shuffled in a 
 batches.
 """
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import webdataset
 from torch.utils.data import default_collate
 
-from benchmarks.processes.dataloader import PREFETCH, batches_of, pil_image, pil_transform
+from benchmarks.processes.dataloader import batches_of, loading_peer, pil_image, pil_transform, worker_options
 from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards.common.versions import version
 from shards.format.layout import extension
@@ -19,21 +19,11 @@ SHUFFLE_BUFFER = 1000  # samples, as in its documentation
 
 
 def peer(task: PeerTask) -> Peer:
-    return Peer(
-        lambda: batches(task),
-        {
-            "webdataset": version("webdataset"),
-            "shuffle_buffer": SHUFFLE_BUFFER,
-            "prefetch_factor": PREFETCH,
-            "dct": "accurate",
-        },
-        depth=PREFETCH * task.threads,
-        stride=max(1, task.threads),
-    )
+    settings = {"webdataset": version("webdataset"), "shuffle_buffer": SHUFFLE_BUFFER}
+    return loading_peer(task, lambda: batches(task), settings)
 
 
-@contextlib.contextmanager
-def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
+def batches(task: PeerTask) -> AbstractContextManager[Iterator[Batch]]:
     """Endless batches."""
     split = task.open_split()
     stored = split.manifest.settings
@@ -48,13 +38,4 @@ def batches(task: PeerTask) -> Iterator[Iterator[Batch]]:
         # torch's collate puts a batch into shared memory at once; webdataset's own would be copied there.
         .batched(task.batch.batch_size, collation_fn=default_collate, partial=False)
     )
-    loader = webdataset.WebLoader(
-        dataset,
-        batch_size=None,
-        num_workers=task.threads,
-        prefetch_factor=PREFETCH if task.threads else None,
-        persistent_workers=task.threads > 0,
-    )
-    with batches_of(loader) as stream:
-        del loader
-        yield stream
+    return batches_of(lambda: webdataset.WebLoader(dataset, batch_size=None, **worker_options(task.threads)))

@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
 
+from benchmarks.measure.result import Setting
 from benchmarks.measure.settings import BatchSpec
-from benchmarks.processes.task import Batch
+from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards.decode import MEAN, STD
 from shards.format.manifest import Settings
+
+Open = Callable[[], AbstractContextManager[Iterator[Batch]]]
 
 PREFETCH = 2  # DataLoader's own default: batches that each worker keeps ready
 # Samples in one epoch, so long that no gap between epochs counts against a small data set.
@@ -75,36 +79,43 @@ def torch_pixels(data: Any, stored: Settings) -> torch.Tensor:
     return decoded
 
 
-@contextlib.contextmanager
-def random_batches(dataset: Any, batch: BatchSpec, workers: int) -> Iterator[Iterator[Batch]]:
+def loading_peer(task: PeerTask, open_: Open, settings: Mapping[str, Setting]) -> Peer:
+    """A peer whose batches a DataLoader's worker processes make."""
+    settings = {**settings, "prefetch_factor": PREFETCH, "dct": "accurate"}
+    return Peer(open_, settings, depth=PREFETCH * task.threads, stride=max(1, task.threads))
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """A DataLoader's options for `workers` processes that stay alive (0: none)."""
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "prefetch_factor": PREFETCH if workers else None,
+    }
+
+
+def random_batches(dataset: Any, batch: BatchSpec, workers: int) -> AbstractContextManager[Iterator[Batch]]:
     """Endless batches of a map-style data set in random order, made by `workers` processes (0: none)."""
     sampler = RandomSampler(dataset, num_samples=ENDLESS, generator=torch.Generator().manual_seed(batch.seed))
-    loader = DataLoader(
-        dataset,
-        batch_size=batch.batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        drop_last=True,
-        prefetch_factor=PREFETCH if workers else None,
+    return batches_of(
+        lambda: DataLoader(
+            dataset, batch_size=batch.batch_size, sampler=sampler, drop_last=True, **worker_options(workers)
+        )
     )
-    with batches_of(loader) as stream:
-        del loader
-        yield stream
 
 
 @contextlib.contextmanager
-def batches_of(loader: Any) -> Iterator[Iterator[Batch]]:
-    """The batches of `loader`, epoch after epoch. Its workers end with the block if the caller drops its reference."""
-    stream = _epochs(loader)
-    del loader
+def batches_of(make: Callable[[], Any]) -> Iterator[Iterator[Batch]]:
+    """The batches of the loader that `make` makes, epoch after epoch. Its workers end with the block."""
+    stream = _epochs(make)
     try:
         yield stream
     finally:
-        stream.close()  # drops the last reference to the loader, which ends its workers
+        stream.close()  # drops the only reference to the loader, which ends its workers
 
 
-def _epochs(loader: Any) -> Any:
+def _epochs(make: Callable[[], Any]) -> Generator[Batch]:
+    loader = make()
     while True:
         for images, labels in loader:
             yield images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images, labels

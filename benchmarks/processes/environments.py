@@ -79,20 +79,9 @@ def install(name: str) -> str | None:
 
 
 def _needs(name: str) -> str:
-    """The Debian packages of an environment that are not installed, as the end of a message."""
-    absent = [each for each in ENVIRONMENTS[name].debian if not _is_installed(each)]
-    return f" (Debian packages it needs: apt-get install {' '.join(absent)})" if absent else ""
-
-
-def _is_installed(package: str) -> bool:
-    """Whether dpkg knows the package as installed; on other systems, it does not."""
-    try:
-        done = subprocess.run(
-            ["dpkg-query", "-W", "-f=${Status}", package], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return False
-    return done.stdout.endswith(" installed")
+    """The Debian packages of an environment, as the end of a message."""
+    packages = " ".join(ENVIRONMENTS[name].debian)
+    return f" (it needs these Debian packages: {packages})" if packages else ""
 
 
 def _failure(words: Sequence[str | Path]) -> str | None:

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks.measure.result import Result
-from benchmarks.report.charts import Bars, charts, number
+from benchmarks.report.charts import charts, number
 from benchmarks.report.draw import svg
 from benchmarks.report.table import circumstances
 
@@ -37,8 +37,6 @@ def _section(result: Result) -> dict[str, object]:
         "findings": [value for name, value in result.settings.items() if name.startswith("finding ")],
         "advice": [value for name, value in result.settings.items() if name.startswith("advice ")],
         "settings": plain,
-        "charts": [
-            {"chart": each, "svg": Markup(svg(each)), "bars": isinstance(each, Bars)} for each in charts(result)
-        ],
+        "charts": [{"chart": each, "svg": Markup(svg(each))} for each in charts(result)],
         "folded": len(result.series) > OPEN_ROWS,
     }

@@ -1,29 +1,37 @@
 """Results as tables for people: columns of text for a terminal, Markdown for a document."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.measure.harness import Spread
-from benchmarks.measure.result import Ratio, Result
-
-EXPLANATION = (
-    "Medians over the rounds; ratios are taken round by round, least to most in brackets. "
-    "`ms` is the time of one core that an image took, over all processes of the loader."
-)
+from benchmarks.measure.result import Ratio, Result, write
+from benchmarks.report.charts import number
 
 
 def text(result: Result) -> str:
-    """The figures of one result: least and most of the rounds, processor time, and the ratios round by round."""
-    rows = [["images/s", "median", "least", "most", "ms of core"]]
+    """All figures of one result: median, least and most over the rounds, processor time, limits, ratios by round."""
+    rows = [["", "unit", "median", "least", "most", "ms of core", "share of the limit"]]
+    limits = {series.name: series for series in result.series}
     for series in result.series:
-        each = series.spread
-        core = f"{Spread.of(series.cpu_ms).median:.3f}" if series.cpu_ms else ""
-        rows.append([series.name, f"{each.median:,.0f}", f"{each.least:,.0f}", f"{each.most:,.0f}", core])
-    lines = [result.title, circumstances(result), "", *columns(rows)]
-    if result.ratios:
-        lines.append("")
-    lines += [f"{each.of}: {_times(each)} times {each.to}" for each in result.ratios]
-    lines += [f"left out: {name}: {reason}" for name, reason in result.skipped.items()]
-    return "\n".join(lines)
+        core = number(Spread.of(series.cpu_ms).median) if series.cpu_ms else ""
+        limit = limits.get(str(series.settings.get("limit")))
+        share = "" if limit is None else f"{Ratio.between(series, limit).median:.0%} of {limit.name}"
+        rows.append([series.name, series.unit, *_cells(series.spread), core, share])
+    rows += [[f"{each.of} / {each.to}", "times", *_cells(each), "", ""] for each in result.ratios]
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
+    lines = [result.title, circumstances(result), "", *columns(rows, left=(0, 1, 6))]
+    return "\n".join([*lines, *(f"not measured: {name}: {reason}" for name, reason in result.skipped.items())])
+
+
+def _cells(spread: Spread | Ratio) -> list[str]:
+    return [number(each) for each in (spread.median, spread.least, spread.most)]
+
+
+def show(result: Result, out: Path) -> None:
+    """Writes `result` to the directory `out`; prints its table, its path and, as the last line, its JSON."""
+    path = write(result, out)
+    print(f"{text(result)}\n\nresult {path}\n\n{result.as_json()}")
 
 
 def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
@@ -46,41 +54,6 @@ def circumstances(result: Result) -> str:
         f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('gpu') or 'no GPU'}; {rounds} in turns of "
         f"{result.seconds:g} s; {result.date[:10]}"
     )
-
-
-def markdown(results: Sequence[Result], ours: str) -> str:
-    """All results as one document: a row each with the ratios of `ours`, then each one's figures and settings."""
-    bases = list(dict.fromkeys(each.to for result in results for each in result.ratios if each.of == ours))
-    versions = ", ".join(f"{name} {version}" for name, version in results[0].versions.items())
-    parts = [
-        "# Loaders compared",
-        f"{circumstances(results[0])}. Versions: {versions}.",
-        EXPLANATION,
-        grid(
-            ["row", f"{ours}, images/s", "ms", *(f"to {base}" for base in bases)],
-            (
-                [
-                    str(result.settings["row"]),
-                    f"{result[ours].spread.median:,.0f}",
-                    f"{Spread.of(result[ours].cpu_ms).median:.3f}",
-                    *(ratio(result, ours, base) for base in bases),
-                ]
-                for result in results
-            ),
-        ),
-    ]
-    for result in results:
-        rows = []
-        for series in result.series:
-            each, core = series.spread, Spread.of(series.cpu_ms)
-            told = ", ".join(f"{name} {value}" for name, value in series.settings.items())
-            rows.append(
-                [series.name, f"{each.median:,.0f} ({each.least:,.0f} to {each.most:,.0f})", f"{core.median:.3f}", told]
-            )
-        parts += [f"## {result.settings['row']}", f"{result.title}. `{result.command}`"]
-        parts.append(grid(["", "images/s", "ms", "settings"], rows))
-        parts += [f"Left out: {name}: {reason}." for name, reason in result.skipped.items()]
-    return "\n\n".join(parts) + "\n"
 
 
 def ratio(result: Result, of: str, to: str) -> str:

@@ -1,19 +1,24 @@
 """The model's stage: the trainer's own optimizer steps on real, cached or synthetic batches, taking turns."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
 from shards import Split
 from shards.decode.tensors import Batch
+from train.config import Config
 from train.data import training_loader
 from train.engine import train_epoch
+from train.recipes import find_recipe
 from train.report.metrics import Recorder
 from train.run import Setup, begin, make_network
 
@@ -25,6 +30,16 @@ class TrainingTask:
     setup: Setup
     classes: int
     steps: int
+
+
+def configured(recipe: str, data: Path, **changes: Any) -> Config:
+    """The recipe with those of `changes` that are not None, and with images at their full size from the first epoch.
+
+    Raises UsageError for a recipe that does not exist and values that make no sense.
+    """
+    config = find_recipe(["--recipe", recipe])(data)
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, start_size=None), **given)
 
 
 def training_task(split: Split, setup: Setup, steps: int) -> tuple[TrainingTask, Batch]:

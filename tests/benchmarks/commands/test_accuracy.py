@@ -15,10 +15,8 @@ from benchmarks.commands.accuracy import (
     Options,
     _ours,
     _usual,
-    configuration,
     run,
     summary,
-    table,
     trained,
 )
 from benchmarks.measure.result import read
@@ -114,16 +112,16 @@ def test_both_loaders_give_the_same_number_of_training_pictures(data: Path, sour
     assert not np.array_equal(first, second)  # shuffled anew
 
 
-def test_the_table_has_means_and_their_difference() -> None:
+def test_the_result_has_means_and_their_difference() -> None:
     reached = {
         OURS: [Accuracy(54.0, 95.0, 1.3, 100), Accuracy(55.0, 95.5, 1.3, 100)],
         USUAL: [Accuracy(53.0, 94.0, 1.3, 100), Accuracy(54.5, 95.0, 1.3, 100)],
     }
     options = Options(Path("data"), "source", seeds=2)
-    rows = [line.split() for line in table(summary(options, Config(Path("data")), reached, 60.0)).splitlines()]
-    assert ["shardfeed", "54.50", "54.00", "55.00"] in rows
-    assert ["PIL", "and", "torchvision", "53.75", "53.00", "54.50"] in rows
-    assert ["difference", "in", "top-1", "+0.75", "points"] in rows
+    result = summary(options, Config(Path("data")), reached, 60.0)
+    assert result.title.endswith("mean top-1 54.50% (shardfeed) and 53.75% (PIL and torchvision), +0.75 points")
+    assert result[OURS].values == (54.0, 55.0)
+    assert result.settings["difference in points"] == 0.75
 
 
 def test_a_source_of_other_images_is_refused(data: Path, tmp_path: Path) -> None:
@@ -134,11 +132,6 @@ def test_a_source_of_other_images_is_refused(data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", 0), ("workers", -1), ("recipe", "none"), ("size", 4)])
-def test_options_that_make_no_sense_are_refused(name: str, value: object) -> None:
+def test_options_that_make_no_sense_are_refused(name: str, value: object, data: Path) -> None:
     with pytest.raises(UsageError, match=name):
-        configuration(Options(Path("data"), "source", **{name: value}))  # type: ignore[arg-type]
-
-
-def test_a_recipe_whose_images_grow_is_refused() -> None:
-    with pytest.raises(UsageError, match="grow while it trains"):
-        configuration(Options(Path("data"), "source", recipe="rn18_16"))
+        run(Options(data, "source", **{name: value}))  # type: ignore[arg-type]

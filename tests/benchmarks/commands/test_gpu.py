@@ -28,24 +28,35 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("rehearsal", [False, True])
-@pytest.mark.parametrize(("data", "source"), [(None, None), (None, "S"), (Path("D"), None), (Path("D"), "S")])
-def test_every_step_is_a_command_that_its_program_takes(
-    rehearsal: bool, data: Path | None, source: str | None, tmp_path: Path
-) -> None:
-    plan = steps(Options(data, source, rehearsal=rehearsal, out=tmp_path), tmp_path / "results")
+@pytest.mark.parametrize("little", [False, True])
+@pytest.mark.parametrize("source", [None, "S"])
+def test_every_step_is_a_command_that_its_program_takes(little: bool, source: str | None, tmp_path: Path) -> None:
+    plan = steps(Path("D"), source, tmp_path, little)
     assert plan[0].words[0] == "pytest"
-    assert sum(step.share or 0.0 for step in plan) <= 1.0
-    assert [step.name for step in plan if step.share is None] == (["shards"] if source and not data else [])
-    commands = [step.words[1:] for step in plan if step.words[0] == "benchmarks"]
-    for name, *words in commands:
+    assert sum(step.share for step in plan) <= 1.0
+    for name, *words in [step.words[1:] for step in plan if step.words[0] == "benchmarks"]:
         parse(COMMANDS[name].config, words, name)
-    made = [step.words[0] for step in plan if step.words[0].startswith("preprocess")]
-    assert made == ([] if data else ["preprocess"] if source else ["preprocess.synthetic", "preprocess"])
+
+
+@pytest.mark.parametrize(
+    ("source", "commands"), [(None, ["preprocess.synthetic", "preprocess"]), ("S", ["preprocess"])]
+)
+def test_shards_are_made_once(
+    source: str | None, commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr(gpu, "run_command", lambda *words: ran.append(words))
+    shards, taken_from = gpu.make_data(Options(source=source, out=tmp_path))
+    assert [words[0] for words in ran] == commands
+    assert ran[-1][1:3] == (taken_from, str(shards))
+    shards.mkdir(parents=True)
+    (shards / "manifest.json").touch()
+    assert gpu.make_data(Options(source=source, out=tmp_path)) == (shards, taken_from)
+    assert len(ran) == len(commands)
 
 
 def test_the_loaders_are_measured_with_every_way_to_decode_on_a_gpu(tmp_path: Path) -> None:
-    words = next(step.words for step in steps(Options(out=tmp_path), tmp_path) if step.name == "loaders")
+    words = next(step.words for step in steps(Path("D"), None, tmp_path, little=False) if step.name == "loaders")
     on_gpu = {"gpu", "gpu-region", "gpu-hardware", "gpu-hardware-0.5", "gpu-hardware-0.8", "gpu-hardware-0.95"}
     assert on_gpu <= set(words)
 
@@ -96,7 +107,7 @@ def test_failures_are_named_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = (_python("breaks", "raise SystemExit(3)", modules), _python("works", "", modules))
-    monkeypatch.setattr(gpu, "steps", lambda options, results: plan)
+    monkeypatch.setattr(gpu, "steps", lambda *_: plan)
     words = ["gpu", "--rehearsal", "--data", str(small_split.root), "--out", str(tmp_path / "results")]
     assert main(words) == 1
     out, err = capsys.readouterr()

@@ -43,7 +43,7 @@ def test_the_latest_result_of_each_work_counts_in_the_order_of_the_rows() -> Non
 
 def test_results_that_do_not_belong_together_are_refused() -> None:
     other = dataclasses.replace(_result("raw", "uint8"), hardware={"cpu": "another", "cores": 1, "gpu": None})
-    with pytest.raises(UsageError, match="several machines"):
+    with pytest.raises(UsageError, match="differ in machine"):
         chosen([_result("jpeg", "uint8"), other])
     with pytest.raises(UsageError, match="differ in seconds: give those of one"):
         chosen([_result("jpeg", "uint8"), dataclasses.replace(_result("raw", "uint8"), seconds=0.1)])
