@@ -33,6 +33,8 @@ FIRST_PAUSE = 0.5  # seconds; each further pause is twice as long
 LONGEST_PAUSE = 30.0
 # The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+# The verb of requests for a part of a file.
+RANGE = "read in part"
 # Requests for which a missing file means a missing bucket.
 WRITING = frozenset({"uploaded", "written"})
 # Errors of this machine's disk, which waiting does not mend.
@@ -113,7 +115,7 @@ class ObjectStore:
                 raise OSError(errno.EIO, f"{len(data)} of {length} bytes came")
             return data
 
-        return self._tried("read", name, ranged, stop)
+        return self._tried(RANGE, name, ranged, stop)
 
     def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
         """Downloads a file to `target`. Raises as `read` does, and OSError for a full disk.
@@ -159,7 +161,6 @@ class ObjectStore:
         """Bytes of each file directly in a directory, by its name there; -1 for directories. Empty if there is none."""
 
         def listing(files: Any, path: str) -> list[dict[str, Any]]:
-            files.invalidate_cache()
             entries: list[dict[str, Any]] = files.ls(path, detail=True)
             return entries
 
@@ -178,7 +179,6 @@ class ObjectStore:
         """Bytes of a file; None where there is none."""
 
         def size(files: Any, path: str) -> int:
-            files.invalidate_cache()
             return int(files.info(path)["size"] or 0)
 
         try:
@@ -195,7 +195,6 @@ class ObjectStore:
         """All files in the directory and its subdirectories, in the order of their names."""
 
         def listing(files: Any, path: str) -> list[Stored]:
-            files.invalidate_cache()
             start = len(path.rstrip("/")) + 1
             entries = [entry for entry in files.find(path, detail=True).values() if entry["type"] == "file"]
             return sorted((_stored(str(entry["name"])[start:], entry) for entry in entries), key=lambda file: file.name)
@@ -242,6 +241,10 @@ class ObjectStore:
             if stop.is_set():
                 raise Cancelled
             files = self._open()
+            # The libraries keep listings, which know nothing of what other processes have written since. A range is of
+            # a shard that stays what it is, and on the Hub new listings for each would be several requests more.
+            if what != RANGE:
+                files.invalidate_cache()
             path = str(files._strip_protocol(self.url))
             return call(files, f"{path.rstrip('/')}/{name}" if name else path)
 

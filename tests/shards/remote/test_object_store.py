@@ -33,6 +33,19 @@ def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_pat
     assert len(s3.gets()) == 1
 
 
+def test_a_file_that_another_process_wrote_after_the_directory_was_listed_is_read(s3: S3, tmp_path: Path) -> None:
+    store = ObjectStore(f"{s3.url}/out")
+    s3.put("out/first", b"1")
+    assert store.sizes() == {"first": 1}
+    s3.put("out/second", b"22")
+    assert store.read("second") == b"22"
+    assert [file.name for file in store.below()] == ["first", "second"]
+    s3.put("out/third", b"333")
+    store.fetch("third", tmp_path / "third")
+    assert store.read_range("third", 1, 2) == b"33"
+    assert store.size("third") == 3
+
+
 def test_the_hub_keeps_its_fast_way() -> None:
     """Its file system leaves it for any callback that is not one of these."""
     assert isinstance(_until(threading.Event()), NoOpCallback)
