@@ -4,6 +4,7 @@ import contextlib
 import errno
 import signal
 import threading
+from collections import namedtuple
 from pathlib import Path
 
 import fsspec
@@ -338,6 +339,23 @@ def test_a_source_behind_a_url_is_fetched_once(s3: S3, source: Path, tmp_path: P
         for name in made.keys() - {"manifest.json"}:  # which names the source
             assert made[name] == whole[name]
     assert s3.gets(".jpg") == []
+
+
+def test_too_little_room_for_the_copy_of_a_source_or_for_the_stage_is_said_beforehand(
+    s3: S3, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = s3.upload(source, "source")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**12, 0, 3_000))
+    s3.requests.clear()
+    assert upload(url, str(tmp_path / "out")) == 1
+    assert f"the copy of {url} needs about " in (said := line(capsys))
+    assert "and 3.0 kB are free there: free some space, or set XDG_CACHE_HOME" in said
+    assert s3.gets(".jpg") == []
+    assert upload(source, f"{s3.url}/out") == 1
+    assert "making 1 shards at the same time needs about " in line(capsys)
+    assert not [name for name in s3.tree("out") if name.endswith(".tar")]
+    assert upload(source, f"{s3.url}/out", "--force") == 0
 
 
 def test_names_that_lead_out_of_the_copy_are_refused(
