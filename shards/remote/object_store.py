@@ -45,16 +45,20 @@ REFUSALS = frozenset(
 )
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
+_CHAIN = re.compile(r"[A-Za-z0-9+.-]+::.*:/")
 _ALMOST = re.compile(rf"({'|'.join([*EXTRAS, 'hf'])}):", re.IGNORECASE)
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether `place` is a URL and not a path. Raises UsageError for `s3:/BUCKET` and the like, which are neither."""
+    """Whether `place` is a URL and not a path. Raises UsageError for what is nearly one: `s3:/BUCKET`, `cache::s3://`."""
+    shown = without_secrets(str(place))
+    if _CHAIN.match(str(place)):
+        raise UsageError(f"{shown}: URLs in a chain are not read: give the last one alone, as {shown.split('::')[-1]}")
     if _URL.match(str(place)):
         return True
     if almost := _ALMOST.match(str(place)):
         raise UsageError(
-            f"{place} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{place} for a directory)"
+            f"{shown} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{shown} for a directory)"
         )
     return False
 

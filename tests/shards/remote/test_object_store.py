@@ -68,6 +68,12 @@ def test_urls(place: str, yes: bool) -> None:
     assert is_url(place) is yes
 
 
+def test_urls_in_a_chain_are_refused_without_repeating_credentials() -> None:
+    with pytest.raises(UsageError, match=r"URLs in a chain are not read: give the last one alone") as said:
+        is_url("simplecache::http://me:pass@host/data")
+    assert "pass" not in str(said.value)
+
+
 def test_capitals_and_slashes_around_a_url_do_not_matter() -> None:
     assert ObjectStore("MEMORY://Bucket/data//") == ObjectStore("memory://Bucket/data")
 
