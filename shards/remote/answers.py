@@ -6,6 +6,8 @@ headers of the answer, in the error or in the one that caused it.
 
 import contextlib
 import errno
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -20,6 +22,9 @@ REFUSALS = frozenset(
     {"ParamValidationError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"},
 )
 REFUSING = frozenset({401, 403})
+
+_saying = threading.Lock()
+_said_until = 0.0
 
 
 def may_pass(error: BaseException) -> bool:
@@ -48,6 +53,17 @@ def retry_after(error: BaseException | None) -> float | None:
             with contextlib.suppress(ValueError, TypeError):
                 return max(0.0, parsedate_to_datetime(str(value)).timestamp() - time.time())
     return None
+
+
+def say_once(line: str, pause: float) -> None:
+    """Prints a line about a pause, unless another thread printed one for a pause that goes on."""
+    global _said_until
+    with _saying:
+        now = time.monotonic()
+        if now < _said_until:
+            return
+        _said_until = now + pause
+    print(line, file=sys.stderr, flush=True)
 
 
 def _answers(error: BaseException | None) -> Iterator[tuple[Any, Any]]:

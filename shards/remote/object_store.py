@@ -9,9 +9,7 @@ shards/common/redact.py.
 import contextlib
 import errno
 import re
-import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ from tenacity import (
 
 from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
 from shards.common.redact import check_no_secrets, without_secrets
-from shards.remote.answers import is_refused, may_pass, retry_after
+from shards.remote.answers import is_refused, may_pass, retry_after, say_once
 
 T = TypeVar("T")
 
@@ -48,9 +46,8 @@ RANGE = "read in part"
 WRITING = frozenset({"uploaded", "written"})
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
-# Held while a file system is opened anew, or a line is printed for several threads.
+# Held while a file system is opened anew.
 _opening = threading.Lock()
-_said_until = 0.0
 _without_ranges: set[str] = set()
 
 _CHAIN = re.compile(r"[A-Za-z0-9+.-]+::.*:/")
@@ -265,7 +262,7 @@ class ObjectStore:
             return 0.0
         pause = min(wished, LONGEST_WISH)
         how = "" if pause == wished else f"; waiting {pause:,.0f} s, the longest wait"
-        _say_once(f"{self.url} is busy and asks to wait {wished:,.0f} s before the next attempt{how}", pause)
+        say_once(f"{self.url} is busy and asks to wait {wished:,.0f} s before the next attempt{how}", pause)
         return pause
 
     def _tried(self, what: str, name: str, call: Callable[[Any, str], T], stop: threading.Event | None = None) -> T:
@@ -322,16 +319,6 @@ class ObjectStore:
                 raise
             hint = "are the credentials right, and may they do this?"
             raise ShardfeedError(f"{cannot}: {_said(error)}; {hint}") from None
-
-
-def _say_once(line: str, pause: float) -> None:
-    """Prints a line, unless another thread printed one for a pause that goes on."""
-    global _said_until
-    with _opening:
-        now = time.monotonic()
-        if now >= _said_until:
-            _said_until = now + pause
-            print(line, file=sys.stderr, flush=True)
 
 
 def _until(stop: threading.Event) -> Any:

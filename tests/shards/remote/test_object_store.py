@@ -190,7 +190,7 @@ class NotedPauses(threading.Event):
 def test_a_store_that_asks_to_wait_is_obeyed_and_says_so(
     s3: S3, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shards.remote.object_store._said_until", 0.0)
+    monkeypatch.setattr("shards.remote.answers._said_until", 0.0)
     s3.put("name", b"content")
     s3.fault = first(2, "busy", suffix="name")
     stop = NotedPauses()
@@ -210,7 +210,7 @@ class Busy(Exception):
 def test_no_store_is_waited_for_longer_than_the_bound(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shards.remote.object_store._said_until", 0.0)
+    monkeypatch.setattr("shards.remote.answers._said_until", 0.0)
     Failing(Busy({"Retry-After": "86400"}), 1, monkeypatch)
     stop = NotedPauses()
     assert ObjectStore("memory://there").read("name", stop) == b"content"
