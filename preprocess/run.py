@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from preprocess.job.estimate import check_space, free_bytes, size
+from preprocess.job.estimate import check_space
 from preprocess.job.finish import check_files, directory_sizes, finish
 from preprocess.job.make import disk_full_in_one_line, find_shards, make_shards
 from preprocess.job.out import (
@@ -23,12 +23,14 @@ from preprocess.job.repair import repair
 from preprocess.job.slices import WHOLE, locked
 from preprocess.job.summary import print_complete, print_estimate, print_plan, print_speed, print_summary
 from preprocess.job.task import WORK, ShardJob, ShardResult, plan_path
-from preprocess.job.upload import Upload, UploadJob, check_remote_out, remote_manifest
+from preprocess.job.upload import Upload, UploadJob, check_remote_out, check_stage, remote_manifest
+from preprocess.job.workers import default_workers
 from preprocess.options import Options
 from preprocess.sources import open_source
 from preprocess.sources.source import Source
 from shards.common.errors import UsageError
 from shards.common.signals import stopped_by_signals
+from shards.common.space import free_bytes, size
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
 from shards.remote.object_store import ObjectStore, is_url
@@ -133,4 +135,6 @@ def _shards(job: ShardJob | UploadJob, options: Options) -> list[ShardResult]:
         needed = print_estimate(job, options)
         if isinstance(job, ShardJob):
             check_space(job.out, needed)
+        elif options.executor == "local":
+            check_stage(job, needed, options.workers or default_workers())
     return make_shards(job, options.part.of(job.plan.tasks), options)

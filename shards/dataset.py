@@ -185,12 +185,16 @@ def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
             f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
             "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
         ) from None
+    if data.lstrip()[:1] == b"<":
+        raise UsageError(
+            f"{remote.at(MANIFEST)} is a web page and not a manifest: give the URL under which the files themselves "
+            "are sent, and check that it needs no log-in"
+        )
     manifest = Manifest.parse(data, remote.at(MANIFEST))
     # The directory is named by URL and content, so an index never meets a manifest that it does not belong to.
     name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
     root = cache.directory / "datasets" / name
-    with holding(root / "lock"):
-        if not (root / MANIFEST).exists():
-            with replacing(root / MANIFEST) as file:
-                file.write(data)
+    if not (root / MANIFEST).exists():  # also a cache that this user may only read
+        with holding(root / "lock"), replacing(root / MANIFEST) as file:
+            file.write(data)
     return {name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits}

@@ -5,7 +5,6 @@ that are still to be converted. The estimate is their mean; its margin comes fro
 """
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from preprocess.job.task import Rejected, ShardJob, Task
 from shards.common.errors import ShardfeedError
+from shards.common.space import free_bytes, size
 from shards.format.layout import BLOCK
 from shards.sampling.hashing import integers, permutation
 
@@ -91,14 +91,6 @@ def stored_bytes(size: int) -> int:
     return -(-size // BLOCK) * BLOCK + SAMPLE_BYTES
 
 
-def free_bytes(out: Path) -> tuple[int, Path]:
-    """Bytes free for this user on the file system of `out`, and the nearest directory above it that exists."""
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free, place
-
-
 def check_space(out: Path, needed: Estimate) -> None:
     """Raises ShardfeedError where the disk has too little room for the estimate."""
     free, place = free_bytes(out)
@@ -108,15 +100,6 @@ def check_space(out: Path, needed: Estimate) -> None:
             f"at most), and {size(free)} are free in {place}: free some space, give another directory, or skip this "
             "check with --force"
         )
-
-
-def size(count: float) -> str:
-    """A number of bytes for people: 31.4 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def length(seconds: float) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from preprocess.job.estimate import Estimate, estimate, length, size
+from preprocess.job.estimate import Estimate, estimate, length
 from preprocess.job.slices import WHOLE
 from preprocess.job.task import ShardJob, ShardResult
 from preprocess.job.upload import UploadJob
 from preprocess.job.workers import default_workers
 from preprocess.options import Options
+from shards.common.space import size
 from shards.format.layout import REJECTS
 from shards.format.manifest import Manifest
 from shards.remote.object_store import ObjectStore

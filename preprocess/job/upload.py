@@ -1,7 +1,8 @@
 """OUT behind a URL: each shard is made on this machine's disk, uploaded, read back and compared, and then marked.
 
 The layout is that of a directory: plan and markers under `.work`, the manifest last. Shards are made in a directory of
-the cache, the stage, and removed from it once they are uploaded, so each worker needs room for one shard.
+the cache, the stage, and removed from it once they are uploaded, so each worker needs room for two shards: the one it
+makes, and what it reads back.
 """
 
 import hashlib
@@ -13,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.job.estimate import Estimate
 from preprocess.job.finish import check_files, finish
 from preprocess.job.out import read_plan, refuse_other_files
 from preprocess.job.plan import Plan
 from preprocess.job.task import PLAN, WORK, ShardJob, ShardResult, Task, index_path, marker_path, plan_path, read_marker
 from preprocess.job.workers import Progress
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.space import check_room
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
 from shards.format.manifest import Manifest
 from shards.remote.cache import cache_home
@@ -151,6 +154,18 @@ def check_plan(remote: ObjectStore, plan: Plan) -> Plan:
         path.parent.mkdir()
         path.write_bytes(data)
         return read_plan(Path(directory), plan, str(remote))
+
+
+def check_stage(job: UploadJob, needed: Estimate, workers: int) -> None:
+    """Raises ShardfeedError where the stage has too little room: each worker keeps a shard there, and reads it back."""
+    if not needed.images:
+        return
+    rows = sorted((len(job.plan.rows(*task)) for task in job.plan.tasks), reverse=True)
+    check_room(
+        f"making {min(workers, len(rows))} shards at the same time",
+        {job.local.out: round(2 * sum(rows[:workers]) * needed.most / needed.images)},
+        "set XDG_CACHE_HOME to a directory on another disk, give fewer --workers, or skip this check with --force",
+    )
 
 
 def _gone(remote: ObjectStore) -> ShardfeedError:

@@ -1,10 +1,13 @@
 """Data sets on the hub, through `datasets.load_dataset`; each of its errors becomes one line."""
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from preprocess.sources.room import check_hub_room
+from preprocess.sources.source import choose
 from shards.common.errors import ShardfeedError, UsageError
 
 if TYPE_CHECKING:
@@ -15,18 +18,24 @@ NETWORK_ERRORS = frozenset({"ConnectionError", "TimeoutError", "TransportError",
 REACH_TIMEOUT = 10  # seconds to wait for the hub's first answer
 
 
-def load_hub(name: str) -> "dict[str, datasets.Dataset]":
-    """Loads all splits of a data set on the hub, from the local cache if it was loaded before.
+# Beside a prepared data set of some splits, because the library finds such a one again only while the hub answers.
+NOTE = "shardfeed-splits.json"
 
-    Raises UsageError where the data set does not exist, ShardfeedError where it is gated or the hub is unreachable.
+
+def load_hub(name: str, splits: Sequence[str] | None = None) -> "dict[str, datasets.Dataset]":
+    """Loads the splits of a data set on the hub, all if None, from the local cache if they were loaded before.
+
+    Raises UsageError where the data set or a split does not exist, ShardfeedError where it is gated, the hub is
+    unreachable, or the disk has too little room.
     """
-    import datasets
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import GatedRepoError
 
     try:
         with _offline_if_unreachable():
-            return dict(datasets.load_dataset(name))
+            return _load(name, splits)
+    except ShardfeedError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())
         if isinstance(error, GatedRepoError) or "gated" in reason:
@@ -46,6 +55,49 @@ def load_hub(name: str) -> "dict[str, datasets.Dataset]":
                 f"({type(error).__name__}): check the spelling or the network"
             ) from error
         raise ShardfeedError(f"{name} cannot be loaded from the hub: {type(error).__name__}: {reason}") from error
+
+
+def _load(name: str, splits: Sequence[str] | None) -> "dict[str, datasets.Dataset]":
+    import datasets
+
+    if splits is not None and datasets.config.HF_HUB_OFFLINE and (kept := _prepared(name, splits)):
+        return kept
+    builder = datasets.load_dataset_builder(name)
+    files = builder.config.data_files
+    if not files or Path(builder.cache_dir, datasets.config.DATASET_INFO_FILENAME).is_file():
+        return dict(datasets.load_dataset(name))  # all splits are prepared, or the library does not know their files
+    if splits is None:
+        check_hub_room(name, [url for urls in files.values() for url in urls])
+        return dict(datasets.load_dataset(name))
+    # With `split=...` the library downloads all splits, and returns one.
+    chosen = {split: files[split] for split in choose(name, [str(split) for split in files], splits)}
+    check_hub_room(name, [url for urls in chosen.values() for url in urls])
+    loaded = dict(datasets.load_dataset(name, data_files=chosen, features=builder.info.features))
+    if loaded and (paths := next(iter(loaded.values())).cache_files):
+        note = Path(paths[0]["filename"]).with_name(NOTE)
+        with contextlib.suppress(OSError):  # another user's cache
+            note.write_text(json.dumps({"name": name, "splits": list(chosen)}))
+    return loaded
+
+
+def _prepared(name: str, splits: Sequence[str]) -> "dict[str, datasets.Dataset] | None":
+    """These splits, where a run with `--splits` has prepared them; None if not."""
+    import datasets
+
+    notes = Path(datasets.config.HF_DATASETS_CACHE).glob(f"*/*/*/*/{NOTE}")
+    for path in sorted(notes, key=lambda path: path.stat().st_mtime, reverse=True):
+        note = json.loads(path.read_text())
+        if note["name"] == name and set(splits) <= set(note["splits"]):
+            return {split: _prepared_split(path.parent, split) for split in splits}
+    return None
+
+
+def _prepared_split(directory: Path, split: str) -> "datasets.Dataset":
+    import datasets
+
+    info = datasets.DatasetInfo.from_directory(str(directory))
+    paths = [*directory.glob(f"*-{split}.arrow"), *directory.glob(f"*-{split}-?????-of-?????.arrow")]
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path), info=info) for path in sorted(paths)])
 
 
 def download_folders(name: str) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from shards.common.atomic import PART, replacing
 from shards.common.errors import UsageError
 from shards.common.locks import holding
+from shards.common.space import check_room
 from shards.remote.cache import cache_home
 from shards.remote.object_store import ObjectStore, Stored
 
@@ -24,7 +25,8 @@ TRANSFERS = 8
 def mirrored(url: str) -> Path:
     """Copies all files at `url` into a directory, which the processes of one machine share, and returns it.
 
-    Raises UsageError where there are no files, ShardfeedError for failed downloads, OSError for a full disk.
+    Raises UsageError where there are no files, ShardfeedError for failed downloads and where the disk has too little
+    room, OSError where it fills up meanwhile.
     """
     remote = ObjectStore(url)
     if remote.scheme in ("http", "https"):
@@ -47,6 +49,11 @@ def mirrored(url: str) -> Path:
             path.unlink()
         for file in missing:
             (files / file.name).unlink(missing_ok=True)
+        check_room(
+            f"the copy of {remote}",
+            {files: sum(file.size for file in missing)},
+            "set XDG_CACHE_HOME to a directory on another disk",
+        )
         # All files that are left have these versions. Written first, so that an interrupted copy stays valid.
         with replacing(known) as out:
             out.write(json.dumps({file.name: file.version for file in there}).encode())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
+from preprocess.sources.room import check_arrow_room
 from shards.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,8 +67,12 @@ def load(files: Mapping[str, Sequence[ParquetFile]]) -> "dict[str, datasets.Data
     key = hashlib.sha256("".join(file.key for some in files.values() for file in some).encode()).hexdigest()
     # The library's cache goes by the names of the files and the times when they were changed, which a copy may keep.
     # The description is part of its key, too.
-    loaded = datasets.load_dataset("parquet", data_files=names, description=key)
-    return dict(loaded)
+    builder = datasets.load_dataset_builder("parquet", data_files=names, description=key)
+    if not Path(builder.cache_dir, datasets.config.DATASET_INFO_FILENAME).is_file():
+        paths = [file.path for some in files.values() for file in some]
+        check_arrow_room(str(paths[0].parent), paths)
+    builder.download_and_prepare()
+    return dict(builder.as_dataset())
 
 
 def _read_footer(path: Path) -> ParquetFile:

@@ -135,7 +135,7 @@ def open_tables(
     The label column may hold ClassLabels, strings (their sorted values become the classes) or numbers (classes
     "0", "1", ... up to the highest). Raises UsageError for splits and columns that are missing or of another type.
     """
-    tables, files = _load(name, path)
+    tables, files = _load(name, path, splits)
     roots = download_folders(name) if path is None else (path.absolute(),)
     chosen = list(tables) if splits is None else choose(name, list(tables), splits)
     images: dict[str, TableImages] = {}
@@ -162,14 +162,16 @@ def open_tables(
     return stored_source(name, class_names, images, numbers, hidden_allowed=splits is None)
 
 
-def _load(name: str, path: Path | None) -> "tuple[dict[str, datasets.Dataset], dict[str, list[ParquetFile]]]":
-    """The table of each split, and the files of those that are parquet."""
+def _load(
+    name: str, path: Path | None, splits: Sequence[str] | None
+) -> "tuple[dict[str, datasets.Dataset], dict[str, list[ParquetFile]]]":
+    """The table of each split, and the files of those that are parquet. `splits`: what a hub's data set needs."""
     import datasets
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     if path is None:
-        return load_hub(name), {}
+        return load_hub(name, splits), {}
     try:
         if not _is_saved(path):
             files = split_files(path)

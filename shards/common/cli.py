@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import tyro
 
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import cleaned, uncleaned
 
 Config = TypeVar("Config")
 
@@ -64,7 +65,7 @@ def parse(config: type[Config], args: Sequence[str], prog: str, default: Config 
     description = f"{config.__doc__ or ''}\n\n{DEBUG_HELP}"
     extra: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), uncleaned():
             parsed: Config = tyro.cli(
                 config, args=list(args), prog=prog, description=description, config=OPTIONS, **extra
             )
@@ -103,7 +104,15 @@ def run_commands(prog: str, commands: Mapping[str, Command | LazyCommand], argv:
 
 
 def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Calls `body` with the words of the command line; returns the exit status, after printing the error if any."""
+    """Calls `body` with the words of the command line; returns the exit status, after printing the error if any.
+
+    All that it prints is cleaned: see shards/common/terminal.py.
+    """
+    with cleaned():
+        return _guarded(prog, body, argv)
+
+
+def _guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [word for word in args if word != "--debug"]
@@ -128,11 +137,9 @@ def _as_started(prog: str) -> str:
 
 
 def _fail(prog: str, message: str, status: int, debug: bool) -> int:
-    from shards.common.redact import without_secrets
-
     if debug:
-        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-    print(f"{prog}: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
+        print(traceback.format_exc(), end="", file=sys.stderr)
+    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

@@ -22,7 +22,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from shards.common.errors import Cancelled
+from shards.common.errors import Cancelled, ShardfeedError
 
 # Seconds between two attempts to take a lock that another process holds.
 POLL_S = 0.02
@@ -44,8 +44,8 @@ class LockedElsewhere(Exception):
 def holding(path: Path, stop: threading.Event | None = None) -> Iterator[None]:
     """Holds the lock of the lock file `path`; waits while another process or thread holds it.
 
-    Makes the file and its directory; the file stays. Raises Cancelled once `stop` is set while it waits, OSError where
-    the file system has no locks.
+    Makes the file and its directory; the file stays. Raises Cancelled once `stop` is set while it waits, ShardfeedError
+    where the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # On a file system without locks, filelock's fallback (the file's existence) would survive a killed process.
@@ -54,6 +54,8 @@ def holding(path: Path, stop: threading.Event | None = None) -> Iterator[None]:
         lock.acquire(cancel_check=None if stop is None else stop.is_set)
     except Timeout:
         raise Cancelled from None
+    except OSError as error:
+        raise _no_locks(error, str(path.parent)) from None
     try:
         yield
     finally:
@@ -129,6 +131,8 @@ def lock_shared(descriptor: int, stop: threading.Event | None = None) -> None:
                 time.sleep(POLL_S)
             elif stop.wait(POLL_S):
                 raise Cancelled from None
+        except OSError as error:
+            raise _no_locks(error, _path(descriptor)) from None
 
 
 def try_exclusive(descriptor: int) -> bool:
@@ -137,7 +141,23 @@ def try_exclusive(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise _no_locks(error, _path(descriptor)) from None
     return True
+
+
+def _no_locks(error: OSError, place: str) -> Exception:
+    """The line for a file system without `flock`; `error` itself where it says something else."""
+    if error.errno not in _UNSUPPORTED:
+        return error
+    return ShardfeedError(
+        f"the file system of {place} has no locks ({error.strerror}), which keep processes from using half a file: "
+        "choose a directory on a local disk (--cache-dir, or XDG_CACHE_HOME, moves a cache)"
+    )
+
+
+def _path(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def _holder(descriptor: int, start: int, end: int) -> int | None:

@@ -15,7 +15,13 @@ HIDDEN = "***"
 # Shorter values are words like "true" or "us", which messages need.
 SHORTEST = 8
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^/@\s'\"]+@")
+# Of a URL, also where "//" became "/" in a path, where the URL follows another one ("simplecache::"), or where a colon
+# or an "@" is percent-encoded. After "://" a password may hold a slash; without a colon it is taken for a token.
+_USERS = (
+    re.compile(r"(?<=://)[^/@:\s'\"]*:[^@\s'\"]*@"),
+    re.compile(r"(?<=://)[^/@\s'\"]+@"),
+    re.compile(r"[^/@:\s'\"(]*(?::|%3A)[^/@\s'\"]+?(?:@|%40)(?=[\w.\[-])", re.IGNORECASE),
+)
 _QUERY = re.compile(r"(?<=[?&])([\w-]+)=[^&\s'\"<>]+")
 _HEADER = re.compile(r"(Authorization|X-Amz-Security-Token|Cookie)(['\"]?\s*[:=]\s*).*", re.IGNORECASE)
 
@@ -28,8 +34,15 @@ def without_secrets(text: str) -> str:
     """
     for value in sorted(_secret_values(), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
-    text = _QUERY.sub(rf"\1={HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+    text = _QUERY.sub(rf"\1={HIDDEN}", without_users(text))
     return _HEADER.sub(rf"\1\2{HIDDEN}", text)
+
+
+def without_users(text: str) -> str:
+    """`text` with the user and the password of each URL replaced by HIDDEN."""
+    for user in _USERS:
+        text = user.sub(f"{HIDDEN}@", text)
+    return text
 
 
 def check_no_secrets(url: str) -> None:

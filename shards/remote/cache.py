@@ -122,7 +122,7 @@ class Cache:
             raise
         os.close(file)
         if status.st_nlink:  # another program has cut it off
-            with self._alone(stop):
+            with contextlib.suppress(PermissionError), self._alone(stop):
                 path.unlink(missing_ok=True)
         return None
 

@@ -1,19 +1,23 @@
 """Files behind a URL (`s3://`, `gs://`, `hf://`, `http(s)://`), through fsspec, with retries and clear errors.
 
 A request that fails for a moment is tried again, with longer and longer pauses, for about a minute beyond what the
-storage library tries by itself. Errors name the file and never hold credentials: see shards/common/redact.py.
+storage library tries by itself, and longer where the store asks for it. Where credentials are refused, the connection
+is opened anew once, in case they have been renewed meanwhile. Errors name the file and never hold credentials: see
+shards/common/redact.py.
 """
 
 import contextlib
 import errno
 import re
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tenacity import (
+    RetryCallState,
     RetryError,
     Retrying,
     retry_if_exception,
@@ -25,34 +29,41 @@ from tenacity import (
 
 from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
 from shards.common.redact import check_no_secrets, without_secrets
+from shards.remote.answers import is_refused, may_pass, retry_after, say_once
 
 T = TypeVar("T")
 
 ATTEMPTS = 8
 FIRST_PAUSE = 0.5  # seconds; each further pause is twice as long
 LONGEST_PAUSE = 30.0
+# Seconds before the next attempt that a store may ask for (Retry-After); after it another attempt is made all the same.
+LONGEST_WISH = 600.0
 # The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+# The verb of requests for a part of a file.
+RANGE = "read in part"
 # Requests for which a missing file means a missing bucket.
 WRITING = frozenset({"uploaded", "written"})
-# Errors of this machine's disk, which waiting does not mend.
-LOCAL_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-# Names of botocore's errors for requests without usable credentials, or that cannot be sent at all.
-REFUSALS = frozenset(
-    {"ParamValidationError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"},
-)
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
+# Held while a file system is opened anew.
+_opening = threading.Lock()
+_without_ranges: set[str] = set()
+
+_CHAIN = re.compile(r"[A-Za-z0-9+.-]+::.*:/")
 _ALMOST = re.compile(rf"({'|'.join([*EXTRAS, 'hf'])}):", re.IGNORECASE)
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether `place` is a URL and not a path. Raises UsageError for `s3:/BUCKET` and the like, which are neither."""
+    """Whether `place` is a URL and not a path. Raises UsageError for what is nearly one: `s3:/BUCKET`, `cache::s3://`."""
+    shown = without_secrets(str(place))
+    if _CHAIN.match(str(place)):
+        raise UsageError(f"{shown}: URLs in a chain are not read: give the last one alone, as {shown.split('::')[-1]}")
     if _URL.match(str(place)):
         return True
     if almost := _ALMOST.match(str(place)):
         raise UsageError(
-            f"{place} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{place} for a directory)"
+            f"{shown} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{shown} for a directory)"
         )
     return False
 
@@ -80,6 +91,11 @@ class ObjectStore:
         scheme, _, rest = self.url.partition("://")
         object.__setattr__(self, "url", f"{scheme.lower()}://{rest.rstrip('/')}")
         check_no_secrets(self.url)
+        if self.scheme in ("http", "https") and "#" in self.url:
+            raise UsageError(
+                f"{self.url} holds a #, and what follows it never reaches a web server: leave it out, or write %23 for "
+                "a # in a name"
+            )
         self._open()
 
     def __str__(self) -> str:
@@ -107,13 +123,14 @@ class ObjectStore:
 
         def ranged(files: Any, path: str) -> bytes:
             data: bytes = files.cat_file(path, start=start, end=start + length)
-            if len(data) > length:  # the server ignores ranges
+            if len(data) > length:
+                self._warn_no_ranges()
                 data = data[start : start + length]
             if len(data) != length:
                 raise OSError(errno.EIO, f"{len(data)} of {length} bytes came")
             return data
 
-        return self._tried("read", name, ranged, stop)
+        return self._tried(RANGE, name, ranged, stop)
 
     def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
         """Downloads a file to `target`. Raises as `read` does, and OSError for a full disk.
@@ -159,7 +176,6 @@ class ObjectStore:
         """Bytes of each file directly in a directory, by its name there; -1 for directories. Empty if there is none."""
 
         def listing(files: Any, path: str) -> list[dict[str, Any]]:
-            files.invalidate_cache()
             entries: list[dict[str, Any]] = files.ls(path, detail=True)
             return entries
 
@@ -178,7 +194,6 @@ class ObjectStore:
         """Bytes of a file; None where there is none."""
 
         def size(files: Any, path: str) -> int:
-            files.invalidate_cache()
             return int(files.info(path)["size"] or 0)
 
         try:
@@ -195,7 +210,6 @@ class ObjectStore:
         """All files in the directory and its subdirectories, in the order of their names."""
 
         def listing(files: Any, path: str) -> list[Stored]:
-            files.invalidate_cache()
             start = len(path.rstrip("/")) + 1
             entries = [entry for entry in files.find(path, detail=True).values() if entry["type"] == "file"]
             return sorted((_stored(str(entry["name"])[start:], entry) for entry in entries), key=lambda file: file.name)
@@ -223,18 +237,48 @@ class ObjectStore:
         except Exception as error:  # no credentials, for some stores
             raise ShardfeedError(f"{self.url} cannot be opened: {_said(error)}") from None
 
+    def _warn_no_ranges(self) -> None:
+        with _opening:
+            known = self.url in _without_ranges
+            _without_ranges.add(self.url)
+        if not known:
+            warnings.warn(
+                f"{self.url} answers a request for a part of a file with the whole file, so a sample costs a whole "
+                "shard: let the cache hold all shards that are read at once (--cache-size)",
+                stacklevel=2,
+            )
+
+    def _open_anew(self, refused: Any) -> Any:
+        """The file system with credentials as they are now, in place of `refused`, whose credentials have expired."""
+        with _opening:
+            if self._open() is refused:  # no other thread has opened it anew
+                type(refused).clear_instance_cache()
+            return self._open()
+
+    def _wished(self, state: RetryCallState) -> float:
+        """Seconds that the store asks to wait, at most LONGEST_WISH; says so. 0 where it asks for nothing."""
+        wished = retry_after(state.outcome.exception() if state.outcome else None)
+        if not wished or state.attempt_number >= ATTEMPTS:
+            return 0.0
+        pause = min(wished, LONGEST_WISH)
+        how = "" if pause == wished else f"; waiting {pause:,.0f} s, the longest wait"
+        say_once(f"{self.url} is busy and asks to wait {wished:,.0f} s before the next attempt{how}", pause)
+        return pause
+
     def _tried(self, what: str, name: str, call: Callable[[Any, str], T], stop: threading.Event | None = None) -> T:
         """Returns call(file system, path of the file), tried again while it fails with what may pass.
 
         `what`: the verb for messages. Raises Cancelled before the next attempt once `stop` is set.
         """
         stop = stop or threading.Event()
+        # Half of each pause is random: ranks that failed together do not come back together.
+        growing = wait_exponential(FIRST_PAUSE / 2, LONGEST_PAUSE / 2) + wait_random_exponential(
+            FIRST_PAUSE / 2, LONGEST_PAUSE / 2
+        )
         attempts = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(may_pass),
             stop=stop_after_attempt(ATTEMPTS),
-            # Half of each pause is random: ranks that failed together do not come back together.
-            wait=wait_exponential(FIRST_PAUSE / 2, LONGEST_PAUSE / 2)
-            + wait_random_exponential(FIRST_PAUSE / 2, LONGEST_PAUSE / 2),
+            wait=lambda state: growing(state) + self._wished(state),
             sleep=sleep_using_event(stop),
         )
 
@@ -242,8 +286,18 @@ class ObjectStore:
             if stop.is_set():
                 raise Cancelled
             files = self._open()
+            # The libraries keep listings, which know nothing of what other processes have written since. A range is of
+            # a shard that stays what it is, and on the Hub new listings for each would be several requests more.
+            if what != RANGE:
+                files.invalidate_cache()
             path = str(files._strip_protocol(self.url))
-            return call(files, f"{path.rstrip('/')}/{name}" if name else path)
+            path = f"{path.rstrip('/')}/{name}" if name else path
+            try:
+                return call(files, path)
+            except Exception as error:
+                if not is_refused(error):
+                    raise
+                return call(self._open_anew(files), path)
 
         cannot = f"{self.at(name)} cannot be {what}"
         try:
@@ -261,23 +315,10 @@ class ObjectStore:
                 raise
             raise ShardfeedError(f"{cannot}: {_said(error)}; check the spelling of the bucket") from None
         except Exception as error:
-            if not _is_refused(error):
+            if not is_refused(error):
                 raise
             hint = "are the credentials right, and may they do this?"
             raise ShardfeedError(f"{cannot}: {_said(error)}; {hint}") from None
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether an error may be gone at the next attempt."""
-    lasting = (Cancelled, ShardfeedError, FileNotFoundError, NotImplementedError)
-    if not isinstance(error, Exception) or isinstance(error, lasting) or _is_refused(error):
-        return False
-    return not (isinstance(error, OSError) and error.errno in LOCAL_TROUBLE)
-
-
-def _is_refused(error: BaseException) -> bool:
-    """Whether the store understood the request and denied it, or the request could not be made."""
-    return isinstance(error, PermissionError) or type(error).__name__ in REFUSALS
 
 
 def _until(stop: threading.Event) -> Any:

@@ -6,6 +6,7 @@ shards/remote/prefetch.py decides which shard, and when.
 import contextlib
 import errno
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from shards.format.manifest import ShardInfo
 from shards.remote.cache import BeingFetched, Cache
 from shards.remote.object_store import ObjectStore
 
+# Errors of a cache that another user has made and this one may only read.
+READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Seconds between two looks at a shard that another process downloads.
 POLL = 0.05
 
@@ -31,6 +34,7 @@ class RemoteShards:
         self._store = store
         self._shards = shards
         self._stop = threading.Event()
+        self._warned_read_only = False
 
     @property
     def stopped(self) -> bool:
@@ -59,14 +63,24 @@ class RemoteShards:
         return self.cache.pin(self._shards[number].sha256, self._shards[number].bytes, self._stop)
 
     def fetch(self, number: int) -> int | None:
-        """A shard, from the cache or downloaded into it, as a descriptor as `pin` gives; None where there is no room.
+        """A shard, from the cache or downloaded into it, as a descriptor as `pin` gives.
+
+        None where there is no room, or where the cache may only be read.
 
         Raises BeingFetched where another process downloads it, Cancelled after `stop`, ShardfeedError where it cannot
         be read or kept.
         """
         with self._explained(number):
             file = self.pin(number)
-            return self._download(number) if file is None else file
+            if file is not None:
+                return file
+            try:
+                return self._download(number)
+            except OSError as error:
+                if error.errno not in READ_ONLY:
+                    raise
+                self._warn_read_only()
+                return None
 
     def read_range(
         self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None
@@ -115,6 +129,15 @@ class RemoteShards:
 
     def _download_to(self, number: int) -> Callable[[Path], None]:
         return lambda target: self._store.fetch(self._shards[number].name, target, self._stop)
+
+    def _warn_read_only(self) -> None:
+        if not self._warned_read_only:
+            self._warned_read_only = True
+            warnings.warn(
+                f"the cache in {self.cache.directory} may be read and not written: what it does not hold is read by "
+                "range requests, sample by sample, which is slower (--cache-dir)",
+                stacklevel=2,
+            )
 
     def _missing(self, number: int) -> ShardfeedError:
         return ShardfeedError(f"{self.name(number)} is not there, and the manifest names it: upload it again")

@@ -11,14 +11,16 @@ ACCESS, SECRET = "AKIATESTTESTTESTTEST", "s3cr3t/that+must=never/appear"
 
 @dataclass(frozen=True)
 class Request:
-    """A client's request. `range`: its header, "" for a whole object."""
+    """A client's request. `range`: its header, "" for a whole object; `key`: the id of the key that signed it."""
 
     method: str
     path: str
     range: str
+    key: str = ""
 
 
-# The fault of the answer to a request: "error" (500), "slow", "cut" (half of it), "wrong" (a bit changed), "" (none).
+# The fault of the answer to a request: "error" (500), "slow", "cut" (half of it), "wrong" (a bit changed), "busy" (503,
+# asking to wait 70 s), "expired" (403), "" (none).
 Fault = Callable[[Request], str]
 
 

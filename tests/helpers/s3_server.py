@@ -21,7 +21,8 @@ class _Faulty:
         self.s3: S3 | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        request = Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE", ""))
+        signed = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0]
+        request = Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE", ""), signed)
         s3 = self.s3
         if s3 is None or not request.path.startswith(f"/{s3.bucket}"):
             answer: Iterable[bytes] = self.app(environ, start_response)
@@ -32,6 +33,13 @@ class _Faulty:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("500 Internal Server Error", [("Content-Length", "0")])
             return []
+        if fault == "busy":
+            start_response("503 Service Unavailable", [("Content-Length", "0"), ("Retry-After", "70")])
+            return []
+        if fault == "expired":
+            said = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+            start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(said)))])
+            return [said]
         if fault == "slow":
             time.sleep(0.3)
         if fault not in ("cut", "wrong"):

@@ -12,16 +12,15 @@ from preprocess.job.estimate import (
     Estimate,
     check_space,
     estimate,
-    free_bytes,
     length,
     sample,
-    size,
     stored_bytes,
 )
 from preprocess.job.plan import Plan
 from preprocess.job.task import ShardJob
 from preprocess.sources import open_source
 from shards.common.errors import ShardfeedError
+from shards.common.space import free_bytes, size
 from shards.format.manifest import Settings
 from tests.helpers.jobs import convert
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import signal
 import threading
+from collections import namedtuple
 from pathlib import Path
 
 import fsspec
@@ -36,8 +37,8 @@ def whole(source: Path, tmp_path: Path) -> dict[str, bytes]:
 
 
 def upload(source: Path | str, url: str, *options: str) -> int:
-    forced = [] if "--finish" in options else ["--force"]
-    return main([str(source), url, *SETTINGS, "--max-rejects", "0.5", *forced, *options])
+    # Without --force, as users do: the estimate lists what OUT holds.
+    return main([str(source), url, *SETTINGS, "--max-rejects", "0.5", *options])
 
 
 def staged() -> list[Path]:
@@ -48,6 +49,20 @@ def test_the_same_bytes_as_on_disk_and_nothing_left_behind(s3: S3, source: Path,
     assert upload(source, f"{s3.url}/out") == 0
     assert s3.tree("out") == whole
     assert list((cache_home() / "staging").iterdir()) == []
+
+
+def test_two_workers_make_the_same_at_their_first_run(s3: S3, source: Path, whole: dict[str, bytes]) -> None:
+    """Their files are newer than the listing that this process made before it started them."""
+    assert upload(source, f"{s3.url}/out", "--workers", "2") == 0
+    assert s3.tree("out") == whole
+
+
+def test_two_workers_make_slices_and_go_on(s3: S3, source: Path, whole: dict[str, bytes]) -> None:
+    for number in (1, 0):
+        assert upload(source, f"{s3.url}/out", "--tasks", f"{number}/2", "--workers", "2") == 0
+    s3.remove("out/.work/train-00001.json")
+    assert upload(source, f"{s3.url}/out", "--workers", "2") == 0
+    assert s3.tree("out") == whole
 
 
 def test_shards_come_before_their_markers_and_the_manifest_last(
@@ -270,7 +285,7 @@ def test_two_machines_that_begin_at_the_same_moment(
         return ""
 
     s3.fault = together
-    words = ["preprocess", source, f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5", "--force", "--seed"]
+    words = ["preprocess", source, f"{s3.url}/out", *SETTINGS, "--max-rejects", "0.5", "--seed"]
     jobs = [start(*words, seed, XDG_CACHE_HOME=str(tmp_path / f"machine{number}")) for number, seed in enumerate(seeds)]
     said = [job.communicate(timeout=120)[1] for job in jobs]
     first = next(number for number, job in enumerate(jobs) if job.returncode == 0)
@@ -324,6 +339,23 @@ def test_a_source_behind_a_url_is_fetched_once(s3: S3, source: Path, tmp_path: P
         for name in made.keys() - {"manifest.json"}:  # which names the source
             assert made[name] == whole[name]
     assert s3.gets(".jpg") == []
+
+
+def test_too_little_room_for_the_copy_of_a_source_or_for_the_stage_is_said_beforehand(
+    s3: S3, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = s3.upload(source, "source")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**12, 0, 3_000))
+    s3.requests.clear()
+    assert upload(url, str(tmp_path / "out")) == 1
+    assert f"the copy of {url} needs about " in (said := line(capsys))
+    assert "and 3.0 kB are free there: free some space, or set XDG_CACHE_HOME" in said
+    assert s3.gets(".jpg") == []
+    assert upload(source, f"{s3.url}/out") == 1
+    assert "making 1 shards at the same time needs about " in line(capsys)
+    assert not [name for name in s3.tree("out") if name.endswith(".tar")]
+    assert upload(source, f"{s3.url}/out", "--force") == 0
 
 
 def test_names_that_lead_out_of_the_copy_are_refused(

@@ -1,9 +1,14 @@
 """Data sets on the hub: each error of the library becomes one line that says what to do."""
 
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from preprocess.sources import hub, open_source
 from shards.common.errors import ShardfeedError, UsageError
+from tests.conftest import jpeg, photo
 
 datasets = pytest.importorskip("datasets")
 
@@ -12,7 +17,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def load_dataset(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset)
     monkeypatch.setattr(hub, "_reachable", lambda: True)
 
 
@@ -61,3 +66,69 @@ def test_an_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         open_source("no-such-owner/no-such-set")
     assert not retried
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set in the hub's layout whose split train cannot be read, and which is opened as me/set."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"image": [{"bytes": jpeg(photo(20, 30)), "path": None}] * 3, "label": [0, 1, 1]}
+    root = tmp_path / "repository"
+    (root / "data").mkdir(parents=True)
+    datasets.Dataset.from_dict(rows, features).to_parquet(root / "data" / "validation-00000-of-00001.parquet")
+    (root / "data" / "train-00000-of-00001.parquet").write_bytes(b"not fetched")
+    for name in ("load_dataset", "load_dataset_builder"):
+        real = getattr(datasets, name)
+        monkeypatch.setattr(
+            datasets, name, lambda path, _real=real, **more: _real(str(root) if path == "me/set" else path, **more)
+        )
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    return root
+
+
+def test_a_split_that_is_not_wanted_is_not_downloaded(repository: Path) -> None:
+    source = open_source("me/set", ["validation"])
+    assert source.num_rows("validation") == 3
+    assert source.class_names == ("cat", "dog")
+    with pytest.raises(UsageError, match="me/set has no split test: it has train, validation"):
+        open_source("me/set", ["test"])
+    with pytest.raises(ShardfeedError, match="me/set cannot be loaded from the hub"):
+        open_source("me/set")
+
+
+def test_only_the_files_of_wanted_splits_are_asked_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    real = datasets.load_dataset
+
+    def load_dataset(path: str, **more: Any) -> Any:
+        asked.append(more)
+        return real(path, **more)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    open_source("me/set", ["validation"])
+    [more] = asked
+    [(split, [url])] = more["data_files"].items()
+    assert split == "validation"
+    assert url.endswith("data/validation-00000-of-00001.parquet")
+
+
+def test_wanted_splits_open_again_without_the_hub(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_source("me/set", ["validation"])
+    monkeypatch.setattr(hub, "_reachable", lambda: False)
+    monkeypatch.setattr(datasets, "load_dataset_builder", None)
+    again = open_source("me/set", ["validation"])
+    assert again.fingerprint == before.fingerprint
+    assert again.row("validation", 2) == before.row("validation", 2)
+
+
+def test_too_little_room_for_a_download_is_said_before_it_begins(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**12, 0, 100))
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    for splits in (["validation"], None):
+        with pytest.raises(
+            ShardfeedError, match=r"me/set from the hub needs about .* and 100 B are free there: .*HF_HOME"
+        ):
+            open_source("me/set", splits)

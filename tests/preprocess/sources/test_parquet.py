@@ -1,6 +1,7 @@
 """Directories of parquet: where the files are found, what they may hold, and the cache of what they held before."""
 
 import os
+from collections import namedtuple
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocess.sources import open_source
-from shards.common.errors import UsageError
+from shards.common.errors import ShardfeedError, UsageError
 from tests.conftest import jpeg, photo
 
 datasets = pytest.importorskip("datasets")
@@ -44,6 +45,21 @@ def test_what_has_not_changed_is_converted_once(tmp_path: Path, monkeypatch: pyt
     write(tmp_path / "train-0.parquet")
     assert labels(tmp_path) == [0, 1, 0]
     monkeypatch.setattr(datasets.DatasetBuilder, "_download_and_prepare", None)
+    assert labels(tmp_path) == [0, 1, 0]
+
+
+def test_too_little_room_for_the_arrow_files_is_said_and_none_is_needed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "train-0.parquet")
+    usage = namedtuple("usage", "total used free")
+    free = [100]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**12, 0, free[0]))
+    with pytest.raises(ShardfeedError, match=r" as Arrow files needs about .* 100 B are free there: .*HF_HOME"):
+        labels(tmp_path)
+    free[0] = 10**9
+    assert labels(tmp_path) == [0, 1, 0]
+    free[0] = 100
     assert labels(tmp_path) == [0, 1, 0]
 
 

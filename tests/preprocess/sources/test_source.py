@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preprocess.sources import hf_dataset, hub, local_path, open_source
+from preprocess.sources import hf_dataset, local_path, open_source, tables
 from preprocess.sources.source import Source
 from shards.common.errors import UsageError
 from tests.conftest import SHARED, decoded, jpeg, photo
@@ -164,8 +164,7 @@ def test_a_data_set_of_the_hub_names_no_files_here(tmp_path: Path, monkeypatch: 
     private = tmp_path / "private.jpg"
     private.write_bytes(IMAGES[0])
     content = datasets.Dataset.from_dict({"image": [str(private)], "label": [0]}).cast_column("image", datasets.Image())
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"train": content}))
-    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    monkeypatch.setattr(tables, "load_hub", lambda name, splits: {"train": content})
     with pytest.raises(PermissionError, match="does not lie below the source"):
         open_source("owner/set").row("train", 0)
 
@@ -193,15 +192,10 @@ def test_hidden_labels_are_refused_with_the_reason_whatever_the_source(
     parquet(tmp_path / "numbers", **plain)
     absent = some["test"].map(lambda row: {"label": row["label"] if row["label"] >= 0 else None})
     parquet(tmp_path / "nulls", train=table(), test=absent)
-    monkeypatch.setattr(datasets, "load_dataset", _unless_named("owner/set", some, datasets.load_dataset))
-    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    monkeypatch.setattr(tables, "load_hub", lambda name, splits: some)
     for name in (*map(str, tmp_path.iterdir()), "owner/set"):
         with pytest.raises(UsageError, match=HIDDEN):
             open_source(name)
-
-
-def _unless_named(name: str, content: Any, otherwise: Any) -> Any:
-    return lambda path, *args, **options: content if path == name else otherwise(path, *args, **options)
 
 
 def test_the_hubs_own_test_split_is_left_out_and_refused_when_asked_for(
@@ -209,8 +203,7 @@ def test_the_hubs_own_test_split_is_left_out_and_refused_when_asked_for(
 ) -> None:
     """As in ILSVRC/imagenet-1k, where all labels of test are -1."""
     whole = datasets.DatasetDict({"train": table(), "test": table([-1] * 6)})
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: whole)
-    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    monkeypatch.setattr(tables, "load_hub", lambda name, splits: whole)
     assert open_source("owner/set").splits == ("train",)
     assert "leaving out split test: it has no labels" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"6 of 6 labels in split test .*kept secret"):

@@ -14,3 +14,37 @@ def test_messages_lose_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert not any(word in said for word in (ACCESS, SECRET, "pw@", "0123abcd"))
     assert said.startswith("403 for url https://***@host/x?")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "simplecache::http://user:PASSWORD@host/x",
+        "simplecache::http:/user:PASSWORD@host/x",
+        "http:/user:PASSWORD@host/x",
+        "user:PASSWORD@host",
+        "user%3APASSWORD%40host/x",
+        "user%3aPASSWORD@host",
+        "s3://user:PASS/WORD@host/x",
+        "there is no directory (user:PASSWORD@host)",
+        "https://PASSWORD@host",
+    ],
+)
+def test_users_are_masked_wherever_they_stand(place: str) -> None:
+    said = without_secrets(place)
+    assert "WORD" not in said
+    assert "***@host" in said
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "hf://datasets/me/set@main/data: 3 files",
+        "git@github.com:me/x",
+        "at 12:30, /data/a:b/c",
+        "train: 3 of n01440764@2",
+        "C:/data",
+    ],
+)
+def test_other_words_stay(harmless: str) -> None:
+    assert without_secrets(harmless) == harmless

@@ -3,6 +3,7 @@
 import errno
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from fsspec.callbacks import NoOpCallback
 
 from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
-from shards.remote.object_store import ATTEMPTS, ObjectStore, _until, is_url
-from tests.helpers.s3 import S3
+from shards.remote.answers import retry_after
+from shards.remote.object_store import ATTEMPTS, LONGEST_WISH, ObjectStore, _until, is_url
+from tests.helpers.s3 import ACCESS, S3, first
 
 pytest_plugins = ("tests.helpers.s3_server",)
 
@@ -31,6 +33,19 @@ def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_pat
         ObjectStore(s3.url).fetch("large.tar", tmp_path / "large.tar", SetAtTheThirdLook())
     assert 0 < (tmp_path / "large.tar").stat().st_size < 10**6
     assert len(s3.gets()) == 1
+
+
+def test_a_file_that_another_process_wrote_after_the_directory_was_listed_is_read(s3: S3, tmp_path: Path) -> None:
+    store = ObjectStore(f"{s3.url}/out")
+    s3.put("out/first", b"1")
+    assert store.sizes() == {"first": 1}
+    s3.put("out/second", b"22")
+    assert store.read("second") == b"22"
+    assert [file.name for file in store.below()] == ["first", "second"]
+    s3.put("out/third", b"333")
+    store.fetch("third", tmp_path / "third")
+    assert store.read_range("third", 1, 2) == b"33"
+    assert store.size("third") == 3
 
 
 def test_the_hub_keeps_its_fast_way() -> None:
@@ -53,6 +68,12 @@ def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypa
 )
 def test_urls(place: str, yes: bool) -> None:
     assert is_url(place) is yes
+
+
+def test_urls_in_a_chain_are_refused_without_repeating_credentials() -> None:
+    with pytest.raises(UsageError, match=r"URLs in a chain are not read: give the last one alone") as said:
+        is_url("simplecache::http://me:pass@host/data")
+    assert "pass" not in str(said.value)
 
 
 def test_capitals_and_slashes_around_a_url_do_not_matter() -> None:
@@ -89,7 +110,7 @@ class Failing:
     def __init__(self, error: Exception, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error, self.times, self.calls = error, times, 0
         monkeypatch.setattr("shards.remote.object_store.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(fsspec.filesystem("memory"), "cat_file", self)
+        monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", lambda _, path, **more: self(path, **more))
 
     def __call__(self, path: str, **_: Any) -> bytes:
         self.calls += 1
@@ -124,6 +145,7 @@ def test_what_never_passes_is_an_error_after_so_many_attempts(monkeypatch: pytes
             ShardfeedError,
             "cannot be read: PermissionError: Access Denied; are the cred",
         ),
+        (PermissionError(errno.EACCES, "Permission denied", "file"), PermissionError, "Permission denied"),
         (OSError(errno.ENOSPC, "No space left"), OSError, "No space left"),
         (NotImplementedError(), UsageError, "cannot be read: memory:// does not offer that"),
         (KeyboardInterrupt("now"), KeyboardInterrupt, "now"),
@@ -135,7 +157,7 @@ def test_what_will_not_pass_is_tried_once(
     failing = Failing(error, 1000, monkeypatch)
     with pytest.raises(raised, match=said):
         ObjectStore("memory://there").read("name")
-    assert failing.calls == 1
+    assert failing.calls == (2 if "Access Denied" in said else 1)  # with the credentials as they are now
 
 
 def test_pauses_grow_and_half_of_each_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +175,80 @@ def test_pauses_grow_and_half_of_each_is_random(monkeypatch: pytest.MonkeyPatch)
     assert failing.calls == ATTEMPTS
     full = [0.5, 1, 2, 4, 8, 16, 30]
     assert all(most / 2 <= pause <= most for pause, most in zip(pauses, full, strict=True))
+
+
+class NotedPauses(threading.Event):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
+        return False
+
+
+def test_a_store_that_asks_to_wait_is_obeyed_and_says_so(
+    s3: S3, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.remote.answers._said_until", 0.0)
+    s3.put("name", b"content")
+    s3.fault = first(2, "busy", suffix="name")
+    stop = NotedPauses()
+    assert ObjectStore(s3.url).read("name", stop) == b"content"
+    assert [round(pause) for pause in stop.pauses] == [70, 70]
+    assert capsys.readouterr().err == f"{s3.url} is busy and asks to wait 70 s before the next attempt\n"
+
+
+class Busy(Exception):
+    """As aiohttp's error of an answer."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("429, message='Too Many Requests'")
+        self.status, self.headers = 429, headers
+
+
+def test_no_store_is_waited_for_longer_than_the_bound(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.remote.answers._said_until", 0.0)
+    Failing(Busy({"Retry-After": "86400"}), 1, monkeypatch)
+    stop = NotedPauses()
+    assert ObjectStore("memory://there").read("name", stop) == b"content"
+    assert stop.pauses == [pytest.approx(LONGEST_WISH, abs=0.1)]
+    assert "asks to wait 86,400 s before the next attempt; waiting 600 s, the longest wait" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("70", 70), ("1.5", 1.5), ("-3", 0), ("in a date", 100), ("soon", None)],
+)
+def test_wishes_of_servers(value: str, seconds: float | None) -> None:
+    value = formatdate(time.time() + 100, usegmt=True) if value == "in a date" else value
+    error = OSError("broken")
+    error.__cause__ = Busy({"retry-after": value})
+    assert retry_after(error) == (None if seconds is None else pytest.approx(seconds, abs=5))
+
+
+def test_credentials_that_were_renewed_are_taken_up(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.put("name", b"content")
+    store = ObjectStore(s3.url)
+    assert store.read("name") == b"content"
+    s3.fault = lambda request: "expired" if request.key == ACCESS else ""
+    s3.requests.clear()
+    with pytest.raises(ShardfeedError, match=r"cannot be read: PermissionError: .*; are the credentials right"):
+        store.read("name")
+    assert len(s3.requests) < 10  # of two attempts: the library looks more than once in each
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIARENEWEDRENEWEDRE")
+    assert store.read("name") == b"content"
+    s3.requests.clear()
+    assert store.read("name") == b"content"
+    assert {request.key for request in s3.requests} == {"AKIARENEWEDRENEWEDRE"}
+
+
+def test_a_fragment_never_reaches_a_web_server() -> None:
+    with pytest.raises(UsageError, match="https://host/data#main holds a #"):
+        ObjectStore("https://host/data#main")
+    assert ObjectStore("memory://host/data#main").url == "memory://host/data#main"
 
 
 def test_a_stop_ends_a_pause_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

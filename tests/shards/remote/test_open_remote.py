@@ -133,3 +133,9 @@ def test_a_cache_directory_that_holds_other_files_is_refused(s3: S3, url: str, t
     with pytest.raises(UsageError, match=r"is no cache: it holds thesis.tex; .*\(--cache-dir\)"):
         opened(url, Cache(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_web_page_in_place_of_a_manifest_is_called_one(s3: S3, url: str, tmp_path: Path) -> None:
+    s3.put("data/manifest.json", b"\n<!DOCTYPE html><html><body>Please log in</body></html>")
+    with pytest.raises(UsageError, match=rf"^{url}/manifest.json is a web page and not a manifest"):
+        opened(url, Cache(tmp_path / "cache"))

@@ -303,3 +303,64 @@ def test_a_data_set_on_a_web_server_is_read(web: str, local: Split, tmp_path: Pa
             warnings.simplefilter("ignore", UserWarning)
             read_epoch(shards, split, "global", 0, local, Share(1))
         shards.close()
+
+
+def test_a_web_server_that_knows_no_ranges_is_warned_of_once(
+    web: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra http")
+    split = opened(web, cache(tmp_path, 0.1, local))
+    shards = split.remote_shards()
+    for number in (0, 1):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            buffer = bytearray(100)
+            assert shards.read_range(number, [memoryview(buffer)], 512) == 100
+            assert buffer == local.shard_paths[number].read_bytes()[512:612]
+        assert [
+            f"{web}/train answers a request for a part of a file with the whole" in str(w.message) for w in said
+        ] == ([] if number else [True])
+
+
+def test_a_cache_that_may_only_be_read_is_read_and_the_rest_comes_by_ranges(
+    url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+    shards = Prefetcher(split.remote_shards())
+    shards.announce([0])
+    assert read(shards, split, 0) == expected(local, 0)
+    shards.close()
+
+    def refused(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for place in ("shards.dataset", "shards.remote.cache"):
+        monkeypatch.setattr(f"{place}.holding", refused)
+    split = opened(url, cache(tmp_path, 1, local))
+    shards = Prefetcher(split.remote_shards())
+    shards.announce([0, 1])
+    with pytest.warns(UserWarning, match="may be read and not written: .*--cache-dir"):
+        fetched = split.remote_shards().fetch(1)
+    assert fetched is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert [read(shards, split, sample) for sample in range(6)] == [expected(local, sample) for sample in range(6)]
+    shards.close()
+
+
+def test_a_cache_on_a_file_system_without_locks_is_one_line(
+    url: str, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+    shards = split.remote_shards()
+    os.close(shards.fetch(0) or 0)
+
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    for number in (0, 1):
+        with pytest.raises(ShardfeedError, match=rf"the file system of {tmp_path}/.* has no locks .*--cache-dir"):
+            shards.fetch(number)
+    with pytest.raises(ShardfeedError, match="has no locks"):
+        opened(url, Cache(tmp_path / "other"))

@@ -1,0 +1,57 @@
+"""What a command prints does nothing to a terminal and holds no passwords, whoever wrote it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from preprocess.__main__ import main
+from shards.__main__ import COMMANDS
+from shards.common.cli import guarded, run_commands
+from shards.common.errors import UsageError
+from shards.common.terminal import escaped
+from tests.helpers.jobs import folder
+
+NASTY = "a\x1b[31mred\x9b2K\r\u202egnp"
+HARMLESS = r"a\x1b[31mred\x9b2K\r\u202egnp"
+
+
+def test_control_characters_become_escapes_and_letters_stay() -> None:
+    assert escaped(NASTY) == HARMLESS
+    assert escaped("Käse\t犬\n\udce9") == "Käse\t犬\n\\udce9"
+
+
+def test_all_that_a_command_prints_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+    def body(_: list[str]) -> None:
+        print(NASTY)
+        print(json.dumps({"Cookie": "u:PASSWORD@host", "b": 1}))
+        print(NASTY, "Authorization: PASSWORD", file=sys.stderr)
+        raise UsageError(f"there is no {NASTY} in http:/u:PASSWORD@host")
+
+    assert guarded("prog", body, []) == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == HARMLESS
+    assert json.loads(out.splitlines()[1]) == {"Cookie": "***@host", "b": 1}
+    assert HARMLESS in err
+    assert not set("\x1b\x9b\r\u202e") & set(out + err)
+    assert "PASSWORD" not in out + err
+
+
+def test_progress_bars_keep_their_moves(capsys: pytest.CaptureFixture[str]) -> None:
+    def body(_: list[str]) -> None:
+        sys.stderr.write(f"\r{NASTY}")
+        sys.stderr.write("\n\x1b[A")
+
+    assert guarded("prog", body, []) == 0
+    assert capsys.readouterr().err == f"\r{HARMLESS}\n\x1b[A"
+
+
+def test_class_names_of_a_source_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder(tmp_path / "source", {"train": 4})
+    (source / "train" / "a").rename(source / "train" / NASTY)
+    assert main([str(source), str(tmp_path / "out"), "--short-side", "16", "--workers", "1"]) == 0
+    assert run_commands("python -m shards", COMMANDS, ["info", str(tmp_path / "out")]) == 0
+    said = "".join(capsys.readouterr())
+    assert HARMLESS in said
+    assert not set("\x1b\x9b\r\u202e") & set(said)
