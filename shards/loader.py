@@ -21,7 +21,7 @@ from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode.graph import Device, DType, GraphConfig
 from shards.decode.tensors import Batch
-from shards.defaults import SIZE, choose_decoder, default_threads, require, shorter_side, whole_number
+from shards.defaults import SIZE, choose_decoder, choose_threads, require, shorter_side, whole_number
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
@@ -153,9 +153,7 @@ class Loader:
             dtype=dtype,
             batch_size=batch_size,
             resize=device == "gpu" and must_resize(split, sampling),
-            threads=default_threads(decoder == "raw" and device == "cpu")
-            if threads is None
-            else whole_number("threads", threads),
+            threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             device_id=whole_number("device_id", device_id) if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,

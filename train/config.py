@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from shards.common.errors import UsageError
+from shards.common.machine import check_workers
 from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update, option, require, require_positive
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
@@ -131,8 +132,10 @@ class Config:
     distributed: Annotated[Distributed, _FLAT] = field(default_factory=Distributed)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "log_every", "keep_every", "threads"):
+        for name in ("epochs", "batch", "log_every", "keep_every"):
             require(name, getattr(self, name), 1)
+        if self.threads is not None:
+            check_workers("--threads", self.threads)
         require("size", self.size, 8)
         require("seed", self.seed, 0)
         if self.micro_batch != "auto":

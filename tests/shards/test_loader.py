@@ -382,6 +382,7 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
         ({"size": 0}, "at least 1 pixel"),
         ({"crop": "middle"}, "random, center"),
         ({"threads": 0}, "threads"),
+        ({"threads": 10**6}, "threads must be from 1 to 1,024, not 1,000,000"),
         ({"rank": 2, "world_size": 2}, "rank"),
         ({"dtype": "float16"}, "float32, uint8"),
     ],
