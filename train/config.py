@@ -83,8 +83,8 @@ class Config:
     shards, for disks and file systems that are slow at random reads."""
 
     on_error: Literal["raise", "skip"] = "raise"
-    """What a damaged sample does: raise: ends the run; skip: the next whole sample takes its place, and the log counts
-    it."""
+    """What a damaged sample does: raise: ends the run; skip: in training the next whole sample takes its place; in
+    validation it is left out, and the accuracy is that of the others. The log counts both."""
 
     precision: Precision = "auto"
     """Type that autocast computes in; auto: float16 on a GPU, float32 on a CPU. tf32: float32 with products rounded to
