@@ -160,7 +160,7 @@ class Plan:
             return plan
         except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise ShardfeedError(
-                f"{path} is damaged ({error}): delete the directory that holds it and start again"
+                f"{path} is damaged ({error}): remove {path.parent.parent} and start again, or give another directory"
             ) from None
 
     def _check_types(self) -> None:

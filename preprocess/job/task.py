@@ -206,6 +206,19 @@ def plan_path(out: Path) -> Path:
     return out / WORK / PLAN
 
 
+def how_to_go_on(out: Path, kept: str = "") -> str:
+    """The end of a message about a job that stopped: the same command continues, unless OUT was removed meanwhile.
+
+    Without its plan, what the job wrote after that is taken for files of something else.
+    """
+    others = out.is_dir() and any(path.name != WORK for path in out.iterdir())
+    if plan_path(out).exists() or not others:
+        return f"{kept}the same command goes on from there"
+    return (
+        f"the plan in {out / WORK} has been removed, so remove what is left of {out} and start the same command again"
+    )
+
+
 def index_path(out: Path, split: str, number: int) -> Path:
     """The file that holds a finished shard's part of the index until all shards are finished."""
     return out / WORK / f"{split}-{number:05d}.parquet"
