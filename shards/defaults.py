@@ -31,6 +31,18 @@ def choose_threads(threads: int | None, raw: bool) -> int:
     return default_threads(raw) if threads is None else check_workers("threads", whole_number("threads", threads))
 
 
+def choose_device(wanted: str, device_id: int) -> Device:
+    """Where batches are to lie; "auto" is a GPU if there is one. Raises UsageError for a device that is not here."""
+    if wanted not in ("auto", "cpu", "gpu"):
+        raise UsageError(f'device must be auto, cpu or gpu, not {wanted!r}; a GPU is "gpu", and device_id its number')
+    gpus = torch.cuda.device_count() if wanted != "cpu" else 0
+    if wanted == "gpu" and not gpus:
+        raise UsageError('device="gpu": PyTorch finds no GPU here (no device, no driver, or a build without CUDA)')
+    if gpus and not 0 <= device_id < gpus:
+        raise UsageError(f"device_id must be from 0 to {gpus - 1}, the number of the last GPU here, not {device_id}")
+    return "gpu" if gpus else "cpu"
+
+
 def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
     """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
     require("decode", wanted, ("auto", "cpu", "region", "hardware"))

@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Literal, Never
 
-import torch
-
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode.graph import Device, DType, GraphConfig
 from shards.decode.tensors import Batch
-from shards.defaults import SIZE, choose_decoder, choose_threads, require, shorter_side, whole_number
+from shards.defaults import SIZE, choose_decoder, choose_device, choose_threads, require, shorter_side, whole_number
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
@@ -61,7 +59,7 @@ class Loader:
     seed: of order, crops and flips.
     rank, world_size: the global rank and the number of ranks.
     device: where the batch lies: "cpu", "gpu", or "auto", a GPU if there is one.
-    device_id: the CUDA device, for "gpu".
+    device_id: the number of the CUDA device, for "gpu".
     decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
         work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images) or "auto",
         which is "hardware" on GPUs known to have engines and "region" on others.
@@ -146,8 +144,8 @@ class Loader:
             block_shards=whole_number("window", window),
             augment=policy,
         )
-        if device == "auto":
-            device = "gpu" if torch.cuda.is_available() else "cpu"
+        device_id = whole_number("device_id", device_id)
+        device = choose_device(device, device_id)
         decoder = choose_decoder(split, decode, device, device_id)
         graph = GraphConfig(
             device=device,
@@ -156,7 +154,7 @@ class Loader:
             batch_size=batch_size,
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
-            device_id=whole_number("device_id", device_id) if device == "gpu" else None,
+            device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,
             hw_decoder_load=hw_decoder_load,

@@ -569,12 +569,31 @@ def test_the_loop_chooses_its_device_before_it_touches_the_graph(
             raise RuntimeError("no GPU here")
 
     monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     loader = load(small_split, device="gpu", device_id=3, decode="region")
     with loader, pytest.raises(RuntimeError, match="no GPU here"):
         next(iter(loader))
     assert calls == [3, "graph"]
+
+
+@pytest.mark.parametrize(
+    ("device", "device_id", "gpus", "message"),
+    [
+        ("cuda", 0, 1, "device must be auto, cpu or gpu, not 'cuda'; a GPU is \"gpu\""),
+        ("cuda:1", 0, 2, "device must be auto, cpu or gpu, not 'cuda:1'"),
+        ("gpu", 0, 0, "PyTorch finds no GPU here"),
+        ("gpu", 2, 2, "device_id must be from 0 to 1"),
+        ("auto", -1, 2, "device_id must be from 0 to 1"),
+    ],
+)
+def test_a_device_that_is_not_here_is_one_line(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch, device: Any, device_id: int, gpus: int, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UsageError, match=message):
+        load(small_split, device=device, device_id=device_id)
 
 
 @pytest.mark.gpu

@@ -154,7 +154,8 @@ def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | No
             tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
     if candidates:
         raise ShardfeedError(
-            f"{config.out / CHECKPOINTS} holds no whole checkpoint: choose another --out, or remove it to begin anew"
+            f"{config.out / CHECKPOINTS} holds no whole checkpoint: choose another --out, or remove {config.out} "
+            "to begin anew"
         )
     return None
 

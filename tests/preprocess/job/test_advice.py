@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import preprocess.run
+from preprocess.job.make import make_shards
 from preprocess.job.task import ShardJob
 from tests.helpers.jobs import BROKEN, convert, folder, interrupt_at, line, tree
 
@@ -75,15 +75,15 @@ def test_a_job_whose_plan_is_removed_meanwhile_says_to_remove_the_rest(
 def test_a_job_whose_whole_out_is_removed_in_the_end_can_be_started_again(
     source: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    out, plain = tmp_path / "out", preprocess.run.make_shards
+    out = tmp_path / "out"
 
     def removed(*given: Any) -> Any:
-        results = plain(*given)
+        results = make_shards(*given)
         shutil.rmtree(out)
         return results
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess.run, "make_shards", removed)
+        patch.setattr("preprocess.run.make_shards", removed)
         assert convert(source, out) == 1
     assert "start the same command again" in line(capsys)
     assert convert(source, out) == 0
