@@ -9,7 +9,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from zlib_ng.zlib_ng import crc32
 from shards.common.errors import Cancelled, ShardfeedError
 from shards.decode.buffers import Buffers
 from shards.decode.stored_pixels import StoredPixels
+from shards.feed.threads import DaemonThreads
 from shards.sampling.batch import ByteRanges, PlannedBatch
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -104,7 +105,7 @@ class SampleReader:
         self._stored = stored
         self._buffers = Buffers()
         self._own = threading.local()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-read")
+        self._readers = DaemonThreads(threads, "shardfeed-read")
         self._under_way: deque[Reading] = deque()
         # Shards that could not be fetched, by epoch and number: an object store that is gone fails slowly, so it is
         # asked once an epoch, not once a sample.
@@ -138,7 +139,7 @@ class SampleReader:
     def _submit(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None) -> Reading:
         count = len(batch)
         parts = [
-            self._executor.submit(self._read, batch, data, on_sample, range(first, count, self._threads))
+            self._readers.submit(self._read, batch, data, on_sample, range(first, count, self._threads))
             for first in range(min(self._threads, count))
         ]
         reading = Reading(batch, data, parts, self._stop)
@@ -146,8 +147,8 @@ class SampleReader:
         return reading
 
     def close(self) -> None:
-        """Ends the threads: reads that have not begun do not begin."""
-        self._executor.shutdown(cancel_futures=True)
+        """Ends the threads: reads that have not begun do not begin, and those that hang are given up."""
+        self._readers.close()
 
     def _read(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None, part: range) -> list[Trouble]:
         """Reads the samples of `part` into `data`, or hands each to `on_sample` if its bytes are right."""
