@@ -81,7 +81,7 @@ class ShardJob:
         return result
 
     def find(self, task: Task, progress: Progress) -> ShardResult | None:
-        """The shard that the marker describes, if its files are those of the marker; None if not."""
+        """The shard that the marker describes, if its files and rows are those of the marker; None if not."""
         split, number = task
         found = self._read_marker(split, number)
         if found is None:
@@ -94,7 +94,9 @@ class ShardJob:
             idx = tar.with_name(dali_index_name(tar.name)).read_bytes()
         except (FileNotFoundError, ShardfeedError):
             return None
-        if sha256 != found.info.sha256 or idx != dali_index(index, self._encoding):
+        if sha256 != found.info.sha256 or tar.stat().st_size != found.info.bytes:
+            return None
+        if idx != dali_index(index, self._encoding) or not self._has_all_rows(task, found, index):
             return None
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
@@ -163,6 +165,18 @@ class ShardJob:
             kinds[kind] += 1
             yield sample
             progress(1, len(sample.data), 0, 0)
+
+    def _has_all_rows(self, task: Task, found: ShardResult, index: Index) -> bool:
+        """Whether each row of the shard is a sample or a reject, by the marker's counts too."""
+        assert index.key is not None
+        rows, rejected = self.plan.rows(*task).tolist(), {each.row for each in found.rejects}
+        kept = [row for row in rows if row not in rejected]
+        return (
+            index.key.tolist() == [sample_key(row) for row in kept]
+            and len(kept) + len(found.rejects) == len(rows)
+            and len(kept) == found.info.samples == sum(found.kinds.values())
+            and index.shard.tolist() == [task[1]] * len(kept)
+        )
 
     def _read_marker(self, split: str, number: int) -> ShardResult | None:
         try:
