@@ -1,6 +1,6 @@
 """Damages files at random and prints a table of what became of them.
 
-python -m tests.fuzz --mutations 5000 [--seed 0] [--cases "tar, verify" ...]      exit status 1 after a fault
+python -m tests.fuzz [--mutations 5000] [--seed 0] [--cases "tar, verify" ...]      exit status 1 after a fault
 """
 
 import sys
@@ -20,7 +20,7 @@ SHOWN = 3
 class Options:
     """Damages files at random and reads them."""
 
-    mutations: int = 100
+    mutations: int = 5000
     """Mutations of each file."""
     seed: int = 0
     """Of the mutations."""
