@@ -18,7 +18,7 @@ from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.format.index import Index
 from shards.format.layout import Encoding, dali_index_name, sample_key, shard_name, split_dir
-from shards.format.manifest import ShardInfo
+from shards.format.manifest import ShardInfo, index_info
 from shards.format.tar import Sample, dali_index, write_shard
 
 WORK = ".work"
@@ -39,13 +39,18 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard. `kinds`: number of samples by kind of image file; `fresh`: made by this run, not found."""
+    """A finished shard.
+
+    `kinds`: number of samples by kind of image file; `index`: SHA-256 of the file of its part of the index, which holds
+    the labels; `fresh`: made by this run, not found.
+    """
 
     split: str
     number: int
     info: ShardInfo
     kinds: dict[str, int]
     rejects: tuple[Rejected, ...]
+    index: str = ""
     fresh: bool = True
 
 
@@ -74,8 +79,9 @@ class ShardJob:
         kinds: Counter[str] = Counter()
         rejects: list[Rejected] = []
         info, index = write_shard(self.out, split, number, self.samples(task, kinds, rejects, progress), self._encoding)
-        result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects))
-        index.write(index_path(self.out, split, number))
+        part = index_path(self.out, split, number)
+        index.write(part)
+        result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects), index_info(part).sha256)
         with replacing(marker_path(self.out, split, number)) as file:
             file.write(json.dumps(dataclasses.asdict(result)).encode())
         return result
@@ -87,16 +93,17 @@ class ShardJob:
         if found is None:
             return None
         try:
-            index = Index.read(index_path(self.out, split, number), keys=True)
+            part = index_path(self.out, split, number)
+            index, index_sha256 = Index.read(part, keys=True), index_info(part).sha256
             tar = split_dir(self.out, split) / shard_name(split, number)
             with tar.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             idx = tar.with_name(dali_index_name(tar.name)).read_bytes()
         except (FileNotFoundError, ShardfeedError):
             return None
-        if sha256 != found.info.sha256 or tar.stat().st_size != found.info.bytes:
+        if index_sha256 != found.index or sha256 != found.info.sha256 or tar.stat().st_size != found.info.bytes:
             return None
-        if idx != dali_index(index, self._encoding) or not self._has_all_rows(task, found, index):
+        if not self._has_all_rows(task, found, index) or idx != dali_index(index, self._encoding):
             return None
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
@@ -196,6 +203,7 @@ def read_marker(task: Task, data: bytes) -> ShardResult | None:
             info=ShardInfo(**content["info"]),
             kinds=dict(content["kinds"]),
             rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
+            index=content["index"],
             fresh=False,
         )
     except (ValueError, KeyError, TypeError):

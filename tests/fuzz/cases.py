@@ -21,6 +21,7 @@ from preprocess.job.task import ShardJob, index_path, marker_path, plan_path
 from preprocess.sources import open_source
 from shards import Loader, open_dataset
 from shards.common.errors import ShardfeedError
+from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, MANIFEST
 from shards.format.manifest import Settings
 from shards.format.ppm import ppm
@@ -108,7 +109,9 @@ def _found(root: Path) -> Any:
     found = job.find(job.plan.tasks[0], lambda *_: None)
     if found is None:
         raise ShardfeedError("is made again")
-    return found.info, sum(found.kinds.values()), [each.row for each in found.rejects]
+    index = Index.read(root / PART, keys=True)
+    columns = [getattr(index, name).tolist() for name in (*DTYPES, "key")]
+    return found.info, sum(found.kinds.values()), [each.row for each in found.rejects], columns
 
 
 def _snapshot(root: Path) -> None:
@@ -177,7 +180,7 @@ CASES = {
     "idx, verify": Case(IDX, _split, bytes_of, _verified, every=True),
     "plan.json": Case(os.path.relpath(plan_path(Path("out"))), _unfinished, json_of, _resumed_plan),
     "marker": Case(MARKER, _unfinished, json_of, _found),
-    "index of a shard": Case(PART, _unfinished, table_of, _found),
+    "index of a shard": Case(PART, _unfinished, table_of, _found, every=True),
     "checkpoint": Case("last.pt", _snapshot, bytes_of, _checkpoint),
     "weights": Case("weights.pth", _weights, bytes_of, _loaded),
     "metrics.jsonl": Case(METRICS, _log, lines_of, _curves),
