@@ -9,6 +9,7 @@ import tyro
 from preprocess.job.plan import WINDOW
 from preprocess.job.slices import WHOLE, Slice
 from shards.common.errors import UsageError
+from shards.common.machine import check_workers
 from shards.format.layout import Encoding
 from shards.format.manifest import Settings
 
@@ -73,8 +74,8 @@ class Options:
             raise UsageError("--original keeps every size and --short-side sets one: give one of them")
         if self.encoding == "raw" and self.quality is not None:
             raise UsageError("--encoding raw stores pixels and --quality is for JPEGs: give one of them")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
+        if self.workers is not None:
+            check_workers("--workers", self.workers)
         if not 0 <= self.max_rejects <= 1:
             raise UsageError(f"--max-rejects must be a fraction from 0 to 1, not {self.max_rejects}")
         modes = {"--tasks": self.tasks is not None, "--finish": self.finish, "--repair": self.repair}

@@ -12,6 +12,7 @@ import tyro
 
 from shards.common.cli import Command, run_commands
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.machine import check_workers
 from shards.dataset import Split, open_dataset
 from shards.preview import preview
 from shards.remote.object_store import is_url
@@ -42,8 +43,8 @@ class Verify:
     """Threads that check; by default one a core."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
+        if self.workers is not None:
+            check_workers("--workers", self.workers)
 
 
 @dataclass(frozen=True)

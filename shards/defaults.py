@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from shards.common.errors import UsageError
-from shards.common.machine import usable_cores
+from shards.common.machine import check_workers, usable_cores
 from shards.dataset import Split
 from shards.decode.graph import Decode, Device
 from shards.sampling.crops import FROM_RESIZED, Crop
@@ -24,6 +24,23 @@ def default_threads(raw: bool = False) -> int:
     """Threads of a rank: its part of the cores this process may use, and one more, except for `raw` (see `Loader`)."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, usable_cores() // ranks_here) + (0 if raw else 1)
+
+
+def choose_threads(threads: int | None, raw: bool) -> int:
+    """The threads that the caller asks for, or the default. Raises UsageError for more than a machine can use."""
+    return default_threads(raw) if threads is None else check_workers("threads", whole_number("threads", threads))
+
+
+def choose_device(wanted: str, device_id: int) -> Device:
+    """Where batches are to lie; "auto" is a GPU if there is one. Raises UsageError for a device that is not here."""
+    if wanted not in ("auto", "cpu", "gpu"):
+        raise UsageError(f'device must be auto, cpu or gpu, not {wanted!r}; a GPU is "gpu", and device_id its number')
+    gpus = torch.cuda.device_count() if wanted != "cpu" else 0
+    if wanted == "gpu" and not gpus:
+        raise UsageError('device="gpu": PyTorch finds no GPU here (no device, no driver, or a build without CUDA)')
+    if gpus and not 0 <= device_id < gpus:
+        raise UsageError(f"device_id must be from 0 to {gpus - 1}, the number of the last GPU here, not {device_id}")
+    return "gpu" if gpus else "cpu"
 
 
 def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:

@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Literal, Never
 
-import torch
-
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode.graph import Device, DType, GraphConfig
 from shards.decode.tensors import Batch
-from shards.defaults import SIZE, choose_decoder, default_threads, require, shorter_side, whole_number
+from shards.defaults import SIZE, choose_decoder, choose_device, choose_threads, require, shorter_side, whole_number
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
@@ -61,7 +59,7 @@ class Loader:
     seed: of order, crops and flips.
     rank, world_size: the global rank and the number of ranks.
     device: where the batch lies: "cpu", "gpu", or "auto", a GPU if there is one.
-    device_id: the CUDA device, for "gpu".
+    device_id: the number of the CUDA device, for "gpu".
     decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
         work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images) or "auto",
         which is "hardware" on GPUs known to have engines and "region" on others.
@@ -73,10 +71,12 @@ class Loader:
         and finish them, one a core.
     drop_last: leave out a last batch that is not full; by default where `train` is set.
     check: "crc" compares every sample with its CRC-32, "none" only the first sample of each shard. "auto" is "crc" for
-        JPEGs, where it costs less than 1%, and with on_error="skip". Stored pixels are then read whole, not only the
-        rows of the crop window.
-    on_error: "raise", or "skip": a sample that cannot be read or decoded, or whose CRC-32 is wrong, is replaced by the
-        next one that is whole, and counted in `skipped`.
+        JPEGs, where it costs less than 1%, and with on_error="skip" or "omit". Stored pixels are then read whole, not
+        only the rows of the crop window.
+    on_error: what becomes of a damaged sample, that is one that cannot be read, fetched or decoded, or whose CRC-32 is
+        wrong. "raise": it ends the iteration. "skip": the next one that is whole takes its place. "omit": its batch
+        comes without it, and may even be empty; for validation, where a copy would falsify the accuracy. `skipped`
+        counts them.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
     strides; labels (B,) int64; both on the device.
@@ -110,7 +110,7 @@ class Loader:
         threads: int | None = None,
         drop_last: bool | None = None,
         check: Literal["auto", "crc", "none"] = "auto",
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: Literal["raise", "skip", "omit"] = "raise",
     ) -> None:
         size, resize = whole_number("size", size), None if resize is None else whole_number("resize", resize)
         self._split = split
@@ -127,7 +127,7 @@ class Loader:
             )
         require("crop", crop or "center", CROPS)
         require("order", order or "index", ORDERS)
-        require("on_error", on_error, ("raise", "skip"))
+        require("on_error", on_error, ("raise", "skip", "omit"))
         require("check", check, ("auto", "crc", "none"))
         require("augment", augment, ("none", *POLICIES))
         policy = None if augment == "none" else augment
@@ -144,8 +144,8 @@ class Loader:
             block_shards=whole_number("window", window),
             augment=policy,
         )
-        if device == "auto":
-            device = "gpu" if torch.cuda.is_available() else "cpu"
+        device_id = whole_number("device_id", device_id)
+        device = choose_device(device, device_id)
         decoder = choose_decoder(split, decode, device, device_id)
         graph = GraphConfig(
             device=device,
@@ -153,15 +153,13 @@ class Loader:
             dtype=dtype,
             batch_size=batch_size,
             resize=device == "gpu" and must_resize(split, sampling),
-            threads=default_threads(decoder == "raw" and device == "cpu")
-            if threads is None
-            else whole_number("threads", threads),
-            device_id=whole_number("device_id", device_id) if device == "gpu" else None,
+            threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
+            device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,
             hw_decoder_load=hw_decoder_load,
         )
-        skip = on_error == "skip"
+        skip, self._omit = on_error != "raise", on_error == "omit"
         checks = check == "crc" or (check == "auto" and (skip or decoder != "raw"))
         self._feed = FeedRunner(split, FeedConfig(sampling, graph, checks, skip))
         # Runs when the loader is freed and, before Python ends threads, when Python exits.
@@ -195,8 +193,8 @@ class Loader:
         for _ in range(self._share.steps(len(self._split), self._cursor.position)):
             delivered = self._take()
             self._cursor = Cursor(epoch, self._cursor.position + self._share.global_batch)
-            self._skipped += delivered.replaced
-            yield delivered.tensors
+            self._skipped += len(delivered.replaced)
+            yield delivered.without_replaced() if self._omit else delivered.tensors
             if self._moves != moves:
                 raise ShardfeedError("the loader was moved to another place while it was iterated over")
         self.set_epoch(epoch + 1)
@@ -233,7 +231,7 @@ class Loader:
 
     @property
     def skipped(self) -> int:
-        """Samples delivered so far in the place of damaged ones."""
+        """Damaged samples so far, each once an epoch, that were replaced or omitted."""
         return self._skipped
 
     def state_dict(self) -> dict[str, int]:

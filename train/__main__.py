@@ -74,7 +74,10 @@ def _run(words: list[str]) -> None:
 
 
 def _line(reached: "Accuracy | Result") -> str:
-    return f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}"
+    from train.report.accuracy import Accuracy, without
+
+    left_out = without(reached) if isinstance(reached, Accuracy) else ""
+    return f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
 
 
 def _print(line: str, result: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from shards.common.errors import UsageError
+from shards.common.machine import check_workers
 from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update, option, require, require_positive
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
@@ -82,8 +83,8 @@ class Config:
     shards, for disks and file systems that are slow at random reads."""
 
     on_error: Literal["raise", "skip"] = "raise"
-    """What a damaged sample does: raise: ends the run; skip: the next whole sample takes its place, and the log counts
-    it."""
+    """What a damaged sample does: raise: ends the run; skip: in training the next whole sample takes its place; in
+    validation it is left out, and the accuracy is that of the others. The log counts both."""
 
     precision: Precision = "auto"
     """Type that autocast computes in; auto: float16 on a GPU, float32 on a CPU. tf32: float32 with products rounded to
@@ -131,8 +132,10 @@ class Config:
     distributed: Annotated[Distributed, _FLAT] = field(default_factory=Distributed)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "log_every", "keep_every", "threads"):
+        for name in ("epochs", "batch", "log_every", "keep_every"):
             require(name, getattr(self, name), 1)
+        if self.threads is not None:
+            check_workers("--threads", self.threads)
         require("size", self.size, 8)
         require("seed", self.seed, 0)
         if self.micro_batch != "auto":

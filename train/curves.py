@@ -58,13 +58,11 @@ def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path
     from matplotlib.figure import Figure
 
     lines = read_lines(directory / METRICS) if lines is None else lines
+    panels = curves_of(lines, directory / METRICS)
     figure = Figure(figsize=(11, 7), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
-        for label, event, key in curves:
-            points = [(line["step"], line[key]) for line in lines if line["event"] == event and key in line]
-            steps = [step for step, _ in points]
-            values = [math.nan if value is None else value for _, value in points]
+    for axes, (title, curves), points in zip(figure.subplots(2, 2).flat, PANELS, panels, strict=True):
+        for (label, event, _), (steps, values) in zip(curves, points, strict=True):
             # A run of one epoch has one point of accuracy, which a line without markers would not show.
             axes.plot(steps, values, label=label, marker="." if event == "validation" else "", linewidth=1.2)
         axes.set_title(title, fontsize=10)
@@ -78,19 +76,51 @@ def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path
     return directory / PICTURE
 
 
+def curves_of(lines: Sequence[dict[str, Any]], path: Path) -> list[list[tuple[list[float], list[float]]]]:
+    """The steps and values of each curve of each panel, from the lines of the file `path`.
+
+    Raises ShardfeedError for a line whose step or value is no number.
+    """
+    return [[_points(lines, event, key, path) for _, event, key in curves] for _, curves in PANELS]
+
+
+def _points(lines: Sequence[dict[str, Any]], event: str, key: str, path: Path) -> tuple[list[float], list[float]]:
+    chosen = [(line.get("step"), line[key]) for line in lines if line.get("event") == event and key in line]
+    try:
+        steps = [float(require_number(step)) for step, _ in chosen]
+        values = [math.nan if value is None else float(require_number(value)) for _, value in chosen]
+    except (TypeError, OverflowError) as error:
+        raise ShardfeedError(
+            f"{path} is damaged: a step or the {key} of a line {event!r} is no number ({error})"
+        ) from None
+    return steps, values
+
+
+def require_number(value: Any) -> float:
+    """`value`, if it is an int or a float. Raises TypeError."""
+    if type(value) not in (int, float):
+        raise TypeError(f"it is {value!r:.50}")
+    return value  # type: ignore[no-any-return]
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, without a last line that is still being written."""
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give the --out of a training run")
-    return parse_lines(path.read_text(encoding="utf-8"), path)
+    return parse_lines(path.read_text(encoding="utf-8", errors="replace"), path)
 
 
 def parse_lines(text: str, path: Path) -> list[dict[str, Any]]:
-    """The lines of `text`, the content of `path`. Raises ShardfeedError for one that is no JSON."""
-    try:
-        return [json.loads(line) for line in text.split("\n")[:-1]]
-    except json.JSONDecodeError as error:
-        raise ShardfeedError(f"{path} is damaged: a line of it is not JSON ({error})") from None
+    """The lines of `text`, the content of `path`. Raises ShardfeedError for one that is no JSON object."""
+    lines = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            lines.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ShardfeedError(f"{path} is damaged: line {number} is not JSON ({error})") from None
+        if not isinstance(lines[-1], dict):
+            raise ShardfeedError(f"{path} is damaged: line {number} is no JSON object")
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,12 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
+def skipped(batches: Batches) -> int:
+    """Damaged samples so far that a loader of ours has replaced or omitted; 0 for other batches."""
+    count: int = getattr(batches, "skipped", 0)
+    return count
+
+
 # The types of this module are in quotes where looking them up would load DALI, which importing it need not.
 def open_splits(config: Config) -> tuple["shards.Split", "shards.Split"]:
     """The training split and the held-out one. Raises UsageError where one is missing."""
@@ -57,9 +63,10 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
 
 
 def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
-    """Every image exactly once over all ranks, centre-cropped.
+    """Every image exactly once over all ranks, centre-cropped; with --on-error skip, every whole one.
 
-    The batches are as large as training's micro-batches, of which the loader keeps several ready.
+    A damaged image is never replaced here: a copy of another one would count twice. The batches are as large as
+    training's micro-batches, of which the loader keeps several ready.
     """
     config = setup.config
     return shards.Loader(
@@ -68,6 +75,7 @@ def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
         train=False,
         size=config.sizes.val_size or config.size,
         resize=config.sizes.val_resize,
+        on_error="omit" if config.on_error == "skip" else "raise",
         **_common(setup),
     )
 

@@ -33,7 +33,7 @@ from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks, wait_for_all
 from train.ranks.parallel import network_state
-from train.report.accuracy import Accuracy, bar_disabled, evaluate
+from train.report.accuracy import Accuracy, bar_disabled, evaluate, without
 from train.report.environment import peak_memory, resolved_config
 from train.report.metrics import PER_CLASS, Recorder, room_in, write_per_class
 from train.run import Run, begin, read_losses, set_up
@@ -208,7 +208,8 @@ def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -
             write_state(weights, config.out / WEIGHTS, about)
             write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
     figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
-    recorder.metrics("validation", run.epoch, run.step, **figures)
+    left_out = {"left_out": accuracy.left_out} if accuracy.left_out else {}
+    recorder.metrics("validation", run.epoch, run.step, **figures, **left_out)
     recorder.epoch_time(run.epoch, run.clock.epoch_so_far(), seconds, run.clock.steady_epoch().images_per_s)
     return accuracy
 
@@ -221,7 +222,8 @@ def _report_epoch(run: Run, loss: float, accuracy: Accuracy, skipped: int, recor
         return
     tqdm.write(
         f"epoch {run.epoch}/{run.setup.config.epochs}: loss {loss:.3f}, top-1 {accuracy.top1:.2f}%, "
-        f"top-5 {accuracy.top5:.2f}%, {steady.images_per_s:,.0f} images/s, data-wait {steady.wait_percent:.1f}%"
+        f"top-5 {accuracy.top5:.2f}%{without(accuracy)}, {steady.images_per_s:,.0f} images/s, "
+        f"data-wait {steady.wait_percent:.1f}%"
     )
     if skipped:
         recorder.metrics("damaged", run.epoch, run.step, skipped=skipped)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from preprocess.job.plan import Plan
-from preprocess.job.task import WORK, Rejected, ShardResult, index_path
+from preprocess.job.task import PLAN, WORK, Rejected, ShardResult, index_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.format.index import Index
@@ -31,9 +31,11 @@ def check_files(results: Sequence[ShardResult], sizes: Callable[[str], Mapping[s
         or not there[WORK].get(index_path(Path(), result.split, result.number).name)
     ]
     if lost:
+        # Without its plan the rest of a job is taken for files of something else.
+        how = "Start" if there[WORK].get(PLAN) else f"The plan in {WORK} too: remove what is left, and start"
         raise ShardfeedError(
             f"files of {len(lost)} of {len(results)} finished shards have disappeared meanwhile: {', '.join(lost[:10])}"
-            f"{', ...' if len(lost) > 10 else ''}. Start the same command again to make them"
+            f"{', ...' if len(lost) > 10 else ''}. {how} the same command again to make them"
         )
 
 

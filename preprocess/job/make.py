@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from preprocess.job.finish import write_rejects
-from preprocess.job.task import Rejected, ShardJob, ShardResult, Task
+from preprocess.job.task import Rejected, ShardJob, ShardResult, Task, how_to_go_on
 from preprocess.job.upload import UploadJob
 from preprocess.job.workers import Progress, ProgressBar, WorkerDied, default_workers, run_tasks
 from preprocess.options import Options
@@ -18,6 +18,10 @@ from shards.format.layout import REJECTS, shard_name, split_dir
 
 SHOWN_REJECTS = 3
 SHOWN_SHARDS = 10
+
+
+class TooManyRejects(ShardfeedError):
+    """More images cannot be used than --max-rejects allows."""
 
 
 def make_shards(job: ShardJob | UploadJob, tasks: Sequence[Task], options: Options) -> list[ShardResult]:
@@ -82,11 +86,11 @@ def _check_rejects(job: ShardJob, split: str, rejects: list[Rejected], allowed: 
     shown = "; ".join(f"row {entry.row} ({entry.path}): {entry.reason}" for entry in rejects[:SHOWN_REJECTS])
     share = len(rejects) / rows
     digits = 10 ** math.floor(math.log10(share))
-    raise ShardfeedError(
+    raise TooManyRejects(
         f"{len(rejects)} of the {rows:,} images of {split} cannot be used, and --max-rejects {allowed:g} allows "
         f"{math.floor(allowed * rows)}: {shown}{'; ...' if len(rejects) > SHOWN_REJECTS else ''} (all rejects so far "
-        f"are in {split_dir(job.out, split) / REJECTS}). Mend these images in the source and start anew, or leave "
-        f"them out: --max-rejects {min(1.0, math.ceil(share / digits) * digits):g}"
+        f"are in {split_dir(job.out, split) / REJECTS}). To leave them out and go on, add --max-rejects "
+        f"{min(1.0, math.ceil(share / digits) * digits):g}; or mend them in the source and start in another directory"
     )
 
 
@@ -96,10 +100,10 @@ def _say_how_to_resume(job: ShardJob, results: Mapping[Task, ShardResult], shard
     try:
         yield
     except BaseException as error:
-        state = f"{len(results)} of {shards} shards are finished and kept; the same command goes on from there"
+        state = how_to_go_on(job.out, f"{len(results)} of {shards} shards are finished and kept; ")
         if isinstance(error, WorkerDied):
             raise ShardfeedError(f"{error} {_where(job, error)}. {state}") from error
-        if isinstance(error, UsageError):
+        if isinstance(error, (UsageError, TooManyRejects)):
             raise  # the same command would fail in the same way
         if isinstance(error, ShardfeedError):
             raise ShardfeedError(f"{error}. {state}") from error
@@ -118,7 +122,7 @@ def disk_full_in_one_line(out: Path) -> Iterator[None]:
     except OSError as error:
         if not _is_disk_full(error):
             raise
-        raise ShardfeedError(f"{_disk_full(out)}. The same command goes on from where it stopped") from error
+        raise ShardfeedError(f"{_disk_full(out)}. Then {how_to_go_on(out)}") from error
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -80,6 +80,9 @@ class Plan:
         if self.splits != other.splits:
             # The fingerprint covers the chosen splits, so with other splits it says nothing about the source.
             ours["source"], theirs["source"] = self.source, other.source
+        for name in ours.keys() ^ theirs.keys():  # a library that one of them does not name
+            ours.setdefault(name, "none")
+            theirs.setdefault(name, "none")
         differing = [name for name in ours if ours[name] != theirs[name]]
         if "source" in differing:
             ours["source"], theirs["source"] = (f"{plan.source} ({plan.fingerprint[:8]})" for plan in (self, other))
@@ -160,7 +163,7 @@ class Plan:
             return plan
         except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise ShardfeedError(
-                f"{path} is damaged ({error}): delete the directory that holds it and start again"
+                f"{path} is damaged ({error}): remove {path.parent.parent} and start again, or give another directory"
             ) from None
 
     def _check_types(self) -> None:

@@ -162,7 +162,7 @@ def _plan(options: Options, manifest: Manifest) -> Plan:
         if [shard.name for shard in info.shards] != [shard_name(*task) for task in plan.tasks if task[0] == split]:
             raise ShardfeedError(
                 f"the manifest of {options.out} is damaged: the shards it names for {split} are not those of its "
-                "settings; preprocess the source anew"
+                "settings; make the data set again in another directory"
             )
     return plan
 

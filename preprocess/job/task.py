@@ -18,7 +18,7 @@ from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.format.index import Index
 from shards.format.layout import Encoding, dali_index_name, sample_key, shard_name, split_dir
-from shards.format.manifest import ShardInfo
+from shards.format.manifest import ShardInfo, index_info
 from shards.format.tar import Sample, dali_index, write_shard
 
 WORK = ".work"
@@ -39,13 +39,18 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard. `kinds`: number of samples by kind of image file; `fresh`: made by this run, not found."""
+    """A finished shard.
+
+    `kinds`: number of samples by kind of image file; `index`: SHA-256 of the file of its part of the index, which holds
+    the labels; `fresh`: made by this run, not found.
+    """
 
     split: str
     number: int
     info: ShardInfo
     kinds: dict[str, int]
     rejects: tuple[Rejected, ...]
+    index: str = ""
     fresh: bool = True
 
 
@@ -74,27 +79,31 @@ class ShardJob:
         kinds: Counter[str] = Counter()
         rejects: list[Rejected] = []
         info, index = write_shard(self.out, split, number, self.samples(task, kinds, rejects, progress), self._encoding)
-        result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects))
-        index.write(index_path(self.out, split, number))
+        part = index_path(self.out, split, number)
+        index.write(part)
+        result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects), index_info(part).sha256)
         with replacing(marker_path(self.out, split, number)) as file:
             file.write(json.dumps(dataclasses.asdict(result)).encode())
         return result
 
     def find(self, task: Task, progress: Progress) -> ShardResult | None:
-        """The shard that the marker describes, if its files are those of the marker; None if not."""
+        """The shard that the marker describes, if its files and rows are those of the marker; None if not."""
         split, number = task
         found = self._read_marker(split, number)
         if found is None:
             return None
         try:
-            index = Index.read(index_path(self.out, split, number), keys=True)
+            part = index_path(self.out, split, number)
+            index, index_sha256 = Index.read(part, keys=True), index_info(part).sha256
             tar = split_dir(self.out, split) / shard_name(split, number)
             with tar.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             idx = tar.with_name(dali_index_name(tar.name)).read_bytes()
         except (FileNotFoundError, ShardfeedError):
             return None
-        if sha256 != found.info.sha256 or idx != dali_index(index, self._encoding):
+        if index_sha256 != found.index or sha256 != found.info.sha256 or tar.stat().st_size != found.info.bytes:
+            return None
+        if not self._has_all_rows(task, found, index) or idx != dali_index(index, self._encoding):
             return None
         progress(0, found.info.bytes, len(found.rejects), found.info.samples + len(found.rejects))
         return found
@@ -164,6 +173,18 @@ class ShardJob:
             yield sample
             progress(1, len(sample.data), 0, 0)
 
+    def _has_all_rows(self, task: Task, found: ShardResult, index: Index) -> bool:
+        """Whether each row of the shard is a sample or a reject, by the marker's counts too."""
+        assert index.key is not None
+        rows, rejected = self.plan.rows(*task).tolist(), {each.row for each in found.rejects}
+        kept = [row for row in rows if row not in rejected]
+        return (
+            index.key.tolist() == [sample_key(row) for row in kept]
+            and len(kept) + len(found.rejects) == len(rows)
+            and len(kept) == found.info.samples == sum(found.kinds.values())
+            and index.shard.tolist() == [task[1]] * len(kept)
+        )
+
     def _read_marker(self, split: str, number: int) -> ShardResult | None:
         try:
             return read_marker((split, number), marker_path(self.out, split, number).read_bytes())
@@ -182,6 +203,7 @@ def read_marker(task: Task, data: bytes) -> ShardResult | None:
             info=ShardInfo(**content["info"]),
             kinds=dict(content["kinds"]),
             rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
+            index=content["index"],
             fresh=False,
         )
     except (ValueError, KeyError, TypeError):
@@ -204,6 +226,19 @@ def _is_sound(result: ShardResult) -> bool:
 def plan_path(out: Path) -> Path:
     """The file that holds the plan of an unfinished data set."""
     return out / WORK / PLAN
+
+
+def how_to_go_on(out: Path, kept: str = "") -> str:
+    """The end of a message about a job that stopped: the same command continues, unless OUT was removed meanwhile.
+
+    Without its plan, what the job wrote after that is taken for files of something else.
+    """
+    others = out.is_dir() and any(path.name != WORK for path in out.iterdir())
+    if plan_path(out).exists() or not others:
+        return f"{kept}the same command goes on from there"
+    return (
+        f"the plan in {out / WORK} has been removed, so remove what is left of {out} and start the same command again"
+    )
 
 
 def index_path(out: Path, split: str, number: int) -> Path:

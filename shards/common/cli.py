@@ -19,6 +19,7 @@ import tyro
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import cleaned, uncleaned
+from shards.common.traceback_file import traceback_place
 
 Config = TypeVar("Config")
 
@@ -125,10 +126,10 @@ def _guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] |
         return _fail(prog, str(error), 2 if isinstance(error, UsageError) else 1, debug)
     except OSError as error:
         mistake = _path_mistake(error)
-        return _fail(prog, mistake or f"{type(error).__name__}: {error}", 2 if mistake else 1, debug)
+        where = "" if error.filename else f" ({traceback_place()})"
+        return _fail(prog, mistake or f"{type(error).__name__}: {error}{where}", 2 if mistake else 1, debug)
     except Exception as error:
-        message = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
-        return _fail(prog, message, 1, debug)
+        return _fail(prog, f"unexpected {type(error).__name__}: {error} ({traceback_place()})", 1, debug)
     return 0
 
 

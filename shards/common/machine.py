@@ -12,11 +12,15 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, UsageError
 
 ROOT = Path("/")
-# Files opened later than the shards: the index, logs, sockets.
-SPARE_FILES = 256
+# Files opened besides those that are asked for: the index, logs, sockets, libraries loaded late. `FEW_FILES` is what a
+# loader's epoch was seen to need with some room; the spare is asked for where the limit allows it.
+FEW_FILES, SPARE_FILES = 16, 256
+# Threads or processes that may be asked for: four for each core of the largest machines. Where the system refuses a
+# thread, DALI's C++ ends the whole process without a message.
+MOST_WORKERS = 1024
 
 
 def usable_cores(root: Path = ROOT) -> int:
@@ -55,15 +59,32 @@ def available_memory(root: Path = ROOT) -> int:
 def allow_open_files(count: int) -> None:
     """Raises the soft limit of open files if need be: ImageNet has 1,282 training shards, the usual limit is 1,024."""
     # Files that are open already count too: a process may hold several loaders.
-    need = sum(1 for _ in Path("/proc/self/fd").iterdir()) + count + SPARE_FILES
+    need = open_files() + count + FEW_FILES
+    wanted = need - FEW_FILES + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < need:
-        if hard != resource.RLIM_INFINITY and hard < need:
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY:
+        if hard < need:
             raise ShardfeedError(
                 f"{count} files need {need} open files, this system allows {hard}: raise the hard limit "
                 "(ulimit -Hn, limits.conf), or make larger shards (--shard-size)"
             )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def open_files() -> int:
+    """Files that this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def check_workers(name: str, count: int) -> int:
+    """`count` threads or processes. Raises UsageError, which names the option, for a number that no machine can use."""
+    if not 1 <= count <= MOST_WORKERS:
+        raise UsageError(f"{name} must be from 1 to {MOST_WORKERS:,}, not {count:,}")
+    return count
 
 
 def _room_in(group: Path) -> int:

@@ -1,13 +1,15 @@
 """Samples that cannot be used: named in an error, or replaced by the next whole sample of the split.
 
-A sample is damaged where its shard cannot be read, its CRC-32 is wrong, or its image cannot be decoded.
+A sample is damaged where its shard cannot be read or fetched, its CRC-32 is wrong, or its image cannot be decoded.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import ShardfeedError
@@ -16,6 +18,13 @@ from shards.decode.graph import GraphConfig, GraphDecoder
 from shards.feed.plan import Planner
 from shards.feed.read import DAMAGED, Reading, SampleReader, Trouble
 from shards.sampling.batch import PlannedBatch
+
+# Of a remote split, the part of its shards that on_error goes on without, and one shard in any case. Where more cannot
+# be fetched, the store is gone or the data set was not uploaded whole.
+LOST_SHARE = 0.1
+# Damaged samples and lost shards that are named.
+NAMED = 10
+VERIFY = "`python -m shards verify`"
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,18 @@ class ReadBatch:
 
 
 class DamagedSamples:
-    """Deals with the damaged samples of a split. `skip`: replace them; otherwise the first one is an error."""
+    """Deals with the damaged samples of a split. `skip`: replace them; otherwise the first one is an error.
+
+    What is replaced is named once in a warning, `NAMED` samples and shards at most.
+    """
 
     def __init__(self, split: Split, planner: Planner, reader: SampleReader, *, skip: bool) -> None:
         self._split = split
         self._planner = planner
         self._reader = reader
         self._skip = skip
+        self._named: set[tuple[str, int]] = set()  # "sample" or "shard" and its number
+        self._lost: set[tuple[int, int]] = set()  # an epoch and a shard
 
     def wait_and_repair(self, reading: Reading) -> ReadBatch:
         """Waits for the bytes of a batch. Raises ShardfeedError for a damaged sample, unless they are replaced."""
@@ -59,17 +73,45 @@ class DamagedSamples:
         batch, ids = whole.batch, whole.batch.ids.copy()
         replaced = whole.replaced | {place for place, _ in troubles}
         for _ in range(len(self._split)):
-            if not self._skip:
-                place, trouble = troubles[0]
-                raise ShardfeedError(describe(self._split, int(ids[place]), trouble))
+            for place, trouble in troubles:
+                if not self._skip:
+                    raise _error(self._split, int(ids[place]), trouble)
+                self._name(batch.cursor.epoch, int(ids[place]), trouble)
             places = [place for place, _ in troubles]
-            ids[places] = (ids[places] + 1) % len(self._split)
+            ids[places] = [self._next(int(ids[place]), trouble) for place, trouble in troubles]
             others = self._planner.batch(batch.cursor, ids[places])
             again = self._reader.start_in_place(others, whole.data, places).wait()
             troubles = [(places[i], trouble) for i, trouble in again]
             if not troubles:
                 return ReadBatch(self._planner.batch(batch.cursor, ids), whole.data, replaced)
         raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
+
+    def _next(self, sample: int, trouble: str | ShardfeedError) -> int:
+        """The sample to take in place of a damaged one: the next one, past a shard that cannot be fetched."""
+        shard = self._split.index.shard
+        after = np.searchsorted(shard, shard[sample], "right") if isinstance(trouble, ShardfeedError) else sample + 1
+        return int(after) % len(self._split)
+
+    def _name(self, epoch: int, sample: int, trouble: str | ShardfeedError) -> None:
+        """Warns of a damaged sample. Raises ShardfeedError where so many shards are lost that the store must be."""
+        shard = int(self._split.index.shard[sample])
+        if isinstance(trouble, ShardfeedError):
+            self._lost = {each for each in self._lost if each[0] == epoch} | {(epoch, shard)}
+            lost, shards = len(self._lost), len(self._split.info.shards)
+            if lost > max(1, LOST_SHARE * shards):
+                raise ShardfeedError(
+                    f"{lost} of the {shards} shards of {self._split.name} cannot be fetched, more than on_error goes "
+                    f"on without: {trouble}"
+                )
+            what = ("shard", shard)
+        else:
+            what = ("sample", sample)
+        if what in self._named or len(self._named) == NAMED:
+            return
+        self._named.add(what)
+        said = trouble if isinstance(trouble, ShardfeedError) else describe(self._split, sample, trouble)
+        last = f" (no more are named: {VERIFY} names all)" if len(self._named) == NAMED else ""
+        warnings.warn(f"skipped: {said}{last}", stacklevel=2)
 
     def _undecodable(self, whole: ReadBatch, config: GraphConfig) -> list[Trouble]:
         """The samples that the graph cannot decode, each tried alone; an error of the graph does not name them."""
@@ -93,9 +135,17 @@ class DamagedSamples:
 
 
 def describe(split: Split, sample: int, trouble: str) -> str:
-    """One line that names a sample, its shard and its place there, and says what to do."""
+    """One line that names a sample, its shard and its place there."""
     index = split.index
     return (
         f"sample {split.keys()[sample]} in {split.shard_place(int(index.shard[sample]))} at byte "
-        f"{int(index.offset[sample]):,} {trouble}: copy or make the shard again; on_error skip goes on without it"
+        f"{int(index.offset[sample]):,} {trouble}"
     )
+
+
+def _error(split: Split, sample: int, trouble: str | ShardfeedError) -> ShardfeedError:
+    """Why the iteration ends at a damaged sample."""
+    if isinstance(trouble, ShardfeedError):
+        return trouble
+    advice = "copy or make the shard again; on_error skip goes on without it"
+    return ShardfeedError(f"{describe(split, sample, trouble)}: {advice}")

@@ -90,10 +90,19 @@ class FeedConfig:
 
 @dataclass(frozen=True)
 class Delivered:
-    """A finished batch: its tensors, and how many of its samples stand in the place of damaged ones."""
+    """A finished batch: its tensors, and the places of the samples that stand for damaged ones."""
 
     tensors: Batch
-    replaced: int
+    replaced: frozenset[int] = frozenset()
+
+    def without_replaced(self) -> Batch:
+        """The tensors without those samples: smaller ones, which may be empty."""
+        if not self.replaced:
+            return self.tensors
+        images, labels = self.tensors
+        kept = torch.tensor([i for i in range(len(labels)) if i not in self.replaced], dtype=torch.long)
+        kept = kept.to(labels.device)
+        return images[kept], labels[kept]
 
 
 class Decoder(Protocol):
@@ -151,7 +160,7 @@ def feed(
             continue
 
         whole = decoding.popleft()
-        yield Delivered(tensors(pixels, whole.batch), len(whole.replaced))
+        yield Delivered(tensors(pixels, whole.batch), whole.replaced)
 
 
 class FeedLoop:

@@ -9,7 +9,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,16 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng.zlib_ng import crc32
 
-from shards.common.errors import Cancelled
+from shards.common.errors import Cancelled, ShardfeedError
 from shards.decode.buffers import Buffers
 from shards.decode.stored_pixels import StoredPixels
+from shards.feed.threads import DaemonThreads
 from shards.sampling.batch import ByteRanges, PlannedBatch
 
 UInt8Array = npt.NDArray[np.uint8]
 # Called with a sample's place in its batch and its bytes, which are valid until it returns.
 OnSample = Callable[[int, UInt8Array], None]
-# A sample's place in its batch, and what is wrong with it.
-Trouble = tuple[int, str]
+# A sample's place in its batch, and what is wrong with it: in words, or why its whole shard cannot be fetched.
+Trouble = tuple[int, str | ShardfeedError]
 
 DAMAGED = "is damaged (its checksum is wrong)"
 # Seconds between two looks at the stop event while bytes do not come.
@@ -104,8 +105,11 @@ class SampleReader:
         self._stored = stored
         self._buffers = Buffers()
         self._own = threading.local()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-read")
+        self._readers = DaemonThreads(threads, "shardfeed-read")
         self._under_way: deque[Reading] = deque()
+        # Shards that could not be fetched, by epoch and number: an object store that is gone fails slowly, so it is
+        # asked once an epoch, not once a sample.
+        self._unfetched: dict[tuple[int, int], ShardfeedError] = {}
 
     def start(self, batch: PlannedBatch) -> Reading:
         """Begins to read a batch and returns at once."""
@@ -135,7 +139,7 @@ class SampleReader:
     def _submit(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None) -> Reading:
         count = len(batch)
         parts = [
-            self._executor.submit(self._read, batch.ranges, data, on_sample, range(first, count, self._threads))
+            self._readers.submit(self._read, batch, data, on_sample, range(first, count, self._threads))
             for first in range(min(self._threads, count))
         ]
         reading = Reading(batch, data, parts, self._stop)
@@ -143,18 +147,18 @@ class SampleReader:
         return reading
 
     def close(self) -> None:
-        """Ends the threads: reads that have not begun do not begin."""
-        self._executor.shutdown(cancel_futures=True)
+        """Ends the threads: reads that have not begun do not begin, and those that hang are given up."""
+        self._readers.close()
 
-    def _read(self, ranges: ByteRanges, data: Any, on_sample: OnSample | None, part: range) -> list[Trouble]:
+    def _read(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None, part: range) -> list[Trouble]:
         """Reads the samples of `part` into `data`, or hands each to `on_sample` if its bytes are right."""
-        troubles: list[Trouble] = []
+        ranges, troubles = batch.ranges, list[Trouble]()
         if on_sample is not None:  # threads that also compute are few: the bytes they wait for must be on their way
             for i in part:
                 self._shards.prepare(ranges.shard[i], ranges.offset[i], ranges.size[i])
         for i in part:
             target = data[i] if on_sample is None else self._scratch(ranges.size[i])
-            trouble = self._fill(target, ranges.shard[i], ranges.offset[i], ranges.crc32[i])
+            trouble = self._fill(target, batch.cursor.epoch, ranges, i)
             if trouble is not None:
                 troubles.append((i, trouble))
             elif on_sample is not None:
@@ -167,14 +171,21 @@ class SampleReader:
             self._own.buffer = np.empty(size, np.uint8)
         return self._own.buffer[:size]  # type: ignore[no-any-return]
 
-    def _fill(self, target: UInt8Array, shard: int, offset: int, expected: int | None) -> str | None:
-        """Reads one sample; returns what is wrong with it, None if nothing is."""
-        done = 0
+    def _fill(self, target: UInt8Array, epoch: int, ranges: ByteRanges, i: int) -> str | ShardfeedError | None:
+        """Reads sample `i` of `ranges`; returns what is wrong with it, None if nothing is."""
+        shard, offset, expected, done = ranges.shard[i], ranges.offset[i], ranges.crc32[i], 0
+        if (epoch, shard) in self._unfetched:
+            return self._unfetched[epoch, shard]
         while done < len(target):
             try:
                 count = self._shards.preadv(shard, [target[done:].data], offset + done, self._stop)
             except OSError as error:
                 return f"cannot be read ({error.strerror})"
+            except ShardfeedError as error:
+                if self._stop.is_set():
+                    raise Cancelled from None
+                self._unfetched[epoch, shard] = error
+                return error
             if count == 0:
                 return "is not there: the file has been cut off"
             done += count

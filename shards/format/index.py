@@ -103,6 +103,8 @@ class Index:
         try:
             table = pq.read_table(path, columns=[*DTYPES, *(["key"] if keys else [])])
             columns = {name: table.column(name).to_numpy() for name in DTYPES}
+            if keys and not (pa.types.is_string(table.field("key").type) and table.column("key").null_count == 0):
+                raise ValueError("column key must be strings")
             return cls(**columns, key=table.column("key").to_numpy() if keys else None)
         except FileNotFoundError:
             raise ShardfeedError(f"{path} is missing: {ADVICE}") from None

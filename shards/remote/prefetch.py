@@ -108,8 +108,9 @@ class Prefetcher:
             for number in list(self._files):
                 self._let_go(number)
             self._changed.notify_all()
+        until = time.monotonic() + GRACE
         for thread in self._threads:
-            thread.join(GRACE)
+            thread.join(max(0.0, until - time.monotonic()))
 
     @contextlib.contextmanager
     def _held(self, number: int, stop: threading.Event | None) -> Iterator[int | None]:

@@ -162,7 +162,7 @@ def test_a_file_that_vanished_is_a_reject(source: Path, tmp_path: Path, monkeypa
     ("options", "message"),
     [
         (["--short-side", "64", "--original"], "give one of them"),
-        (["--workers", "0"], "--workers must be 1 or more"),
+        (["--workers", "0"], "--workers must be from 1 to 1,024, not 0"),
         (["--max-rejects", "2"], "--max-rejects must be a fraction"),
         (["--quality", "0"], "quality must be 1 to 100"),
         (["--short-side", "0"], "shorter side must be"),

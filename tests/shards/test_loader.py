@@ -26,6 +26,7 @@ from shards.defaults import choose_decoder
 from shards.feed.local import LocalShards
 from shards.feed.loop import Delivered, FeedLoop
 from shards.feed.plan import Planner
+from shards.format.layout import Encoding
 from shards.format.ppm import ppm
 from shards.sampling.batch import PlannedBatch
 from shards.sampling.crops import crop_windows
@@ -382,6 +383,7 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
         ({"size": 0}, "at least 1 pixel"),
         ({"crop": "middle"}, "random, center"),
         ({"threads": 0}, "threads"),
+        ({"threads": 10**6}, "threads must be from 1 to 1,024, not 1,000,000"),
         ({"rank": 2, "world_size": 2}, "rank"),
         ({"dtype": "float16"}, "float32, uint8"),
     ],
@@ -567,12 +569,31 @@ def test_the_loop_chooses_its_device_before_it_touches_the_graph(
             raise RuntimeError("no GPU here")
 
     monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     loader = load(small_split, device="gpu", device_id=3, decode="region")
     with loader, pytest.raises(RuntimeError, match="no GPU here"):
         next(iter(loader))
     assert calls == [3, "graph"]
+
+
+@pytest.mark.parametrize(
+    ("device", "device_id", "gpus", "message"),
+    [
+        ("cuda", 0, 1, "device must be auto, cpu or gpu, not 'cuda'; a GPU is \"gpu\""),
+        ("cuda:1", 0, 2, "device must be auto, cpu or gpu, not 'cuda:1'"),
+        ("gpu", 0, 0, "PyTorch finds no GPU here"),
+        ("gpu", 2, 2, "device_id must be from 0 to 1"),
+        ("auto", -1, 2, "device_id must be from 0 to 1"),
+    ],
+)
+def test_a_device_that_is_not_here_is_one_line(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch, device: Any, device_id: int, gpus: int, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UsageError, match=message):
+        load(small_split, device=device, device_id=device_id)
 
 
 @pytest.mark.gpu
@@ -671,9 +692,10 @@ def test_blocks_give_each_sample_once_an_epoch(small_split: Split) -> None:
     assert sorted(images.sum(dim=(1, 2, 3)).tolist()) == sorted(expected.sum(dim=(1, 2, 3)).tolist())
 
 
-def damaged_split(root: Path) -> Split:
+def damaged_split(root: Path, encoding: Encoding = "jpeg") -> Split:
     """Nine images, of which 3 and 4 are damaged."""
-    split = write_split(root, [jpeg(photo(40, 44, seed)) for seed in range(9)], short_side=40)
+    make = ppm if encoding == "raw" else jpeg
+    split = write_split(root, [make(photo(40, 44, seed)) for seed in range(9)], short_side=40, encoding=encoding)
     for sample in (3, 4):
         with split.shard_paths[int(split.index.shard[sample])].open("r+b") as file:
             file.seek(int(split.index.offset[sample]) + 20)
@@ -683,12 +705,32 @@ def damaged_split(root: Path) -> Split:
 
 def test_damaged_samples_are_replaced_by_the_next_whole_one_and_counted(tmp_path: Path) -> None:
     split = damaged_split(tmp_path)
-    with load(split, train=False, on_error="skip", batch_size=9, dtype="uint8") as loader:
-        images, labels = next(iter(loader))
-        assert loader.skipped == 2
+    with (
+        load(split, train=False, on_error="skip", batch_size=9, dtype="uint8") as loader,
+        pytest.warns(UserWarning, match="skipped: sample") as warned,
+    ):
+        [(images, labels)] = epoch(loader)
+    assert loader.skipped == 2
+    assert sorted(str(each.message).split()[2] for each in warned) == ["00000003", "00000004"]
     ids = [0, 1, 2, 5, 5, 5, 6, 7, 8]
     assert labels.tolist() == ids
     assert torch.equal(images, reference(split, ids, size=32, resize=40, train=False))
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_damaged_samples_are_left_out_of_their_batches_and_counted(
+    tmp_path: Path, encoding: Encoding, batch_size: int
+) -> None:
+    split = damaged_split(tmp_path, encoding)
+    with load(split, train=False, on_error="omit", batch_size=batch_size, dtype="uint8") as loader:
+        batches = epoch(loader)
+        assert len(batches) == len(loader)
+        assert loader.skipped == 2
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert labels.tolist() == [0, 1, 2, 5, 6, 7, 8]
+    if encoding == "jpeg":
+        assert torch.equal(images, reference(split, [0, 1, 2, 5, 6, 7, 8], size=32, resize=40, train=False))
 
 
 def undecodable_split(root: Path) -> Split:

@@ -320,6 +320,26 @@ def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tm
     assert damaged["skipped"] >= 1
 
 
+def test_a_damaged_sample_of_the_held_out_split_is_left_out_and_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path, {"train": 32, "validation": 9})
+    index = open_dataset(data)["validation"].index
+    with (data / "validation" / "validation-00000.tar").open("r+b") as file:
+        file.seek(int(index.offset[2]))
+        file.write(b"\0" * 100)
+    config = dataclasses.replace(SMALL, data=data, size=16, batch=16, micro_batch=8, epochs=1)
+    with pytest.raises(ShardfeedError, match=r"sample 00000002 in .*validation-00000\.tar"):
+        train(dataclasses.replace(config, out=tmp_path / "stopped"))
+    train(dataclasses.replace(config, out=tmp_path / "skipped", on_error="skip"))
+    lines = read_lines(tmp_path / "skipped" / "metrics.jsonl")
+    assert [line["left_out"] for line in lines if line["event"] == "validation"] == [1]
+    assert not [line for line in lines if line["event"] == "damaged"]
+    assert " of 8 images, without 1 damaged, " in capsys.readouterr().out
+    with (tmp_path / "skipped" / "per_class.csv").open() as file:
+        assert sum(int(row["images"]) for row in csv.DictReader(file)) == 8
+
+
 def test_a_run_in_blocks_of_resized_crops_takes_as_many_steps(dataset: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, data=dataset, out=tmp_path, size=16, batch=16, micro_batch=8, epochs=1)
     assert train(dataclasses.replace(config, order="blocks", crop="rrc")).steps > 0

@@ -3,15 +3,14 @@
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from tqdm import tqdm
 
+from model.weights import read_saved
 from shards.common.errors import ShardfeedError, UsageError
 from train.checkpoints.snapshot import refuse_other
 from train.checkpoints.weights import WEIGHTS
@@ -154,7 +153,8 @@ def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | No
             tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
     if candidates:
         raise ShardfeedError(
-            f"{config.out / CHECKPOINTS} holds no whole checkpoint: choose another --out, or remove it to begin anew"
+            f"{config.out / CHECKPOINTS} holds no whole checkpoint: choose another --out, or remove {config.out} "
+            "to begin anew"
         )
     return None
 
@@ -167,16 +167,7 @@ def _read(path: Path, own: Mapping[str, Any], ranks: int) -> Checkpoint:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The snapshot in a file. Raises ShardfeedError if the file is damaged or holds something else."""
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums that torch.save wrote
-            broken = archive.testzip()
-        snapshot = None if broken else torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # in a damaged file any byte may be wrong: a dozen types of exception were seen
-        raise ShardfeedError(f"{path} is damaged, or is no checkpoint") from error
-    if broken:
-        raise ShardfeedError(f"{path} is damaged (the checksum of {broken} is wrong)")
+    snapshot = read_saved(path)
     if not isinstance(snapshot, dict) or not {"format", "identity", "of_ranks", "files"} <= snapshot.keys():
         raise ShardfeedError(f"{path} is no checkpoint of a run")
     return snapshot

@@ -16,7 +16,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from shards.common.signals import StopRequest
-from train.data import Batches
+from train.data import Batches, skipped
 
 GRACE_S, LOOK_S = 2.0, 0.25
 
@@ -78,6 +78,11 @@ class Watched:
     batches: Batches
     wait: BatchWait
     before: Callable[[int], None]
+
+    @property
+    def skipped(self) -> int:
+        """Damaged samples so far."""
+        return skipped(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -11,7 +11,7 @@ from train.config import Config
 from train.data import HELD_OUT, held_out_loader
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined
-from train.report.accuracy import Accuracy, evaluate
+from train.report.accuracy import Accuracy, evaluate, without
 from train.run import set_up
 
 
@@ -52,5 +52,6 @@ def table(paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:
     lines = [f"{'weights':<{width}}   top-1   top-5     loss"]
     for path, each in zip(paths, reached, strict=True):
         mark = "  best" if each.top1 == best else ""
-        lines.append(f"{path!s:<{width}}  {each.top1:5.2f}%  {each.top5:5.2f}%  {each.loss:7.4f}{mark}")
+        figures = f"{each.top1:5.2f}%  {each.top5:5.2f}%  {each.loss:7.4f}"
+        lines.append(f"{path!s:<{width}}  {figures}{mark}{without(each)}")
     return "\n".join(lines)

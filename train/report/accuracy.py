@@ -9,19 +9,23 @@ from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from shards.common.errors import ShardfeedError
-from train.data import Batches
+from train.data import Batches, skipped
 from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
 from train.run import Setup
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The percentage of `images` whose label is the best guess, or among the five best; and the mean cross-entropy."""
+    """The percentage of `images` whose label is the best guess, or among the five best; and the mean cross-entropy.
+
+    `left_out`: the split's other images, which are damaged.
+    """
 
     top1: float
     top5: float
     loss: float
     images: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,11 @@ class ClassCounts:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: Setup) -> tuple[Accuracy, ClassCounts]:
-    """The accuracy of `network` over all ranks' batches, which together hold each image of the split once.
+    """The accuracy of `network` over all ranks' batches, which together hold each whole image of the split once.
 
     Each rank counts its images and the correct guesses; one exchange adds up the counts. With fewer than five classes
     every guess is among the best five. With --flip-tta the logits are the mean over each image and its mirror image.
-    Raises ShardfeedError if another number of images was seen than `images_expected`.
+    Raises ShardfeedError if seen and damaged images together are not `images_expected`, or all are damaged.
     """
     world, dtype, flip = setup.world, setup.dtype, setup.config.sizes.flip_tta
     network.eval()
@@ -51,10 +55,15 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
 
     # Asked for before the first batch: in a network divided by FSDP, every forward pass is an exchange too.
     most_batches = int(max_over_ranks(torch.tensor(float(len(batches))), world))
-    # correct at 1, correct at 5, sum of losses, images seen: float64 counts exactly up to 2**53.
-    sums = torch.zeros(4, dtype=torch.float64, device=world.device)
+    # correct at 1, correct at 5, sum of losses, images seen, damaged: float64 counts exactly up to 2**53.
+    sums = torch.zeros(5, dtype=torch.float64, device=world.device)
+    sums[4] -= skipped(batches)
     of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
+    passes = 0
     for images, labels in tqdm(batches, desc="validation", unit="batch", leave=False, disable=bar_disabled(world)):
+        if not len(labels):  # all of its images are damaged
+            continue
+        passes += 1
         logits = logits_of(images)
         if flip:
             logits = (logits + logits_of(images.flip(3))) / 2
@@ -69,15 +78,27 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
         of_classes[0].index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
         of_classes[1].index_add_(0, labels, hits[:, 0].double())
         of_classes[2].index_add_(0, labels, hits.any(1).double())
+    sums[4] += skipped(batches)
     if isinstance(network, FSDPModule):
-        _join_in(network, most_batches - len(batches), setup)
+        _join_in(network, most_batches - passes, setup)
     of_classes = _same_shape(of_classes, world)
     totals = sum_over_ranks(torch.cat([sums, of_classes.flatten()]), world)
-    correct1, correct5, loss, seen = totals[:4].tolist()
-    if seen != images_expected:
-        raise ShardfeedError(f"validation saw {seen:.0f} images of a split of {images_expected}: no figure is given")
-    accuracy = Accuracy(top1=100 * correct1 / seen, top5=100 * correct5 / seen, loss=loss / seen, images=int(seen))
-    return accuracy, ClassCounts(*totals[4:].long().view(3, -1).tolist())
+    correct1, correct5, loss, seen, damaged = totals[:5].tolist()
+    if seen + damaged != images_expected:
+        also = f" and {damaged:.0f} damaged ones" if damaged else ""
+        raise ShardfeedError(
+            f"validation saw {seen:.0f} images{also} of a split of {images_expected}: no figure is given"
+        )
+    if not seen:
+        raise ShardfeedError(f"all {images_expected} images of the validation split are damaged: no figure is given")
+    accuracy = Accuracy(
+        top1=100 * correct1 / seen,
+        top5=100 * correct5 / seen,
+        loss=loss / seen,
+        images=int(seen),
+        left_out=int(damaged),
+    )
+    return accuracy, ClassCounts(*totals[5:].long().view(3, -1).tolist())
 
 
 def _join_in(network: nn.Module, batches: int, setup: Setup) -> None:
@@ -92,6 +113,13 @@ def _same_shape(of_classes: Tensor, world: World) -> Tensor:
     """The counts; zeros on a rank that had no batch and so does not know the number of classes."""
     classes = int(max_over_ranks(torch.tensor(float(of_classes.shape[1])), world))
     return of_classes if of_classes.numel() else of_classes.new_zeros((3, classes))
+
+
+def without(accuracy: Accuracy) -> str:
+    """The end of a line of figures: on how many images they are, where damaged ones are left out."""
+    if not accuracy.left_out:
+        return ""
+    return f" of {accuracy.images:,} images, without {accuracy.left_out:,} damaged"
 
 
 def bar_disabled(world: World) -> bool | None:

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -53,6 +54,35 @@ def test_an_error_is_one_line_without_a_traceback(error: Exception, capsys: pyte
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(ShardfeedError("bad"), ("--debug", "here")) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug at s3://u:PASSWORD@host"), OSError(5, "Input/output error")])
+def test_the_traceback_of_an_unexpected_error_is_in_a_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert outcome(error) == 1
+    [file] = tmp_path.iterdir()
+    assert f"(its traceback is in {file}, and --debug shows it)" in capsys.readouterr().err
+    assert file.stat().st_mode & 0o777 == 0o600
+    written = file.read_text()
+    assert "in entry" in written
+    assert "PASSWORD" not in written
+
+
+def test_an_expected_error_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for error in (ShardfeedError("bad"), FileNotFoundError(2, "No such file", "x.png"), KeyboardInterrupt()):
+        outcome(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_place_for_the_traceback_the_line_says_how_to_see_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert outcome(ZeroDivisionError("bug")) == 1
+    assert "unexpected ZeroDivisionError: bug (run again with --debug for the traceback)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

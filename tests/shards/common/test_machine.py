@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from shards.common.errors import ShardfeedError
-from shards.common.machine import allow_open_files, available_memory, cpu_quota, usable_cores
+from shards.common import machine
+from shards.common.errors import ShardfeedError, UsageError
+from shards.common.machine import allow_open_files, available_memory, check_workers, cpu_quota, usable_cores
 
 GB = 10**9
 V2 = "30 24 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -172,3 +173,21 @@ def test_the_limit_of_open_files_is_raised_or_named(monkeypatch: pytest.MonkeyPa
     assert 1538 < limits[-1][0] < 5000
     with pytest.raises(ShardfeedError, match=r"9000 files need \d+ open files, this system allows 5000"):
         allow_open_files(9000)
+
+
+@pytest.mark.parametrize("soft", [40, 64])
+def test_a_small_limit_of_open_files_is_enough_for_few_shards(monkeypatch: pytest.MonkeyPatch, soft: int) -> None:
+    limits = [(soft, 64)]
+    monkeypatch.setattr(machine, "open_files", lambda: 10)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, wanted: limits.append(wanted))
+    allow_open_files(7)
+    assert limits[-1] == (64, 64)
+    with pytest.raises(ShardfeedError, match="60 files need 86 open files, this system allows 64"):
+        allow_open_files(60)
+
+
+@pytest.mark.parametrize("count", [0, 1025, 10**6])
+def test_threads_that_no_machine_can_use_are_refused(count: int) -> None:
+    with pytest.raises(UsageError, match=f"threads must be from 1 to 1,024, not {count:,}"):
+        check_workers("threads", count)

@@ -3,7 +3,9 @@
 What the store, the cache and other processes may do to single shards is tested in test_prefetch.py.
 """
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +35,7 @@ def opened(url: str, tmp_path: Path, share: float, local: Split) -> Split:
     return open_dataset(url, Cache(tmp_path / "cache", int(share * local.info.bytes) + 1))["train"]
 
 
-def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1) -> Loader:
+def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:
     return Loader(
         split,
         batch_size=2,
@@ -41,7 +43,7 @@ def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1) -> Lo
         order=order,
         rank=rank,
         world_size=world_size,
-        **SETTINGS,  # type: ignore[arg-type]
+        **{**SETTINGS, **options},
     )
 
 
@@ -84,4 +86,40 @@ def test_a_store_that_is_gone_ends_the_epoch_with_the_name_of_the_shard(
     assert len(split.index) == 256
     s3.fault = lambda request: "error"
     with loader(split, "blocks") as remote, pytest.raises(ShardfeedError, match=r"train-\d+\.tar cannot be fetched"):
+        list(remote)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0], ids=["whole shards", "byte ranges"])
+def test_a_shard_that_cannot_be_fetched_is_skipped_and_named_once(
+    s3: S3, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr("shards.remote.object_store.ATTEMPTS", 2)
+    split = opened(s3.upload(local.root), tmp_path, share, local)
+    s3.fault = lambda request: "error" if request.path.endswith("train-00005.tar") else ""
+    with (
+        loader(split, "index", on_error="skip") as remote,
+        loader(local, "index") as disk,
+        pytest.warns(UserWarning, match="skipped: ") as warned,
+    ):
+        images, expected = (torch.cat([images for images, _ in each]) for each in (remote, disk))
+    assert remote.skipped == 8
+    expected[40:48] = expected[48]
+    assert torch.equal(images, expected)
+    [line] = [str(each.message) for each in warned if "skipped: " in str(each.message)]
+    assert "train-00005.tar" in line
+    assert len([name for name in s3.gets() if name == "train-00005.tar"]) <= 2 * 8  # by each reading thread at most
+
+
+def test_a_store_that_is_gone_ends_an_epoch_that_skips_damaged_samples(
+    s3: S3, local: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.remote.object_store.ATTEMPTS", 1)
+    split = opened(s3.upload(local.root), tmp_path, 1, local)
+    assert len(split.index) == 256
+    s3.fault = lambda request: "error"
+    warnings.simplefilter("ignore")
+    with (
+        loader(split, "blocks", on_error="skip") as remote,
+        pytest.raises(ShardfeedError, match=r"4 of the 32 shards of train cannot be fetched, more than on_error"),
+    ):
         list(remote)

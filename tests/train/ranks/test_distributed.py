@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not its type
 from torch.multiprocessing.spawn import spawn
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal
 from tests import ROOT
-from tests.helpers.ranks import free_ports
+from tests.helpers.ranks import free_ports, on_two_ranks
 from tests.helpers.training import SILENT, FixedBatches, setup_of, write_dataset
 from train.__main__ import leave, main
 from train.config import Config, Device
@@ -31,6 +33,7 @@ from train.ranks.distributed import (
     lost_rank,
     node_warning,
     read_world,
+    sum_over_ranks,
     wait_for_all,
 )
 from train.report.accuracy import evaluate
@@ -150,6 +153,39 @@ def test_a_rank_that_failed_leaves_at_once(
     monkeypatch.setattr(sys, "exit", lambda status: taken.append(f"sys {status}"))
     leave(status)
     assert taken == ways
+
+
+def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = HashStore()
+    store.set("loaders/1", "")
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr("train.ranks.distributed.PATIENCE", timedelta(seconds=0.2))
+    with pytest.raises(ShardfeedError, match=r"rank 0 waited 0:00:00.2.* at the point 'loaders', and rank 2 did not"):
+        wait_for_all(World(0, 3), "loaders")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoppedRank:
+    """Rank 1 is stopped before an exchange: rank 0 gives it up after its patience."""
+
+    def __call__(self, rank: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("train.ranks.distributed.PATIENCE", timedelta(seconds=2))
+            began = time.monotonic()
+            with pytest.raises(ShardfeedError, match="has lost the other ranks"):
+                self._exchange_late()
+            assert time.monotonic() - began < 20
+
+    def _exchange_late(self) -> None:
+        with joined("cpu") as world:
+            sum_over_ranks(torch.zeros(1), world)
+            time.sleep(6 * world.rank)
+            sum_over_ranks(torch.zeros(1), world)
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_is_given_up() -> None:
+    on_two_ranks([StoppedRank()])
 
 
 class Sample(nn.Module):
