@@ -1,7 +1,10 @@
 """One feed loop at a time over open shards: a jump to another cursor, or another size, is another loop."""
 
+import atexit
 import dataclasses
+import functools
 import threading
+import weakref
 from typing import Any
 
 import torch
@@ -14,6 +17,20 @@ from shards.feed.read import Shards
 from shards.remote.prefetch import Prefetcher
 from shards.sampling.batch import Cursor
 
+_open: "weakref.WeakSet[FeedRunner]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for runner in list(_open):
+        runner.close()
+
+
+@functools.cache
+def _close_all_at_exit() -> None:
+    """Registers the end of all loops for the end of the program, before DALI's own: it takes their graphs away."""
+    # What is registered later is called earlier, and DALI registered its function when it was imported above.
+    atexit.register(_close_all)
+
 
 class FeedRunner:
     """The open shards and the loop that feeds from them. It knows nothing of the loader, so the loader can be freed."""
@@ -23,6 +40,8 @@ class FeedRunner:
         self._split = split
         self._shards: Shards = open_shards(split)
         self._loop: FeedLoop | None = None
+        _open.add(self)
+        _close_all_at_exit()
 
     def take(self, cursor: Cursor) -> Delivered:
         """The batch at `cursor`: from the running loop if that is its next batch, otherwise from a new loop."""

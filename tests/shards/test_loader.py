@@ -3,6 +3,8 @@ import gc
 import io
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from shards.format.ppm import ppm
 from shards.sampling.batch import PlannedBatch
 from shards.sampling.crops import crop_windows
 from shards.sampling.order import epoch_order
+from tests import ROOT
 from tests.conftest import decoded, jpeg, photo, write_split
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -594,6 +597,20 @@ def test_a_device_that_is_not_here_is_one_line(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(UsageError, match=message):
         load(small_split, device=device, device_id=device_id)
+
+
+def test_a_program_that_never_closes_its_loader_ends_without_a_word(tmp_path: Path) -> None:
+    """Also where a finalizer is older than DALI: DALI would take the graphs away from loops that still decode."""
+    split = write_split(tmp_path, [jpeg(photo(256, 300))] * 640, short_side=256, shard_size=640)
+    code = (
+        "import sys, tempfile; directory = tempfile.TemporaryDirectory()\n"
+        "from shards import Loader, open_dataset\n"
+        "loader = Loader(open_dataset(sys.argv[1])['train'], batch_size=64, train=True)\n"
+        "for images, labels in loader: pass\n"
+    )
+    command = [sys.executable, "-c", code, str(split.root)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.gpu
