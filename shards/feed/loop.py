@@ -160,7 +160,9 @@ def feed(
             continue
 
         whole = decoding.popleft()
-        yield Delivered(tensors(pixels, whole.batch), whole.replaced)
+        finished = [Delivered(tensors(pixels, whole.batch), whole.replaced)]
+        del whole, pixels  # while it waits, this function must not keep the memory of a batch from being used again
+        yield finished.pop()
 
 
 class FeedLoop:
