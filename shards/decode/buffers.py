@@ -34,11 +34,14 @@ class Buffers:
         return np.frombuffer(memory, dtype).reshape(shape)
 
     def _unused(self, size: int) -> npt.NDArray[np.uint8]:
-        """A piece of at least `size` bytes that nobody uses; a new one takes the place of one that is too small."""
-        for place in range(len(self._pieces)):
+        """A piece of at least `size` bytes that nobody uses; a new one takes the place of one that is too small.
+
+        Of several it takes the one that was handed out last: what is left of it in the processor's cache is the most.
+        """
+        for place in reversed(range(len(self._pieces))):
             if sys.getrefcount(self._pieces[place]) == _UNUSED:
-                if self._pieces[place].size < size:
-                    self._pieces[place] = np.empty(size, np.uint8)
-                return self._pieces[place]
+                piece = self._pieces.pop(place)
+                self._pieces.append(piece if piece.size >= size else np.empty(size, np.uint8))
+                return self._pieces[-1]
         self._pieces.append(np.empty(size, np.uint8))
         return self._pieces[-1]

@@ -54,15 +54,17 @@ class StoredPixels:
         assert rows is not None
         left, width = windows.anchor[:, 1].tolist(), windows.shape[:, 1].tolist()
         mirror = windows.mirror if self._mirrors else np.zeros_like(windows.mirror)
+        # Looked up once a batch: what runs for each sample holds the interpreter's lock.
+        rows_of, resizes, cut = rows.of, self._resizes, self._cut
 
         def finish(i: int, sample: UInt8Array) -> None:
-            pixels, out = rows.of(sample, i), images[places[i]]
-            if self._resizes:
+            pixels, out = rows_of(sample, i), images[places[i]]
+            if resizes:
                 # The region alone: the filter must not see what lies beside it, as where nothing else was decoded.
                 region = np.ascontiguousarray(pixels[:, left[i] : left[i] + width[i]])
                 self._resize(region, windows.start[i], windows.end[i], mirror[i], out)
             else:
-                self._cut(pixels, left[i], mirror[i], out)
+                cut(pixels, left[i], mirror[i], out)
 
         return finish
 

@@ -174,7 +174,7 @@ class SampleReader:
     def _fill(self, target: UInt8Array, epoch: int, ranges: ByteRanges, i: int) -> str | ShardfeedError | None:
         """Reads sample `i` of `ranges`; returns what is wrong with it, None if nothing is."""
         shard, offset, expected, done = ranges.shard[i], ranges.offset[i], ranges.crc32[i], 0
-        if (epoch, shard) in self._unfetched:
+        if self._unfetched and (epoch, shard) in self._unfetched:
             return self._unfetched[epoch, shard]
         while done < len(target):
             try:
