@@ -1,8 +1,6 @@
-"""`python -m benchmarks verdict` on machines with a planted bottleneck: a slow disk, a slow decoder, a slow model."""
+"""`python -m benchmarks verdict` with a planted bottleneck, a slow model. What is judged from which figures: stages/test_verdict.py."""
 
 import json
-import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from benchmarks.commands.verdict import Options, measured
 from benchmarks.stages.training import configured
 from shards.common.errors import UsageError
 from shards.dataset import Split
-from shards.decode.graph import GraphDecoder
 from tests.conftest import jpeg, photo, write_split
 from train.data import training_size
 
@@ -42,41 +39,6 @@ class Slow(nn.Module):
         time.sleep(self.seconds)
         logits: Tensor = self.head(images.mean((2, 3)))
         return logits
-
-
-def slow_disk(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """A disk with one head: every read takes `seconds`, one after the other."""
-    head, real = threading.Lock(), os.preadv
-
-    def preadv(*arguments: Any) -> int:
-        with head:
-            time.sleep(seconds)
-        return real(*arguments)
-
-    monkeypatch.setattr(os, "preadv", preadv)
-
-
-@pytest.mark.slow
-def test_a_slow_disk_is_found(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Slower by far than whatever else a loaded machine may be slow at: every stage reads, so all are as slow.
-    slow_disk(monkeypatch, 0.02)
-    _, found = measured(Options(photographs.root, recipe="cnn", gpu_images_per_s=PLENTY, seconds=0.3))
-    assert found.bottleneck == "read, cold"
-    assert found.speeds["read, cold"] < 52
-
-
-@pytest.mark.slow
-def test_a_slow_decoder_is_found(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    pop = GraphDecoder.pop
-
-    def slow(decoder: GraphDecoder) -> Any:
-        time.sleep(0.5)
-        return pop(decoder)
-
-    monkeypatch.setattr(GraphDecoder, "pop", slow)
-    _, found = measured(Options(photographs.root, recipe="cnn", gpu_images_per_s=PLENTY, threads=1, seconds=0.3))
-    assert found.bottleneck == "+ decode"
-    assert "--threads" in found.advice
 
 
 @pytest.mark.slow
