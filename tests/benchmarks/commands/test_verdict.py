@@ -1,4 +1,4 @@
-"""`python -m benchmarks verdict` with a planted bottleneck, a slow model. What is judged from which figures: stages/test_verdict.py."""
+"""`python -m benchmarks verdict` with a planted bottleneck: a slow model. The judgement: stages/test_verdict.py."""
 
 import json
 import time
