@@ -148,7 +148,11 @@ class GraphDecoder:
         if batch.rows is None:
             return {**arrays, "encoded": data}
         # The input holds only the rows of the crop window, so its row offset is 0.
-        rows = [batch.rows.of(sample, i) for i, sample in enumerate(data)]
+        first, height, width = batch.rows.first.tolist(), windows.shape[:, 0].tolist(), batch.rows.width.tolist()
+        rows = [
+            sample[begin : begin + 3 * high * wide].reshape(high, wide, 3)
+            for sample, begin, high, wide in zip(data, first, height, width, strict=True)
+        ]
         return {**arrays, "rows": rows, "anchor": windows.anchor * np.array([0, 1], np.int32)}
 
 

@@ -1,25 +1,33 @@
-"""Stored pixels on a CPU: the thread that read a sample finishes it, while its rows are in that core's cache.
+"""Stored pixels on a CPU: the thread that reads a sample finishes it, while its rows are in that core's cache.
 
 There is nothing to decode, so `StoredPixels` stands where the DALI graph stands for JPEGs. Reading a whole batch first
 and cutting its crop windows afterwards takes a third to half longer (docs/decisions.md has the figures): the rows of a
 batch are more than a cache holds, so they would go to main memory and come back.
+
+A thread does all its samples of a batch in one compiled loop. Between samples it needs no lock of the interpreter, for
+which it would wait while other threads have it: with small images such waits take longer than the work.
 """
 
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
+from shards.common.pread import read_at, will_read
 from shards.decode.buffers import Buffers
 from shards.decode.finish import BIAS, SCALE, cut_normalise, cut_out
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
-from shards.sampling.batch import PlannedBatch
+from shards.sampling.batch import NOT_COMPARED, PlannedBatch
 from shards.sampling.policies import Policy
 
 UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
 
 
 class StoredPixels:
@@ -31,10 +39,11 @@ class StoredPixels:
 
     def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
         self.config = config
-        self._dtype = "uint8" if config.dtype == "uint8" or augment is not None else "float32"
+        self._normalises = config.dtype != "uint8" and augment is None
         self._resizes = resizes
         self._mirrors = augment is None
         self._buffers = Buffers()
+        self._scratch = _Scratch()
         self._inside: deque[npt.NDArray[Any]] = deque()
 
     def images(self, batch: PlannedBatch) -> npt.NDArray[Any]:
@@ -43,30 +52,30 @@ class StoredPixels:
         Its memory is used again once nothing refers to it.
         """
         count, size = len(batch), batch.size
-        shape = (count, size, size, 3) if self._dtype == "uint8" else (count, 3, size, size)
-        return self._buffers.take(shape, np.dtype(self._dtype))
+        if self._normalises:
+            return self._buffers.take((count, 3, size, size), np.float32)
+        return self._buffers.take((count, size, size, 3), np.uint8)
 
-    def on_sample(
-        self, batch: PlannedBatch, images: npt.NDArray[Any], places: Sequence[int]
-    ) -> Callable[[int, UInt8Array], None]:
-        """What the reading threads call: makes of sample i of `batch` the image `places[i]` of `images`."""
+    def destination(
+        self, batch: PlannedBatch, images: npt.NDArray[Any], places: Sequence[int] | range
+    ) -> "ImageDestination":
+        """What makes of sample i of `batch` the image `places[i]` of `images`."""
         windows, rows = batch.windows, batch.rows
         assert rows is not None
-        left, width = windows.anchor[:, 1].tolist(), windows.shape[:, 1].tolist()
-        mirror = windows.mirror if self._mirrors else np.zeros_like(windows.mirror)
-        # Looked up once a batch: what runs for each sample holds the interpreter's lock.
-        rows_of, resizes, cut = rows.of, self._resizes, self._cut
-
-        def finish(i: int, sample: UInt8Array) -> None:
-            pixels, out = rows_of(sample, i), images[places[i]]
-            if resizes:
-                # The region alone: the filter must not see what lies beside it, as where nothing else was decoded.
-                region = np.ascontiguousarray(pixels[:, left[i] : left[i] + width[i]])
-                self._resize(region, windows.start[i], windows.end[i], mirror[i], out)
-            else:
-                cut(pixels, left[i], mirror[i], out)
-
-        return finish
+        work = (
+            batch.ranges.offset,
+            batch.ranges.size,
+            rows.first,
+            rows.width,
+            windows.anchor[:, 1].astype(np.int64),
+            windows.shape.astype(np.int64),
+            (windows.start, windows.end) if self._resizes else None,
+            windows.mirror if self._mirrors else np.zeros_like(windows.mirror),
+            (SCALE, BIAS) if self._normalises else None,
+            np.asarray(places, np.int64),
+            images,
+        )
+        return ImageDestination(batch, work, self._scratch)
 
     def push(self, batch: PlannedBatch, images: npt.NDArray[Any]) -> None:
         """Takes a batch that the reading threads have finished."""
@@ -84,14 +93,79 @@ class StoredPixels:
         """Drops the batches that were pushed."""
         self._inside.clear()
 
-    def _cut(self, rows: UInt8Array, left: int, mirror: np.int32, out: npt.NDArray[Any]) -> None:
-        if self._dtype == "uint8":
-            cut_out(rows, left, mirror, out)
-        else:
-            cut_normalise(rows, left, mirror, SCALE, BIAS, out)
 
-    def _resize(self, region: UInt8Array, start: Any, end: Any, mirror: np.int32, out: npt.NDArray[Any]) -> None:
-        if self._dtype == "uint8":
-            resample(region, start, end, mirror, out)
+class _Scratch(threading.local):
+    """Memory of each thread: the same for every sample, so that it stays in the cache of the core."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> UInt8Array:
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size]
+
+
+@dataclass(frozen=True)
+class ImageDestination:
+    """Where the samples of a batch become images; several threads use it, each for samples of its own."""
+
+    batch: PlannedBatch
+    work: tuple[Any, ...]
+    """What `_finish` takes about all samples."""
+    scratch: _Scratch
+
+    def read(self, files: npt.NDArray[np.intc], part: Int64Array) -> npt.NDArray[np.bool_]:
+        """Reads and finishes the samples `part` (k,) whose files (k,) are open; returns which are done (k,).
+
+        Left to the caller: samples without an open file (-1), those whose checksum is to be compared, failed reads.
+        """
+        ranges = self.batch.ranges
+        files = np.where(ranges.crc32[part] == NOT_COMPARED, files, np.intc(-1))
+        # Threads that also compute are few: the bytes that they wait for must be on their way together.
+        will_read(files, ranges.offset[part], ranges.size[part])
+        return _read_and_finish(files, part, self.scratch.of(int(ranges.size[part].max())), *self.work)  # type: ignore[no-any-return]
+
+    def room(self, i: int) -> UInt8Array:
+        """Room for the bytes of sample i, valid on this thread until the next sample."""
+        return self.scratch.of(int(self.batch.ranges.size[i]))
+
+    def put(self, i: int, sample: UInt8Array) -> None:
+        """Finishes sample i, whose bytes were read by other means."""
+        _finish(i, sample, *self.work)
+
+
+@numba.njit(nogil=True, cache=True)
+def _read_and_finish(  # type: ignore[no-untyped-def]
+    files, part, scratch, offset, size, first, width, left, shape, resize, mirror, normalise, places, images
+):
+    done = np.zeros(files.size, np.bool_)
+    for k in range(files.size):
+        i = part[k]
+        sample = scratch[: size[i]]
+        if files[k] >= 0 and read_at(files[k], sample, offset[i]):
+            _finish(i, sample, offset, size, first, width, left, shape, resize, mirror, normalise, places, images)
+            done[k] = True
+    return done
+
+
+@numba.njit(nogil=True, cache=True)
+def _finish(  # type: ignore[no-untyped-def]
+    i, sample, offset, size, first, width, left, shape, resize, mirror, normalise, places, images
+):
+    """Makes of sample i its image. What is None is not done: numba compiles a function of its own for each case."""
+    height, across = shape[i]
+    rows = sample[first[i] : first[i] + 3 * height * width[i]].reshape(height, width[i], 3)
+    out = images[places[i]]
+    if resize is None:
+        if normalise is None:
+            cut_out(rows, left[i], mirror[i], out)
         else:
-            resample_normalise(region, start, end, mirror, SCALE, BIAS, out)
+            cut_normalise(rows, left[i], mirror[i], normalise[0], normalise[1], out)
+    else:
+        # The region alone: the filter must not see what lies beside it, as where nothing else was decoded.
+        region = rows[:, left[i] : left[i] + across]
+        if normalise is None:
+            resample(region, resize[0][i], resize[1][i], mirror[i], out)
+        else:
+            resample_normalise(region, resize[0][i], resize[1][i], mirror[i], normalise[0], normalise[1], out)

@@ -9,7 +9,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from shards.common.errors import ShardfeedError
 from shards.common.machine import allow_open_files
@@ -24,11 +28,11 @@ class LocalShards:
     def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
         allow_open_files(len(paths))
         self._sizes = sizes
-        self._files: list[int] = []
+        self._files = np.full(len(paths), -1, np.intc)
         self._announced: set[int] = set()
         try:
-            for path, size in zip(paths, sizes, strict=True):
-                self._files.append(_open(path, size))
+            for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+                self._files[number] = _open(path, size)
         except BaseException:
             self.close()
             raise
@@ -39,23 +43,23 @@ class LocalShards:
         """Reads bytes of a shard as `os.preadv` does; returns their number, 0 at its end. Raises OSError."""
         return os.preadv(self._files[number], list(buffers), offset)
 
-    def prepare(self, number: int, offset: int, size: int) -> None:
-        """Asks the kernel to read these bytes into the page cache; returns at once."""
-        with contextlib.suppress(OSError):  # only a hint: the read itself reports what is wrong
-            os.posix_fadvise(self._files[number], offset, size, os.POSIX_FADV_WILLNEED)
+    def files(self, numbers: npt.NDArray[np.int32]) -> AbstractContextManager[npt.NDArray[np.intc]]:
+        """Descriptors (n,) of these shards (n,), which are all open."""
+        return contextlib.nullcontext(self._files[numbers])
 
     def announce(self, numbers: Sequence[int]) -> None:
         """Asks the kernel to read newly announced shards into the page cache, whole; returns at once."""
         for number in numbers:
             if number not in self._announced:
-                self.prepare(number, 0, self._sizes[number])
+                with contextlib.suppress(OSError):  # only a hint: the read itself reports what is wrong
+                    os.posix_fadvise(self._files[number], 0, self._sizes[number], os.POSIX_FADV_WILLNEED)
         self._announced = set(numbers)
 
     def close(self) -> None:
         """Closes the files, which nobody may be reading any more."""
-        for file in self._files:
+        for file in self._files[self._files >= 0].tolist():
             os.close(file)
-        self._files = []
+        self._files = np.empty(0, np.intc)
 
 
 def _open(path: Path, size: int) -> int:

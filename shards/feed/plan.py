@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.dataset import Split
-from shards.sampling.batch import ByteRanges, Cursor, PixelRows, PlannedBatch
+from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
 from shards.sampling.crops import Crop, CropWindows, crop_windows
 from shards.sampling.order import BLOCK_SHARDS, Order, Share, epoch_order, upcoming
 from shards.sampling.policies import Policy, draws
@@ -119,15 +119,14 @@ class Planner:
         index = self._split.index
         shard, offset, size = index.shard[ids], index.offset[ids], index.size[ids].astype(np.int64)
         checked = self._checked(shard)
-        crc32 = [crc if check else None for crc, check in zip(index.crc32[ids].tolist(), checked.tolist(), strict=True)]
+        crc32 = np.where(checked, index.crc32[ids].astype(np.int64), NOT_COMPARED)
         if not self._raw:
-            return ByteRanges(shard.tolist(), offset.tolist(), size.tolist(), crc32), None
+            return ByteRanges(shard, offset, size, crc32), None
         width, (rows, top) = index.width[ids].astype(np.int64), (windows.shape[:, 0], windows.anchor[:, 0])
         # The pixels are the end of the file; the header before them has no fixed length.
         first = size - 3 * width * (index.height[ids] - top)
         start, length = np.where(checked, 0, first), np.where(checked, size, 3 * width * rows)
-        ranges = ByteRanges(shard.tolist(), (offset + start).tolist(), length.tolist(), crc32)
-        return ranges, PixelRows((first - start).tolist(), rows.tolist(), width.tolist())
+        return ByteRanges(shard, offset + start, length, crc32), PixelRows(first - start, width)
 
     def _checked(self, shard: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Whether the CRC-32 of each sample is compared, (n,), for samples that lie in these shards."""

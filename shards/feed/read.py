@@ -3,13 +3,16 @@
 They read ahead of need, so on a cold disk, a network file system or an object store these threads do the waiting. The
 bytes of a batch come into one buffer. A sample that is stored decoded goes into a buffer of the thread that read it,
 which finishes its image at once, while the pixels are in that core's cache.
+
+Each thread reads its part of a batch in one compiled loop. What that leaves (samples behind a URL, failed reads,
+checksums) is done sample by sample.
 """
 
-import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,14 +21,15 @@ import numpy.typing as npt
 from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import Cancelled, ShardfeedError
+from shards.common.pread import read_each
 from shards.decode.buffers import Buffers
 from shards.decode.stored_pixels import StoredPixels
 from shards.feed.threads import DaemonThreads
-from shards.sampling.batch import ByteRanges, PlannedBatch
+from shards.sampling.batch import NOT_COMPARED, ByteRanges, PlannedBatch
 
 UInt8Array = npt.NDArray[np.uint8]
-# Called with a sample's place in its batch and its bytes, which are valid until it returns.
-OnSample = Callable[[int, UInt8Array], None]
+Int64Array = npt.NDArray[np.int64]
+Descriptors = npt.NDArray[np.intc]
 # A sample's place in its batch, and what is wrong with it: in words, or why its whole shard cannot be fetched.
 Trouble = tuple[int, str | ShardfeedError]
 
@@ -45,14 +49,53 @@ class Shards(Protocol):
         Raises OSError, or ShardfeedError where the shard cannot be read.
         """
 
-    def prepare(self, number: int, offset: int, size: int) -> None:
-        """Is told that these bytes are read soon, so that many can be on their way at once; returns at once."""
+    def files(self, numbers: npt.NDArray[np.int32]) -> AbstractContextManager[Descriptors]:
+        """Descriptors (n,) of those shards (n,) that are open files now, which stay open in the block; -1 for others.
+
+        Returns at once.
+        """
 
     def announce(self, numbers: Sequence[int]) -> None:
         """Is told which shards are read next, in this order; returns at once."""
 
     def close(self) -> None:
         """Closes everything; nobody reads any more."""
+
+
+class Destination(Protocol):
+    """Where the bytes of the samples of a batch go."""
+
+    def read(self, files: Descriptors, part: Int64Array) -> npt.NDArray[np.bool_]:
+        """Reads the samples `part` (k,) from open files (k,); returns which came (k,). -1 is no file."""
+
+    def room(self, i: int) -> UInt8Array:
+        """The bytes of sample i, or room for them."""
+
+    def put(self, i: int, sample: UInt8Array) -> None:
+        """Takes a sample that was read into its room by other means."""
+
+
+@dataclass(frozen=True)
+class BytesDestination:
+    """Samples side by side in one buffer."""
+
+    ranges: ByteRanges
+    buffer: UInt8Array
+    start: Int64Array
+    """(n,): the byte of the buffer at which each sample begins."""
+
+    def read(self, files: Descriptors, part: Int64Array) -> npt.NDArray[np.bool_]:
+        """Reads the samples `part` (k,) from open files (k,); returns which came (k,). -1 is no file."""
+        offset, size = self.ranges.offset[part], self.ranges.size[part]
+        return read_each(files, offset, size, self.buffer, self.start[part])
+
+    def room(self, i: int) -> UInt8Array:
+        """The bytes of sample i, or room for them: a view of the buffer."""
+        start = int(self.start[i])
+        return self.buffer[start : start + int(self.ranges.size[i])]
+
+    def put(self, i: int, sample: UInt8Array) -> None:
+        """Takes a sample that was read by other means: it is in the buffer already."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +147,6 @@ class SampleReader:
         self._stop = stop
         self._stored = stored
         self._buffers = Buffers()
-        self._own = threading.local()
         self._readers = DaemonThreads(threads, "shardfeed-read")
         self._under_way: deque[Reading] = deque()
         # Shards that could not be fetched, by epoch and number: an object store that is gone fails slowly, so it is
@@ -117,29 +159,31 @@ class SampleReader:
             self._under_way.popleft()
         if batch.upcoming is not None:
             # Shards that are being read come first: announcing without them would release them.
-            being_read = [number for reading in self._under_way for number in reading.batch.ranges.shard]
+            being_read = [number for reading in self._under_way for number in reading.batch.ranges.shard.tolist()]
             self._shards.announce(list(dict.fromkeys(being_read + batch.upcoming)))
         if self._stored is not None:
             images = self._stored.images(batch)
-            return self._submit(batch, images, self._stored.on_sample(batch, images, range(len(batch))))
-        bounds = [0, *itertools.accumulate(batch.ranges.size)]
-        buffer = self._buffers.take((bounds[-1],), np.uint8)
-        return self._submit(batch, [buffer[first:last] for first, last in itertools.pairwise(bounds)], None)
+            return self._submit(batch, images, self._stored.destination(batch, images, range(len(batch))))
+        target = self._room(batch)
+        return self._submit(batch, [target.room(i) for i in range(len(batch))], target)
 
     def start_in_place(self, batch: PlannedBatch, data: Any, places: Sequence[int]) -> Reading:
         """Begins to read a batch whose sample i takes the place `places[i]` in the data of another one."""
         if self._stored is not None:
-            return self._submit(batch, data, self._stored.on_sample(batch, data, places))
+            return self._submit(batch, data, self._stored.destination(batch, data, places))
+        target = self._room(batch)
+        for i, place in enumerate(places):
+            data[place] = target.room(i)
+        return self._submit(batch, data, target)
 
-        def put(i: int, sample: UInt8Array) -> None:
-            data[places[i]] = sample.copy()
+    def _room(self, batch: PlannedBatch) -> BytesDestination:
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(batch.ranges.size)])
+        return BytesDestination(batch.ranges, self._buffers.take((int(bounds[-1]),), np.uint8), bounds[:-1])
 
-        return self._submit(batch, data, put)
-
-    def _submit(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None) -> Reading:
+    def _submit(self, batch: PlannedBatch, data: Any, target: Destination) -> Reading:
         count = len(batch)
         parts = [
-            self._readers.submit(self._read, batch, data, on_sample, range(first, count, self._threads))
+            self._readers.submit(self._read, batch, target, np.arange(first, count, self._threads))
             for first in range(min(self._threads, count))
         ]
         reading = Reading(batch, data, parts, self._stop)
@@ -150,30 +194,26 @@ class SampleReader:
         """Ends the threads: reads that have not begun do not begin, and those that hang are given up."""
         self._readers.close()
 
-    def _read(self, batch: PlannedBatch, data: Any, on_sample: OnSample | None, part: range) -> list[Trouble]:
-        """Reads the samples of `part` into `data`, or hands each to `on_sample` if its bytes are right."""
+    def _read(self, batch: PlannedBatch, target: Destination, part: Int64Array) -> list[Trouble]:
+        """Reads the samples `part` of a batch; returns those that cannot be used."""
         ranges, troubles = batch.ranges, list[Trouble]()
-        if on_sample is not None:  # threads that also compute are few: the bytes they wait for must be on their way
-            for i in part:
-                self._shards.prepare(ranges.shard[i], ranges.offset[i], ranges.size[i])
-        for i in part:
-            target = data[i] if on_sample is None else self._scratch(ranges.size[i])
-            trouble = self._fill(target, batch.cursor.epoch, ranges, i)
+        with self._shards.files(ranges.shard[part]) as files:
+            came = target.read(files, part)
+        finished = came & (ranges.crc32[part] == NOT_COMPARED)
+        for i, here in zip(part[~finished].tolist(), came[~finished].tolist(), strict=True):
+            sample = target.room(i)
+            trouble = None if here else self._fill(sample, batch.cursor.epoch, ranges, i)
+            if trouble is None and ranges.crc32[i] != NOT_COMPARED and crc32(sample.data) != ranges.crc32[i]:
+                trouble = DAMAGED
             if trouble is not None:
                 troubles.append((i, trouble))
-            elif on_sample is not None:
-                on_sample(i, target)
+            elif not here:
+                target.put(i, sample)
         return troubles
 
-    def _scratch(self, size: int) -> UInt8Array:
-        """This thread's own buffer: the same for each sample, so that it stays in the cache of the core."""
-        if not hasattr(self._own, "buffer") or self._own.buffer.size < size:
-            self._own.buffer = np.empty(size, np.uint8)
-        return self._own.buffer[:size]  # type: ignore[no-any-return]
-
     def _fill(self, target: UInt8Array, epoch: int, ranges: ByteRanges, i: int) -> str | ShardfeedError | None:
-        """Reads sample `i` of `ranges`; returns what is wrong with it, None if nothing is."""
-        shard, offset, expected, done = ranges.shard[i], ranges.offset[i], ranges.crc32[i], 0
+        """Reads sample `i` of `ranges`; returns why that fails, None if it does not."""
+        shard, offset, done = int(ranges.shard[i]), int(ranges.offset[i]), 0
         if self._unfetched and (epoch, shard) in self._unfetched:
             return self._unfetched[epoch, shard]
         while done < len(target):
@@ -189,6 +229,4 @@ class SampleReader:
             if count == 0:
                 return "is not there: the file has been cut off"
             done += count
-        if expected is not None and crc32(target.data) != expected:
-            return DAMAGED
         return None

@@ -17,6 +17,9 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from shards.common.errors import Cancelled, ShardfeedError
 from shards.common.machine import allow_open_files
 from shards.remote.cache import BeingFetched
@@ -72,8 +75,21 @@ class Prefetcher:
                     thread.start()
             self._changed.notify_all()
 
-    def prepare(self, number: int, offset: int, size: int) -> None:
-        """Nothing to do: whole shards are downloaded ahead, and there are threads enough for ranges."""
+    @contextlib.contextmanager
+    def files(self, numbers: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.intc]]:
+        """Descriptors (n,) of those shards (n,) that are here, which stay open in the block; -1 for others."""
+        wanted = numbers.tolist()
+        with self._changed:
+            here = {number: self._files[number] for number in set(wanted) if number in self._files}
+            for number in here:
+                self._reads[number] = self._reads.get(number, 0) + 1
+        try:
+            yield np.array([here.get(number, -1) for number in wanted], np.intc)
+        finally:
+            with self._changed:
+                for number in here:
+                    self._reads[number] -= 1
+                    self._let_go(number)
 
     def preadv(
         self, number: int, buffers: Sequence[memoryview], offset: int, stop: threading.Event | None = None

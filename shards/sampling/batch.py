@@ -26,15 +26,19 @@ class Cursor:
         return following if share.steps(samples, following.position) else Cursor(self.epoch + 1, 0)
 
 
+# In place of a checksum, which is never negative.
+NOT_COMPARED = -1
+
+
 @dataclass(frozen=True)
 class ByteRanges:
-    """The bytes to read of n samples, as Python integers: numpy's cost more in every use."""
+    """The bytes to read of n samples."""
 
-    shard: list[int]
-    offset: list[int]
-    size: list[int]
-    crc32: list[int | None]
-    """What the CRC-32 of these bytes must be; None where it is not compared."""
+    shard: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    crc32: npt.NDArray[np.int64]
+    """What the CRC-32 of these bytes must be; `NOT_COMPARED` where it may be anything."""
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -44,16 +48,10 @@ class ByteRanges:
 class PixelRows:
     """Where the rows of n crop windows lie in the bytes read of samples that are stored decoded."""
 
-    first: list[int]
+    first: npt.NDArray[np.int64]
     """The byte at which the first row begins."""
-    height: list[int]
-    width: list[int]
+    width: npt.NDArray[np.int64]
     """Pixels of a whole row, of which the crop window is a part."""
-
-    def of(self, sample: npt.NDArray[np.uint8], i: int) -> npt.NDArray[np.uint8]:
-        """The rows of crop window i in the bytes of its sample: uint8 (height, width, 3), a view."""
-        height, width, first = self.height[i], self.width[i], self.first[i]
-        return sample[first : first + 3 * height * width].reshape(height, width, 3)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from shards.sampling.crops import crop_windows
 from shards.sampling.order import epoch_order
 from tests import ROOT
 from tests.conftest import decoded, jpeg, photo, write_split
+from tests.helpers.datasets import no_files
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -539,6 +540,7 @@ def test_closing_ends_a_wait_for_bytes_that_do_not_come(small_split: Split, monk
         stop.wait()
         return 0
 
+    monkeypatch.setattr(LocalShards, "files", no_files)
     monkeypatch.setattr(LocalShards, "preadv", silent)
     loader = load(small_split)
     errors: list[BaseException] = []

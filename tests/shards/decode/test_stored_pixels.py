@@ -5,18 +5,22 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from shards.feed.local import LocalShards
 from shards.format.ppm import ppm
 from tests.conftest import decoded, jpeg, photo, write_split
+from tests.helpers.datasets import no_files
 
 
 def epoch(split: Split, **options: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -107,6 +111,7 @@ def test_only_the_rows_of_the_window_are_read(pair: tuple[Split, Split], monkeyp
         read.append(sum(len(buffer) for buffer in buffers))
         return preadv(file, buffers, offset)
 
+    monkeypatch.setattr(LocalShards, "files", no_files)
     monkeypatch.setattr("shards.feed.local.os.preadv", counted)
     epoch(raw, train=False, crop="center", order="index", batch_size=len(raw))
     # Batches of the next epochs are read ahead, whose windows are the same.
@@ -115,6 +120,25 @@ def test_only_the_rows_of_the_window_are_read(pair: tuple[Split, Split], monkeyp
     assert len(read) >= len(raw)
     assert set(read) <= {*rows, *whole}
     assert sum(size in whole for size in read) == len(raw.info.shards)
+
+
+@pytest.mark.parametrize("crop", ["random", "rrc"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_batches_read_sample_by_sample_are_those_of_the_compiled_loop(
+    pair: tuple[Split, Split], crop: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where some shards are files of the cache and others are read by byte ranges."""
+    _, raw = pair
+    expected = epoch(raw, crop=crop, dtype=dtype)
+    files = LocalShards.files
+
+    @contextlib.contextmanager
+    def every_other(shards: LocalShards, numbers: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.intc]]:
+        with files(shards, numbers) as descriptors:
+            yield np.where(np.arange(len(numbers)) % 2 == 0, descriptors, np.intc(-1))
+
+    monkeypatch.setattr(LocalShards, "files", every_other)
+    assert equal(epoch(raw, crop=crop, dtype=dtype), expected)
 
 
 def damage(split: Split, sample: int) -> None:
@@ -172,13 +196,14 @@ def test_no_more_samples_are_worked_on_at_a_time_than_threads(own: Split, monkey
     at_work: list[None] = []
     most: list[int] = []
 
-    def slow(*_: Any) -> None:
+    def slow(files: npt.NDArray[np.intc], *_: Any) -> npt.NDArray[np.bool_]:
         at_work.append(None)
         most.append(len(at_work))
-        time.sleep(0.002)
+        time.sleep(0.01)
         at_work.pop()
+        return files >= 0  # the others are for the caller
 
-    monkeypatch.setattr("shards.decode.stored_pixels.cut_out", slow)
+    monkeypatch.setattr("shards.decode.stored_pixels._read_and_finish", slow)
     epoch(own, batch_size=8, dtype="uint8", crop="center", threads=2)
     assert max(most) == 2
 

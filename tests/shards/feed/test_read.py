@@ -15,8 +15,9 @@ import pytest
 from shards.common.errors import Cancelled, ShardfeedError
 from shards.feed.local import LocalShards
 from shards.feed.read import SampleReader, Shards
-from shards.sampling.batch import ByteRanges, Cursor, PlannedBatch
+from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PlannedBatch
 from shards.sampling.crops import CropWindows
+from tests.helpers.datasets import no_files
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -25,11 +26,11 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def planned(
-    *where: tuple[int, int, int], crc32: int | list[int] | None = None, upcoming: list[int] | None = None
+    *where: tuple[int, int, int], crc32: int | list[int] = NOT_COMPARED, upcoming: list[int] | None = None
 ) -> PlannedBatch:
     """A batch of samples at (shard, offset, size)."""
     count = len(where)
-    shard, offset, size = map(list, zip(*where, strict=True))
+    shard, offset, size = np.array(where).T
     corner, flag = np.zeros((count, 2), np.int32), np.zeros(count, np.int32)
     exact = np.zeros((count, 2), np.float32)
     return PlannedBatch(
@@ -38,7 +39,7 @@ def planned(
         labels=np.zeros(count, np.int64),
         windows=CropWindows(corner, corner, exact, exact, flag),
         size=1,
-        ranges=ByteRanges(shard, offset, size, [*crc32] if isinstance(crc32, list) else [crc32] * count),
+        ranges=ByteRanges(shard.astype(np.int32), offset, size, np.broadcast_to(np.array(crc32, np.int64), count)),
         upcoming=upcoming,
     )
 
@@ -48,16 +49,24 @@ def make(shards: Shards, threads: int = 8, **options: Any) -> SampleReader:
 
 
 class Finishing:
-    """Stands for `StoredPixels`: the reading threads call `on_sample` with each sample."""
+    """Stands for `StoredPixels` and its destinations: takes each sample as if its file were not open here."""
 
-    def __init__(self, on_sample: Callable[[int, npt.NDArray[np.uint8]], object]) -> None:
-        self._on_sample = on_sample
+    def __init__(self, put: Callable[[int, npt.NDArray[np.uint8]], object]) -> None:
+        self.put = put
+        self._batch: PlannedBatch
 
     def images(self, batch: PlannedBatch) -> None:
         """No images are made."""
 
-    def on_sample(self, *_: object) -> Callable[[int, npt.NDArray[np.uint8]], object]:
-        return self._on_sample
+    def destination(self, batch: PlannedBatch, images: None, places: Sequence[int]) -> "Finishing":
+        self._batch = batch
+        return self
+
+    def read(self, files: npt.NDArray[np.intc], part: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.zeros(len(part), bool)
+
+    def room(self, i: int) -> npt.NDArray[np.uint8]:
+        return np.empty(int(self._batch.ranges.size[i]), np.uint8)
 
 
 @pytest.fixture
@@ -133,12 +142,12 @@ def test_each_right_sample_is_handed_on_once_by_the_thread_that_read_it(tmp_path
     sums[7] ^= 1
     got: dict[int, bytes] = {}
 
-    def on_sample(i: int, sample: npt.NDArray[np.uint8]) -> None:
+    def put(i: int, sample: npt.NDArray[np.uint8]) -> None:
         assert i not in got
         got[i] = bytes(sample)
 
     shards = LocalShards([write(tmp_path / "a.tar", data)], [len(data)])
-    reader = make(shards, threads=3, stored=Finishing(on_sample))
+    reader = make(shards, threads=3, stored=Finishing(put))
     wanted = [(0, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
     assert reader.start(planned(*wanted, crc32=sums)).wait() == [(7, "is damaged (its checksum is wrong)")]
     assert got == {i: sample for i, sample in enumerate(samples) if i != 7}
@@ -162,11 +171,11 @@ def test_reads_that_have_not_begun_do_not_begin_after_closing(hundred: LocalShar
     assert len(handed_on) == 1
 
 
-def test_an_error_of_the_function_comes_out_of_the_wait(hundred: LocalShards) -> None:
-    def on_sample(i: int, sample: npt.NDArray[np.uint8]) -> None:
+def test_an_error_of_the_destination_comes_out_of_the_wait(hundred: LocalShards) -> None:
+    def put(i: int, sample: npt.NDArray[np.uint8]) -> None:
         raise ValueError("no crop window")
 
-    reader = make(hundred, stored=Finishing(on_sample))
+    reader = make(hundred, stored=Finishing(put))
     with pytest.raises(ValueError, match="no crop window"):
         reader.start(planned((0, 0, 50), (0, 50, 50))).wait()
     reader.close()
@@ -185,7 +194,7 @@ class Silent:
         stop.wait()
         raise ShardfeedError("given up")
 
-    def prepare(self, number: int, offset: int, size: int) -> None: ...
+    files = no_files
 
     def announce(self, numbers: Sequence[int]) -> None:
         self.announced.append(list(numbers))

@@ -131,6 +131,23 @@ def test_without_any_announcement_everything_is_still_read(url: str, local: Spli
     shards.close()
 
 
+def test_shards_that_are_here_are_open_files_for_as_long_as_they_are_used(
+    url: str, local: Split, tmp_path: Path
+) -> None:
+    split = opened(url, cache(tmp_path, 1, local))
+    shards = Prefetcher(split.remote_shards())
+    shards.announce([3])
+    read(shards, split, int(np.flatnonzero(split.index.shard == 3)[0]))  # waits until it is here
+    with shards.files(np.array([3, 5, 3], np.int32)) as files:
+        shards.announce([])  # would close it
+        assert files[0] == files[2]
+        assert files[1] == -1
+        assert os.pread(files[0], 10, 0) == local.shard_paths[3].read_bytes()[:10]
+    with shards.files(np.array([3], np.int32)) as files:
+        assert files.tolist() == [-1]
+    shards.close()
+
+
 @pytest.mark.filterwarnings("ignore:the cache in")
 @pytest.mark.parametrize("share", [1, 0.3])
 def test_ranks_of_a_machine_fetch_each_shard_once_together_where_it_has_room(
