@@ -56,7 +56,7 @@ class Feeding:
     window: int = BLOCK_SHARDS
     """Shards that --order blocks reads and shuffles together."""
 
-    decode: Literal["auto", "cpu", "region", "hardware"] = "auto"
+    decode: Literal["auto", "cpu", "region", "hardware", "hybrid"] = "auto"
     """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; auto: the engines where the GPU
     has them."""
 

@@ -55,7 +55,7 @@ class DamagedSamples:
         return self._replaced(ReadBatch(reading.batch, reading.data), reading.wait())
 
     def without_undecodable(
-        self, error: RuntimeError, inside: Sequence[ReadBatch], config: GraphConfig
+        self, error: Exception, inside: Sequence[ReadBatch], config: GraphConfig
     ) -> list[ReadBatch]:
         """After the decoder failed with `error`: the batches `inside` it, with undecodable samples replaced.
 

@@ -293,9 +293,10 @@ def test_automatic_choices_are_those_of_a_machine_without_a_gpu(
     ("capability", "decode"),
     [((9, 0), "hardware"), ((8, 0), "hardware"), ((8, 9), "region"), ((12, 0), "region")],
 )
-def test_the_decoder_is_chosen_by_what_the_gpu_has(
+def test_the_decoder_is_chosen_by_the_kind_of_gpu_where_nvjpeg_cannot_be_asked(
     small_split: Split, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], decode: str
 ) -> None:
+    monkeypatch.setattr("shards.decode.nvjpeg.engines", lambda _: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert choose_decoder(small_split, "auto", "gpu", 0) == decode
     assert choose_decoder(small_split, "cpu", "gpu", 0) == "cpu"
