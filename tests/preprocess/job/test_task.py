@@ -41,6 +41,7 @@ def test_a_marker_is_read_as_it_was_written() -> None:
         {"info": info(sha256=7)},
         {"kinds": 3},
         {"kinds": {"jpeg": "3"}},
+        {"enlarged": -1},
         {"rejects": 3},
         {"rejects": [3]},
         {"rejects": reject(row="7")},
