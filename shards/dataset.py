@@ -78,7 +78,8 @@ class Split:
         """The name for people, which says what part of the split this is."""
         if self.part is None:
             return self.name
-        return f"{self.name} {'without' if self.part.rest else 'held-out'} {100 * self.part.fraction:g}%"
+        share = f"{100 * self.part.fraction:g}%"
+        return f"{self.name} without {share} held out" if self.part.rest else f"{share} held out of {self.name}"
 
     def hold_out(self, fraction: float) -> tuple["Split", "Split"]:
         """The split without a random `fraction` of its samples, and those: always the same ones, whatever the seed.

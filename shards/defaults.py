@@ -107,9 +107,9 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int
         # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
         least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
     if crop in FROM_RESIZED and size > least:
-        of_most = "the shorter side of most is" if least < chosen else "whose shorter side is"
+        median = "median " if least < chosen else ""
         raise UsageError(
-            f"a crop of {size} pixels does not fit into images {of_most} {least}: "
+            f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
             "choose a smaller size or a larger resize"
         )
     return chosen

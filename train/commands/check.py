@@ -39,8 +39,8 @@ def check(config: Config) -> None:
 
         with _named("data set opens"):
             split, held_out = open_splits(config)
-            validation = "no validation" if held_out is None else f"{held_out.title} {len(held_out):,}"
-            sizes = f"{split.title} {len(split):,} images, {validation}"
+            validation = "no validation" if held_out is None else f"{held_out.title}: {len(held_out):,}"
+            sizes = f"{split.title}: {len(split):,} images, {validation}"
             _passed(world, "data set opens", f"{sizes}, {len(split.class_names):,} classes")
 
         with _named("training steps"):

@@ -50,7 +50,7 @@ def test_every_slice_and_every_start_again_stops_too_and_goes_on_with_enlarge(tm
 
 def test_a_few_small_images_are_enlarged_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = source_of(tmp_path / "source", [32, 33] + [48] * 3 + [64] * 8), tmp_path / "out"
-    assert convert(source, out, "--short-side", "48") == 0
+    assert convert(source, out, "--short-side", "48", "--workers", "2") == 0
     assert "\n  2 images enlarged to a shorter side of 48 pixels\n" in capsys.readouterr().out
     assert convert(source, tmp_path / "whole", "--short-side", "32") == 0
     assert "enlarged" not in capsys.readouterr().out
