@@ -6,7 +6,7 @@ are enlarged, so that all stored sides are equal.
 
 import numpy as np
 
-from preprocess.images.convert import Reject, image_size
+from preprocess.images.convert import image_size
 from preprocess.job.estimate import sample
 from preprocess.job.plan import Plan
 from preprocess.sources.source import Source
@@ -42,6 +42,6 @@ def shorter_sides(source: Source, plan: Plan) -> list[int]:
     for split, row in sample(rows, SAMPLES, plan.settings.seed):
         try:
             sides.append(min(image_size(source.row(split, row).data)))
-        except (Reject, OSError):
+        except Exception:  # the conversion names what it cannot read
             continue
     return sorted(sides)
