@@ -1,8 +1,8 @@
 """Converts a source of images to shards.
 
 python -m preprocess SOURCE OUT [--splits train validation] [--image-column image] [--label-column label]
-    [--short-side 256 [--enlarge] | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0] [--workers N]
-    [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
+    [--short-side 256 [--enlarge] | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0]
+    [--workers N] [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
 
 python -m preprocess SOURCE OUT ... --tasks i/n     makes slice i of n of the shards, one on each of n machines
 python -m preprocess SOURCE OUT ... --finish        writes the manifest, once all slices are done
