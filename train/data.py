@@ -51,7 +51,7 @@ def held_out_split(config: Config) -> "shards.Split | None":
         return None
     if fraction is not None:
         return choose_split(config.data, [TRAINING], cache).hold_out(fraction)[1]
-    if name is not None:
+    if name != "auto":
         return choose_split(config.data, [name], cache)
     there = open_dataset(config.data, cache)
     if not any(each in there for each in VALIDATION):

@@ -80,8 +80,8 @@ class Feeding:
 class Validation:
     """What the network is validated on."""
 
-    val_split: str | None = None
-    """Split to validate on, or none; if not given, the first of validation, val, valid, dev and test that there is."""
+    val_split: str = "auto"
+    """Split to validate on; auto: the first of validation, val, valid, dev and test that there is; none: train only."""
 
     val_fraction: float | None = None
     """Holds out this fraction of the training split, and validates on it: the same images for every --seed."""
@@ -89,7 +89,7 @@ class Validation:
     def __post_init__(self) -> None:
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise UsageError(f"--val-fraction must lie between 0 and 1, not {self.val_fraction}")
-        if self.val_split is not None and self.val_fraction is not None:
+        if self.val_split != "auto" and self.val_fraction is not None:
             raise UsageError("--val-split names a split to validate on, --val-fraction takes a part of train: give one")
 
 
