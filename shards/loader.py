@@ -248,6 +248,13 @@ class Loader:
         """Damaged samples so far, each once an epoch, that were replaced or omitted."""
         return self._skipped
 
+    def gpu_wait(self) -> float:
+        """Seconds that the GPU has waited for batches since the last call, as far as that is over; 0 on a CPU.
+
+        The host sees only its own waits: a batch can be handed over while the GPU still decodes it.
+        """
+        return self._feed.gpu_wait()
+
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: another loader that loads this goes on with the next batch."""
         sampling = self._feed.config.sampling

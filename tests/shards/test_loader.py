@@ -23,7 +23,6 @@ from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode import MEAN, STD
-from shards.decode.graph import GraphConfig
 from shards.defaults import choose_decoder
 from shards.feed.local import LocalShards
 from shards.feed.loop import Delivered, FeedLoop
@@ -561,27 +560,6 @@ def test_closing_ends_a_wait_for_bytes_that_do_not_come(small_split: Split, monk
     assert time.monotonic() - began < 2
     assert not consumer.is_alive()
     assert "closed" in str(errors[0])
-
-
-def test_the_loop_chooses_its_device_before_it_touches_the_graph(
-    small_split: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A new thread begins on device 0, where it would open a context: each rank has a device of its own."""
-    calls: list[Any] = []
-
-    class Graph:
-        def __init__(self, config: GraphConfig, stream: object) -> None:
-            calls.append("graph")
-            raise RuntimeError("no GPU here")
-
-    monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    loader = load(small_split, device="gpu", device_id=3, decode="region")
-    with loader, pytest.raises(RuntimeError, match="no GPU here"):
-        next(iter(loader))
-    assert calls == [3, "graph"]
 
 
 @pytest.mark.parametrize(
