@@ -79,9 +79,7 @@ def training() -> Iterator[Program]:
     """`python -m train --out OUT`, saved after every step."""
     import torch
 
-    import shards.loader  # noqa: F401  # imported before forking, like the next two
-    import train.curves
-    import train.engine
+    import shards.loader  # noqa: F401  # imported before forking
     from tests.helpers.resume import assert_same, tiny_models
     from train.__main__ import main
     from train.checkpoints.resume import CHECKPOINTS, LAST, read_checkpoint
@@ -95,7 +93,6 @@ def training() -> Iterator[Program]:
 
     torch.set_num_threads(1)
     with tiny_models() as patch:
-        patch.setattr(train.curves, "draw", lambda *_: None)  # half of the time of so short a run
         patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)
         run = lambda out, words: main([*words, "--out", str(out)])  # noqa: E731
         yield Program(run, progress, lambda out, whole: None, assert_same, earliest=0.8)

@@ -1,23 +1,38 @@
 """Training by several processes on this machine, over gloo, each with one thread."""
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
-from tests.helpers.resume import tiny_models
+from tests.helpers.resume import tiny_models, train_until
+from train.config import Config
 
 Job = Callable[[int], None]
 
 
-def on_two_ranks(jobs: Sequence[Job]) -> None:
-    """Calls the jobs one after the other, with the rank, in each of two processes; jobs are module-level callables.
+@dataclass(frozen=True)
+class Undisturbed:
+    """A job: a run that nothing cuts short."""
 
-    The processes start once for all jobs, because importing the libraries costs seconds.
+    config: Config
+
+    def __call__(self, rank: int) -> None:
+        train_until(self.config)
+
+
+def on_two_ranks(jobs: Sequence[Job]) -> None:
+    """Calls the jobs one after the other, with the rank, in each of two processes; jobs can be pickled.
+
+    Importing the libraries costs seconds: the first call starts a server that has imported them, and forks the ranks.
     """
-    spawn(_rank, args=(free_ports(len(jobs)), list(jobs)), nprocs=2)  # type: ignore[no-untyped-call]
+    multiprocessing.set_forkserver_preload([__name__, "shards.loader"])
+    arguments = (free_ports(len(jobs)), list(jobs))
+    start_processes(_rank, arguments, nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
 def free_ports(count: int) -> list[int]:
@@ -31,7 +46,8 @@ def free_ports(count: int) -> list[int]:
 
 def _rank(rank: int, ports: list[int], jobs: list[Job]) -> None:
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(place, MASTER_ADDR="127.0.0.1")
     with tiny_models() as patch:
         patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)  # so that ranks save after the step a test asks for
         for port, job in zip(ports, jobs, strict=True):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +15,11 @@ from shards.dataset import open_dataset
 from shards.sampling.order import epoch_order
 from tests import ROOT
 from tests.helpers.kill import kill_tree, wait_until
+from tests.helpers.ranks import free_ports
 from tests.helpers.training import write_dataset
 
 # Samples, every one with a label of its own; a step of the optimizer; steps until the second node dies.
 SAMPLES, BATCH, DEATH = 192, 16, 5
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def agent(host: bool, port: int, notes: Path, *words: object) -> "subprocess.Popen[bytes]":
@@ -69,7 +62,7 @@ def seen(notes: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_node_dies_in_an_epoch_and_the_other_sees_exactly_its_rest(tmp_path: Path) -> None:
     notes, words = job(tmp_path)
-    port = free_port()
+    [port] = free_ports(1)
     nodes = [agent(host, port, notes, *words) for host in (True, False)]
     try:
         wait_until(lambda: reached(notes, DEATH), 150)
