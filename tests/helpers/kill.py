@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -187,14 +188,14 @@ def kill_when(
         (os.killpg if group else os.kill)(process.pid, number)
 
 
-def kill_tree(process: "subprocess.Popen[Any]") -> None:
+def kill_tree(process: BaseProcess) -> None:
     """Kills a process and its children at once, whatever their sessions, as a power cut does."""
-    if process.poll() is not None:
+    if not process.is_alive():
         return
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for each in [process.pid, *map(int, children)]:
+    for each in [*map(int, children), process.pid]:
         os.kill(each, signal.SIGKILL)
-    process.wait()
+    process.join()
 
 
 def descendants(process: int) -> dict[int, str]:

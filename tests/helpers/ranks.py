@@ -5,8 +5,12 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import torch
+import torch.distributed.run
 from torch.multiprocessing.spawn import start_processes
 
 from tests.helpers.resume import tiny_models, train_until
@@ -28,11 +32,18 @@ class Undisturbed:
 def on_two_ranks(jobs: Sequence[Job]) -> None:
     """Calls the jobs one after the other, with the rank, in each of two processes; jobs can be pickled.
 
-    Importing the libraries costs seconds: the first call starts a server that has imported them, and forks the ranks.
+    Importing the libraries costs seconds, so the ranks are forks of a server that has imported them.
     """
-    multiprocessing.set_forkserver_preload([__name__, "shards.loader"])
+    _forks()
     arguments = (free_ports(len(jobs)), list(jobs))
     start_processes(_rank, arguments, nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
+
+
+def torchrun(log: Path, *words: object) -> BaseProcess:
+    """Starts torchrun with the words as a fork of the same server; its ranks are forks too. `log`: what they print."""
+    process = _forks().Process(target=_torchrun, args=(log, [*map(str, words)]))
+    process.start()
+    return process
 
 
 def free_ports(count: int) -> list[int]:
@@ -42,6 +53,20 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+def _forks() -> ForkServerContext:
+    multiprocessing.set_forkserver_preload([__name__, "shards.loader"])
+    return multiprocessing.get_context("forkserver")
+
+
+def _torchrun(log: Path, words: list[str]) -> None:
+    os.setsid()  # what dies when a node does
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    torch.set_num_threads(1)
+    torch.distributed.run.main(["--start-method", "fork", "--run-path", *words])
 
 
 def _rank(rank: int, ports: list[int], jobs: list[Job]) -> None:
