@@ -200,6 +200,7 @@ def kill_tree(process: BaseProcess) -> None:
     if not process.is_alive():
         return
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert process.pid is not None
     for each in [*map(int, children), process.pid]:
         os.kill(each, signal.SIGKILL)
     process.join()
