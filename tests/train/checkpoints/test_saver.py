@@ -159,7 +159,7 @@ def words(config: Config) -> list[str]:
 def whole_cnn(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cnn")
     torch.set_num_threads(1)
-    train.engine.train(dataclasses.replace(config, out=out, model="cnn", epochs=4))
+    train_until(dataclasses.replace(config, out=out, model="cnn", epochs=4))
     return out
 
 
@@ -179,5 +179,5 @@ def test_the_program_stopped_at_some_moment_goes_on(config: Config, whole_cnn: P
     assert "stopped by SIGTERM after optimizer step" in error
     assert "Traceback" not in error
     assert 0 < read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] < 20
-    train.engine.train(again)
+    train_until(again)
     assert_same(tmp_path, whole_cnn)
