@@ -159,8 +159,7 @@ def kill_at_every_step(program: Program, out: Path, words: list[str]) -> int:
 def kill_in_a_process_of_its_own(case: str, how: str, out: Path, *words: object) -> list[int]:
     """What `main` prints: the progress at each kill, or the number of steps."""
     command = [sys.executable, "-m", "tests.helpers.kill", case, how, str(out), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.splitlines()[-1].split()]
 

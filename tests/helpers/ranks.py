@@ -65,12 +65,10 @@ def _torchrun(log: Path, words: list[str]) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    torch.set_num_threads(1)
     torch.distributed.run.main(["--start-method", "fork", "--run-path", *words])
 
 
 def _rank(rank: int, ports: list[int], jobs: list[Job]) -> None:
-    torch.set_num_threads(1)
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ.update(place, MASTER_ADDR="127.0.0.1")
     with tiny_models() as patch:

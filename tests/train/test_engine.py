@@ -161,7 +161,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(dataset: Path) -> tuple[Path, Config]:
     """The output directory and configuration of a finished run of two epochs."""
     config = dataclasses.replace(SMALL, data=dataset, out=dataset / "out", size=16, batch=16, micro_batch=8, epochs=2)
-    torch.set_num_threads(1)
     train(config)
     return config.out, config
 

@@ -53,7 +53,6 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data, and runs that nothing disturbed, in a directory for each case."""
     root = tmp_path_factory.mktemp("options")
     data = write_dataset(root / "data", {"train": 38, "validation": 7})
-    torch.set_num_threads(1)
     for name, case in CASES.items():
         train_until(dataclasses.replace(case, data=data, out=root / name))
     return root

@@ -78,7 +78,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def alone(mode: str, out: Path) -> Path:
     """The same recipe on one rank."""
-    torch.set_num_threads(1)
     kept = out / f"{mode}-alone"
     groups: dict[str, Any] = {"distributed": Distributed(), "memory": Memory()}
     config = dataclasses.replace(MODES[mode], data=out / "data", out=kept, **groups)
