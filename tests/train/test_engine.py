@@ -165,6 +165,12 @@ def finished(dataset: Path) -> tuple[Path, Config]:
     return config.out, config
 
 
+@pytest.fixture(autouse=True)
+def _only_the_finished_run_draws_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than so short a run. A fixture of the module comes before this one."""
+    monkeypatch.setattr("train.curves.draw", lambda *_: None)
+
+
 def test_a_run_leaves_its_files(finished: tuple[Path, Config]) -> None:
     out, _ = finished
     names = {path.name for path in out.iterdir()} - {"tensorboard"}
