@@ -2,7 +2,9 @@
 
 import os
 
-# Before torch is loaded: its threads then sleep while they wait, and leave the cores to those that decode.
+# Before torch is loaded, here and in every process that a test starts: small tensors gain nothing from threads, and
+# threads that wait for each other on busy cores cost a lot.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import signal

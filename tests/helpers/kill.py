@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ class Program:
     """A program that is killed. OUT is compared with WHOLE, which an undisturbed run made.
 
     `run`: starts it with OUT and its other words, and returns its exit status; `progress`: how far OUT is, from 0, or
-    None where it is complete; `check`: asserts that what a kill left is sound; `compare`: that a complete OUT is WHOLE.
-    `earliest`: no kill comes before this part of the time to the first progress.
+    None where it is complete; `length`: how far WHOLE came; `check`: asserts that what a kill left is sound; `compare`:
+    that a complete OUT is WHOLE. `earliest`: no kill comes before this part of the time to the first progress.
     """
 
     run: Callable[[Path, list[str]], int]
     progress: Callable[[Path], int | None]
+    length: Callable[[Path], int]
     check: Callable[[Path, Path], None]
     compare: Callable[[Path, Path], None]
     earliest: float
@@ -71,7 +73,8 @@ def conversion() -> Iterator[Program]:
         assert tree(out) == tree(whole)
 
     convert(jpeg(photo(20, 20)), 16, 90)  # compiles the resizing, which each fork would do otherwise
-    yield Program(lambda out, words: main([words[0], str(out), *words[1:]]), progress, check, compare, earliest=0.0)
+    run = lambda out, words: main([words[0], str(out), *words[1:]])  # noqa: E731
+    yield Program(run, progress, lambda whole: len(list(whole.rglob("*.tar"))), check, compare, earliest=0.0)
 
 
 @contextmanager
@@ -79,47 +82,49 @@ def training() -> Iterator[Program]:
     """`python -m train --out OUT`, saved after every step."""
     import torch
 
-    import shards.loader  # noqa: F401  # imported before forking, like the next two
-    import train.curves
-    import train.engine
+    import shards.loader  # noqa: F401  # imported before forking
     from tests.helpers.resume import assert_same, tiny_models
     from train.__main__ import main
     from train.checkpoints.resume import CHECKPOINTS, LAST, read_checkpoint
     from train.report.metrics import TOTAL_TIME
 
-    def progress(out: Path) -> int | None:
-        if (out / TOTAL_TIME).exists():
-            return None
+    def step(out: Path) -> int:
         last = out / CHECKPOINTS / LAST
         return int(read_checkpoint(last)["step"]) if last.exists() else 0
 
+    def progress(out: Path) -> int | None:
+        return None if (out / TOTAL_TIME).exists() else step(out)
+
     torch.set_num_threads(1)
     with tiny_models() as patch:
-        patch.setattr(train.curves, "draw", lambda *_: None)  # half of the time of so short a run
         patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)
         run = lambda out, words: main([*words, "--out", str(out)])  # noqa: E731
-        yield Program(run, progress, lambda out, whole: None, assert_same, earliest=0.8)
+        yield Program(run, progress, step, lambda out, whole: None, assert_same, earliest=0.8)
 
 
 def kill_at_random(program: Program, out: Path, words: list[str], kills: int) -> list[int]:
-    """Starts the program again and again, each time killing its group at a random moment, `kills` times in all.
+    """Starts the program again and again, each time killing its group, `kills` times in all, from its start to its end.
 
-    A run that is complete before its moment is compared, and begun anew. Returns the progress at each kill.
+    Every fourth kill comes at a random moment of the start, the others a random moment after a chosen progress. A run
+    that is complete before its moment is compared, and begun anew. Returns the progress at each kill.
     """
     whole = out.with_name("whole")
-    assert _status(_fork(lambda: program.run(whole, words))) == 0
-    # Code is compiled now, so this run takes as long as those that are killed.
     started = time.monotonic()
-    process = _fork(lambda: program.run(out, words))
-    wait_until(lambda: program.progress(out) != 0)
+    process = _fork(lambda: program.run(whole, words))
+    wait_until(lambda: program.progress(whole) != 0)
     first = time.monotonic() - started
     assert _status(process) == 0
-    longest = time.monotonic() - started
-    shutil.rmtree(out)
+    length = program.length(whole)
+    pace = (time.monotonic() - started - first) / length
     moments, progress = random.Random(0), list[int]()
     while len(progress) < kills:
         process = _fork(lambda: program.run(out, words))
-        time.sleep(moments.uniform(program.earliest * first, longest))
+        if len(progress) % 4 == 0:
+            time.sleep(moments.uniform(program.earliest * first, first))
+        else:
+            aim = length * len(progress) // kills
+            wait_until(lambda: _has_ended(process) or (program.progress(out) or 0) >= aim)  # noqa: B023
+            time.sleep(moments.uniform(0, pace))
         # A process that is killed before it made its group is alone.
         (os.killpg if _has_group(process) else os.kill)(process, signal.SIGKILL)
         killed = _status(process) == -signal.SIGKILL
@@ -154,8 +159,7 @@ def kill_at_every_step(program: Program, out: Path, words: list[str]) -> int:
 def kill_in_a_process_of_its_own(case: str, how: str, out: Path, *words: object) -> list[int]:
     """What `main` prints: the progress at each kill, or the number of steps."""
     command = [sys.executable, "-m", "tests.helpers.kill", case, how, str(out), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.splitlines()[-1].split()]
 
@@ -190,14 +194,15 @@ def kill_when(
         (os.killpg if group else os.kill)(process.pid, number)
 
 
-def kill_tree(process: "subprocess.Popen[Any]") -> None:
+def kill_tree(process: BaseProcess) -> None:
     """Kills a process and its children at once, whatever their sessions, as a power cut does."""
-    if process.poll() is not None:
+    if not process.is_alive():
         return
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for each in [process.pid, *map(int, children)]:
+    assert process.pid is not None
+    for each in [*map(int, children), process.pid]:
         os.kill(each, signal.SIGKILL)
-    process.wait()
+    process.join()
 
 
 def descendants(process: int) -> dict[int, str]:
@@ -238,6 +243,10 @@ def _fork(job: Callable[[], int]) -> int:
 
 def _status(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _has_ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _has_group(process: int) -> bool:

@@ -1,10 +1,11 @@
 """A rank of tests/train/ranks/test_nodes.py: `python -m train` that writes down which samples it was given.
 
-torchrun ... -m tests.helpers.node_worker NOTES [options of train]
+torchrun ... tests/helpers/node_worker.py NOTES [options of train]
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -40,6 +41,10 @@ def noted(notes: Path) -> Any:
 
 
 if __name__ == "__main__":
+    # A fork has torchrun's handlers, a program of its own has none.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     shards.loader.Loader.__iter__ = noted(Path(sys.argv[1]))  # type: ignore[method-assign]
     with tiny_models():
         sys.exit(main(sys.argv[2:]))

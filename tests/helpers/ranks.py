@@ -1,23 +1,49 @@
 """Training by several processes on this machine, over gloo, each with one thread."""
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import torch
-from torch.multiprocessing.spawn import spawn
+import torch.distributed.run
+from torch.multiprocessing.spawn import start_processes
 
-from tests.helpers.resume import tiny_models
+from tests.helpers.resume import tiny_models, train_until
+from train.config import Config
 
 Job = Callable[[int], None]
 
 
-def on_two_ranks(jobs: Sequence[Job]) -> None:
-    """Calls the jobs one after the other, with the rank, in each of two processes; jobs are module-level callables.
+@dataclass(frozen=True)
+class Undisturbed:
+    """A job: a run that nothing cuts short."""
 
-    The processes start once for all jobs, because importing the libraries costs seconds.
+    config: Config
+
+    def __call__(self, rank: int) -> None:
+        train_until(self.config)
+
+
+def on_two_ranks(jobs: Sequence[Job]) -> None:
+    """Calls the jobs one after the other, with the rank, in each of two processes; jobs can be pickled.
+
+    Importing the libraries costs seconds, so the ranks are forks of a server that has imported them.
     """
-    spawn(_rank, args=(free_ports(len(jobs)), list(jobs)), nprocs=2)  # type: ignore[no-untyped-call]
+    _forks()
+    arguments = (free_ports(len(jobs)), list(jobs))
+    start_processes(_rank, arguments, nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
+
+
+def torchrun(log: Path, *words: object) -> BaseProcess:
+    """Starts torchrun with the words as a fork of the same server; its ranks are forks too. `log`: what they print."""
+    process = _forks().Process(target=_torchrun, args=(log, [*map(str, words)]))
+    process.start()
+    return process
 
 
 def free_ports(count: int) -> list[int]:
@@ -29,9 +55,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def _forks() -> ForkServerContext:
+    multiprocessing.set_forkserver_preload([__name__, "shards.loader"])
+    return multiprocessing.get_context("forkserver")
+
+
+def _torchrun(log: Path, words: list[str]) -> None:
+    os.setsid()  # what dies when a node does
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    torch.distributed.run.main(["--start-method", "fork", "--run-path", *words])
+
+
 def _rank(rank: int, ports: list[int], jobs: list[Job]) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(place, MASTER_ADDR="127.0.0.1")
     with tiny_models() as patch:
         patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)  # so that ranks save after the step a test asks for
         for port, job in zip(ports, jobs, strict=True):

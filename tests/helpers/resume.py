@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import model
+import train.curves
 import train.engine
 import train.step
 from tests.helpers.training import read_lines
@@ -47,8 +48,12 @@ def pooled(num_classes: int) -> nn.Module:
 
 @contextmanager
 def tiny_models() -> Iterator[pytest.MonkeyPatch]:
-    """`--model tiny`, `smooth` and `pooled` exist; other changes through the yielded monkeypatch are undone too."""
+    """`--model tiny`, `smooth` and `pooled` exist, and no run draws its curves: that takes longer than training them.
+
+    Other changes through the yielded monkeypatch are undone too.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.curves, "draw", lambda *_: None)
         patch.setitem(model.MODELS, "tiny", tiny)
         patch.setitem(model.MODELS, "smooth", smooth)
         patch.setitem(model.MODELS, "pooled", pooled)

@@ -1,18 +1,17 @@
 """The loader in two real processes (gloo): what each rank reads, and what they read together."""
 
 import dataclasses
-import os
-import socket
+import functools
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from shards import Loader, open_dataset
 from shards.dataset import Split
+from tests.helpers.ranks import on_two_ranks
 
 # For each step, the samples of a global batch: label and a checksum of the pixels.
 Steps = list[set[tuple[int, int]]]
@@ -22,12 +21,11 @@ Steps = list[set[tuple[int, int]]]
 class Case:
     """What both ranks do: read an epoch from `position` on, and gather it."""
 
-    root: str
-    port: int
+    root: Path
     batch_size: int
     train: bool
     position: int
-    result: str
+    result: Path
 
 
 def read(split: Split, batch_size: int, rank: int, world_size: int, case: Case) -> list[list[tuple[int, int]]]:
@@ -54,7 +52,6 @@ def read(split: Split, batch_size: int, rank: int, world_size: int, case: Case) 
 
 
 def one_rank(rank: int, case: Case) -> None:
-    os.environ |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(case.port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     try:
         mine = read(open_dataset(case.root)["train"], case.batch_size, rank, 2, case)
@@ -66,17 +63,11 @@ def one_rank(rank: int, case: Case) -> None:
         dist.destroy_process_group()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize(("train", "position"), [(True, 8), (False, 0)])
 def test_two_ranks_read_what_one_reads(small_split: Split, tmp_path: Path, train: bool, position: int) -> None:
     """29 samples in global batches of 4: entered at the start and in the middle."""
-    case = Case(str(small_split.root), free_port(), 2, train, position, str(tmp_path / "seen"))
-    spawn(one_rank, args=(case,), nprocs=2)  # type: ignore[no-untyped-call]
+    case = Case(small_split.root, 2, train, position, tmp_path / "seen")
+    on_two_ranks([functools.partial(one_rank, case=case)])
     ranks = torch.load(case.result)
     single = read(small_split, 4, 0, 1, case)
 

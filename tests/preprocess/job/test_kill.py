@@ -15,7 +15,7 @@ def test_a_job_killed_at_twenty_random_moments_ends_the_same(tmp_path: Path) -> 
     source = folder(tmp_path / "source", {"train": 250, "validation": 30}, {"train/a/x.jpg": BROKEN})
     progress = kill_in_a_process_of_its_own("conversion", "random", tmp_path / "out", source, *SETTINGS)
     assert len(progress) == 20
-    assert len(set(progress)) > 2  # so there were moments in the middle of the job
+    assert len(set(progress)) > 10  # so there were moments all over the job
 
 
 @pytest.mark.slow

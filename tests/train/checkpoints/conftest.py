@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.helpers.resume import train_until
 from tests.helpers.training import write_dataset
@@ -23,6 +22,5 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="package")
 def whole(config: Config) -> Path:
     """The output of a run of `config` that nothing disturbed."""
-    torch.set_num_threads(1)
     train_until(config)
     return config.out

@@ -15,4 +15,4 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path: Pa
     words = ["--data", data, *sizes.split(), "--log-every", 3, "--checkpoint-minutes", 1e-6]
     steps = kill_in_a_process_of_its_own("training", "random", tmp_path / "out", *words)
     assert len(steps) == 10
-    assert len(set(steps)) > 2  # so there were moments in the middle of the training
+    assert len(set(steps)) > 5  # so there were moments all over the training

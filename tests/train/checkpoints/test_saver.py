@@ -148,28 +148,24 @@ def test_ranks_look_for_signals_every_other_second(config: Config, monkeypatch: 
     assert asked == [0.5, 2.5, 4.5, 6.5, 8.5]
 
 
-def words(config: Config) -> list[str]:
-    """The command line of `config`, which saves after every step."""
-    paths = ["--data", str(config.data), "--out", str(config.out)]
-    sizes = "--model cnn --size 16 --batch 8 --micro-batch 4 --epochs 4 --device cpu --threads 1 --log-every 3"
-    return [*paths, *sizes.split(), "--checkpoint-minutes", "1e-6"]
-
-
-@pytest.fixture(scope="module")
-def whole_cnn(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cnn")
-    torch.set_num_threads(1)
-    train.engine.train(dataclasses.replace(config, out=out, model="cnn", epochs=4))
-    return out
+PROGRAM = """
+import sys
+from tests.helpers.resume import tiny_models
+from train.__main__ import leave, main
+with tiny_models():
+    leave(main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.slow
-def test_the_program_stopped_at_some_moment_goes_on(config: Config, whole_cnn: Path, tmp_path: Path) -> None:
-    again = dataclasses.replace(config, out=tmp_path, model="cnn", epochs=4)
-    command = [sys.executable, "-m", "train", *words(again)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "metrics.jsonl"
+def test_the_program_stopped_at_some_moment_goes_on(config: Config, tmp_path: Path) -> None:
+    whole, again = (dataclasses.replace(config, out=tmp_path / name, epochs=20) for name in ("whole", "again"))
+    train_until(whole)
+    sizes = "--model tiny --size 16 --batch 8 --micro-batch 4 --epochs 20 --device cpu --threads 1 --log-every 3"
+    words = ["--data", again.data, "--out", again.out, *sizes.split(), "--checkpoint-minutes", 1e-6]
+    command = [sys.executable, "-c", PROGRAM, *map(str, words)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    metrics = again.out / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
         time.sleep(0.01)
     time.sleep(random.Random(0).uniform(0, 0.2))
@@ -178,6 +174,6 @@ def test_the_program_stopped_at_some_moment_goes_on(config: Config, whole_cnn: P
     assert process.returncode == 143
     assert "stopped by SIGTERM after optimizer step" in error
     assert "Traceback" not in error
-    assert 0 < read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] < 20
-    train.engine.train(again)
-    assert_same(tmp_path, whole_cnn)
+    assert 0 < read_checkpoint(again.out / "checkpoints" / "last.pt")["step"] < 100
+    train_until(again)
+    assert_same(again.out, whole.out)

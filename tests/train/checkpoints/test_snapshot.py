@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.multiprocessing.spawn import spawn
 
 import train.engine
 import train.step
 from shards import Loader
 from shards.common.signals import StoppedBySignal
 from shards.dataset import open_dataset
-from tests.helpers.ranks import free_ports
-from tests.helpers.resume import Killed, assert_same, killed, left_behind, tiny, tiny_models, train_until
+from tests.helpers.ranks import Undisturbed, on_two_ranks
+from tests.helpers.resume import Killed, assert_same, killed, left_behind, tiny, train_until
 from tests.helpers.training import read_lines, setup_of, write_dataset
 from train.checkpoints.resume import read_checkpoint
 from train.checkpoints.snapshot import restore
@@ -36,14 +35,18 @@ EVERYTHING = dataclasses.replace(
     update=Update(optimizer="sgd", decay="kernels", schedule="linear", drop_last=True, ema=0.8, ema_every=2),
     sizes=Sizes(start_size=8, grow_from=0, grow_until=1, val_size=12, flip_tta=True),
     mixing=Mixing(mixup=0.3, cutmix=1.0, erase=0.4),
-    feeding=Feeding(augment="trivial"),
 )
 CASES = {
     "everything": EVERYTHING,
+    "augmented": dataclasses.replace(EVERYTHING, feeding=Feeding(augment="trivial")),
     "average": dataclasses.replace(BASE, update=Update(ema=0.9)),
     "held out": dataclasses.replace(BASE, validation=Validation(val_fraction=0.1)),
     "bfloat16": dataclasses.replace(BASE, precision="bfloat16", mixing=Mixing(mixup=0.3)),
 }
+# The step in whose place the run is killed, and the steps after which it is saved.
+KILLS = [(3, {2}), (6, {1, 3}), (7, {5, 6}), (12, {9, 10})]
+# A loader that augments takes seconds to build.
+FEW = {"augmented": [(7, {5, 6})]}
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +54,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data, and runs that nothing disturbed, in a directory for each case."""
     root = tmp_path_factory.mktemp("options")
     data = write_dataset(root / "data", {"train": 38, "validation": 7})
-    torch.set_num_threads(1)
     for name, case in CASES.items():
         train_until(dataclasses.replace(case, data=data, out=root / name))
     return root
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("kill", "saves"), [(3, {2}), (6, {1, 3}), (7, {5, 6}), (12, {9, 10})])
+@pytest.mark.parametrize(("case", "kill", "saves"), [(case, *kill) for case in CASES for kill in FEW.get(case, KILLS)])
 def test_a_run_killed_at_a_step_ends_with_the_same_bits(
     case: str, kill: int, saves: set[int], cases: Path, tmp_path: Path
 ) -> None:
@@ -135,37 +136,35 @@ def test_the_schedule_ends_at_its_last_step_on_any_number_of_ranks(
         assert left == 10 - step
 
 
-def rank_main(rank: int, ports: list[int], config: Config) -> None:
-    """One of two ranks: a whole run; one that a signal to the second rank stops; the same, gone on with."""
-    torch.set_num_threads(1)
-    accumulate = train.step.accumulate
+@dataclasses.dataclass(frozen=True)
+class Stopped:
+    """A run that a signal to the second rank stops in its fourth step; a copy of its checkpoint is kept beside it."""
 
-    def signalled(run: Any, *args: Any) -> Any:
-        if rank == 1 and run.step == 3:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return accumulate(run, *args)
+    config: Config
 
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
-    with tiny_models() as patch:
-        patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)
-        for port, name in zip(ports, ("whole", "stopped", "stopped"), strict=True):
-            os.environ["MASTER_PORT"] = str(port)
-            patch.setattr(train.engine, "accumulate", signalled if port == ports[1] else accumulate)
-            each = dataclasses.replace(config, out=config.out / name)
-            if port != ports[1]:
-                train.engine.train(each)
-                continue
+    def __call__(self, rank: int) -> None:
+        accumulate = train.step.accumulate
+
+        def signalled(run: Any, *args: Any) -> Any:
+            if rank == 1 and run.step == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return accumulate(run, *args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train.engine, "accumulate", signalled)
             with pytest.raises(StoppedBySignal) as stopped:
-                train.engine.train(each)
-            assert stopped.value.code == 128 + signal.SIGUSR1
-            if rank == 0:
-                torch.save(read_checkpoint(each.out / "checkpoints" / "last.pt"), config.out / "stopped.pt")
+                train.engine.train(self.config)
+        assert stopped.value.code == 128 + signal.SIGUSR1
+        if rank == 0:
+            out = self.config.out
+            torch.save(read_checkpoint(out / "checkpoints" / "last.pt"), out.with_name("stopped.pt"))
 
 
 @pytest.mark.slow
 def test_two_ranks_go_on_as_two_or_as_one(config: Config, tmp_path: Path) -> None:
     again = dataclasses.replace(config, out=tmp_path, micro_batch=2)
-    spawn(rank_main, args=(free_ports(3), again), nprocs=2)  # type: ignore[no-untyped-call]
+    whole, stopped = (dataclasses.replace(again, out=tmp_path / name) for name in ("whole", "stopped"))
+    on_two_ranks([Undisturbed(whole), Stopped(stopped), Undisturbed(stopped)])
     assert read_checkpoint(tmp_path / "stopped.pt")["step"] == 4
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.helpers.resume import left_behind, tiny_models, train_until
 from tests.helpers.training import write_dataset
@@ -28,7 +27,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, and in a directory each a run without and one with a moving average of the weights."""
     root = tmp_path_factory.mktemp("runs")
     data = write_dataset(root / "data", {"train": 38, "validation": 7})
-    torch.set_num_threads(1)
     for name, ema in (("plain", 0.0), ("average", 0.9)):
         train_until(dataclasses.replace(BASE, data=data, out=root / name, update=Update(ema=ema)))
     return root

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shards.common.errors import ShardfeedError
+from tests.helpers.resume import tiny_models
 from tests.helpers.training import write_dataset
 from train.__main__ import main
 from train.commands.find_lr import smooth, suggest
@@ -41,7 +42,8 @@ def test_smoothing_begins_at_the_first_loss_and_follows() -> None:
 def test_the_command_writes_a_table_a_picture_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_dataset(tmp_path / "data", {"train": 64, "validation": 4})
     words = ["--data", data, "--out", tmp_path / "out", "--size", "16", "--batch", "16", "--device", "cpu"]
-    assert main([*map(str, words), "--threads", "1", "--find-lr"]) == 0
+    with tiny_models():
+        assert main([*map(str, words), "--model", "smooth", "--threads", "1", "--find-lr"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert "--max-lr" in printed[0]
     result = json.loads(printed[-1])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -15,12 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not its type
-from torch.multiprocessing.spawn import spawn
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal
 from tests import ROOT
-from tests.helpers.ranks import free_ports, on_two_ranks
+from tests.helpers.ranks import on_two_ranks
 from tests.helpers.training import SILENT, FixedBatches, setup_of, write_dataset
 from train.__main__ import leave, main
 from train.config import Config, Device
@@ -230,19 +230,16 @@ def train_and_evaluate(config: Config, world: World, training: FixedBatches, hel
     return {"losses": losses, "accuracy": dataclasses.astuple(accuracy), "state": model.state_dict()}
 
 
-def work(rank: int, port: int, out: str) -> None:
+def work(rank: int, out: Path) -> None:
     """What each of two processes does: its half of every batch, and of nine images to evaluate on."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
     with joined("cpu") as world:
         if rank:
             time.sleep(0.3)
-            (Path(out) / "came").touch()
+            (out / "came").touch()
         wait_for_all(world, "a place")
-        assert (Path(out) / "came").exists()
+        assert (out / "came").exists()
         training, held_out = share(batches([8] * 7), rank, 2), share(batches([4, 4, 1]), rank, 2)
-        torch.save(train_and_evaluate(CONFIG, world, training, held_out), Path(out) / f"{rank}.pt")
+        torch.save(train_and_evaluate(CONFIG, world, training, held_out), out / f"{rank}.pt")
     assert not dist.is_initialized()
 
 
@@ -250,8 +247,7 @@ def work(rank: int, port: int, out: str) -> None:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What rank 0 of 2, rank 1 of 2, and a process alone report of the same training."""
     out = tmp_path_factory.mktemp("ranks")
-    [port] = free_ports(1)
-    spawn(work, args=(port, str(out)), nprocs=2)  # type: ignore[no-untyped-call]
+    on_two_ranks([functools.partial(work, out=out)])
     alone = dataclasses.replace(CONFIG, micro_batch=8)
     report = train_and_evaluate(alone, World(), batches([8] * 7), batches([4, 4, 1]))
     return [*(torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)), report]

@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +12,32 @@ import pytest
 
 from shards.dataset import open_dataset
 from shards.sampling.order import epoch_order
-from tests import ROOT
+from tests.helpers import node_worker
 from tests.helpers.kill import kill_tree, wait_until
+from tests.helpers.ranks import free_ports, torchrun
 from tests.helpers.training import write_dataset
 
 # Samples, every one with a label of its own; a step of the optimizer; steps until the second node dies.
 SAMPLES, BATCH, DEATH = 192, 16, 5
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def agent(host: bool, port: int, notes: Path, *words: object) -> "subprocess.Popen[bytes]":
-    """torchrun as it runs on one node, in a process group of its own: what dies when a node does."""
+def agent(host: bool, port: int, notes: Path, *words: object) -> BaseProcess:
+    """torchrun as it runs on one node."""
     quick = "keep_alive_interval=1,keep_alive_max_attempt=3,last_call_timeout=2"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "2"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "nodes"]
-    torchrun += ["--rdzv-conf", f"is_host={str(host).lower()},{quick}", "--local-addr", "127.0.0.1"]
-    torchrun += ["--max-restarts", "3", "--monitor-interval", "0.2"]
-    return subprocess.Popen(
-        [*torchrun, "-m", "tests.helpers.node_worker", str(notes), *map(str, words)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        stdout=(notes.parent / f"{'first' if host else 'second'}.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "nodes"]
+    meeting += ["--rdzv-conf", f"is_host={str(host).lower()},{quick}", "--local-addr", "127.0.0.1"]
+    log = notes.parent / f"{'first' if host else 'second'}.log"
+    return torchrun(log, "--nnodes", "1:2", *meeting, "--max-restarts", 3, *of_two_ranks(notes), *words)
 
 
-def standalone(notes: Path, restarts: int, *words: object) -> "subprocess.Popen[bytes]":
-    """torchrun as it runs on one machine."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    torchrun += ["--max-restarts", str(restarts), "--monitor-interval", "0.2"]
-    return subprocess.Popen(
-        [*torchrun, "-m", "tests.helpers.node_worker", str(notes), *map(str, words)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        stdout=(notes.parent / "standalone.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+def standalone(notes: Path, restarts: int, interval: float, *words: object) -> BaseProcess:
+    """torchrun as it runs on one machine; it looks for ranks that have died every `interval` seconds."""
+    log = notes.parent / "standalone.log"
+    return torchrun(log, "--standalone", "--max-restarts", restarts, *of_two_ranks(notes, interval), *words)
+
+
+def of_two_ranks(notes: Path, interval: float = 0.2) -> list[object]:
+    return ["--nproc-per-node", 2, "--monitor-interval", interval, node_worker.__file__, notes]
 
 
 def seen(notes: Path) -> list[dict[str, Any]]:
@@ -69,16 +49,16 @@ def seen(notes: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_node_dies_in_an_epoch_and_the_other_sees_exactly_its_rest(tmp_path: Path) -> None:
     notes, words = job(tmp_path)
-    port = free_port()
+    [port] = free_ports(1)
     nodes = [agent(host, port, notes, *words) for host in (True, False)]
     try:
         wait_until(lambda: reached(notes, DEATH), 150)
         kill_tree(nodes[1])
-        nodes[0].wait(timeout=150)
+        nodes[0].join(150)
     finally:
         for node in nodes:
             kill_tree(node)
-    assert nodes[0].returncode == 0, (tmp_path / "first.log").read_text()[-4000:]
+    assert nodes[0].exitcode == 0, (tmp_path / "first.log").read_text()[-4000:]
 
     before = [each for each in seen(notes) if each["size"] == 4]
     after = [each for each in seen(notes) if each["size"] == 2]
@@ -93,11 +73,12 @@ def test_a_node_dies_in_an_epoch_and_the_other_sees_exactly_its_rest(tmp_path: P
 @pytest.mark.slow
 def test_a_rank_that_dies_ends_the_job_with_a_line_that_says_so(tmp_path: Path) -> None:
     notes, words = job(tmp_path)
-    node = standalone(notes, 0, *words)
+    node = standalone(notes, 0, 3.0, *words)  # time for the other rank to speak before torchrun ends it
     try:
         wait_until(lambda: reached(notes, 2), 150)
         os.kill(process_of(1, notes), signal.SIGKILL)
-        assert node.wait(timeout=60) != 0
+        node.join(60)
+        assert node.exitcode == 1
     finally:
         kill_tree(node)
     said = (tmp_path / "standalone.log").read_text()
@@ -108,12 +89,13 @@ def test_a_rank_that_dies_ends_the_job_with_a_line_that_says_so(tmp_path: Path) 
 @pytest.mark.slow
 def test_the_main_rank_dies_and_is_started_again_and_the_job_goes_on(tmp_path: Path) -> None:
     notes, words = job(tmp_path)
-    node = standalone(notes, 2, *words)
+    node = standalone(notes, 2, 0.2, *words)
     try:
         wait_until(lambda: reached(notes, DEATH), 150)
         first = {each["process"] for each in seen(notes)}
         os.kill(process_of(0, notes), signal.SIGKILL)
-        assert node.wait(timeout=150) == 0, (tmp_path / "standalone.log").read_text()[-4000:]
+        node.join(150)
+        assert node.exitcode == 0, (tmp_path / "standalone.log").read_text()[-4000:]
     finally:
         kill_tree(node)
     after = [each for each in seen(notes) if each["process"] not in first]

@@ -11,7 +11,7 @@ import torch
 
 from shards.common.errors import UsageError
 from shards.dataset import open_dataset
-from tests.helpers.ranks import on_two_ranks
+from tests.helpers.ranks import Undisturbed, on_two_ranks
 from tests.helpers.resume import Killed, assert_same, left_behind, train_until
 from tests.helpers.training import read_lines, setup_of, write_dataset
 from train.checkpoints.resume import read_checkpoint
@@ -42,16 +42,6 @@ DAMAGED = range(3, 36, 5)
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A run that nothing disturbs."""
-
-    config: Config
-
-    def __call__(self, rank: int) -> None:
-        train_until(self.config)
-
-
-@dataclass(frozen=True)
 class CutShort:
     """A run that is saved after steps 3 and 6 and killed in step 8."""
 
@@ -74,21 +64,20 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, mode in MODES.items():
         config = dataclasses.replace(mode, data=data, out=root / name)
         again = dataclasses.replace(config, out=root / f"{name}-again")
-        jobs += [Whole(config), CutShort(again), Whole(again)]
+        jobs += [Undisturbed(config), CutShort(again), Undisturbed(again)]
     damaged = write_dataset(root / "damaged", {"train": 36, "validation": 7})
     offsets = open_dataset(damaged)["train"].index.offset
     with (damaged / "train" / "train-00000.tar").open("r+b") as file:
         for row in DAMAGED:
             file.seek(int(offsets[row]))
             file.write(b"\0" * 100)
-    jobs.append(Whole(dataclasses.replace(BASE, data=damaged, out=root / "skipped", batch=4, on_error="skip")))
+    jobs.append(Undisturbed(dataclasses.replace(BASE, data=damaged, out=root / "skipped", batch=4, on_error="skip")))
     on_two_ranks(jobs)
     return root
 
 
 def alone(mode: str, out: Path) -> Path:
     """The same recipe on one rank."""
-    torch.set_num_threads(1)
     kept = out / f"{mode}-alone"
     groups: dict[str, Any] = {"distributed": Distributed(), "memory": Memory()}
     config = dataclasses.replace(MODES[mode], data=out / "data", out=kept, **groups)
