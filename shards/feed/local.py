@@ -55,6 +55,9 @@ class LocalShards:
                     os.posix_fadvise(self._files[number], 0, self._sizes[number], os.POSIX_FADV_WILLNEED)
         self._announced = set(numbers)
 
+    def stop(self) -> None:
+        """Nothing to do: reads of files end by themselves."""
+
     def close(self) -> None:
         """Closes the files, which nobody may be reading any more."""
         for file in self._files[self._files >= 0].tolist():
