@@ -69,7 +69,7 @@ def _into_directory(options: Options, out: Path) -> None:
         results = _shards(job, options)
         if options.tasks is None:
             check_files(results, lambda name: directory_sizes(out, name))
-            print_summary(out, finish(out, job.plan, source.class_names, results))
+            print_summary(out, finish(out, job.plan, source, results))
     print_speed(options, results, time.monotonic() - began)
 
 
@@ -97,7 +97,7 @@ def _into_store(options: Options, out: ObjectStore) -> None:
         local = ShardJob(source, resume_or_write_plan(upload.stage, upload.plan), upload.stage)
         results = _shards(UploadJob(local, out), options)
         if options.tasks is None:
-            print_summary(out, upload.finish(source.class_names, results))
+            print_summary(out, upload.finish(source, results))
     print_speed(options, results, time.monotonic() - began)
 
 

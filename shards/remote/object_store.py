@@ -233,14 +233,20 @@ class ObjectStore:
         except Exception as error:  # no credentials, for some stores
             raise ShardfeedError(f"{self.url} cannot be opened: {_said(error)}") from None
 
+    @property
+    def knows_ranges(self) -> bool:
+        """False once an answer to a request for a part of a file was the whole file."""
+        return self.url not in _without_ranges
+
     def _warn_no_ranges(self) -> None:
         with _opening:
-            known = self.url in _without_ranges
+            known = not self.knows_ranges
             _without_ranges.add(self.url)
         if not known:
             warnings.warn(
-                f"{self.url} answers a request for a part of a file with the whole file, so a sample costs a whole "
-                "shard: let the cache hold all shards that are read at once (--cache-size)",
+                f"{self.url} answers a request for a part of a file with the whole file, so shards are fetched whole, "
+                "and again for each sample where the cache has no room: let it hold all shards that are read at once "
+                "(--cache-size)",
                 stacklevel=2,
             )
 
