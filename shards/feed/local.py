@@ -67,7 +67,7 @@ class LocalShards:
 
 def _open(path: Path, size: int) -> int:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe's writer is not waited for
     except OSError as error:
         raise ShardfeedError(f"cannot read shard {path}: {error.strerror}; copy or make the data set again") from None
     actual = os.fstat(file).st_size
