@@ -55,7 +55,7 @@ def test_a_directory_without_a_manifest_is_not_finished(tmp_path: Path) -> None:
 
 def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(UsageError, match="holds no manifest.json"):
+    with pytest.raises(UsageError, match=r"holds no manifest\.json"):
         Manifest.read(tmp_path)
 
 
