@@ -133,7 +133,7 @@ class DamagedSamples:
         return troubles
 
 
-def _undecodable(data: bytes, error: RuntimeError) -> str:
+def _undecodable(data: bytes, error: Exception) -> str:
     """What is wrong with an image that has the right checksum.
 
     libjpeg-turbo's reason comes first: it says what is wrong in the picture, DALI mostly a number.
@@ -145,7 +145,7 @@ def _undecodable(data: bytes, error: RuntimeError) -> str:
     )
 
 
-def said_by_dali(error: RuntimeError) -> str:
+def said_by_dali(error: Exception) -> str:
     """The reason in an error of a DALI graph, without the places in our code and the state of the graph around it."""
     said = str(error).rpartition("encountered:")[2].replace("Current pipeline object is no longer valid.", "")
     return " ".join(said.split()).rstrip(" :")
