@@ -72,7 +72,7 @@ def _into_directory(options: Options, out: Path) -> None:
         manifest = None
         if options.tasks is None:
             check_files(results, lambda name: directory_sizes(out, name))
-            manifest = finish(out, job.plan, source.class_names, results)
+            manifest = finish(out, job.plan, source, results)
             print_summary(out, manifest, results)
     print_end(options, results, time.monotonic() - began, out, manifest)
 
@@ -103,7 +103,7 @@ def _into_store(options: Options, out: ObjectStore) -> None:
         results = _shards(UploadJob(local, out), options)
         manifest = None
         if options.tasks is None:
-            manifest = upload.finish(source.class_names, results)
+            manifest = upload.finish(source, results)
             print_summary(out, manifest, results)
     print_end(options, results, time.monotonic() - began, out, manifest)
 

@@ -19,7 +19,10 @@ ALLOWED = {
     "shards/remote": {"shards/common", "shards/format"},
     "shards/dataset": {"shards/common", "shards/format", "shards/remote", "shards/sampling"},
     "shards/decode": {"shards/common", "shards/sampling"},
-    "shards/feed": {"shards/common", "shards/sampling", "shards/decode", "shards/dataset", "shards/remote/prefetch"},
+    "shards/feed": {
+        *("shards/common", "shards/format", "shards/sampling", "shards/decode", "shards/dataset"),
+        "shards/remote/prefetch",
+    },
     "shards": {"shards"},
     "model": {"model", "shards"},
     "preprocess/images": {"shards"},

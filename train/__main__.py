@@ -91,13 +91,23 @@ def _print(line: str, result: Any) -> None:
         print(json.dumps(values.get("", values), default=str))
 
 
-def leave(status: int) -> None:
-    """Ends the process; a rank that failed ends at once, because a regular exit from Python waits for NCCL.
+def exit_status(argv: Sequence[str] | None = None) -> int:
+    """`main`, which a signal leaves by SystemExit: here that is its status too."""
+    try:
+        return main(argv)
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else 0
 
-    NCCL waits for the other ranks, which wait for this one, and torchrun ends them only when this one is gone.
+
+def leave(status: int) -> None:
+    """Ends the process: at once after a signal, and if a rank has failed.
+
+    A regular exit takes Python seconds to free torch and DALI on a busy machine, and schedulers kill after a few. And
+    it waits for NCCL, which waits for the other ranks, which wait for this one; torchrun ends them only when this one
+    is gone.
     """
     distributed = sys.modules.get("torch.distributed")
-    if status and distributed is not None and distributed.is_initialized():
+    if status > 128 or (status and distributed is not None and distributed.is_initialized()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -105,4 +115,4 @@ def leave(status: int) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(exit_status())

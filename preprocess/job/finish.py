@@ -10,6 +10,7 @@ from pathlib import Path
 
 from preprocess.job.plan import Plan
 from preprocess.job.task import PLAN, WORK, Rejected, ShardResult, index_path
+from preprocess.sources.source import Source
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.format.index import Index
@@ -46,7 +47,7 @@ def directory_sizes(out: Path, name: str) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in (out / name).iterdir() if path.is_file()}
 
 
-def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
+def finish(out: Path, plan: Plan, source: Source, results: Sequence[ShardResult]) -> Manifest:
     """Writes each split's index and rejects, then the manifest; removes the work directory.
 
     `results`: all shards of the plan, in its order. `check_files` comes first.
@@ -58,7 +59,7 @@ def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequenc
         Index.concatenate([Index.read(index_path(out, split, result.number), keys=True) for result in done]).write(
             split_dir(out, split) / INDEX
         )
-        write_rejects(out, split, rejects)
+        write_rejects(out, split, [*rejects, *passed_over(source, split)])
         splits[split] = SplitInfo(
             samples=sum(result.info.samples for result in done),
             rejects=len(rejects),
@@ -72,7 +73,7 @@ def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequenc
         program_version=plan.program_version,
         source=plan.source,
         fingerprint=plan.fingerprint,
-        class_names=class_names,
+        class_names=source.class_names,
         settings=plan.settings,
         splits=splits,
         libraries=plan.libraries,
@@ -84,9 +85,15 @@ def finish(out: Path, plan: Plan, class_names: tuple[str, ...], results: Sequenc
 
 
 def rejects_lines(rejects: Sequence[Rejected]) -> bytes:
-    """The content of rejects.jsonl: one JSON object a line, in the order of the source."""
-    lines = [json.dumps(asdict(entry), ensure_ascii=False) for entry in sorted(rejects, key=lambda entry: entry.row)]
+    """The content of rejects.jsonl: one JSON object a line, rows first, in the order of the source."""
+    ordered = sorted(rejects, key=lambda entry: (entry.row is None, entry.row or 0, entry.path))
+    lines = [json.dumps(asdict(entry), ensure_ascii=False) for entry in ordered]
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def passed_over(source: Source, split: str) -> list[Rejected]:
+    """The files of a split that are no rows of it, as entries of rejects.jsonl; the manifest does not count them."""
+    return [Rejected(split, None, entry.path, entry.reason) for entry in source.passed_over(split)]
 
 
 def write_rejects(out: Path, split: str, rejects: Sequence[Rejected]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from preprocess.images import jpeg_header as jpeg
-from preprocess.job.finish import general, rejects_lines, write_rejects
+from preprocess.job.finish import general, passed_over, rejects_lines, write_rejects
 from preprocess.job.plan import NOT_INSTALLED, Plan
 from preprocess.job.summary import contents
 from preprocess.job.task import WORK, Rejected, ShardJob, Tally, Task
@@ -281,7 +281,7 @@ def _mend_rejects(job: ShardJob, split: str, index: Index, manifest: Manifest) -
     rejects = [entry for entry in made if isinstance(entry, Rejected)]
     if len(rejects) < len(rows):
         return 0, [f"{path.name} of {split} cannot be made again: {len(rows) - len(rejects)} rejects are usable today"]
-    write_rejects(job.out, split, rejects)
+    write_rejects(job.out, split, [*rejects, *passed_over(job.source, split)])
     print(f"made again: {split}/{REJECTS}")
     return 1, []
 
@@ -292,5 +292,7 @@ def _are_the_rejects(path: Path, rows: Sequence[int], reasons: Mapping[str, int]
         rejects = [Rejected(**json.loads(line)) for line in content.splitlines()]
     except (OSError, ValueError, TypeError):
         return False
-    counts = Counter(general(entry.reason) for entry in rejects)
-    return [entry.row for entry in rejects] == rows and counts == reasons and rejects_lines(rejects) == content
+    # Files that are no rows may have come and gone in the source since.
+    of_rows = [entry for entry in rejects if entry.row is not None]
+    counts = Counter(general(entry.reason) for entry in of_rows)
+    return [entry.row for entry in of_rows] == rows and counts == reasons and rejects_lines(rejects) == content

@@ -29,10 +29,10 @@ Task = tuple[str, int]
 
 @dataclass(frozen=True)
 class Rejected:
-    """A source row that is left out, and why."""
+    """A source row that is left out, and why. `row`: None for a file of the source that is no row of it."""
 
     split: str
-    row: int
+    row: int | None
     path: str
     reason: str
 

@@ -20,6 +20,7 @@ from preprocess.job.out import read_plan, refuse_other_files
 from preprocess.job.plan import Plan
 from preprocess.job.task import PLAN, WORK, ShardJob, ShardResult, Task, index_path, marker_path, plan_path, read_marker
 from preprocess.job.workers import Progress
+from preprocess.sources.source import Source
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.space import check_room
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, shard_name, split_dir
@@ -53,17 +54,16 @@ class Upload:
         digest = hashlib.sha256(f"{remote}\n{plan.digest}".encode()).hexdigest()[:32]
         return cls(remote, cache_home() / "staging" / digest, plan)
 
-    def finish(self, class_names: tuple[str, ...], results: Sequence[ShardResult]) -> Manifest:
+    def finish(self, source: Source, results: Sequence[ShardResult]) -> Manifest:
         """Makes the index and the rejects of each split from the shards' parts, uploads them, and the manifest last.
 
         Raises UsageError where another job has replaced the plan, ShardfeedError where one has removed it.
         """
         check_plan(self.remote, self.plan)
         check_files(results, self.remote.sizes)
-        parts = [index_path(self.stage, result.split, result.number) for result in results]
         with ThreadPoolExecutor(TRANSFERS) as threads:
-            list(threads.map(self._fetch, parts))
-        manifest = finish(self.stage, self.plan, class_names, results)
+            list(threads.map(self._fetch_index, results))
+        manifest = finish(self.stage, self.plan, source, results)
         for split in manifest.splits:
             for name in (INDEX, REJECTS):
                 send(split_dir(self.stage, split) / name, self.remote, f"{split}/{name}")
@@ -72,11 +72,22 @@ class Upload:
         shutil.rmtree(self.stage, ignore_errors=True)
         return manifest
 
-    def _fetch(self, path: Path) -> None:
-        try:
-            path.write_bytes(self.remote.read(f"{WORK}/{path.name}"))
-        except FileNotFoundError:
-            raise _gone(self.remote) from None
+    def _fetch_index(self, result: ShardResult) -> None:
+        """Fetches a shard's part of the index. Raises ShardfeedError where it is not the one that the marker names."""
+        path = index_path(self.stage, result.split, result.number)
+        name = f"{WORK}/{path.name}"
+        for _ in range(WRONG_BYTES):
+            try:
+                data = self.remote.read(name)
+            except FileNotFoundError:
+                raise _gone(self.remote) from None
+            if hashlib.sha256(data).hexdigest() == result.index:
+                path.write_bytes(data)
+                return
+        raise ShardfeedError(
+            f"{self.remote.at(name)} is not what was uploaded there (its SHA-256 differs; {WRONG_BYTES} attempts): "
+            "remove it and start the same command again, which makes its shard again"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Image folders: SOURCE/<split>/<class>/*.jpg, or deeper below a class; the classes in alphabetical order."""
 
+import dataclasses
 import os
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.sources.labels import union
-from preprocess.sources.source import HIDDEN_LABEL, StoredSource, choose, printable, stored_source
+from preprocess.sources.source import HIDDEN_LABEL, PassedOver, StoredSource, choose, printable, stored_source
 from shards.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,48 +78,63 @@ def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> Stored
     class_names = sorted(union(name, labelled))
     images: dict[str, FolderImages] = {}
     labels: dict[str, npt.NDArray[np.int64]] = {}
+    others: dict[str, tuple[PassedOver, ...]] = {}
     for split in chosen:
-        images[split], labels[split] = _scan(root, split, classes[split], class_names)
+        images[split], labels[split], others[split] = _scan(root, split, classes[split], class_names)
     if not labelled or not any(map(_holds_images, images.values())):
         raise UsageError(NO_LAYOUT.format(name, _found(root)))
-    return stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
+    source = stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
+    for split in source.splits:
+        if others[split]:
+            print(f"{root / split}: passing over {len(others[split]):,} files (see rejects.jsonl)", file=sys.stderr)
+    return dataclasses.replace(source, others=others)
 
 
 def _scan(
     root: Path, split: str, classes: "Sequence[str]", class_names: "Sequence[str]"
-) -> tuple[FolderImages, npt.NDArray[np.int64]]:
+) -> tuple[FolderImages, npt.NDArray[np.int64], tuple[PassedOver, ...]]:
     """All files of a split. Whether a file is an image, its bytes tell when it is converted."""
     names: list[bytes] = []
     sizes: list[int] = []
     labels: list[int] = []
-    passed_over = 0
+    others: list[PassedOver] = []
     numbers = {each: number for number, each in enumerate(class_names)}
+    if classes:
+        with os.scandir(root / split) as entries:
+            beside = sorted(entry.name for entry in entries if entry.name not in classes)
+        others += [PassedOver(printable(f"{split}/{name}"), "passed over: it lies in no class") for name in beside]
     folders = [(f"{split}/{each}", numbers[each]) for each in classes] or [(split, HIDDEN_LABEL)]
     for folder, label in folders:
         for file, entry in _files(root, folder):
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES or not entry.is_file():
-                passed_over += 1
+            if reason := _no_image(entry):
+                others.append(PassedOver(printable(file), f"passed over: {reason}"))
                 continue
             names.append(os.fsencode(file))
             sizes.append(entry.stat().st_size)
             labels.append(label)
-    if passed_over and names:
-        print(f"{root / split}: passing over {passed_over:,} hidden and system files", file=sys.stderr)
     ends = np.cumsum([0, *map(len, names)])[1:]
-    return FolderImages(root, b"".join(names), ends, np.array(sizes, np.int64)), np.array(labels, np.int64)
+    images = FolderImages(root, b"".join(names), ends, np.array(sizes, np.int64))
+    return images, np.array(labels, np.int64), tuple(others)
+
+
+def _no_image(entry: os.DirEntry[str]) -> str | None:
+    """Why an entry below a class is passed over; None for a file to convert."""
+    if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
+        return "a hidden or system file"
+    return None if entry.is_file() else "no regular file"
 
 
 def _files(root: Path, folder: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
-    """All entries below a folder that are no directories, with their path from the root: its own first, in order."""
+    """All files and hidden folders below a folder, with their path from the root: its own first, in order."""
     with os.scandir(root / folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     # Links to folders are not followed: they may form a loop.
+    folders = [e for e in ordered if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
     for entry in ordered:
-        if not entry.is_dir(follow_symlinks=False):
+        if not entry.is_dir(follow_symlinks=False) or entry.name.startswith("."):
             yield f"{folder}/{entry.name}", entry
-    for entry in ordered:
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-            yield from _files(root, f"{folder}/{entry.name}")
+    for entry in folders:
+        yield from _files(root, f"{folder}/{entry.name}")
 
 
 def _directories(root: Path) -> list[os.DirEntry[str]]:

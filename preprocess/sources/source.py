@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -54,6 +54,17 @@ class Source(Protocol):
     def row(self, split: str, row: int, /) -> Row:
         """One image with its label. Raises OSError where its file cannot be read."""
 
+    def passed_over(self, split: str) -> "Sequence[PassedOver]":
+        """The files of a split that are no rows of it."""
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A file, or a directory with all in it, among the images of a source that is no row, and why."""
+
+    path: str
+    reason: str
+
 
 class Images(Protocol):
     """The encoded images of one split, read one at a time."""
@@ -72,13 +83,17 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class StoredSource:
-    """A source that lies on disk: the images of each split, and their labels, (n,) int32 class numbers."""
+    """A source that lies on disk: the images of each split, and their labels, (n,) int32 class numbers.
+
+    `others`: the files of each split that are passed over, where there are any.
+    """
 
     name: str
     class_names: tuple[str, ...]
     images: Mapping[str, Images]
     labels: Mapping[str, npt.NDArray[np.int32]]
     fingerprint: str
+    others: Mapping[str, tuple[PassedOver, ...]] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -90,6 +105,9 @@ class StoredSource:
     def row(self, split: str, row: int, /) -> Row:
         data, path = self.images[split].read(row)
         return Row(data, int(self.labels[split][row]), path)
+
+    def passed_over(self, split: str) -> tuple[PassedOver, ...]:
+        return self.others.get(split, ())
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,9 @@ class ChosenSplits:
 
     def row(self, split: str, row: int, /) -> Row:
         return self.source.row(split, row)
+
+    def passed_over(self, split: str) -> Sequence[PassedOver]:
+        return self.source.passed_over(split)
 
 
 def stored_source(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import PIL
 
-from preprocess.sources.source import Row
+from preprocess.sources.source import PassedOver, Row
 from preprocess.synthetic import photograph, scene
 from shards.common.errors import UsageError
 
@@ -82,6 +82,10 @@ class SyntheticSource:
         shape = scene.CLASS_NAMES[label]
         data = photograph.encoded(self._rng(split, PICTURES, row), shape)
         return Row(data=data, label=label, path=f"{split}_{row:08d}_{shape}.JPEG")
+
+    def passed_over(self, split: str) -> tuple[PassedOver, ...]:
+        """Nothing: there are no files."""
+        return ()
 
     def _rng(self, split: str, stream: int, item: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64((self.seed, SPLIT_STREAMS[split], stream, item)))

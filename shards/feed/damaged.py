@@ -17,6 +17,7 @@ from shards.dataset import Split
 from shards.decode.graph import GraphConfig, GraphDecoder
 from shards.feed.plan import Planner
 from shards.feed.read import DAMAGED, Reading, SampleReader, Trouble
+from shards.format.verify_image import decoding_error
 from shards.sampling.batch import PlannedBatch
 
 # Of a remote split, the part of its shards that on_error goes on without, and one shard in any case. Where more cannot
@@ -63,8 +64,7 @@ class DamagedSamples:
         """
         troubles = [self._undecodable(whole, config) for whole in inside]
         if not any(troubles):
-            said = " ".join(str(error).split())
-            raise ShardfeedError(f"DALI failed on a batch of {self._split.name}: {said}") from error
+            raise ShardfeedError(f"DALI failed on a batch of {self._split.name}: {said_by_dali(error)}") from error
         return [self._replaced(whole, bad) for whole, bad in zip(inside, troubles, strict=True)]
 
     def _replaced(self, whole: ReadBatch, troubles: list[Trouble]) -> ReadBatch:
@@ -126,12 +126,29 @@ class DamagedSamples:
                 decoder.pop()
             except RuntimeError as error:
                 right = crc32(data.data) == int(index.crc32[ids[place]])
-                said = str(error).strip().splitlines()[-1]
-                troubles.append((place, f"cannot be decoded ({said})" if right else DAMAGED))
+                troubles.append((place, _undecodable(data.tobytes(), error) if right else DAMAGED))
                 decoder.close()
                 decoder = GraphDecoder(alone)
         decoder.close()
         return troubles
+
+
+def _undecodable(data: bytes, error: Exception) -> str:
+    """What is wrong with an image that has the right checksum.
+
+    libjpeg-turbo's reason comes first: it says what is wrong in the picture, DALI mostly a number.
+    """
+    reason = decoding_error(data) or "libjpeg-turbo reads it"
+    return (
+        f"cannot be decoded, and its checksum is right, so it was stored like this ({reason}; "
+        f"DALI: {said_by_dali(error)})"
+    )
+
+
+def said_by_dali(error: Exception) -> str:
+    """The reason in an error of a DALI graph, without the places in our code and the state of the graph around it."""
+    said = str(error).rpartition("encountered:")[2].replace("Current pipeline object is no longer valid.", "")
+    return " ".join(said.split()).rstrip(" :")
 
 
 def describe(split: Split, sample: int, trouble: str) -> str:

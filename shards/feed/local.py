@@ -55,6 +55,9 @@ class LocalShards:
                     os.posix_fadvise(self._files[number], 0, self._sizes[number], os.POSIX_FADV_WILLNEED)
         self._announced = set(numbers)
 
+    def stop(self) -> None:
+        """Nothing to do: reads of files end by themselves."""
+
     def close(self) -> None:
         """Closes the files, which nobody may be reading any more."""
         for file in self._files[self._files >= 0].tolist():
@@ -64,7 +67,7 @@ class LocalShards:
 
 def _open(path: Path, size: int) -> int:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe's writer is not waited for
     except OSError as error:
         raise ShardfeedError(f"cannot read shard {path}: {error.strerror}; copy or make the data set again") from None
     actual = os.fstat(file).st_size

@@ -10,7 +10,6 @@ from shards.dataset import Split
 from shards.feed.local import LocalShards
 from shards.feed.loop import THREADS, Delivered, FeedConfig, FeedLoop, must_resize
 from shards.feed.plan import SamplingConfig
-from shards.feed.read import Shards
 from shards.remote.prefetch import Prefetcher
 from shards.sampling.batch import Cursor
 
@@ -35,7 +34,8 @@ class FeedRunner:
     def __init__(self, split: Split, config: FeedConfig) -> None:
         self.config = config
         self._split = split
-        self._shards: Shards = open_shards(split)
+        _ = split.index  # here, where Ctrl-C ends the wait for a store that stalls
+        self._shards = open_shards(split)
         self._loop: FeedLoop | None = None
         _open.add(self)
         _close_all_at_exit()
@@ -67,6 +67,8 @@ class FeedRunner:
             self._close()
 
     def _close(self) -> None:
+        _open.discard(self)
+        self._shards.stop()  # before the loop is waited for, which may wait for a lock of theirs
         self._stop()
         self._shards.close()
 
@@ -76,7 +78,7 @@ class FeedRunner:
         self._loop = None
 
 
-def open_shards(split: Split) -> Shards:
+def open_shards(split: Split) -> LocalShards | Prefetcher:
     """The shards of a split, open for reading: files of this machine, or behind a URL."""
     if split.origin is not None:
         return Prefetcher(split.remote_shards())

@@ -141,14 +141,12 @@ class Manifest:
         if not root.is_dir():
             raise UsageError(f"{root} is not a directory: give the directory that `python -m preprocess` wrote")
         path = root / MANIFEST
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        if not path.is_file():  # a pipe would be waited for, and a device read without end
             raise UsageError(
                 f"{root} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
                 "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
-            ) from None
-        return cls.parse(data, path)
+            )
+        return cls.parse(path.read_bytes(), path)
 
     @classmethod
     def parse(cls, data: bytes, where: object) -> "Manifest":

@@ -16,10 +16,12 @@ removed, and a directory that holds something else is refused. The directory mus
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -107,7 +109,7 @@ class Cache:
         """A descriptor of a cached shard, which keeps it in the cache until `os.close`; None where it is not cached."""
         path = self._path(sha256)
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = _open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -185,7 +187,7 @@ class Cache:
         """The partial file, locked, after making room; None without room, or if the shard has arrived meanwhile."""
         if part.with_name(f"{part.name.partition('.')[0]}.tar").exists():
             return None
-        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = _open(part, os.O_RDWR | os.O_CREAT)
         if not try_exclusive(file):
             os.close(file)
             raise BeingFetched
@@ -248,6 +250,23 @@ class Cache:
                     size = status.st_size if name[1] is None else int(name[1])
                     entries.append(_Entry(Path(file.path), size, status.st_mtime))
         return entries
+
+
+def _open(path: Path, flags: int) -> int:
+    """Opens a shard or a partial file. Raises ShardfeedError where something else has its name.
+
+    Through a link that somebody has put there, a download would overwrite a file elsewhere.
+    """
+    try:
+        file = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            return file
+        os.close(file)
+    raise ShardfeedError(f"{path} is in the cache and no file, which another program must have put there: remove it")
 
 
 def download_verified(file: int, path: Path, sha256: str, download: Callable[[Path], object], name: str) -> None:

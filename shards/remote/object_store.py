@@ -6,12 +6,14 @@ is opened anew once, in case they have been renewed meanwhile. Errors name the f
 shards/common/redact.py.
 """
 
+import asyncio
 import contextlib
 import errno
 import re
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +40,8 @@ FIRST_PAUSE = 0.5  # seconds; each further pause is twice as long
 LONGEST_PAUSE = 30.0
 # Seconds before the next attempt that a store may ask for (Retry-After); after it another attempt is made all the same.
 LONGEST_WISH = 600.0
+# Seconds between two looks at the stop event while an answer does not come.
+LOOK = 0.05
 # The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 # The verb of requests for a part of a file.
@@ -115,14 +119,14 @@ class ObjectStore:
 
         Raises FileNotFoundError, ShardfeedError where it cannot be read, Cancelled soon after `stop` is set.
         """
-        data: bytes = self._tried("read", name, lambda files, path: files.cat_file(path), stop)
+        data: bytes = self._tried("read", name, lambda files, path: _until(stop, files, "cat_file", path), stop)
         return data
 
     def read_range(self, name: str, start: int, length: int, stop: threading.Event | None = None) -> bytes:
         """`length` bytes of a file from `start` on. Raises as `read` does; a shorter answer counts as a failure."""
 
         def ranged(files: Any, path: str) -> bytes:
-            data: bytes = files.cat_file(path, start=start, end=start + length)
+            data: bytes = _until(stop, files, "cat_file", path, start=start, end=start + length)
             if len(data) > length:
                 self._warn_no_ranges()
                 data = data[start : start + length]
@@ -133,16 +137,8 @@ class ObjectStore:
         return self._tried(RANGE, name, ranged, stop)
 
     def fetch(self, name: str, target: Path, stop: threading.Event | None = None) -> None:
-        """Downloads a file to `target`. Raises as `read` does, and OSError for a full disk.
-
-        `stop` ends the transfer of a file where the storage library reports pieces as they arrive: over http, and from
-        S3 up to 50 MiB, above which s3fs fetches ten pieces at once.
-        """
-
-        def fetched(files: Any, path: str) -> None:
-            files.get_file(path, str(target), **({} if stop is None else {"callback": _until(stop)}))
-
-        self._tried("fetched", name, fetched, stop)
+        """Downloads a file to `target`. Raises as `read` does, and OSError for a full disk."""
+        self._tried("fetched", name, lambda files, path: _until(stop, files, "get_file", path, str(target)), stop)
 
     def put(self, source: Path, name: str) -> None:
         """Uploads a file. Raises ShardfeedError where that fails."""
@@ -237,14 +233,20 @@ class ObjectStore:
         except Exception as error:  # no credentials, for some stores
             raise ShardfeedError(f"{self.url} cannot be opened: {_said(error)}") from None
 
+    @property
+    def knows_ranges(self) -> bool:
+        """False once an answer to a request for a part of a file was the whole file."""
+        return self.url not in _without_ranges
+
     def _warn_no_ranges(self) -> None:
         with _opening:
-            known = self.url in _without_ranges
+            known = not self.knows_ranges
             _without_ranges.add(self.url)
         if not known:
             warnings.warn(
-                f"{self.url} answers a request for a part of a file with the whole file, so a sample costs a whole "
-                "shard: let the cache hold all shards that are read at once (--cache-size)",
+                f"{self.url} answers a request for a part of a file with the whole file, so shards are fetched whole, "
+                "and again for each sample where the cache has no room: let it hold all shards that are read at once "
+                "(--cache-size)",
                 stacklevel=2,
             )
 
@@ -321,17 +323,21 @@ class ObjectStore:
             raise ShardfeedError(f"{cannot}: {_said(error)}; {hint}") from None
 
 
-def _until(stop: threading.Event) -> Any:
-    """A callback for fsspec, which calls it for each piece of a file that arrives: ends the transfer after `stop`."""
-    from fsspec.callbacks import NoOpCallback
+def _until(stop: threading.Event | None, files: Any, method: str, *given: Any, **named: Any) -> Any:
+    """What a method of a file system returns. Cancels its request, and raises Cancelled, soon after `stop` is set.
 
-    # For a callback of any other class, the Hub's file system would leave its fast way and read piece by piece.
-    class Until(NoOpCallback):  # type: ignore[misc]  # fsspec has no types
-        def relative_update(self, inc: int = 1) -> None:
-            if stop.is_set():
-                raise Cancelled
-
-    return Until()
+    File systems that are not asynchronous (the Hub's) cannot cancel: who waits for their threads must give them up.
+    """
+    if stop is None or not files.async_impl:
+        return getattr(files, method)(*given, **named)
+    request = asyncio.run_coroutine_threadsafe(getattr(files, f"_{method}")(*given, **named), files.loop)
+    try:
+        while not stop.is_set():
+            if futures.wait([request], LOOK).done:
+                return request.result()
+        raise Cancelled
+    finally:
+        request.cancel()  # without effect where it is done; Ctrl-C leaves the wait above too
 
 
 def _stored(name: str, entry: dict[str, Any]) -> Stored:

@@ -29,8 +29,9 @@ from shards.remote.shards import POLL, RemoteShards
 FETCHERS = 4
 # Seconds between two looks at whether there is room now.
 POLL_ROOM = 1.0
-# Seconds that closing waits for a download to notice. Its thread ends with the process in any case.
-GRACE = 2.0
+# Seconds that closing waits for downloads, which are cancelled; those from the Hub cannot be, and are given up. Their
+# threads end with the process.
+GRACE = 0.5
 
 
 class Prefetcher:

@@ -5,9 +5,10 @@ shards/remote/prefetch.py decides which shard, and when.
 
 import contextlib
 import errno
+import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shards.common.errors import Cancelled, ShardfeedError
@@ -58,24 +59,24 @@ class RemoteShards:
         """The URL of a shard, for messages."""
         return self._store.at(self._shards[number].name)
 
-    def pin(self, number: int) -> int | None:
+    def pin(self, number: int, stop: threading.Event | None = None) -> int | None:
         """A descriptor of a cached shard, which keeps it in the cache until `os.close`; None where it is not cached."""
-        return self.cache.pin(self._shards[number].sha256, self._shards[number].bytes, self._stop)
+        return self.cache.pin(self._shards[number].sha256, self._shards[number].bytes, stop or self._stop)
 
-    def fetch(self, number: int) -> int | None:
+    def fetch(self, number: int, stop: threading.Event | None = None) -> int | None:
         """A shard, from the cache or downloaded into it, as a descriptor as `pin` gives.
 
-        None where there is no room, or where the cache may only be read.
+        None where there is no room, or where the cache may only be read. `stop`: see `read_range`.
 
         Raises BeingFetched where another process downloads it, Cancelled after `stop`, ShardfeedError where it cannot
         be read or kept.
         """
         with self._explained(number):
-            file = self.pin(number)
+            file = self.pin(number, stop)
             if file is not None:
                 return file
             try:
-                return self._download(number)
+                return self._download(number, stop or self._stop)
             except OSError as error:
                 if error.errno not in READ_ONLY:
                     raise
@@ -87,6 +88,8 @@ class RemoteShards:
     ) -> int:
         """Reads bytes of a shard into `buffers`, as `os.preadv` does, by one request; returns how many, 0 at its end.
 
+        A store that knows no ranges is asked for the whole shard, which goes into the cache if there is room.
+
         `stop`: an event of the caller's that ends the wait, in place of this object's own. Raises ShardfeedError where
         the bytes cannot be read, Cancelled where the wait was ended.
         """
@@ -94,6 +97,11 @@ class RemoteShards:
         length = min(sum(map(len, views)), max(0, self.size(number) - offset))
         if not length:
             return 0
+        if not self._store.knows_ranges and (file := self._fetched_whole(number, stop or self._stop)) is not None:
+            try:
+                return os.preadv(file, list(buffers), offset)
+            finally:
+                os.close(file)
         try:
             data = self._store.read_range(self._shards[number].name, offset, length, stop or self._stop)
         except FileNotFoundError:
@@ -123,12 +131,22 @@ class RemoteShards:
             said = without_secrets(f"{type(error).__name__}: {error}")
             raise ShardfeedError(f"{self.name(number)} cannot be fetched: {said}") from None
 
-    def _download(self, number: int) -> int | None:
-        shard = self._shards[number]
-        return self.cache.fetch(shard.sha256, shard.bytes, self._download_to(number), self.name(number), self._stop)
+    def _fetched_whole(self, number: int, stop: threading.Event) -> int | None:
+        """What `fetch` returns, after a wait where another process or thread downloads the shard."""
+        while True:
+            try:
+                return self.fetch(number, stop)
+            except BeingFetched:
+                if stop.wait(POLL):
+                    raise Cancelled from None
 
-    def _download_to(self, number: int) -> Callable[[Path], None]:
-        return lambda target: self._store.fetch(self._shards[number].name, target, self._stop)
+    def _download(self, number: int, stop: threading.Event) -> int | None:
+        shard = self._shards[number]
+
+        def download(target: Path) -> None:
+            self._store.fetch(shard.name, target, stop)
+
+        return self.cache.fetch(shard.sha256, shard.bytes, download, self.name(number), stop)
 
     def _warn_read_only(self) -> None:
         if not self._warned_read_only:

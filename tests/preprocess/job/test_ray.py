@@ -15,6 +15,9 @@ from preprocess.job.ray import _result
 from shards.common.errors import ShardfeedError
 from tests.helpers.jobs import convert, folder, line, tree
 from tests.helpers.kill import descendants, kill_when, start, wait_until
+from tests.helpers.s3 import S3
+
+pytest_plugins = ("tests.helpers.s3_server",)
 
 SETTINGS = ["--short-side", "16", "--shard-size", "4", "--force"]
 RAY = ["--executor", "ray", "--workers", "2"]
@@ -32,7 +35,7 @@ def whole(source: Path) -> dict[str, bytes]:
     return tree(source.parent / "whole")
 
 
-def start_on_ray(source: Path, out: Path) -> "subprocess.Popen[str]":
+def start_on_ray(source: Path, out: Path | str) -> "subprocess.Popen[str]":
     pytest.importorskip("ray", reason="needs the extra ray")
     return start("preprocess", source, out, *SETTINGS, *RAY)
 
@@ -93,6 +96,16 @@ class Raising:
 
     def get(self, reference: Any) -> Any:
         raise self.error
+
+
+@pytest.mark.slow
+def test_a_cluster_uploads_the_same_bytes(s3: S3, tmp_path: Path) -> None:
+    source = folder(tmp_path / "source", {"train": 14, "validation": 3})
+    assert convert(source, tmp_path / "whole") == 0
+    job = start_on_ray(source, f"{s3.url}/out")
+    said = job.communicate(timeout=300)
+    assert job.returncode == 0, said
+    assert s3.tree("out") == tree(tmp_path / "whole")
 
 
 def test_what_a_task_raises_comes_as_it_was() -> None:

@@ -137,6 +137,19 @@ def test_slices_and_finish_equal_one_run(s3: S3, source: Path, whole: dict[str, 
     assert s3.tree("out") == whole
 
 
+def test_the_index_of_another_shard_is_refused_and_its_shard_made_again(
+    s3: S3, source: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upload(source, f"{s3.url}/out", "--tasks", "0/1") == 0
+    s3.put("out/.work/train-00001.parquet", s3.tree("out")[".work/train-00000.parquet"])
+    assert upload(source, f"{s3.url}/out", "--finish") == 1
+    assert "out/.work/train-00001.parquet is not what was uploaded there" in line(capsys)
+    assert "manifest.json" not in s3.tree("out")
+    s3.remove("out/.work/train-00001.parquet")
+    assert upload(source, f"{s3.url}/out") == 0
+    assert s3.tree("out") == whole
+
+
 def test_finish_names_what_is_missing(s3: S3, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     upload(source, f"{s3.url}/out", "--tasks", "0/2")
     ObjectStore(f"{s3.url}/out").remove("train/train-00001.tar")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from preprocess.__main__ import main
 from preprocess.sources import open_source
 from shards.common.errors import UsageError
 from shards.format.manifest import Manifest
+from shards.format.verify import verify
 from tests.conftest import jpeg, photo
-from tests.helpers.jobs import convert, folder, write_files
+from tests.helpers.jobs import convert, folder, tree, write_files
 
 JPEG = jpeg(photo(20, 20))
 
@@ -34,12 +36,34 @@ def test_an_image_is_what_its_bytes_say_and_all_else_is_rejected_by_name(tmp_pat
     assert set(rejects(out)) == {"train/a/notes.jpg", "train/a/readme"}
 
 
-def test_hidden_and_system_files_are_no_rows_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd = {f"train/a/{name}": JPEG for name in ("._x.jpg", ".DS_Store", "Thumbs.db", "desktop.ini")}
-    source = folder(tmp_path, {"train": 4}, odd)
+def test_files_that_are_no_rows_are_listed_behind_the_rejects_and_change_no_shard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = {"train/a/notes.jpg": b"text"}
+    odd = {f"train/a/{name}": JPEG for name in ("._x.jpg", "Thumbs.db", ".cache/1.jpg")} | {"train/loose.jpg": JPEG}
+    source = folder(tmp_path / "source", {"train": 4}, broken | odd)
     os.mkfifo(source / "train" / "a" / "pipe.jpg")
-    assert len(paths(source)) == 4
-    assert "passing over 5 hidden and system files" in capsys.readouterr().err
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert convert(source, out, "--max-rejects", "0.5") == 0
+    assert "passing over 5 files (see rejects.jsonl)" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (out / "train" / "rejects.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["path"], line["reason"]) for line in lines[1:]] == [
+        (None, "train/a/._x.jpg", "passed over: a hidden or system file"),
+        (None, "train/a/.cache", "passed over: a hidden or system file"),
+        (None, "train/a/Thumbs.db", "passed over: a hidden or system file"),
+        (None, "train/a/pipe.jpg", "passed over: no regular file"),
+        (None, "train/loose.jpg", "passed over: it lies in no class"),
+    ]
+    assert Manifest.read(out).splits["train"].rejects == 1
+    assert not verify(out).problems
+    assert convert(folder(tmp_path / "clean", {"train": 4}, broken), whole, "--max-rejects", "0.5") == 0
+    ours, theirs = tree(out), tree(whole)
+    stored = [name for name in theirs if name.endswith((".tar", ".idx", ".parquet"))]
+    assert len(stored) == 5
+    assert [ours[name] for name in stored] == [theirs[name] for name in stored]
+    (out / "train" / "rejects.jsonl").unlink()
+    assert main([str(source), str(out), "--repair"]) == 0
+    assert tree(out) == ours
 
 
 def test_images_deeper_in_a_class_are_found_and_loops_are_not_followed(tmp_path: Path) -> None:

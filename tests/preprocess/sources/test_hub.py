@@ -2,13 +2,15 @@
 
 from collections import namedtuple
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from preprocess.sources import hub, open_source
 from shards.common.errors import ShardfeedError, UsageError
+from shards.format.manifest import Manifest
 from tests.conftest import jpeg, photo
+from tests.helpers.fake_hub import fake_hub
+from tests.helpers.kill import start
 
 datasets = pytest.importorskip("datasets")
 
@@ -96,20 +98,17 @@ def test_a_split_that_is_not_wanted_is_not_downloaded(repository: Path) -> None:
         open_source("me/set")
 
 
-def test_only_the_files_of_wanted_splits_are_asked_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-    real = datasets.load_dataset
-
-    def load_dataset(path: str, **more: Any) -> Any:
-        asked.append(more)
-        return real(path, **more)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    open_source("me/set", ["validation"])
-    [more] = asked
-    [(split, [url])] = more["data_files"].items()
-    assert split == "validation"
-    assert url.endswith("data/validation-00000-of-00001.parquet")
+@pytest.mark.slow
+def test_only_the_files_of_wanted_splits_are_downloaded(repository: Path, tmp_path: Path) -> None:
+    """The libraries themselves, which read HF_ENDPOINT when they are loaded, beside a hub on loopback."""
+    with fake_hub("me/set", repository) as served:
+        words = ["--splits", "validation", "--short-side", "16", "--workers", "1", "--force"]
+        variables = {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        job = start("preprocess", "me/set", tmp_path / "out", *words, **variables)
+        said = job.communicate(timeout=300)
+    assert job.returncode == 0, said
+    assert Manifest.read(tmp_path / "out").splits["validation"].samples == 3
+    assert served.fetched == ["data/validation-00000-of-00001.parquet"]
 
 
 def test_wanted_splits_open_again_without_the_hub(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

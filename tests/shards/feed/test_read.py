@@ -1,5 +1,6 @@
 """The sample reader over shard files: the bytes of planned batches, what is wrong with them, and how it stops."""
 
+import os
 import resource
 import threading
 import time
@@ -102,6 +103,12 @@ def test_samples_read_in_place_of_others_take_their_places(hundred: LocalShards,
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"gone\.tar: No such file"):
         LocalShards([tmp_path / "gone.tar"], [10])
+
+
+def test_a_pipe_in_place_of_a_shard_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(ShardfeedError, match=r"pipe.tar has 0 bytes, the manifest says 10"):
+        LocalShards([tmp_path / "pipe.tar"], [10])
 
 
 def test_a_shard_that_was_cut_off_is_named_with_both_lengths(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import random
 import re
 from dataclasses import replace
@@ -49,6 +50,12 @@ def test_no_directory_is_named(tmp_path: Path) -> None:
 
 def test_a_directory_without_a_manifest_is_not_finished(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no manifest.json, so it is not a finished data set"):
+        Manifest.read(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(UsageError, match=r"holds no manifest\.json"):
         Manifest.read(tmp_path)
 
 

@@ -207,7 +207,7 @@ def test_counts_are_compared_with_the_manifest(root: Path) -> None:
         "manifest.json: the kinds of train do not add up to its 29 samples",
     ]
     (root / "train" / "rejects.jsonl").write_text("{}\n{}\n")
-    assert "train/rejects.jsonl: has 2 lines, the manifest says 3 rejects" in said(root)
+    assert "train/rejects.jsonl: lists 2 rows, the manifest says 3 rejects" in said(root)
 
 
 def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:

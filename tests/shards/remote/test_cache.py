@@ -52,6 +52,27 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache", 3 * SIZE + 10)
 
 
+@pytest.mark.parametrize("suffix", [".tar", f".{SIZE}.part"])
+@pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
+def test_what_is_no_file_is_refused_and_never_written_through(
+    cache: Cache, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    cache.claim()
+    place = cache.directory / "shards" / f"{sha(0)}{suffix}"
+    place.parent.mkdir()
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    if kind == "link":
+        place.symlink_to(mine)
+    elif kind == "directory":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    with pytest.raises(ShardfeedError, match=rf"{suffix} is in the cache and no file, .*: remove it"):
+        cache.pin(sha(0), SIZE) or fetch(cache, 0)
+    assert mine.read_bytes() == b"mine"
+
+
 def test_a_full_cache_of_many_shards_is_not_looked_through_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,38 +1,82 @@
 """Files behind URLs: what is a URL, what is tried again and how often, and what errors say."""
 
 import errno
+import http.server
 import threading
 import time
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from fsspec.callbacks import NoOpCallback
 
 from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
 from shards.remote.answers import retry_after
-from shards.remote.object_store import ATTEMPTS, LONGEST_WISH, ObjectStore, _until, is_url
+from shards.remote.object_store import ATTEMPTS, LONGEST_WISH, ObjectStore, is_url
 from tests.helpers.s3 import ACCESS, S3, first
 
 pytest_plugins = ("tests.helpers.s3_server",)
 
 
-class SetAtTheThirdLook(threading.Event):
-    looks = 0
+class Stalling(http.server.BaseHTTPRequestHandler):
+    """Answers a GET with half of what it promises, then waits; `left` is set once the client is gone."""
 
-    def is_set(self) -> bool:
-        self.looks += 1
-        return self.looks > 2
+    half, left = threading.Event(), threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(206 if self.headers["Range"] else 200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(bytes(500))
+        self.half.set()
+        if not self.connection.recv(1):
+            self.left.set()
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
-def test_a_transfer_ends_in_its_midst_once_nobody_wants_the_file(s3: S3, tmp_path: Path) -> None:
-    s3.put("large.tar", bytes(10**6))
-    with pytest.raises(Cancelled):
-        ObjectStore(s3.url).fetch("large.tar", tmp_path / "large.tar", SetAtTheThirdLook())
-    assert 0 < (tmp_path / "large.tar").stat().st_size < 10**6
-    assert len(s3.gets()) == 1
+@pytest.fixture
+def stalling() -> Iterator[str]:
+    pytest.importorskip("aiohttp", reason="needs the extra http")
+    Stalling.half.clear()
+    Stalling.left.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store, target, stop: store.read("name", stop),
+        lambda store, target, stop: store.read_range("name", 0, 1000, stop),
+        lambda store, target, stop: store.fetch("name", target, stop),
+    ],
+    ids=["whole", "range", "file"],
+)
+def test_a_stop_cancels_a_request_in_its_midst(
+    ask: Callable[[ObjectStore, Path, threading.Event], Any], stalling: str, tmp_path: Path
+) -> None:
+    stop, ends = threading.Event(), list[BaseException]()
+
+    def asking() -> None:
+        try:
+            ask(ObjectStore(stalling), tmp_path / "file", stop)
+        except BaseException as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=asking, daemon=True)
+    thread.start()
+    assert Stalling.half.wait(60)
+    stop.set()
+    thread.join(60)
+    assert [type(error) for error in ends] == [Cancelled]
+    assert Stalling.left.wait(60)
 
 
 def test_a_file_that_another_process_wrote_after_the_directory_was_listed_is_read(s3: S3, tmp_path: Path) -> None:
@@ -46,11 +90,6 @@ def test_a_file_that_another_process_wrote_after_the_directory_was_listed_is_rea
     store.fetch("third", tmp_path / "third")
     assert store.read_range("third", 1, 2) == b"33"
     assert store.size("third") == 3
-
-
-def test_the_hub_keeps_its_fast_way() -> None:
-    """Its file system leaves it for any callback that is not one of these."""
-    assert isinstance(_until(threading.Event()), NoOpCallback)
 
 
 def test_a_store_that_cannot_be_written_is_said_so_without_trying_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,10 +222,10 @@ def test_a_full_disk_is_said_when_a_shard_is_kept(
     split = opened(url, cache(tmp_path, 1, local))
     shards = Prefetcher(split.remote_shards())
 
-    def full(*_: object, **__: object) -> None:
+    async def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fsspec.filesystem("s3"), "get_file", full)
+    monkeypatch.setattr(fsspec.filesystem("s3"), "_get_file", full)
     shards.announce([0])
     with pytest.raises(ShardfeedError, match=r"train-00000.tar cannot be kept in .*: no space is left there"):
         read(shards, split, 0)
@@ -298,12 +298,19 @@ def test_a_thread_that_wakes_after_the_end_finds_nothing_to_do(tmp_path: Path) -
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    gets: list[str] = []  # noqa: RUF012 - emptied by the fixture
+
+    def do_GET(self) -> None:
+        self.gets.append(self.path)
+        super().do_GET()
+
     def log_message(self, *_: Any) -> None:
         pass
 
 
 @pytest.fixture
 def web(local: Split) -> Iterator[str]:
+    Quiet.gets.clear()
     handler = functools.partial(Quiet, directory=str(local.root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -337,6 +344,19 @@ def test_a_web_server_that_knows_no_ranges_is_warned_of_once(
         assert [
             f"{web}/train answers a request for a part of a file with the whole" in str(w.message) for w in said
         ] == ([] if number else [True])
+
+
+def test_of_a_web_server_that_knows_no_ranges_a_shard_is_fetched_once(web: str, local: Split, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra http")
+    split = opened(web, cache(tmp_path, 1, local))
+    shards = split.remote_shards()
+    with pytest.warns(UserWarning, match="with the whole file, so shards are fetched whole"):
+        shards.read_range(0, [memoryview(bytearray(10))], 0)
+    for offset in (0, 512, 1024):
+        buffer = bytearray(100)
+        assert shards.read_range(1, [memoryview(buffer)], offset) == 100
+        assert buffer == local.shard_paths[1].read_bytes()[offset : offset + 100]
+    assert Quiet.gets.count("/train/train-00001.tar") == 1
 
 
 def test_a_cache_that_may_only_be_read_is_read_and_the_rest_comes_by_ranges(

@@ -3,6 +3,8 @@
 What the store, the cache and other processes may do to single shards is tested in test_prefetch.py.
 """
 
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import pytest
 import torch
 
 from shards.common.errors import ShardfeedError
+from shards.common.locks import holding
 from shards.dataset import Split, open_dataset
 from shards.loader import Loader
 from shards.remote.cache import Cache
 from shards.sampling.order import Order
 from tests.conftest import jpeg, photo, write_split
+from tests.helpers.kill import wait_until
 from tests.helpers.s3 import S3
 
 pytest_plugins = ("tests.helpers.s3_server",)
@@ -123,3 +127,29 @@ def test_a_store_that_is_gone_ends_an_epoch_that_skips_damaged_samples(
         pytest.raises(ShardfeedError, match=r"4 of the 32 shards of train cannot be fetched, more than on_error"),
     ):
         list(remote)
+
+
+def test_the_index_is_there_before_the_loop_begins(s3: S3, local: Split, tmp_path: Path) -> None:
+    """The main thread fetches it, so Ctrl-C ends the wait for it."""
+    with loader(opened(s3.upload(local.root), tmp_path, 1, local), "blocks"):
+        assert s3.gets("index.parquet") == ["index.parquet"]
+
+
+def refused(remote: Loader) -> None:
+    with pytest.raises(ShardfeedError, match="the loader is closed"):
+        next(iter(remote))
+
+
+def test_closing_ends_a_wait_for_the_lock_of_the_cache(s3: S3, local: Split, tmp_path: Path) -> None:
+    split = opened(s3.upload(local.root), tmp_path, 1, local)
+    (tmp_path / "cache" / "shards").mkdir()
+    for shard in local.info.shards:  # cut off: the loop's thread removes them, for which it takes the lock
+        (tmp_path / "cache" / "shards" / f"{shard.sha256}.tar").touch()
+    with holding(tmp_path / "cache" / "lock"), loader(split, "blocks") as remote:
+        threading.Thread(target=refused, args=(remote,), daemon=True).start()
+        wait_until(lambda: remote._feed._loop is not None)
+        time.sleep(0.2)  # so that the thread waits; if it does not yet, this test passes as well
+        closing = threading.Thread(target=remote.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()

@@ -142,9 +142,14 @@ def test_only_errors_that_say_so_mean_a_lost_rank(error: RuntimeError, lost: boo
 
 @pytest.mark.parametrize(
     ("status", "in_a_group", "ways"),
-    [(0, True, ["sys 0"]), (1, False, ["sys 1"]), (1, True, ["os 1", "sys 1"])],  # os._exit does not return
+    [
+        (0, True, ["sys 0"]),
+        (1, False, ["sys 1"]),
+        (1, True, ["os 1", "sys 1"]),  # os._exit does not return
+        (143, False, ["os 143", "sys 143"]),
+    ],
 )
-def test_a_rank_that_failed_leaves_at_once(
+def test_a_rank_that_failed_leaves_at_once_and_so_does_a_stopped_run(
     status: int, in_a_group: bool, ways: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
