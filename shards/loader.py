@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Literal, Never
 
-from shards.common.arguments import flag, one_of, share, shown, whole_number
+from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
@@ -176,7 +176,7 @@ class Loader:
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             fast_idct=flag("fast_idct", fast_idct),
-            hw_decoder_load=None if hw_decoder_load is None else share("hw_decoder_load", hw_decoder_load),
+            hw_decoder_load=hw_decoder_load,
             fancy_upsampling=choose_upsampling(decoder),
             largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
         )

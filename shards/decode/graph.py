@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.arguments import one_of
+from shards.common.arguments import one_of, share
 from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD
 from shards.sampling.batch import PlannedBatch
@@ -88,6 +88,8 @@ class GraphConfig:
             raise UsageError(f"fast_idct is for decode='cpu', not {self.decode!r}")
         if self.hw_decoder_load is not None and self.decode not in ON_ENGINES:
             raise UsageError(f"hw_decoder_load is for decode='hardware' or 'hybrid', not {self.decode!r}")
+        if self.hw_decoder_load is not None:
+            share("hw_decoder_load", self.hw_decoder_load)
         if self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}")
 
