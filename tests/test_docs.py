@@ -243,6 +243,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_python_runs(document: Path, imagenet: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
     run(document, imagenet)
 
 
