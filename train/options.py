@@ -56,7 +56,7 @@ class Feeding:
     """Augmentation of training images after the crop: TrivialAugment, RandAugment or AutoAugment."""
 
     flip: bool = True
-    """Mirrors half of the training images, drawn anew each epoch; not for digits and text."""
+    """Mirrors half of the training images, anew each epoch; --no-flip: none, as for digits and text."""
 
     window: int = BLOCK_SHARDS
     """Shards that --order blocks reads and shuffles together."""
