@@ -92,7 +92,12 @@ def export_onnx(network: nn.Module, about: About, path: Path) -> Written:
     """Writes ONNX to `path`; compared where onnxruntime is installed. See `run` for what is raised."""
     _require_onnx()
     exported = torch.onnx.export(
-        _traced(network, about), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        _traced(network, about),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),  # otherwise the axis would have the name of a symbol of the tracer
+        dynamo=True,
+        verbose=False,
     )
     assert exported is not None
     model = exported.model_proto

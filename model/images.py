@@ -9,14 +9,16 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from model.weights import About
+from shards.common.arguments import as_path, shown
 from shards.common.errors import ShardfeedError, UsageError
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: str | Path) -> Image.Image:
     """The image in a file of any format that Pillow reads: upright by EXIF, RGB, transparency over white, 16 bits as 8.
 
     Raises UsageError where there is no such file, ShardfeedError where it holds no image or a damaged one.
     """
+    path = as_path("the file of an image", path)
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give the path of an image")
     try:
@@ -36,7 +38,12 @@ def open_image(path: Path) -> Image.Image:
 
 
 def to_tensor(image: Image.Image, about: About) -> Tensor:
-    """An RGB image as (3, size, size) float32, by torchvision's Resize, CenterCrop, ToTensor and Normalize."""
+    """An RGB image as (3, size, size) float32, by torchvision's Resize, CenterCrop, ToTensor and Normalize.
+
+    Raises UsageError for anything but an RGB image.
+    """
+    if not isinstance(image, Image.Image) or image.mode != "RGB":
+        raise UsageError(f"image must be an RGB image of Pillow's, as open_image(path) gives, not {shown(image)}")
     cropped = functional.center_crop(functional.resize(image, [about.resize]), [about.size, about.size])
     pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).float() / 255
     normalised: Tensor = functional.normalize(pixels, list(about.mean), list(about.std))

@@ -1,6 +1,6 @@
 """The file of trained weights: saving, loading, and the description of the model in it.
 
-    network, about = load_model(Path("Results/imagenet_trained_model.pth"))
+    network, about = load_model("Results/imagenet_trained_model.pth")
     batch = torch.stack([to_tensor(open_image(path), about) for path in paths])     # model/images.py
     names = [about.class_names[best] for best in network(batch).argmax(1)]
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model import build_model
+from shards.common.arguments import as_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.decode import MEAN, STD
@@ -28,7 +29,7 @@ from shards.decode import MEAN, STD
 ATTRIBUTE = "shardfeed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class About:
     """The network that weights belong to, and how its images were prepared for evaluation."""
 
@@ -47,8 +48,11 @@ class About:
     std: tuple[float, float, float] = STD
     """What the differences are divided by."""
 
+    def __repr__(self) -> str:
+        return f"<About {self.model}: {len(self.class_names):,} classes, images of {self.size} pixels>"
 
-def save_weights(network: nn.Module, path: Path, about: About | None = None) -> None:
+
+def save_weights(network: nn.Module, path: str | Path, about: About | None = None) -> None:
     """Writes the state dict (parameters and buffers, on the CPU, contiguous) and `about`, whole or not at all.
 
     `network` must be the network itself: a wrapper such as DistributedDataParallel prefixes every key.
@@ -56,12 +60,12 @@ def save_weights(network: nn.Module, path: Path, about: About | None = None) -> 
     write_state(network.state_dict(), path, about)
 
 
-def write_state(state: Mapping[str, Tensor], path: Path, about: About | None = None) -> None:
+def write_state(state: Mapping[str, Tensor], path: str | Path, about: About | None = None) -> None:
     """As `save_weights`, for a state dict instead of a network."""
     plain = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
     if about is not None:
         setattr(plain, ATTRIBUTE, dataclasses.asdict(about))
-    save_whole(plain, path)
+    save_whole(plain, as_path("the file of the weights", path))
 
 
 def save_whole(content: Any, path: Path) -> None:
@@ -85,11 +89,12 @@ def require_file(path: Path) -> None:
         raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
 
 
-def read_saved(path: Path) -> Any:
+def read_saved(path: str | Path) -> Any:
     """The object that torch.save wrote into `path`, its tensors on the CPU; no code in the file is run.
 
     Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
     """
+    path = as_path("the file of the weights", path)
     require_file(path)
     try:
         broken = _broken_entry(path)
@@ -125,7 +130,7 @@ def about_of(saved: Any) -> About | None:
         return None
 
 
-def load_model(path: Path) -> tuple[nn.Module, About]:
+def load_model(path: str | Path) -> tuple[nn.Module, About]:
     """The network whose weights `path` holds, for inference on the CPU, and its description.
 
     Raises as `read_saved`; UsageError if the file holds no weights that training wrote, or those of a model that

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.common.arguments import as_path, shown
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
@@ -68,10 +70,15 @@ class Split:
         count = held_out_count(samples, self.part.fraction)
         return samples - count if self.part.rest else count
 
+    def __getitem__(self, index: Any) -> Never:
+        raise UsageError(
+            "a split knows its samples and reads no image: Loader(split, batch_size=64, train=True) gives batches; it "
+            "needs no DataLoader"
+        )
+
     def __repr__(self) -> str:
-        where = self.root if self.origin is None else self.origin.remote
         shards, classes = len(self.info.shards), len(self.class_names)
-        return f"<Split {self.title}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {where}>"
+        return f"<Split {self.title}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {self.place}>"
 
     @property
     def title(self) -> str:
@@ -93,6 +100,11 @@ class Split:
             raise UsageError(f"nothing can be held out of {self!r}")
         rest, held = (dataclasses.replace(self, part=Part(fraction, rest)) for rest in (True, False))
         return rest, held
+
+    @property
+    def place(self) -> str:
+        """The directory or the URL of the data set, for people."""
+        return str(self.root if self.origin is None else self.origin.remote)
 
     @property
     def info(self) -> SplitInfo:
@@ -189,19 +201,34 @@ class Split:
         )
 
 
-def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Split]:
+class Dataset(dict[str, Split]):
+    """The splits of a data set, by name."""
+
+    def __missing__(self, name: object) -> Never:
+        raise UsageError(f"no split {shown(name)}: the data set has {', '.join(self)}")
+
+    def __repr__(self) -> str:
+        first = next(iter(self.values()))
+        splits = ", ".join(f"{name} {len(split):,}" for name, split in self.items())
+        return f"<Dataset of {len(first.class_names):,} classes, {splits} samples, {first.place}>"
+
+
+def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
     """The splits of the data set in the directory or behind the URL `root`, by name.
 
-    `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, and
-    ShardfeedError where a remote one cannot be reached.
+    `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, or for the
+    name of a split that it does not have, and ShardfeedError where a remote one cannot be reached.
     """
+    place = as_path("the directory of a data set", root)
+    if not (cache is None or isinstance(cache, Cache)):
+        raise UsageError(f"cache must be a Cache of shards/remote/cache.py, not {shown(cache)}")
     if is_url(root):
         remote, cache = ObjectStore(str(root)), cache or Cache()
         with _cache_is_named(cache):
             cache.claim()
             return _open_remote(remote, cache)
-    manifest = Manifest.read(root)
-    return {name: Split(Path(root), name, manifest) for name in manifest.splits}
+    manifest = Manifest.read(place)
+    return Dataset({name: Split(place, name, manifest) for name in manifest.splits})
 
 
 def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = None) -> Split:
@@ -229,7 +256,7 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
         ) from None
 
 
-def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
+def _open_remote(remote: ObjectStore, cache: Cache) -> Dataset:
     try:
         data = remote.read(MANIFEST)
     except FileNotFoundError:
@@ -249,4 +276,4 @@ def _open_remote(remote: ObjectStore, cache: Cache) -> dict[str, Split]:
     if not (root / MANIFEST).exists():  # also a cache that this user may only read
         with holding(root / "lock"), replacing(root / MANIFEST) as file:
             file.write(data)
-    return {name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits}
+    return Dataset({name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits})

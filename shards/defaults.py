@@ -1,19 +1,19 @@
 """What the loader does where its caller leaves it open, and which arguments make no sense for a split."""
 
-import operator
 import os
 import warnings
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from shards.common.arguments import one_of, shown, whole_number
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers, usable_cores
 from shards.dataset import Split
 from shards.decode import nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
+from shards.format.index import MAX_JPEG_SIDE
 from shards.sampling.crops import FROM_RESIZED, Crop
 from shards.sampling.crops import RESIZE as RESIZE
 from shards.sampling.crops import SIZE as SIZE
@@ -29,6 +29,20 @@ def default_threads(raw: bool = False) -> int:
     return max(1, usable_cores() // ranks_here) + (0 if raw else 1)
 
 
+def one_split(split: Any) -> Split:
+    """`split` itself. Raises UsageError for anything but a split, a whole data set above all."""
+    if isinstance(split, Split):
+        return split
+    if isinstance(split, dict) and all(isinstance(each, Split) for each in split.values()) and split:
+        raise UsageError(f"split must be one split and not the whole data set: choose one of {', '.join(split)}")
+    raise UsageError(f'split must be a split, as open_dataset("DIR")["train"] is, not {shown(split)}')
+
+
+def pixels(name: str, value: Any) -> int:
+    """A side of images, as an int. Raises UsageError for what cannot be one."""
+    return whole_number(name, value, 1, MAX_JPEG_SIDE)
+
+
 def choose_threads(threads: int | None, raw: bool) -> int:
     """The threads that the caller asks for, or the default. Raises UsageError for more than a machine can use."""
     return default_threads(raw) if threads is None else check_workers("threads", whole_number("threads", threads))
@@ -36,8 +50,10 @@ def choose_threads(threads: int | None, raw: bool) -> int:
 
 def choose_device(wanted: str, device_id: int) -> Device:
     """Where batches are to lie; "auto" is a GPU if there is one. Raises UsageError for a device that is not here."""
-    if wanted not in ("auto", "cpu", "gpu"):
-        raise UsageError(f'device must be auto, cpu or gpu, not {wanted!r}; a GPU is "gpu", and device_id its number')
+    if not isinstance(wanted, str) or wanted not in ("auto", "cpu", "gpu"):
+        raise UsageError(
+            f'device must be auto, cpu or gpu, not {shown(wanted)}; a GPU is "gpu", and device_id its number'
+        )
     gpus = torch.cuda.device_count() if wanted != "cpu" else 0
     if wanted == "gpu" and not gpus:
         raise UsageError('device="gpu": PyTorch finds no GPU here (no device, no driver, or a build without CUDA)')
@@ -48,7 +64,7 @@ def choose_device(wanted: str, device_id: int) -> Device:
 
 def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
     """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
-    require("decode", wanted, ("auto", "cpu", "region", *ON_ENGINES))
+    one_of("decode", wanted, ("auto", "cpu", "region", *ON_ENGINES))
     if split.manifest.settings.encoding == "raw":
         if wanted not in ("auto", "cpu"):
             raise UsageError(f"the samples of {split.root} are stored decoded: decode={wanted!r} does not apply")
@@ -78,20 +94,6 @@ def choose_upsampling(decoder: Decode) -> bool:
         stacklevel=2,
     )
     return False
-
-
-def whole_number(name: str, value: Any) -> int:
-    """`value` as an int: numpy's integers and torch's scalars are numbers too. Raises UsageError for anything else."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
-
-
-def require(name: str, value: str, known: Sequence[str]) -> None:
-    """Raises UsageError for a value that is not among the known ones."""
-    if value not in known:
-        raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int:

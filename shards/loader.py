@@ -4,8 +4,8 @@
     for images, labels in loader: ...      # one epoch; iterating again gives the next one
 
 A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
-of (seed, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
-integers, and four that guard it.
+of (seeds, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
+integers, and five that guard it.
 """
 
 import dataclasses
@@ -13,8 +13,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Literal, Never
+from typing import Any, Literal, Never
 
+from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
@@ -25,9 +26,9 @@ from shards.defaults import (
     choose_device,
     choose_threads,
     choose_upsampling,
-    require,
+    one_split,
+    pixels,
     shorter_side,
-    whole_number,
 )
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
@@ -37,13 +38,18 @@ from shards.sampling.crops import CROPS, Crop
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES, Policy
 
-# The fields of a loader's state that must match for a position to mean the same samples, in words.
+# The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
     "samples": "a split of another size",
     "seed": "another seed",
+    "order_seed": "another order_seed",
     "order": "another order",
     "window": "another window",
 }
+# More samples in a batch than any memory holds: where DALI is asked for so many, it ends the process.
+MOST_SAMPLES = 2**20
+# Ranks, devices, and shards of a shuffle block: numbers that numpy's int64 holds in every product.
+MOST = 2**31 - 1
 
 
 class Loader:
@@ -65,7 +71,8 @@ class Loader:
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
     window: shards in a shuffle block.
-    seed: of order, crops and flips.
+    seed: of crops, flips and policies, and of the order where `order_seed` is None.
+    order_seed: of the order of samples, to change the order or the augmentation alone.
     rank, world_size: the global rank and the number of ranks.
     device: where the batch lies: "cpu", "gpu", or "auto", a GPU if there is one.
     device_id: the number of the CUDA device, for "gpu".
@@ -110,6 +117,7 @@ class Loader:
         order: Order | None = None,
         window: int = BLOCK_SHARDS,
         seed: int = 0,
+        order_seed: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         device: Device | Literal["auto"] = "cpu",
@@ -123,52 +131,52 @@ class Loader:
         check: Literal["auto", "crc", "none"] = "auto",
         on_error: Literal["raise", "skip", "omit"] = "raise",
     ) -> None:
-        size, resize = whole_number("size", size), None if resize is None else whole_number("resize", resize)
+        self._split = split = one_split(split)
         _ = split.index  # a damaged one is an error here, not in the first batch
-        self._split = split
+        train = flag("train", train)
         self._share = Share(
-            whole_number("batch_size", batch_size),
-            whole_number("rank", rank),
-            whole_number("world_size", world_size),
-            train if drop_last is None else drop_last,
+            whole_number("batch_size", batch_size, 1, MOST_SAMPLES),
+            whole_number("rank", rank, 0),
+            whole_number("world_size", world_size, 1, MOST),
+            train if drop_last is None else flag("drop_last", drop_last),
         )
         if self._share.drop_last and len(split) < self._share.global_batch:
             raise UsageError(
                 f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
                 f"{self._share.global_batch}: choose a smaller batch (train --batch), or Loader(drop_last=False)"
             )
-        require("crop", crop or "center", CROPS)
-        require("order", order or "index", ORDERS)
-        require("on_error", on_error, ("raise", "skip", "omit"))
-        require("check", check, ("auto", "crc", "none"))
-        require("augment", augment, ("none", *POLICIES))
+        one_of("on_error", on_error, ("raise", "skip", "omit"))
+        one_of("check", check, ("auto", "crc", "none"))
+        one_of("augment", augment, ("none", *POLICIES))
         policy = None if augment == "none" else augment
-        if whole_number("window", window) < 1:
-            raise UsageError(f"window must be at least 1 shard, not {window}")
+        cropped: Crop = ("random" if train else "center") if crop is None else one_of("crop", crop, CROPS)
+        size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
+        seed = whole_number("seed", seed)
         sampling = SamplingConfig(
             share=self._share,
-            seed=whole_number("seed", seed),
-            order=order or ("global" if train else "index"),
-            crop=crop or ("random" if train else "center"),
-            flip=train if flip is None else flip,
-            resize=shorter_side(split, size, resize, crop or "random"),
+            seed=seed,
+            order_seed=seed if order_seed is None else whole_number("order_seed", order_seed),
+            order=("global" if train else "index") if order is None else one_of("order", order, ORDERS),
+            crop=cropped,
+            flip=train if flip is None else flag("flip", flip),
+            resize=shorter_side(split, size, resize, cropped),
             size=size,
-            block_shards=whole_number("window", window),
+            block_shards=whole_number("window", window, 1, MOST),
             augment=policy,
         )
-        device_id = whole_number("device_id", device_id)
+        device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
         decoder = choose_decoder(split, decode, device, device_id)
         graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
-            batch_size=batch_size,
+            batch_size=self._share.batch_size,
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
-            fast_idct=fast_idct,
+            fast_idct=flag("fast_idct", fast_idct),
             hw_decoder_load=hw_decoder_load,
             fancy_upsampling=choose_upsampling(decoder),
             largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
@@ -230,7 +238,7 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration gives epoch `epoch` from its beginning."""
-        self._move(whole_number("epoch", epoch), 0)
+        self._move(whole_number("epoch", epoch, 0), 0)
 
     def set_size(self, size: int, resize: int | None = None) -> None:
         """The next iteration gives images of another size (and zoom, see the class): for progressive resizing.
@@ -239,7 +247,7 @@ class Loader:
         """
         if self._cursor.position:
             raise UsageError("the size can change between epochs only")
-        size, resize = whole_number("size", size), None if resize is None else whole_number("resize", resize)
+        size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
         chosen = shorter_side(self._split, size, resize, self._feed.config.sampling.crop)
         self._feed.change(dataclasses.replace(self._feed.config.sampling, size=size, resize=chosen))
 
@@ -260,6 +268,7 @@ class Loader:
         sampling = self._feed.config.sampling
         return {
             "seed": sampling.seed,
+            "order_seed": sampling.order_seed,
             "samples": len(self._split),
             "order": ORDERS.index(sampling.order),
             "window": sampling.block_shards if sampling.order == "blocks" else 0,
@@ -273,20 +282,26 @@ class Loader:
         The next iteration gives the samples of that epoch that were not yet delivered. Raises UsageError for the state
         of another data set, seed or order.
         """
+        if not isinstance(state, dict):
+            raise UsageError(f"not the state of a loader: {shown(state)} is not what state_dict() returns")
         own = self.state_dict()
+        if "seed" in state:  # states of before `order_seed` have one seed for both
+            state = {"order_seed": state["seed"], **state}
         missing = own.keys() - state.keys()
         if missing:
             raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")
         for name, what in GUARDS.items():
-            if state[name] != own[name]:
-                raise UsageError(f"the loader's state is of {what}: {name} is {state[name]} there and {own[name]} here")
-        self._move(whole_number("epoch", state["epoch"]), whole_number("position", state["position"]))
+            if (there := whole_number(name, state[name])) != own[name]:
+                raise UsageError(f"the loader's state is of {what}: {name} is {there} there and {own[name]} here")
+        self._move(whole_number("epoch", state["epoch"], 0), whole_number("position", state["position"], 0))
 
     def _move(self, epoch: int, position: int) -> None:
-        for name, value in (("epoch", epoch), ("position", position)):
-            if value < 0:
-                raise UsageError(f"{name} must be 0 or more, not {value}")
         self._cursor, self._entered, self._moves = Cursor(epoch, position), False, self._moves + 1
+
+    def __getitem__(self, index: Any) -> Never:
+        raise UsageError(
+            "a loader gives whole batches and reads ahead by itself: iterate over it, without a DataLoader around it"
+        )
 
     def __reduce__(self) -> Never:
         raise UsageError(

@@ -12,6 +12,8 @@ from shards.dataset import Split
 
 CAPTION = 16
 GAP = 4
+# Smaller images are drawn this large: on a screen 32 pixels show nothing, and leave no room for a caption.
+LEAST = 128
 
 
 def preview(split: Split, output: Path, *, train: bool, count: int, size: int, seed: int, epoch: int) -> None:
@@ -35,11 +37,16 @@ def preview(split: Split, output: Path, *, train: bool, count: int, size: int, s
 
 
 def grid(images: npt.NDArray[np.uint8], captions: list[str]) -> Image.Image:
-    """Tiles `images` (n, size, size, 3) into a grid about twice as wide as high, with a caption under each."""
+    """Tiles `images` (n, size, size, 3) into a grid about twice as wide as high, with a caption under each.
+
+    Tiny images are enlarged by a whole number, so that each of their pixels is a square.
+    """
+    enlarged = -(-LEAST // images.shape[1])
+    images = images.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
     count, size = len(images), images.shape[1]
     columns = min(count, max(1, round((2 * count) ** 0.5)))
     rows = -(-count // columns)
-    tile = (max(size, 64) + GAP, size + CAPTION + GAP)
+    tile = (size + GAP, size + CAPTION + GAP)
     sheet = Image.new("RGB", (columns * tile[0] + GAP, rows * tile[1] + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for i, (pixels, caption) in enumerate(zip(images, captions, strict=True)):

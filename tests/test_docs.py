@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from model import build_model
+from model.__main__ import main as model_main
+from model.weights import About, save_weights
 from shards.common.cli import parse
 from shards.common.command import PROGRAMS
 from shards.common.errors import UsageError
@@ -227,8 +230,21 @@ def run(document: Path, data: Path) -> dict[str, Any]:
     return names
 
 
-def test_python_runs(document: Path, imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the files that documents speak of: weights of a run, exported ones, a photo."""
+    directory = tmp_path_factory.mktemp("workplace")
+    weights = directory / "Results" / "imagenet_trained_model.pth"
+    save_weights(build_model("resnet18", 3), weights, About("resnet18", ("cat", "dog", "bird"), size=32, resize=36))
+    assert model_main(["export", str(weights), "--output", str(directory / "model")]) == 0
+    (directory / "photo.jpg").write_bytes(jpeg(photo(60, 80)))
+    return directory
+
+
+def test_python_runs(document: Path, imagenet: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
     run(document, imagenet)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from shards.common.arguments import check_fields
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
 from train.options import (
@@ -144,6 +145,7 @@ class Config:
     distributed: Annotated[Distributed, _FLAT] = field(default_factory=Distributed)
 
     def __post_init__(self) -> None:
+        check_fields(self, unset=tyro.MISSING)
         for name in ("epochs", "batch", "log_every", "keep_every"):
             require(name, getattr(self, name), 1)
         if self.threads is not None:

@@ -75,6 +75,7 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
         size=training_size(config, epoch=1),
         crop=config.crop,
         order=config.order,
+        flip=config.feeding.flip,
         augment=config.feeding.augment,
         window=config.feeding.window,
         on_error=config.on_error,

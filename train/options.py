@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from shards.common.arguments import check_fields
 from shards.common.errors import UsageError
 from shards.remote.cache import Cache, cache_home, parse_size
 from shards.sampling.order import BLOCK_SHARDS
@@ -39,6 +40,7 @@ class Update:
     """The run ends after so many steps in a row without a finite loss. Such a step changes no weight."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require("ema_every", self.ema_every, 1)
         require("bad_losses", self.bad_losses, 1)
         for name, value in (("momentum", self.momentum), ("ema", self.ema)):
@@ -52,6 +54,9 @@ class Feeding:
 
     augment: Literal["none", "trivial", "rand", "auto"] = "none"
     """Augmentation of training images after the crop: TrivialAugment, RandAugment or AutoAugment."""
+
+    flip: bool = True
+    """Mirrors half of the training images, anew each epoch; --no-flip: none, as for digits and text."""
 
     window: int = BLOCK_SHARDS
     """Shards that --order blocks reads and shuffles together."""
@@ -67,6 +72,7 @@ class Feeding:
     """Most bytes that the cache takes."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require("window", self.window, 1)
         _ = self.cache  # raises UsageError for a --cache-size that is no size
 
@@ -116,6 +122,7 @@ class Sizes:
     """Evaluates each image and its mirror image, and takes the mean of the two predictions."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require("start_size", self.start_size, 8)
         require("val_size", self.val_size, 8)
         require("val_resize", self.val_resize, 8)
@@ -138,6 +145,7 @@ class Mixing:
     """Probability of random erasing (arXiv:1708.04896), for each image."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
             if not 0 <= value <= 4:
                 raise UsageError(f"{option(name)} must be from 0 to 4, not {value}")
@@ -158,6 +166,9 @@ class Memory:
     offload: bool = False
     """With --parallel fsdp: weights, gradients and optimizer state live in main memory."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class Distributed:
@@ -174,6 +185,7 @@ class Distributed:
     """With local-sgd: the first steps, in which gradients are averaged as with ddp."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require("period", self.period, 2)
         require("warm_up", self.warm_up, 0)
 

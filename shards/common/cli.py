@@ -8,8 +8,10 @@ turns every error into one line on stderr and an exit status: 0 success, 1 failu
 import contextlib
 import importlib
 import io
+import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,8 @@ from typing import Any, TypeVar
 import tyro
 
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.redact import without_secrets
 from shards.common.terminal import cleaned, uncleaned
-from shards.common.traceback_file import traceback_place
 
 Config = TypeVar("Config")
 
@@ -126,10 +128,10 @@ def _guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] |
         return _fail(prog, str(error), 2 if isinstance(error, UsageError) else 1, debug)
     except OSError as error:
         mistake = _path_mistake(error)
-        where = "" if error.filename else f" ({traceback_place()})"
+        where = "" if error.filename else f" ({_traceback_place()})"
         return _fail(prog, mistake or f"{type(error).__name__}: {error}{where}", 2 if mistake else 1, debug)
     except Exception as error:
-        return _fail(prog, f"unexpected {type(error).__name__}: {error} ({traceback_place()})", 1, debug)
+        return _fail(prog, f"unexpected {type(error).__name__}: {error} ({_traceback_place()})", 1, debug)
     return 0
 
 
@@ -142,6 +144,20 @@ def _fail(prog: str, message: str, status: int, debug: bool) -> int:
         print(traceback.format_exc(), end="", file=sys.stderr)
     print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+def _traceback_place() -> str:
+    """Writes the traceback of the error being handled to a new file; returns where it is, or how to see it, in words.
+
+    The file lies in the directory for temporary files (TMPDIR), and only its owner may read it.
+    """
+    try:
+        file, path = tempfile.mkstemp(prefix="shardfeed-", suffix=".traceback")
+        with os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace") as text:
+            text.write(without_secrets(traceback.format_exc()))
+    except OSError:  # no directory for temporary files can be written
+        return "run again with --debug for the traceback"
+    return f"its traceback is in {path}, and --debug shows it"
 
 
 # Parts of tyro's messages that name Python's types, and what to say instead.

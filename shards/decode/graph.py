@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from shards.common.arguments import one_of, share
 from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD
 from shards.sampling.batch import PlannedBatch
@@ -79,18 +80,16 @@ class GraphConfig:
     """Height and width that no stored image exceeds: the engines' memory is taken at once. 0 lets it grow."""
 
     def __post_init__(self) -> None:
-        if self.device not in DTYPES:
-            raise UsageError(f"device must be cpu or gpu, not {self.device!r}")
-        if self.dtype not in DTYPES[self.device]:
-            raise UsageError(
-                f"dtype on the {self.device} must be one of {', '.join(DTYPES[self.device])}, not {self.dtype!r}"
-            )
+        one_of("device", self.device, list(DTYPES))
+        one_of(f"dtype on the {self.device}", self.dtype, DTYPES[self.device])
         if self.device == "cpu" and self.decode in ("region", *ON_ENGINES):
             raise UsageError(f"decode={self.decode!r} needs device='gpu'")
         if self.fast_idct and self.decode != "cpu":
             raise UsageError(f"fast_idct is for decode='cpu', not {self.decode!r}")
-        if self.hw_decoder_load is not None and (self.decode not in ON_ENGINES or not 0 <= self.hw_decoder_load <= 1):
-            raise UsageError("hw_decoder_load is a share from 0 to 1, for decode='hardware' or 'hybrid'")
+        if self.hw_decoder_load is not None and self.decode not in ON_ENGINES:
+            raise UsageError(f"hw_decoder_load is for decode='hardware' or 'hybrid', not {self.decode!r}")
+        if self.hw_decoder_load is not None:
+            share("hw_decoder_load", self.hw_decoder_load)
         if self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}")
 

@@ -38,6 +38,7 @@ from shards.decode.graph import GraphConfig, GraphDecoder, out_of_memory
 from shards.decode.stored_pixels import StoredPixels
 from shards.decode.tensors import Batch, CpuTensors, GpuTensors
 from shards.feed.damaged import DamagedSamples, ReadBatch
+from shards.feed.openmp import let_idle_threads_sleep
 from shards.feed.plan import Planner, SamplingConfig
 from shards.feed.read import Reading, SampleReader, Shards
 from shards.sampling.batch import Cursor, PlannedBatch
@@ -245,6 +246,7 @@ class FeedLoop:
 
     def _run(self, cursor: Cursor) -> None:
         try:
+            let_idle_threads_sleep()
             if self._config.graph.device_id is not None:
                 torch.cuda.set_device(self._config.graph.device_id)  # a new thread begins on device 0
             with contextlib.closing(self._batches(cursor)) as batches:

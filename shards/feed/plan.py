@@ -23,6 +23,8 @@ class SamplingConfig:
 
     share: Share
     seed: int
+    """Of crop windows, flips and policies."""
+    order_seed: int
     order: Order
     crop: Crop
     flip: bool
@@ -183,7 +185,7 @@ class _Orders:
         for number in (epoch, epoch + 1):
             if number not in self._orders:
                 self._orders[number] = self._thread.submit(
-                    epoch_order, self._shard, config.order, config.seed, number, config.block_shards
+                    epoch_order, self._shard, config.order, config.order_seed, number, config.block_shards
                 )
         self._orders = {number: order for number, order in self._orders.items() if number in (epoch, epoch + 1)}
         return self._orders[epoch].result()

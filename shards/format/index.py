@@ -33,7 +33,7 @@ MAX_JPEG_SIDE = 65_535
 ADVICE = "copy it again, or mend it from the source with `python -m preprocess SOURCE DIR --repair`"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Index:
     """Columns of length n, one row a sample.
 
@@ -63,6 +63,9 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.shard)
+
+    def __repr__(self) -> str:
+        return f"<Index of {len(self):,} samples in {len(np.unique(self.shard)):,} shards>"
 
     def rows(self, part: slice | npt.NDArray[np.bool_]) -> "Index":
         """Some of the rows: a slice as views of these columns, chosen ones as copies."""

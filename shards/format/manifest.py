@@ -48,7 +48,7 @@ def index_info(path: Path) -> IndexInfo:
         return IndexInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SplitInfo:
     """One split: samples kept, source rows rejected, and its shards in order.
 
@@ -62,6 +62,9 @@ class SplitInfo:
     kinds: Mapping[str, Count] = field(default_factory=dict)
     reasons: Mapping[str, Count] = field(default_factory=dict)
     index: IndexInfo | None = None
+
+    def __repr__(self) -> str:
+        return f"<SplitInfo: {self.samples:,} samples in {len(self.shards):,} shards, {self.rejects:,} rejects>"
 
     @property
     def bytes(self) -> int:
@@ -105,7 +108,7 @@ class Settings:
             raise UsageError(f"the encoding must be {' or '.join(get_args(Encoding))}, not {self.encoding!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
     """A whole data set: its source, its settings and its parts.
 
@@ -121,6 +124,12 @@ class Manifest:
     settings: Settings
     splits: Mapping[str, SplitInfo]
     libraries: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Manifest of {self.source}: {', '.join(self.splits)}, {len(self.class_names):,} classes, "
+            f"format version {self.format_version}>"
+        )
 
     def write(self, root: str | Path) -> None:
         """Writes `root`/manifest.json: atomically, synced to disk, the same bytes for the same content."""

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.common.arguments import as_path, whole_number
 from shards.common.errors import Cancelled, ShardfeedError, UsageError
 from shards.common.locks import holding, lock_shared, try_exclusive
 
@@ -86,6 +87,10 @@ class Cache:
 
     directory: Path = field(default_factory=cache_home)
     bytes: int = 100 * 10**9
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", as_path("the directory of a cache", self.directory))
+        object.__setattr__(self, "bytes", whole_number("the bytes of a cache", self.bytes, 1))
 
     def claim(self) -> None:
         """Marks the directory as a cache, and makes it if it is missing; nothing to do where it is marked.

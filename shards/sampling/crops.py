@@ -100,7 +100,7 @@ def _central_corner(
 
 
 # Crops that are cut out of the resized image: the upper left corner (n, 2), where `room` (n, 2) is how far it can move.
-FROM_RESIZED: dict[str, Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int], npt.NDArray[np.int64]]] = {
+FROM_RESIZED: dict[Crop, Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int], npt.NDArray[np.int64]]] = {
     "random": _random_corner,
     "center": _central_corner,
 }
@@ -192,5 +192,5 @@ def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> Crop
 
 
 # Crops whose window is chosen in the stored image: (n, 4), top, left, height and width.
-FROM_STORED: dict[str, Callable[..., npt.NDArray[np.int64]]] = {"rrc": random_resized}
+FROM_STORED: dict[Crop, Callable[..., npt.NDArray[np.int64]]] = {"rrc": random_resized}
 CROPS = (*FROM_RESIZED, *FROM_STORED)

@@ -49,8 +49,13 @@ def test_onnx_gives_the_network_s_logits_for_any_batch_size(weights: Path, tmp_p
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"
     assert main(["export", str(weights), "--output", str(path)]) == 0
-    [entry] = [entry for entry in onnx.load(path).metadata_props if entry.key == export.ABOUT_KEY]
-    assert json.loads(entry.value)["size"] == 32
+    model = onnx.load(path)
+    [entry] = [entry for entry in model.metadata_props if entry.key == export.ABOUT_KEY]
+    assert json.loads(entry.value)["class_names"] == ["cat", "dog", "bird"]
+    axes = [
+        (each.name, each.type.tensor_type.shape.dim[0].dim_param) for each in (*model.graph.input, *model.graph.output)
+    ]
+    assert axes == [("images", "batch"), ("logits", "batch")]
     session = onnxruntime.InferenceSession(path.read_bytes())
     network, _ = load_model(weights)
     for count in (1, 5):

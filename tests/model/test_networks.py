@@ -71,5 +71,5 @@ def test_an_unknown_model_is_refused_with_the_known_names() -> None:
 
 
 def test_a_model_without_classes_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least 1 class"):
+    with pytest.raises(UsageError, match="num_classes must be 1 or more, not 0"):
         build_model("cnn", 0)

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,3 +163,10 @@ def test_real_photographs_are_read(real_images: list[bytes], tmp_path: Path) -> 
         short = min(Image.open(io.BytesIO(data)).size)
         assert min(open_image(path).size) == short
         assert to_tensor(open_image(path), about).shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("image", ["photo.jpg", None, Image.new("L", (40, 40)), torch.zeros(3, 40, 40)])
+def test_what_is_no_rgb_image_is_refused_in_one_line(image: Any) -> None:
+    about = About("cnn", ("cat", "dog"), size=32, resize=36)
+    with pytest.raises(UsageError, match=r"^image must be an RGB image of Pillow's, as open_image[^\n]+$"):
+        to_tensor(image, about)

@@ -270,6 +270,8 @@ def test_the_rest_of_an_epoch_can_be_shared_by_other_ranks(small_split: Split) -
         ({"samples": 3}, "another size"),
         ({"order": 1}, "another order"),
         ({"window": 4}, "another window"),
+        ({"seed": 9}, "another seed"),
+        ({"order_seed": 9}, "another order_seed"),
         ({"epoch": None}, "no epoch"),
     ],
 )
@@ -382,9 +384,9 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
         ({"size": (224, 160)}, r"size must be a whole number, not \(224, 160\)"),
         ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
         ({"batch_size": None}, "batch_size must be a whole number"),
-        ({"window": 0}, "at least 1 shard"),
+        ({"window": 0}, "window must be 1 or more, not 0"),
         ({"resize": None, "size": 41}, "crop of 41 pixels"),
-        ({"size": 0}, "at least 1 pixel"),
+        ({"size": 0}, "size must be 1 or more, not 0"),
         ({"crop": "middle"}, "random, center"),
         ({"threads": 0}, "threads"),
         ({"threads": 10**6}, "threads must be from 1 to 1,024, not 1,000,000"),
@@ -463,10 +465,31 @@ def test_nothing_is_mirrored_without_flips(small_split: Split) -> None:
         assert same(epoch(plain), epoch(expected))
 
 
-def test_values_say_in_one_line_what_they_are(small_split: Split) -> None:
-    assert repr(small_split) == f"<Split train: 29 samples in 5 shards, 10 classes, {small_split.root}>"
-    with load(small_split) as loader:
-        assert "batches of 4, rank 0 of 1, random crop of 32 pixels, float32 on the cpu>" in repr(loader)
+def by_sample(split: Split, seed: int, order_seed: int | None) -> tuple[list[int], dict[int, torch.Tensor]]:
+    """The samples of an epoch in their order, and the image that each became."""
+    with load(split, seed=seed, order_seed=order_seed, drop_last=False) as loader:
+        ids = epoch_order(split.index.shard, "global", seed if order_seed is None else order_seed, 0).tolist()
+        images, labels = (torch.cat(parts) for parts in zip(*epoch(loader), strict=True))
+        assert labels.tolist() == split.labels[ids].tolist()
+        return ids, dict(zip(ids, images, strict=True))
+
+
+def test_order_and_augmentation_have_seeds_of_their_own(small_split: Split) -> None:
+    order, images = by_sample(small_split, 3, None)
+    same_order, other_images = by_sample(small_split, 4, 3)
+    other_order, same_images = by_sample(small_split, 3, 4)
+    assert same_order == order != other_order
+    assert all(torch.equal(images[i], same_images[i]) for i in order)
+    assert not all(torch.equal(images[i], other_images[i]) for i in order)
+
+
+def test_a_state_of_before_the_order_had_a_seed_of_its_own_goes_on(small_split: Split) -> None:
+    with load(small_split, seed=3) as loader, load(small_split, seed=3, order_seed=4) as other:
+        old = {name: value for name, value in loader.state_dict().items() if name != "order_seed"}
+        loader.load_state_dict({**old, "position": 8})
+        assert loader.state_dict()["position"] == 8
+        with pytest.raises(UsageError, match="another order_seed: order_seed is 3 there and 4 here"):
+            other.load_state_dict(old)
 
 
 def test_a_loader_cannot_be_pickled_and_says_what_to_pass_on(small_split: Split) -> None:
@@ -569,7 +592,7 @@ def test_closing_ends_a_wait_for_bytes_that_do_not_come(small_split: Split, monk
         ("cuda:1", 0, 2, "device must be auto, cpu or gpu, not 'cuda:1'"),
         ("gpu", 0, 0, "PyTorch finds no GPU here"),
         ("gpu", 2, 2, "device_id must be from 0 to 1"),
-        ("auto", -1, 2, "device_id must be from 0 to 1"),
+        ("auto", -1, 2, "device_id must be 0 or more, not -1"),
     ],
 )
 def test_a_device_that_is_not_here_is_one_line(

@@ -15,18 +15,22 @@ def shards(*args: str) -> int:
     return run_commands("python -m shards", COMMANDS, args)
 
 
-def test_the_grid_holds_every_image_unchanged() -> None:
-    images = np.stack([photo(70, 70, seed) for seed in range(5)])
+@pytest.mark.parametrize(("size", "times"), [(150, 1), (128, 1), (127, 2), (32, 4), (1, 128)])
+def test_the_grid_holds_every_image_and_tiny_ones_enlarged(size: int, times: int) -> None:
+    images = np.stack([photo(150, 150, seed)[:size, :size] for seed in range(5)])
     sheet = np.asarray(grid(images, [f"class {i}" for i in range(5)]))
-    columns = 3
+    columns, side = 3, size * times
     for i, image in enumerate(images):
-        left, top = GAP + i % columns * (70 + GAP), GAP + i // columns * (70 + 16 + GAP)
-        assert np.array_equal(sheet[top : top + 70, left : left + 70], image)
+        left, top = GAP + i % columns * (side + GAP), GAP + i // columns * (side + 16 + GAP)
+        assert np.array_equal(sheet[top : top + side : times, left : left + side : times], image)
+        assert np.array_equal(
+            sheet[top + times - 1 : top + side : times, left + times - 1 : left + side : times], image
+        )
 
 
 def test_a_long_caption_is_cut_to_its_tile() -> None:
-    sheet = grid(np.stack([photo(70, 70)] * 2), ["m" * 200, "x"])
-    assert sheet.width == 2 * (70 + GAP) + GAP
+    sheet = grid(np.stack([photo(140, 140)] * 2), ["m" * 200, "x"])
+    assert sheet.width == 2 * (140 + GAP) + GAP
 
 
 def test_preview_writes_a_picture(small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shards.common.errors import UsageError
 from tests import ROOT
 from train.__main__ import main, parse_config
 from train.config import Config
+from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update
 from train.recipes import RECIPES
 
 DATA = Path("somewhere")
@@ -113,6 +115,26 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Config)])
+def test_a_value_of_a_wrong_type_is_refused_by_the_name_of_its_field(field: str) -> None:
+    for value in (b"x", {}, object(), np.zeros((9, 9)), (1, 2)):
+        with pytest.raises(UsageError, match=f"^{field} must be [^\n]+$"):
+            Config(**dict[str, Any]({"data": DATA, field: value}))
+
+
+@pytest.mark.parametrize("group", [Distributed, Feeding, Memory, Mixing, Sizes, Update])
+def test_a_value_of_a_wrong_type_in_a_group_is_refused_by_the_name_of_its_field(group: type[Any]) -> None:
+    for field in dataclasses.fields(group):
+        with pytest.raises(UsageError, match=f"^{field.name} must be"):
+            group(**{field.name: b"x"})
+
+
+def test_numbers_of_numpy_and_paths_as_text_are_taken() -> None:
+    config = Config(DATA, epochs=np.int64(3), max_lr=np.float32(0.5), out="runs", evaluate=["a.pth"])  # type: ignore[arg-type]
+    assert config == Config(DATA, epochs=3, max_lr=0.5, out=Path("runs"), evaluate=(Path("a.pth"),))
+    assert type(config.epochs) is int
 
 
 def test_importing_the_trainer_does_not_load_dali() -> None:

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from shards import Loader
 from shards.common.errors import UsageError
 from shards.dataset import open_dataset
 from tests.conftest import jpeg, photo, write_split
 from tests.helpers.training import setup_of, write_dataset
+from train.__main__ import parse_config
 from train.config import Config
 from train.data import held_out_loader, held_out_split, open_splits, training_loader, training_size
 from train.options import Sizes, Validation
@@ -96,6 +99,31 @@ def test_sizes_in_between_are_multiples_of_32_inside_the_bounds() -> None:
 
 def test_without_a_start_size_every_epoch_has_the_same() -> None:
     assert {training_size(Config(Path("unused")), epoch) for epoch in range(1, 17)} == {224}
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_no_flip_mirrors_nothing(tmp_path: Path, flip: bool) -> None:
+    data = write_dataset(tmp_path, {"train": 32})
+    words = [
+        "--data",
+        str(data),
+        "--size",
+        "16",
+        "--batch",
+        "32",
+        "--micro-batch",
+        "32",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    setup = setup_of(parse_config([*words, *([] if flip else ["--no-flip"])]))
+    split = open_dataset(data)["train"]
+    with training_loader(split, setup) as loader, Loader(split, batch_size=32, train=False, size=16) as upright:
+        [(images, _)], [(stored, _)] = loader, upright
+    as_stored = [any(torch.equal(image, each) for each in stored) for image in images]
+    assert all(as_stored) != flip
 
 
 def test_evaluation_takes_batches_that_training_computes_at_a_time(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ FREE = {
     "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir", "cache_size",
 }  # fmt: skip
 
+# Options that snapshots of before them do not name, with the values that they stood for.
+SINCE = {"flip": True}
+
 
 def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str | int | float | None]:
     """What must be the same for a run to go on: the data set and every option that the arithmetic depends on."""
@@ -60,7 +63,7 @@ def refuse_other(path: Path, snapshot: Mapping[str, Any], own: Mapping[str, Any]
     """
     if snapshot["format"] != FORMAT:
         raise UsageError(f"{path} has format {snapshot['format']}; this version reads format {FORMAT}")
-    theirs = snapshot["identity"]
+    theirs = {**SINCE, **snapshot["identity"]}
     differing = [name for name in own if theirs.get(name) != own[name]]
     if differing:
         differences = "; ".join(f"{name} is {theirs.get(name)} there and {own[name]} here" for name in differing[:3])

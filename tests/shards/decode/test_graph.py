@@ -238,7 +238,7 @@ def test_the_graph_holds_no_random_operator() -> None:
 
 @pytest.mark.parametrize(
     ("device", "dtype", "message"),
-    [("cpu", "float16", "float32, uint8"), ("tpu", "float32", "cpu or gpu"), ("gpu", "int8", "float16")],
+    [("cpu", "float16", "float32, uint8"), ("tpu", "float32", "one of cpu, gpu"), ("gpu", "int8", "float16")],
 )
 def test_what_a_device_cannot_put_out_is_refused(device: Device, dtype: DType, message: str) -> None:
     with pytest.raises(UsageError, match=message):

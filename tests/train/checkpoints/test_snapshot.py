@@ -14,13 +14,14 @@ import torch
 import train.engine
 import train.step
 from shards import Loader
+from shards.common.errors import UsageError
 from shards.common.signals import StoppedBySignal
 from shards.dataset import open_dataset
 from tests.helpers.ranks import Undisturbed, on_two_ranks
 from tests.helpers.resume import Killed, assert_same, killed, left_behind, tiny, train_until
 from tests.helpers.training import read_lines, setup_of, write_dataset
 from train.checkpoints.resume import read_checkpoint
-from train.checkpoints.snapshot import restore
+from train.checkpoints.snapshot import FORMAT, identity, refuse_other, restore
 from train.config import Config
 from train.options import Feeding, Mixing, Sizes, Update, Validation
 from train.ranks.distributed import World
@@ -68,6 +69,20 @@ def test_a_run_killed_at_a_step_ends_with_the_same_bits(
         train_until(again, kill, saves)
     train_until(again)
     assert_same(tmp_path, cases / case)
+
+
+def test_a_snapshot_of_before_an_option_existed_is_of_a_run_with_its_default(config: Config) -> None:
+    split = open_dataset(config.data)["train"]
+    own = identity(config, split, torch.float32)
+    snapshot = {
+        "format": FORMAT,
+        "identity": {name: value for name, value in own.items() if name != "flip"},
+        "ranks": 1,
+    }
+    refuse_other(Path("last.pt"), snapshot, own, 1)
+    other = identity(dataclasses.replace(config, feeding=Feeding(flip=False)), split, torch.float32)
+    with pytest.raises(UsageError, match="flip is True there and False here"):
+        refuse_other(Path("last.pt"), snapshot, other, 1)
 
 
 def test_images_grow_between_epochs_and_incomplete_steps_are_left_out(cases: Path) -> None:
