@@ -43,6 +43,12 @@ def parse_config(words: Sequence[str]) -> Config:
     return parse(Config, words, PROG, default=recipe(tyro.MISSING))
 
 
+def given(words: Sequence[str]) -> set[str]:
+    """The fields of a Config that the words set: "size" of --size 64, "flip_tta" of --no-flip-tta."""
+    names = (word.partition("=")[0].removeprefix("--").removeprefix("no-") for word in words if word.startswith("--"))
+    return {name.replace("-", "_") for name in names}
+
+
 def _run(words: list[str]) -> None:
     config = parse_config(words)
     # By default PyTorch's CPU threads spin while they wait for each other, on cores that the loader's threads need:
@@ -56,7 +62,7 @@ def _run(words: list[str]) -> None:
     elif config.evaluate:
         from train.commands.evaluate import evaluate_files, table
 
-        reached = evaluate_files(config)
+        reached = evaluate_files(config, given(words))
         if len(reached) > 1:
             _print(table(config.evaluate, reached), dict(zip(map(str, config.evaluate), reached, strict=True)))
         else:

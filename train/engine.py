@@ -27,7 +27,7 @@ from train.checkpoints.resume import claim, find_checkpoint, refuse_results
 from train.checkpoints.saver import CheckpointSaver
 from train.checkpoints.snapshot import identity
 from train.checkpoints.waiting import BatchWait, Interrupted, Watched
-from train.checkpoints.weights import WEIGHTS, describe
+from train.checkpoints.weights import WEIGHTS, describe_run
 from train.config import Config
 from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set_training_size, training_loader
 from train.optim.gpu_memory import memory_advice
@@ -90,7 +90,7 @@ def train(config: Config) -> Result:
                 StopRequest() as stop,  # before this, a signal ends the process: there is nothing to save
                 BatchWait(stop) as wait,
             ):
-                saver = CheckpointSaver(run, loader, recorder, own, stop)
+                saver = CheckpointSaver(run, loader, recorder, own, stop, describe_run(held_out, config))
                 if checkpoint is not None:
                     saver.resume(checkpoint)
                     del checkpoint  # as large as the run itself
@@ -202,10 +202,8 @@ def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -
     seconds = time.perf_counter() - began
     weights = network_state(run.learner.evaluated)
     if run.setup.world.is_main:
-        size, resize = config.sizes.val_size or config.size, config.sizes.val_resize
-        about = describe(held_out, model=config.model, size=size, resize=resize, blur_pool=config.blur_pool)
         with room_in(config.out):
-            write_state(weights, config.out / WEIGHTS, about)
+            write_state(weights, config.out / WEIGHTS, describe_run(held_out, config))
             write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
     figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
     left_out = {"left_out": accuracy.left_out} if accuracy.left_out else {}

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from model.weights import read_saved
+from model.weights import OF_RANKS, read_saved
 from shards.common.errors import ShardfeedError, UsageError
 from train.checkpoints.snapshot import refuse_other
 from train.checkpoints.weights import WEIGHTS
@@ -168,6 +168,6 @@ def _read(path: Path, own: Mapping[str, Any], ranks: int) -> Checkpoint:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The snapshot in a file. Raises ShardfeedError if the file is damaged or holds something else."""
     snapshot = read_saved(path)
-    if not isinstance(snapshot, dict) or not {"format", "identity", "of_ranks", "files"} <= snapshot.keys():
+    if not isinstance(snapshot, dict) or not {"format", "identity", OF_RANKS, "files"} <= snapshot.keys():
         raise ShardfeedError(f"{path} is no checkpoint of a run")
     return snapshot
