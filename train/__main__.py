@@ -73,6 +73,9 @@ def _run(words: list[str]) -> None:
         found = find_lr(config)
         _print(f"suggestion after {found.steps} steps: --max-lr {found.max_lr:.2g}; see {found.picture}", found)
     else:
+        # Before torch and DALI are loaded, which takes seconds; the rest of the header follows: train/report/header.py.
+        if is_main():
+            print(f"{config.model} (recipe {config.recipe}) on {config.data}; results go to {config.out}", flush=True)
         from train.engine import train
 
         result = train(config)
@@ -83,16 +86,21 @@ def _line(reached: "Accuracy | Result") -> str:
     from train.report.accuracy import Accuracy, without
 
     left_out = without(reached) if isinstance(reached, Accuracy) else ""
-    return f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
+    return f"validation: top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
 
 
 def _print(line: str, result: Any) -> None:
     """Prints text for people and a last line of JSON for programs, on the main rank."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_main():
         print(line)
         plain = result if isinstance(result, dict) else {"": result}
         values = {name: dataclasses.asdict(each) for name, each in plain.items()}
         print(json.dumps(values.get("", values), default=str))
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints, by torchrun's variables: torch need not be loaded."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def leave(status: int) -> None:

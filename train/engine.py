@@ -33,9 +33,11 @@ from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks, wait_for_all
 from train.ranks.parallel import network_state
-from train.report.accuracy import Accuracy, bar_disabled, evaluate, without
+from train.report.accuracy import Accuracy, evaluate, without
 from train.report.environment import peak_memory, resolved_config
+from train.report.header import print_header
 from train.report.metrics import PER_CLASS, Recorder, room_in, write_per_class
+from train.report.progress import ImageBar, doing
 from train.run import Run, begin, read_losses, set_up
 from train.step import accumulate, update
 
@@ -80,6 +82,7 @@ def train(config: Config) -> Result:
         ):
             wait_for_all(world, "loaders")
             run = begin(network, setup, micro_batches=len(loader), began=began)
+            print_header(split, held_out, run, micro_batches=len(loader))
             own = identity(config, split, setup.dtype)
             checkpoint = find_checkpoint(config, world, own)
             log = claim(config, world, checkpoint)
@@ -125,7 +128,9 @@ def _train_epochs(
         _report_epoch(run, loss, accuracy, loader.skipped, recorder)
         loader.set_epoch(epoch)
     total, steady = run.clock.read(), run.clock.steady()
-    recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s)
+    left_out = epochs * loader.state_dict()["samples"] - total.images
+    with doing("drawing the curves", setup.world):
+        recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s, left_out)
     return Result(
         top1=accuracy.top1,
         top5=accuracy.top5,
@@ -154,20 +159,20 @@ def train_epoch(
     micro_batches = run.clock.timed(batches)
     firsts = range(0, len(batches), in_a_step)
     title = f"epoch {epoch}/{config.epochs}"
-    with tqdm(firsts, desc=title, unit="step", leave=False, disable=bar_disabled(world)) as bar:
-        for first in bar:
+    with ImageBar(title, len(batches) * run.setup.batch.micro_batch * world.size, world) as bar:
+        for first in firsts:
             count = min(in_a_step, len(batches) - first)
             lr = float(run.learner.schedule.get_last_lr()[0])
-            loss, images = accumulate(run, itertools.islice(micro_batches, count), count)
+            loss, images = accumulate(run, bar.counted(itertools.islice(micro_batches, count)), count)
             norm = update(run, images)
             run.losses.on_device.append(loss)
             run.clock.count(images * world.size)
+            bar.show_loss(loss, images)
 
             ends_epoch = first == firsts[-1]
             ends_warm_up = run.clock.warmed_up is None and run.step >= WARM_UP_STEPS and not ends_epoch
             if ends_epoch or ends_warm_up or run.step % config.log_every == 0:
-                figures = _log(run, recorder, lr=lr, gradient_norm=norm)
-                bar.set_postfix_str("loss {:.3f}, {:,.0f} images/s, data-wait {:.1f}%".format(*figures.values()))
+                bar.show_wait(_log(run, recorder, lr=lr, gradient_norm=norm))
             if ends_warm_up:
                 run.clock.warmed_up = run.clock.last_log
             if not ends_epoch:
@@ -177,8 +182,8 @@ def train_epoch(
     return (run.losses.of_epoch + sum(run.losses.unlogged)) / run.clock.epoch_so_far().images
 
 
-def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict[str, float]:
-    """A line about the steps since the line before; returns loss, images/s, and data-wait in percent."""
+def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> float:
+    """A line about the steps since the line before; returns the data-wait in percent."""
     read_losses(run)
     loss, run.losses.unlogged = sum(run.losses.unlogged), []
     run.losses.of_epoch += loss
@@ -192,7 +197,7 @@ def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict
     world = run.setup.world
     memory = {"gpu_memory_mib": peak_memory(world) / 2**20} if world.on_gpu else {}
     recorder.metrics("train", run.epoch, run.step, **steps, **figures, **memory)
-    return figures
+    return lap.wait_percent
 
 
 def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -> Accuracy:
@@ -202,7 +207,7 @@ def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -
     seconds = time.perf_counter() - began
     weights = network_state(run.learner.evaluated)
     if run.setup.world.is_main:
-        with room_in(config.out):
+        with room_in(config.out), doing("saving the weights", run.setup.world):
             write_state(weights, config.out / WEIGHTS, describe_run(held_out, config))
             write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
     figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
@@ -219,9 +224,9 @@ def _report_epoch(run: Run, loss: float, accuracy: Accuracy, skipped: int, recor
     if not world.is_main:
         return
     tqdm.write(
-        f"epoch {run.epoch}/{run.setup.config.epochs}: loss {loss:.3f}, top-1 {accuracy.top1:.2f}%, "
-        f"top-5 {accuracy.top5:.2f}%{without(accuracy)}, {steady.images_per_s:,.0f} images/s, "
-        f"data-wait {steady.wait_percent:.1f}%"
+        f"epoch {run.epoch}/{run.setup.config.epochs}: training loss {loss:.3f}, validation loss {accuracy.loss:.3f}, "
+        f"top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%{without(accuracy)}, "
+        f"{steady.images_per_s:,.0f} images/s, data-wait {steady.wait_percent:.1f}%"
     )
     if skipped:
         recorder.metrics("damaged", run.epoch, run.step, skipped=skipped)

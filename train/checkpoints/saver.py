@@ -30,6 +30,7 @@ from train.checkpoints.snapshot import StepStart, capture, restore
 from train.checkpoints.waiting import Interrupted
 from train.ranks.distributed import LeftAlone, max_over_ranks
 from train.report.metrics import Recorder
+from train.report.progress import doing
 from train.run import Run, read_losses, refuse_broken
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ class CheckpointSaver:
 
         Raises ShardfeedError if training has diverged or the file cannot be written; what was saved before stays.
         """
+        with doing(f"saving {self._folder / LAST}", self._world):
+            self._save()
+
+    def _save(self) -> None:
         run, last = self._run, self._folder / LAST
         read_losses(run)
         refuse_broken(run)

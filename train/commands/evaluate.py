@@ -79,10 +79,10 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
         size = config.size
     # The file's own shorter side belongs to its own size; for another size it is in proportion.
     resize = about.resize if size == about.size else None
-    merged = {"model": about.model, "blur_pool": about.blur_pool}
     return dataclasses.replace(
         config,
-        **{name: value for name, value in merged.items() if name not in given},
+        model=config.model if "model" in given else about.model,
+        blur_pool=config.blur_pool if "blur_pool" in given else about.blur_pool,
         sizes=dataclasses.replace(
             sizes,
             val_size=size,
