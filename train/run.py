@@ -126,11 +126,8 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
     return network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | None = None) -> Run:
-    """A run before its first step, whose epochs have `micro_batches` on this rank. `began`: see `Clock`.
-
-    Raises UsageError if an epoch has no step.
-    """
+def steps_of_epoch(setup: Setup, micro_batches: int) -> int:
+    """Optimizer steps of an epoch of `micro_batches` on this rank. Raises UsageError if there is none."""
     config, world = setup.config, setup.world
     steps = setup.batch.steps(micro_batches, config.update.drop_last)
     if not steps:
@@ -138,8 +135,17 @@ def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | N
             f"an epoch has {micro_batches * setup.batch.micro_batch * world.size} images in whole micro-batches, and "
             f"an optimizer step needs {config.batch}: choose a smaller --batch, or --no-drop-last"
         )
+    return steps
+
+
+def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | None = None) -> Run:
+    """A run before its first step, whose epochs have `micro_batches` on this rank. `began`: see `Clock`.
+
+    Raises UsageError if an epoch has no step.
+    """
+    config, world = setup.config, setup.world
+    total_steps = config.epochs * steps_of_epoch(setup, micro_batches)
     torch.backends.cudnn.benchmark = True  # batches have few different shapes: let cuDNN try its algorithms for each
-    total_steps = config.epochs * steps
     average = make_average(network, config.update.ema)
     if config.memory.compile:
         network.compile()

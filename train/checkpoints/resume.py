@@ -136,7 +136,13 @@ def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Che
     return found
 
 
-def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | None:
+def would_resume(config: Config, own: Mapping[str, Any], ranks: int) -> Path | None:
+    """The checkpoint that a run of `ranks` ranks would go on from; nothing changes. Raises as `find_checkpoint`."""
+    found = _find(config, own, ranks, put_aside=False)
+    return None if found is None else found.path
+
+
+def _find(config: Config, own: Mapping[str, Any], ranks: int, put_aside: bool = True) -> Checkpoint | None:
     resume = _resume(config)
     if resume == "never":
         return None
@@ -149,6 +155,8 @@ def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | No
         except UsageError:
             raise
         except ShardfeedError as error:
+            if not put_aside:
+                continue
             path.replace(path.with_name(path.name + DAMAGED))
             tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
     if candidates:

@@ -6,7 +6,7 @@ from tqdm import tqdm
 from shards.dataset import Split
 from train.config import Config
 from train.report.environment import device_name
-from train.run import Run
+from train.run import Run, Setup
 
 
 def print_header(split: Split, held_out: Split, run: Run, micro_batches: int) -> None:
@@ -39,17 +39,21 @@ def data_line(split: Split, held_out: Split, run: Run, micro_batches: int) -> st
 def model_line(run: Run) -> str:
     """Parameters, device, precision, steps, batch and learning rate."""
     setup, config = run.setup, run.setup.config
-    world, batch = setup.world, setup.batch
-    ranks = f"{world.size} x " if world.size > 1 else ""
+    ranks = f"{setup.world.size} x " if setup.world.size > 1 else ""
     precision = "tf32" if config.precision == "tf32" else str(setup.dtype).removeprefix("torch.")
-    split = f" ({batch.accumulate} x {batch.micro_batch} on each of {world.size} ranks)"
-    if world.size == 1:
-        split = f" ({batch.accumulate} x {batch.micro_batch})" if batch.accumulate > 1 else ""
     return (
-        f"model: {config.model} of {parameters(run.learner.network):,} parameters on {ranks}{device_name(world)} "
-        f"in {precision}; {config.epochs} epochs, {run.total_steps:,} steps of {config.batch:,} images{split}, "
-        f"learning rate up to {config.max_lr:g}"
+        f"model: {config.model} of {parameters(run.learner.network):,} parameters on {ranks}"
+        f"{device_name(setup.world)} in {precision}; {config.epochs} epochs, {run.total_steps:,} steps of "
+        f"{step_words(setup)}, learning rate up to {config.max_lr:g}"
     )
+
+
+def step_words(setup: Setup) -> str:
+    """The images of a step, and how they are split: "64 images (2 x 16 on each of 2 ranks)"."""
+    batch, ranks = setup.batch, setup.world.size
+    parts = [f"{batch.accumulate} x {batch.micro_batch}"] if batch.accumulate > 1 or ranks > 1 else []
+    parts += [f"on each of {ranks} ranks"] if ranks > 1 else []
+    return f"{setup.config.batch:,} images" + (f" ({' '.join(parts)})" if parts else "")
 
 
 def parameters(network: nn.Module) -> int:

@@ -80,8 +80,8 @@ class NewestLoss:
             return
         copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
         copy.copy_(loss, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
         self._on_their_way.append((copy, event, images))
         while self._on_their_way and self._on_their_way[0][1].query():  # type: ignore[no-untyped-call]
             arrived, _, of_images = self._on_their_way.popleft()
