@@ -16,12 +16,14 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from shards.common.cli import guarded, parse
+from shards.common.errors import ShardfeedError, UsageError
 from train.config import Config
 from train.recipes import find_recipe
 
@@ -30,17 +32,33 @@ if TYPE_CHECKING:
     from train.report.accuracy import Accuracy
 
 PROG = "python -m train"
+HOLD_S = 20.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
-    return guarded(PROG, _run, argv)
+    return guarded(PROG, _run_on_a_rank, argv)
 
 
 def parse_config(words: Sequence[str]) -> Config:
     """The recipe that the words name, with the values of the other words in place of its own."""
     recipe = find_recipe(words)
     return parse(Config, words, PROG, default=recipe(tyro.MISSING))
+
+
+def _run_on_a_rank(words: list[str]) -> None:
+    """Runs the command; a mistake that all ranks of a machine see is left to the first of them to print.
+
+    Another rank waits before it prints: meanwhile the first one has ended, and torchrun ends this one. If the first
+    sees nothing wrong, the line comes HOLD_S late.
+    """
+    try:
+        _run(words)
+    except ShardfeedError as error:
+        on_every_rank = isinstance(error, UsageError) or getattr(error, "on_every_rank", False)
+        if on_every_rank and os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(HOLD_S)
+        raise
 
 
 def given(words: Sequence[str]) -> set[str]:

@@ -8,7 +8,7 @@ import dataclasses
 import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,7 +26,7 @@ from train.data import held_out_loader, open_splits, training_loader, training_s
 from train.engine import train_epoch
 from train.optim.batch_split import BatchSplit, split_batch
 from train.optim.optimizer import choose_dtype
-from train.ranks.distributed import World, from_main, joined, sum_over_ranks
+from train.ranks.distributed import OnEveryRank, World, joined, sum_over_ranks, try_on_main
 from train.report.environment import device_name, peak_memory
 from train.report.header import hints, parameters, step_words
 from train.report.metrics import Recorder
@@ -69,7 +69,8 @@ def check(config: Config) -> None:
 
         with _named("--out"):
             own = identity(config, split, setup.dtype)
-            _passed(world, "--out", _on_main(lambda: check_out(config, network, own, world.size), world))
+            out = try_on_main(lambda: check_out(config, network, own, world.size), (ShardfeedError, OSError), world)
+            _passed(world, "--out", out)
 
         with (
             _named("batch shape"),
@@ -145,20 +146,6 @@ def _try_ranks(setup: Setup) -> str:
     return line
 
 
-def _on_main(body: Callable[[], str], world: World) -> str:
-    """What `body` returns on the main rank, which alone runs it; an error of it is raised on every rank."""
-    result: str | Exception = ""
-    if world.is_main:
-        try:
-            result = body()
-        except (ShardfeedError, OSError) as error:
-            result = error
-    result = from_main(result, world)
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
 @contextmanager
 def _named(name: str) -> Iterator[None]:
     """Turns any error inside into the failure of the check `name`."""
@@ -166,7 +153,8 @@ def _named(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         detail = str(error) if isinstance(error, ShardfeedError) else f"{type(error).__name__}: {error}"
-        raise ShardfeedError(f"check failed: {name}: {detail}") from error
+        kind = OnEveryRank if isinstance(error, OnEveryRank | UsageError) else ShardfeedError
+        raise kind(f"check failed: {name}: {detail}") from error
 
 
 def _passed(world: World, name: str, detail: str) -> None:
