@@ -21,15 +21,15 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
     return open_dataset(write_dataset(tmp_path_factory.mktemp("data"), {"train": 70, "validation": 11}))
 
 
-@pytest.mark.parametrize(
-    ("drop_last", "left_out"), [(False, "; 2 images, others in each epoch, are left out because they fill no micro-batch"),
-                                (True, "; 6 images, others in each epoch, are left out because they fill no step")],
-)  # fmt: skip
-def test_the_data_and_what_an_epoch_leaves_out(drop_last: bool, left_out: str, splits: dict[str, Split]) -> None:
+@pytest.mark.parametrize(("drop_last", "images", "unfilled"), [(False, 2, "micro-batch"), (True, 6, "step")])
+def test_the_data_and_what_an_epoch_leaves_out(
+    drop_last: bool, images: int, unfilled: str, splits: dict[str, Split]
+) -> None:
     config = dataclasses.replace(CONFIG, update=Update(drop_last=drop_last))
     run = begin(tiny_network(), setup_of(config), micro_batches=17)
     line = data_line(splits["train"], splits["validation"], run, micro_batches=17)
-    assert line == f"data: 70 images in train, 11 in validation, 3 classes{left_out}"
+    left_out = f"{images} images, others in each epoch, are left out because they fill no {unfilled}"
+    assert line == f"data: 70 images in train, 11 in validation, 3 classes; {left_out}"
 
 
 def test_an_epoch_that_leaves_nothing_out_says_nothing_of_it(splits: dict[str, Split]) -> None:

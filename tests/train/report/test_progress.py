@@ -1,5 +1,6 @@
 """What a run shows on a terminal, and that it shows nothing elsewhere."""
 
+import contextlib
 import io
 import re
 
@@ -23,11 +24,9 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Stderr is a terminal, and every figure is shown at once."""
-    shown = Terminal()
-    monkeypatch.setattr("sys.stderr", shown)
+    """A terminal to put in the place of stderr; figures are shown on it at once."""
     monkeypatch.setattr(progress, "_PAUSE_S", 0.0)
-    return shown
+    return Terminal()
 
 
 def show(world: World) -> None:
@@ -42,7 +41,8 @@ def show(world: World) -> None:
 
 
 def test_a_bar_counts_the_images_of_all_ranks_and_shows_the_loss(terminal: Terminal) -> None:
-    show(World(size=2))
+    with contextlib.redirect_stderr(terminal):
+        show(World(size=2))
     text = terminal.getvalue()
     assert "epoch 1/2:   0%" in text  # before the first batch
     assert "6/12 [" in text
@@ -58,7 +58,8 @@ def test_nothing_is_shown_elsewhere(world: World, capsys: pytest.CaptureFixture[
 
 
 def test_another_rank_shows_nothing_on_a_terminal(terminal: Terminal) -> None:
-    show(World(rank=1, size=2))
+    with contextlib.redirect_stderr(terminal):
+        show(World(rank=1, size=2))
     assert terminal.getvalue() == ""
 
 
@@ -72,7 +73,8 @@ def test_each_step_shows_its_own_loss(terminal: Terminal, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ImageBar, "show_loss", noted)
     run = begin(tiny_network(), setup_of(SMALL), micro_batches=4)
-    train_epoch(run, FixedBatches([4] * 4, side=8), SILENT, 1)
+    with contextlib.redirect_stderr(terminal):
+        train_epoch(run, FixedBatches([4] * 4, side=8), SILENT, 1)
     assert len(losses) > 1
     shown = re.findall(r"training loss ([0-9.]+)", terminal.getvalue())
     assert {f"{loss:.3f}" for loss in losses} <= set(shown)
