@@ -3,47 +3,22 @@
     python -m model predict MODEL.pth IMAGE...       the five best classes of each image
     python -m model export MODEL.pth --output FILE   the network for other programs: torch.export and ONNX
 
-How to use the weights of a run in your own program: model/weights.py.
+How to use the weights of a run in your own program: model/weights.py. torch is loaded when a network is first asked
+for, so that help and mistakes need not wait for it.
 """
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-from torchvision.models import convnext_tiny, efficientnet_b0, resnet18, resnet34, resnet50, resnet101
-
-from model.blur import blur_strided
-from model.cnn import Cnn
-from model.recompute import recompute_blocks
-from shards.common.arguments import whole_number
-from shards.common.errors import UsageError
+if TYPE_CHECKING:
+    from model.cnn import Cnn
+    from model.networks import MODELS, build_model
 
 __all__ = ["MODELS", "Cnn", "build_model"]
 
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "cnn": Cnn,
-    "resnet18": lambda num_classes: resnet18(num_classes=num_classes),
-    "resnet34": lambda num_classes: resnet34(num_classes=num_classes),
-    "resnet50": lambda num_classes: resnet50(num_classes=num_classes),
-    "resnet101": lambda num_classes: resnet101(num_classes=num_classes),
-    "efficientnet_b0": lambda num_classes: efficientnet_b0(num_classes=num_classes),
-    "convnext_tiny": lambda num_classes: convnext_tiny(num_classes=num_classes),
-}
 
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from model import networks
 
-def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpoint: bool = False) -> nn.Module:
-    """A new network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
-
-    Its initial weights come from torch's global random generator: call `torch.manual_seed` first.
-    blur_pool: anti-aliased strided convolutions, see model/blur.py.
-    checkpoint: gradient checkpointing, less memory for more time, see model/recompute.py.
-
-    Raises UsageError for an unknown name, fewer than one class, or blur_pool where no convolution has a stride.
-    """
-    if not isinstance(name, str) or name not in MODELS:
-        raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    network = MODELS[name](whole_number("num_classes", num_classes, 1))
-    if blur_pool and not blur_strided(network):
-        raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
-    if checkpoint:
-        recompute_blocks(network)
-    return network
+        return getattr(networks, name)
+    raise AttributeError(f"module 'model' has no attribute {name!r}")

@@ -5,12 +5,25 @@ python -m model export MODEL.pth --output FILE   the network for other programs:
 import sys
 from collections.abc import Sequence
 
-from model import export, predict
+from model.options import Export, Predict
 from shards.common.cli import Command, run_commands
 
+
+def _export(options: Export) -> None:
+    from model import export
+
+    export.run(options)
+
+
+def _predict(options: Predict) -> None:
+    from model import predict
+
+    predict.run(options)
+
+
 COMMANDS = {
-    "export": Command(export.Options, export.run, "a torch.export program and ONNX, compared with the model"),
-    "predict": Command(predict.Options, predict.run, "the five best classes of images"),
+    "export": Command(Export, _export, "a torch.export program and ONNX, compared with the model"),
+    "predict": Command(Predict, _predict, "the five best classes of images"),
 }
 
 

@@ -4,21 +4,24 @@ FILE.pt2 is a torch.export program (`torch.export.load`), FILE.onnx is ONNX; a n
 Each takes normalised images (batch, 3, size, size), float32, of any batch size, and gives logits (batch, classes).
 Each holds class names, normalisation and sizes: FILE.pt2 in its extra file `about.json`, FILE.onnx in its metadata
 entry `shardfeed`. Each is loaded again and its logits compared with the network's. The last line is JSON.
+
+The mean over an image and its mirror image, where the description says `flip_tta`, is left to the other program.
 """
 
 import dataclasses
 import importlib.util
 import io
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from torch import Tensor, nn
 
+from model.options import Export
 from model.weights import About, load_model
 from shards.common.atomic import replacing
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
@@ -33,16 +36,6 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Options:
-    """Writes a trained model as a torch.export program and as ONNX, checked against the model itself."""
-
-    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.pth")]
-    """The .pth file that `python -m train` wrote."""
-    output: Path
-    """The file to write: NAME.pt2 (torch.export) or NAME.onnx (ONNX); NAME alone writes both."""
-
-
-@dataclass(frozen=True)
 class Written:
     """A file, and the largest difference of its logits, as a part of the largest logit; None if not compared."""
 
@@ -50,8 +43,8 @@ class Written:
     difference: float | None
 
 
-def run(options: Options) -> None:
-    """Writes the files and prints how their logits compare with the network's.
+def run(options: Export) -> None:
+    """Writes the files and prints how their logits compare with the network's, and on stderr what the model is.
 
     Raises as `load_model` does; UsageError for another ending; MissingDependency where ONNX's packages are not
     installed; ShardfeedError, without leaving the file, where its logits differ from the network's.
@@ -60,6 +53,7 @@ def run(options: Options) -> None:
     if any(path.suffix == ONNX for path in wanted):
         _require_onnx()
     network, about = load_model(options.model)
+    print(f"{options.model}: {about}", file=sys.stderr)
     written = [WRITERS[path.suffix](network, about, path) for path in wanted]
     for file in written:
         compared = f"its logits differ from the network's by {file.difference or 0:.1g} of the largest"

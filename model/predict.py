@@ -4,34 +4,18 @@ Runs on the CPU. The last line is JSON.
 """
 
 import json
+import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from PIL import Image
 from torch import nn
 
 from model.images import open_image, to_tensor
+from model.options import Predict
 from model.weights import About, load_model
-from shards.common.errors import UsageError
 
 BEST = 5
-
-
-@dataclass(frozen=True)
-class Options:
-    """Prints the five best classes of each image by a trained model, with their probabilities."""
-
-    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.pth")]
-    """The .pth file that `python -m train` wrote."""
-    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
-    """Image files: JPEG, PNG or any other format that Pillow reads."""
-
-    def __post_init__(self) -> None:
-        if not self.images:
-            raise UsageError("no images to predict: give one or more image files after the model")
 
 
 @dataclass(frozen=True)
@@ -42,9 +26,13 @@ class Guess:
     probability: float
 
 
-def run(options: Options) -> None:
-    """Prints the best classes of each image. Raises as `load_model`, and at the first bad image as `open_image`."""
+def run(options: Predict) -> None:
+    """Prints the best classes of each image, and on stderr what the file says of the model and its images.
+
+    Raises as `load_model`, and at the first bad image as `open_image`.
+    """
     network, about = load_model(options.model)
+    print(f"{options.model}: {about}", file=sys.stderr)
     results = []
     for path in options.images:
         guesses = predict(network, about, open_image(path))
@@ -58,7 +46,9 @@ def run(options: Options) -> None:
 @torch.inference_mode()
 def predict(network: nn.Module, about: About, image: Image.Image) -> list[Guess]:
     """The five most likely classes of an RGB image, the likeliest first; all of them where there are fewer."""
-    probabilities = network(to_tensor(image, about).unsqueeze(0))[0].softmax(0)
+    batch = to_tensor(image, about).unsqueeze(0)
+    logits = (network(batch) + network(batch.flip(3))) / 2 if about.flip_tta else network(batch)
+    probabilities = logits[0].softmax(0)
     best = probabilities.topk(min(BEST, len(about.class_names)))
     return [
         Guess(about.class_names[label], probability)

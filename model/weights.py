@@ -5,7 +5,8 @@
     names = [about.class_names[best] for best in network(batch).argmax(1)]
 
 The file is a plain state dict, which `torch.load(path, weights_only=True)` opens anywhere. The description of the
-model (`About`) is an attribute of that mapping, which `load_state_dict` ignores.
+model (`About`) is an attribute of that mapping, which `load_state_dict` ignores. A checkpoint of a run holds weights
+and description too, and is read in the same way.
 """
 
 import dataclasses
@@ -15,18 +16,24 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from model import build_model
+from model.networks import build_model
 from shards.common.arguments import as_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.decode import MEAN, STD
 
 ATTRIBUTE = "shardfeed"
+# A checkpoint is known by this entry, and has the description in the other: train/checkpoints/snapshot.py.
+OF_RANKS, ABOUT = "of_ranks", "about"
+
+# Files come from strangers: sides are checked before they become the sizes of tensors.
+_Side = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,9 +44,9 @@ class About:
     """Its name, as `build_model` takes it."""
     class_names: tuple[str, ...]
     """The name of each class, by its label."""
-    size: int
+    size: _Side
     """Side of the centre crop, in pixels."""
-    resize: int
+    resize: _Side
     """Shorter side before that crop, in pixels."""
     blur_pool: bool = False
     """Whether its strided convolutions are anti-aliased."""
@@ -47,6 +54,17 @@ class About:
     """Subtracted from red, green and blue in [0, 1]."""
     std: tuple[float, float, float] = STD
     """What the differences are divided by."""
+    flip_tta: bool = False
+    """Whether the prediction is the mean over the image and its mirror image."""
+
+    def __str__(self) -> str:
+        mean, std = (" ".join(f"{value:g}" for value in each) for each in (self.mean, self.std))
+        blurred = " with blur pooling" if self.blur_pool else ""
+        mirrored = ", mean over mirror images" if self.flip_tta else ""
+        return (
+            f"{self.model}{blurred}, {len(self.class_names):,} classes; images: shorter side {self.resize}, centre "
+            f"crop {self.size}, mean {mean}, std {std}{mirrored}"
+        )
 
     def __repr__(self) -> str:
         return f"<About {self.model}: {len(self.class_names):,} classes, images of {self.size} pixels>"
@@ -123,11 +141,27 @@ def _broken_entry(path: Path) -> str | None:
 
 
 def about_of(saved: Any) -> About | None:
-    """The description beside the weights that `read_saved` returned; None if there is none."""
+    """The description beside the weights that `read_saved` returned; None if there is none, or a field is wrong."""
+    written = saved.get(ABOUT) if is_checkpoint(saved) else getattr(saved, ATTRIBUTE, None)
     try:
-        return About(**getattr(saved, ATTRIBUTE))
-    except (AttributeError, TypeError):
+        return msgspec.convert(written, About)
+    except msgspec.ValidationError:
         return None
+
+
+def is_checkpoint(saved: Any) -> bool:
+    """Whether `read_saved` returned a run's checkpoint."""
+    return isinstance(saved, Mapping) and OF_RANKS in saved
+
+
+def state_of(saved: Any) -> Any:
+    """The state dict that `read_saved` returned, or that of a checkpoint: the moving average, where the run has one."""
+    if not is_checkpoint(saved):
+        return saved
+    average = saved.get("average")
+    if average is None:
+        return saved.get("network")
+    return {key.removeprefix("module."): value for key, value in average.items() if key.startswith("module.")}
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, About]:
@@ -140,15 +174,15 @@ def load_model(path: str | Path) -> tuple[nn.Module, About]:
     about = about_of(saved)
     if about is None:
         raise UsageError(
-            f"{path} does not say which model and classes it is of: give a .pth file that `python -m train` wrote, of "
-            "this version or newer"
+            f"{path} does not say which model and classes it is of: give a .pth file or a checkpoint that "
+            "`python -m train` wrote, of this version or newer"
         )
     try:
         network = build_model(about.model, len(about.class_names), blur_pool=about.blur_pool)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     try:
-        network.load_state_dict(saved)
-    except RuntimeError as error:
+        network.load_state_dict(state_of(saved))
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ShardfeedError(f"{path} is damaged: its weights do not fit {about.model}, the model it names") from error
     return network.eval(), about

@@ -113,6 +113,17 @@ def test_importing_shards_loads_neither_dali_nor_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("command", ["model --help", "model predict --help", "model export --help", "train --help"])
+def test_help_loads_neither_torch_nor_dali(command: str) -> None:
+    program, *words = command.split()
+    code = (
+        f"import sys\nfrom {program}.__main__ import main\ntry:\n    main({words})\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'nvidia.dali', 'torch', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_without_dali_the_message_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['nvidia.dali'] = None\n"

@@ -16,12 +16,14 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from shards.common.cli import guarded, parse
+from shards.common.errors import ShardfeedError, UsageError
 from train.config import Config
 from train.recipes import find_recipe
 
@@ -30,17 +32,39 @@ if TYPE_CHECKING:
     from train.report.accuracy import Accuracy
 
 PROG = "python -m train"
+HOLD_S = 20.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
-    return guarded(PROG, _run, argv)
+    return guarded(PROG, _run_on_a_rank, argv)
 
 
 def parse_config(words: Sequence[str]) -> Config:
     """The recipe that the words name, with the values of the other words in place of its own."""
     recipe = find_recipe(words)
     return parse(Config, words, PROG, default=recipe(tyro.MISSING))
+
+
+def _run_on_a_rank(words: list[str]) -> None:
+    """Runs the command; a mistake that all ranks of a machine see is left to the first of them to print.
+
+    Another rank waits before it prints: meanwhile the first one has ended, and torchrun ends this one. If the first
+    sees nothing wrong, the line comes HOLD_S late.
+    """
+    try:
+        _run(words)
+    except ShardfeedError as error:
+        on_every_rank = isinstance(error, UsageError) or getattr(error, "on_every_rank", False)
+        if on_every_rank and os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(HOLD_S)
+        raise
+
+
+def given(words: Sequence[str]) -> set[str]:
+    """The fields of a Config that the words set: "size" of --size 64, "flip_tta" of --no-flip-tta."""
+    names = (word.partition("=")[0].removeprefix("--").removeprefix("no-") for word in words if word.startswith("--"))
+    return {name.replace("-", "_") for name in names}
 
 
 def _run(words: list[str]) -> None:
@@ -56,7 +80,7 @@ def _run(words: list[str]) -> None:
     elif config.evaluate:
         from train.commands.evaluate import evaluate_files, table
 
-        reached = evaluate_files(config)
+        reached = evaluate_files(config, given(words))
         if len(reached) > 1:
             _print(table(config.evaluate, reached), dict(zip(map(str, config.evaluate), reached, strict=True)))
         else:
@@ -67,6 +91,9 @@ def _run(words: list[str]) -> None:
         found = find_lr(config)
         _print(f"suggestion after {found.steps} steps: --max-lr {found.max_lr:.2g}; see {found.picture}", found)
     else:
+        # Before torch and DALI are loaded, which takes seconds; the rest of the header follows: train/report/header.py.
+        if is_main():
+            print(f"{config.model} (recipe {config.recipe}) on {config.data}; results go to {config.out}", flush=True)
         from train.engine import train
 
         result = train(config)
@@ -79,12 +106,12 @@ def _line(reached: "Accuracy | Result") -> str:
     if reached.top1 is None:
         return "not validated (--val-split none)"
     left_out = without(reached) if isinstance(reached, Accuracy) else ""
-    return f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
+    return f"validation: top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
 
 
 def _print(line: str, result: Any) -> None:
     """Prints text for people and a last line of JSON for programs, on the main rank."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_main():
         print(line)
         plain = result if isinstance(result, dict) else {"": result}
         values = {name: dataclasses.asdict(each) for name, each in plain.items()}
@@ -97,6 +124,11 @@ def exit_status(argv: Sequence[str] | None = None) -> int:
         return main(argv)
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints, by torchrun's variables: torch need not be loaded."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def leave(status: int) -> None:

@@ -48,7 +48,7 @@ class Config:
     """Directory for the weights, metrics and checkpoints."""
 
     model: str = "cnn"
-    """cnn, resnet18, resnet50, efficientnet_b0 or another model of model/__init__.py."""
+    """cnn, resnet18, resnet50, efficientnet_b0 or another model of model/networks.py."""
 
     blur_pool: bool = False
     """Blur before convolutions with a stride (arXiv:1904.11486)."""

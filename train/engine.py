@@ -28,15 +28,17 @@ from train.checkpoints.resume import claim, find_checkpoint, refuse_results
 from train.checkpoints.saver import CheckpointSaver
 from train.checkpoints.snapshot import identity
 from train.checkpoints.waiting import BatchWait, Interrupted, Watched
-from train.checkpoints.weights import WEIGHTS, describe
+from train.checkpoints.weights import WEIGHTS, describe_run
 from train.config import Config
 from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set_training_size, training_loader
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks, wait_for_all
 from train.ranks.parallel import network_state
-from train.report.accuracy import Accuracy, bar_disabled, evaluate, without
+from train.report.accuracy import Accuracy, evaluate, without
 from train.report.environment import peak_memory, resolved_config
+from train.report.header import print_header
 from train.report.metrics import PER_CLASS, Recorder, room_in, write_per_class
+from train.report.progress import ImageBar, doing
 from train.run import Run, begin, read_losses, set_up
 from train.step import accumulate, update
 
@@ -92,6 +94,7 @@ def train(config: Config) -> Result:
         ):
             wait_for_all(world, "loaders")
             run = begin(network, setup, micro_batches=len(loader), began=began)
+            print_header(split, held_out, run, micro_batches=len(loader))
             own = identity(config, split, setup.dtype)
             checkpoint = find_checkpoint(config, world, own)
             log = claim(config, world, checkpoint)
@@ -102,7 +105,7 @@ def train(config: Config) -> Result:
                 StopRequest() as stop,  # before this, a signal ends the process: there is nothing to save
                 BatchWait(stop) as wait,
             ):
-                saver = CheckpointSaver(run, loader, recorder, own, stop)
+                saver = CheckpointSaver(run, loader, recorder, own, stop, describe_run(split, config))
                 if checkpoint is not None:
                     saver.resume(checkpoint)
                     del checkpoint  # as large as the run itself
@@ -140,7 +143,9 @@ def _train_epochs(
         _report_epoch(run, loss, accuracy, loader.skipped, recorder)
         loader.set_epoch(epoch)
     total, steady = run.clock.read(), run.clock.steady()
-    recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s)
+    left_out = epochs * loader.state_dict()["samples"] - total.images
+    with doing("drawing the curves", setup.world):
+        recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s, left_out)
     return Result(
         top1=None if accuracy is None else accuracy.top1,
         top5=None if accuracy is None else accuracy.top5,
@@ -169,20 +174,20 @@ def train_epoch(
     micro_batches = run.clock.timed(batches)
     firsts = range(0, len(batches), in_a_step)
     title = f"epoch {epoch}/{config.epochs}"
-    with tqdm(firsts, desc=title, unit="step", leave=False, disable=bar_disabled(world)) as bar:
-        for first in bar:
+    with ImageBar(title, len(batches) * run.setup.batch.micro_batch * world.size, world) as bar:
+        for first in firsts:
             count = min(in_a_step, len(batches) - first)
             lr = float(run.learner.schedule.get_last_lr()[0])
-            loss, images = accumulate(run, itertools.islice(micro_batches, count), count)
+            loss, images = accumulate(run, bar.counted(itertools.islice(micro_batches, count)), count)
             norm = update(run, images)
             run.losses.on_device.append(loss)
             run.clock.count(images * world.size)
+            bar.show_loss(loss, images)
 
             ends_epoch = first == firsts[-1]
             ends_warm_up = run.clock.warmed_up is None and run.step >= WARM_UP_STEPS and not ends_epoch
             if ends_epoch or ends_warm_up or run.step % config.log_every == 0:
-                figures = _log(run, recorder, lr=lr, gradient_norm=norm)
-                bar.set_postfix_str("loss {:.3f}, {:,.0f} images/s, data-wait {:.1f}%".format(*figures.values()))
+                bar.show_wait(_log(run, recorder, lr=lr, gradient_norm=norm))
             if ends_warm_up:
                 run.clock.warmed_up = run.clock.last_log
             if not ends_epoch:
@@ -192,8 +197,8 @@ def train_epoch(
     return (run.losses.of_epoch + sum(run.losses.unlogged)) / run.clock.epoch_so_far().images
 
 
-def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict[str, float]:
-    """A line about the steps since the line before; returns loss, images/s, and data-wait in percent."""
+def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> float:
+    """A line about the steps since the line before; returns the data-wait in percent."""
     read_losses(run)
     loss, run.losses.unlogged = sum(run.losses.unlogged), []
     run.losses.of_epoch += loss
@@ -207,7 +212,7 @@ def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict
     world = run.setup.world
     memory = {"gpu_memory_mib": peak_memory(world) / 2**20} if world.on_gpu else {}
     recorder.metrics("train", run.epoch, run.step, **steps, **figures, **memory)
-    return figures
+    return lap.wait_percent
 
 
 def _validate(run: Run, held_out: HeldOut, split: Split, recorder: Recorder) -> Accuracy:
@@ -229,10 +234,8 @@ def _write_weights(run: Run, split: Split) -> None:
     """Writes the network's weights, and what classifying images with them needs."""
     config, weights = run.setup.config, network_state(run.learner.evaluated)
     if run.setup.world.is_main:
-        size, resize = config.sizes.val_size or config.size, config.sizes.val_resize
-        about = describe(split, model=config.model, size=size, resize=resize, blur_pool=config.blur_pool)
-        with room_in(config.out):
-            write_state(weights, config.out / WEIGHTS, about)
+        with room_in(config.out), doing("saving the weights", run.setup.world):
+            write_state(weights, config.out / WEIGHTS, describe_run(split, config))
 
 
 def _report_epoch(run: Run, loss: float, accuracy: Accuracy | None, skipped: int, recorder: Recorder) -> None:
@@ -243,9 +246,12 @@ def _report_epoch(run: Run, loss: float, accuracy: Accuracy | None, skipped: int
         return
     reached = ""
     if accuracy is not None:
-        reached = f"top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%{without(accuracy)}, "
+        reached = (
+            f"validation loss {accuracy.loss:.3f}, top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%"
+            f"{without(accuracy)}, "
+        )
     tqdm.write(
-        f"epoch {run.epoch}/{run.setup.config.epochs}: loss {loss:.3f}, {reached}"
+        f"epoch {run.epoch}/{run.setup.config.epochs}: training loss {loss:.3f}, {reached}"
         f"{steady.images_per_s:,.0f} images/s, data-wait {steady.wait_percent:.1f}%"
     )
     if skipped:

@@ -12,12 +12,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from model import build_model
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from train.config import Config
 from train.optim.batch_split import BatchSplit, split_batch
 from train.optim.gpu_memory import choose_micro_batch
 from train.optim.optimizer import allow_tf32, choose_dtype, make_average, make_optimizer, make_schedule
-from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
+from train.ranks.distributed import OnEveryRank, World, max_over_ranks, sum_over_ranks
 from train.ranks.parallel import local_part, make_local_sgd, parallelize, settle
 from train.report.clock import Clock
 
@@ -126,11 +126,8 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
     return network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | None = None) -> Run:
-    """A run before its first step, whose epochs have `micro_batches` on this rank. `began`: see `Clock`.
-
-    Raises UsageError if an epoch has no step.
-    """
+def steps_of_epoch(setup: Setup, micro_batches: int) -> int:
+    """Optimizer steps of an epoch of `micro_batches` on this rank. Raises UsageError if there is none."""
     config, world = setup.config, setup.world
     steps = setup.batch.steps(micro_batches, config.update.drop_last)
     if not steps:
@@ -138,8 +135,17 @@ def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | N
             f"an epoch has {micro_batches * setup.batch.micro_batch * world.size} images in whole micro-batches, and "
             f"an optimizer step needs {config.batch}: choose a smaller --batch, or --no-drop-last"
         )
+    return steps
+
+
+def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | None = None) -> Run:
+    """A run before its first step, whose epochs have `micro_batches` on this rank. `began`: see `Clock`.
+
+    Raises UsageError if an epoch has no step.
+    """
+    config, world = setup.config, setup.world
+    total_steps = config.epochs * steps_of_epoch(setup, micro_batches)
     torch.backends.cudnn.benchmark = True  # batches have few different shapes: let cuDNN try its algorithms for each
-    total_steps = config.epochs * steps
     average = make_average(network, config.update.ema)
     if config.memory.compile:
         network.compile()
@@ -171,7 +177,7 @@ def read_losses(run: Run) -> None:
         losses.bad_in_a_row = 0 if math.isfinite(loss) else losses.bad_in_a_row + 1
         if losses.bad_in_a_row >= run.setup.config.update.bad_losses:
             since = f", as in {losses.bad_in_a_row - 1} steps before" if losses.bad_in_a_row > 1 else ""
-            raise ShardfeedError(
+            raise OnEveryRank(
                 f"the loss is {loss} at optimizer step {step}, in epoch {run.epoch}{since}: {_diverged(run)}"
             )
     losses.on_device = []
@@ -184,7 +190,7 @@ def refuse_broken(run: Run) -> None:
     numbers = [*network.parameters(), *(each for each in network.buffers() if each.is_floating_point())]
     broken = ~torch.stack([torch.isfinite(local_part(each)).all() for each in numbers]).all()
     if max_over_ranks(broken.float().cpu(), run.setup.world):
-        raise ShardfeedError(
+        raise OnEveryRank(
             f"weights are not finite after optimizer step {run.step}, in epoch {run.epoch}: {_diverged(run)}"
         )
 

@@ -1,5 +1,6 @@
 """`python -m model predict`: the same pixels as in evaluation, the best classes, and errors in a line."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model import build_model
 from model.__main__ import main
@@ -86,10 +87,22 @@ def test_with_fewer_than_five_classes_all_are_named(tmp_path: Path) -> None:
     assert {guess.name for guess in guesses} == {"a", "b"}
 
 
+def test_the_mean_over_mirror_images_is_predicted_where_the_file_says_so(weights: Path, tmp_path: Path) -> None:
+    network, about = load_model(weights)
+    image = open_image(image_file(tmp_path))
+    about = dataclasses.replace(about, flip_tta=True)
+    first, second = (predict(network, about, each) for each in (image, ImageOps.mirror(image)))
+    assert [guess.name for guess in first] == [guess.name for guess in second]
+    alone = predict(network, dataclasses.replace(about, flip_tta=False), image)
+    assert [guess.probability for guess in first] != [guess.probability for guess in alone]
+
+
 def test_the_command_prints_a_table_and_json(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [image_file(tmp_path), image_file(tmp_path, 70, 41, "b c.jpg")]
     assert main(["predict", str(weights), *map(str, paths)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{weights}: cnn, 7 classes; images: shorter side 40, centre crop 32, mean 0.485")
+    lines = printed.out.splitlines()
     assert len(lines) == 2 * 6 + 1
     assert lines[6] == str(paths[1])
     result = json.loads(lines[-1])
@@ -150,9 +163,9 @@ def test_mistakes_are_one_line_and_an_exit_status(
     ]
     for words, status, message in cases:
         assert main(["predict", *words]) == status
-        error = capsys.readouterr().err.strip()
-        assert message in error
-        assert "\n" not in error
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(f"{weights}: cnn")]
+        assert len(said) == 1
+        assert message in said[0]
 
 
 def test_real_photographs_are_read(real_images: list[bytes], tmp_path: Path) -> None:

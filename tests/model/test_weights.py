@@ -3,6 +3,7 @@
 import random
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ def test_weights_that_say_nothing_of_themselves_are_refused(tmp_path: Path) -> N
     for name in ("bare.pth", "other.pth"):
         with pytest.raises(UsageError, match=f"{name} does not say which model and classes"):
             load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": "32"}, {"size": 0}, {"resize": 10**9}, {"class_names": "ab"}, {"mean": (0.5, 0.5)}, {"model": 3}]
+)
+def test_a_description_with_a_wrong_value_is_none(wrong: dict[str, Any], saved: Path) -> None:
+    state = read_saved(saved)
+    assert about_of(state) == ABOUT
+    state.shardfeed |= wrong
+    assert about_of(state) is None
 
 
 def test_an_unknown_model_is_named_with_the_file(tmp_path: Path) -> None:

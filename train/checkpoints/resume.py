@@ -10,12 +10,12 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from model.weights import read_saved
+from model.weights import OF_RANKS, read_saved
 from shards.common.errors import ShardfeedError, UsageError
 from train.checkpoints.snapshot import refuse_other
 from train.checkpoints.weights import WEIGHTS
 from train.config import Config
-from train.ranks.distributed import World, from_main
+from train.ranks.distributed import World, try_on_main
 from train.report.environment import run_id
 from train.report.metrics import CONFIG, TOTAL_TIME, LogPosition, open_log, room_in
 
@@ -94,24 +94,20 @@ def claim(config: Config, world: World, found: Checkpoint | None) -> IO[str] | N
     found: what `find_checkpoint` returned. Raises, on every rank, what `open_log` and `room_in` raise, and
     ShardfeedError if the run that held the lock before has saved or ended since.
     """
-    log: IO[str] | None = None
-    error: Exception | None = None
-    if world.is_main:
-        try:
-            with room_in(config.out):
-                log = open_log(config.out)
-            refuse_results(config)
-            newest = next(iter(_saved(config.out)), None)
-            known = None if found is None else (found.path, found.stamp)
-            given = found is not None and config.resume == found.path
-            if not given and (newest and (newest, _stamp(newest))) != known:
-                raise ShardfeedError(f"the run in {config.out} has gone on meanwhile: give the same command again")
-        except (ShardfeedError, OSError) as failure:
-            error = failure
-    error = from_main(error, world)
-    if error is not None:
-        raise error
-    return log
+    log: list[IO[str]] = []
+
+    def lock() -> None:
+        with room_in(config.out):
+            log.append(open_log(config.out))
+        refuse_results(config)
+        newest = next(iter(_saved(config.out)), None)
+        known = None if found is None else (found.path, found.stamp)
+        given = found is not None and config.resume == found.path
+        if not given and (newest and (newest, _stamp(newest))) != known:
+            raise ShardfeedError(f"the run in {config.out} has gone on meanwhile: give the same command again")
+
+    try_on_main(lock, (ShardfeedError, OSError), world)
+    return next(iter(log), None)
 
 
 def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Checkpoint | None:
@@ -122,21 +118,23 @@ def find_checkpoint(config: Config, world: World, own: Mapping[str, Any]) -> Che
 
     Raises UsageError for the checkpoint of another run, ShardfeedError if all are damaged.
     """
-    found: Checkpoint | ShardfeedError | None = None
-    if world.is_main:
+
+    def find() -> Checkpoint | None:
         try:
-            found = _find(config, own, world.size)
-        except ShardfeedError as error:
-            found = error
-        except OSError as error:  # the other ranks wait for an answer
-            found = ShardfeedError(f"{config.out / CHECKPOINTS} cannot be read ({error})")
-    found = from_main(found, world)
-    if isinstance(found, ShardfeedError):
-        raise found
-    return found
+            return _find(config, own, world.size)
+        except OSError as error:
+            raise ShardfeedError(f"{config.out / CHECKPOINTS} cannot be read ({error})") from error
+
+    return try_on_main(find, ShardfeedError, world)
 
 
-def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | None:
+def would_resume(config: Config, own: Mapping[str, Any], ranks: int) -> Path | None:
+    """The checkpoint that a run of `ranks` ranks would go on from; nothing changes. Raises as `find_checkpoint`."""
+    found = _find(config, own, ranks, put_aside=False)
+    return None if found is None else found.path
+
+
+def _find(config: Config, own: Mapping[str, Any], ranks: int, put_aside: bool = True) -> Checkpoint | None:
     resume = _resume(config)
     if resume == "never":
         return None
@@ -149,6 +147,8 @@ def _find(config: Config, own: Mapping[str, Any], ranks: int) -> Checkpoint | No
         except UsageError:
             raise
         except ShardfeedError as error:
+            if not put_aside:
+                continue
             path.replace(path.with_name(path.name + DAMAGED))
             tqdm.write(f"{error}: it is now {path.name + DAMAGED}, and the checkpoint before is taken", file=sys.stderr)
     if candidates:
@@ -168,6 +168,6 @@ def _read(path: Path, own: Mapping[str, Any], ranks: int) -> Checkpoint:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The snapshot in a file. Raises ShardfeedError if the file is damaged or holds something else."""
     snapshot = read_saved(path)
-    if not isinstance(snapshot, dict) or not {"format", "identity", "of_ranks", "files"} <= snapshot.keys():
+    if not isinstance(snapshot, dict) or not {"format", "identity", OF_RANKS, "files"} <= snapshot.keys():
         raise ShardfeedError(f"{path} is no checkpoint of a run")
     return snapshot

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from tqdm import tqdm
 
-from model.weights import save_whole
+from model.weights import About, save_whole
 from shards.common.atomic import PART, replacing, sync_directory
 from shards.common.errors import ShardfeedError
 from shards.common.signals import StoppedBySignal, StopRequest
@@ -30,6 +30,7 @@ from train.checkpoints.snapshot import StepStart, capture, restore
 from train.checkpoints.waiting import Interrupted
 from train.ranks.distributed import LeftAlone, max_over_ranks
 from train.report.metrics import Recorder
+from train.report.progress import doing
 from train.run import Run, read_losses, refuse_broken
 
 if TYPE_CHECKING:
@@ -44,12 +45,19 @@ AGREE_S = 2.0
 class CheckpointSaver:
     """Saves a run. All ranks call every method at the same step; only the main one writes.
 
-    own: the run's identity. stop: whether a signal asks the run to stop.
+    own: the run's identity. stop: whether a signal asks the run to stop. about: what the weights are of.
     """
 
     def __init__(
-        self, run: Run, loader: "Loader", recorder: Recorder, own: Mapping[str, Any], stop: StopRequest
+        self,
+        run: Run,
+        loader: "Loader",
+        recorder: Recorder,
+        own: Mapping[str, Any],
+        stop: StopRequest,
+        about: About | None = None,
     ) -> None:
+        self._about = about
         self._run, self._loader, self._recorder, self._own, self._stop = run, loader, recorder, own, stop
         self._config, self._world = run.setup.config, run.setup.world
         self._folder = self._config.out / CHECKPOINTS
@@ -132,10 +140,14 @@ class CheckpointSaver:
 
         Raises ShardfeedError if training has diverged or the file cannot be written; what was saved before stays.
         """
+        with doing(f"saving {self._folder / LAST}", self._world):
+            self._save()
+
+    def _save(self) -> None:
         run, last = self._run, self._folder / LAST
         read_losses(run)
         refuse_broken(run)
-        snapshot = capture(run, self._loader, self._own)
+        snapshot = capture(run, self._loader, self._own, self._about)
         if snapshot is not None:
             try:
                 save_whole({**snapshot, "files": self._recorder.sizes()}, self._folder / NEW)

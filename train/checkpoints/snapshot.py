@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from model.weights import ABOUT, OF_RANKS, About
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.config import Config
@@ -79,9 +80,10 @@ def refuse_other(path: Path, snapshot: Mapping[str, Any], own: Mapping[str, Any]
         )
 
 
-def capture(run: Run, loader: "Loader", own: Mapping[str, Any]) -> dict[str, Any] | None:
+def capture(run: Run, loader: "Loader", own: Mapping[str, Any], about: About | None = None) -> dict[str, Any] | None:
     """The snapshot on the main rank, None on the others. To be called by all ranks, between optimizer steps.
 
+    about: what the weights are of, so that the file can be evaluated, exported and used for predictions by itself.
     Besides tensors it holds only numbers, strings, lists, tuples and dicts, so that `weights_only=True` reads it.
     """
     learner, losses, world = run.learner, run.losses, run.setup.world
@@ -92,6 +94,7 @@ def capture(run: Run, loader: "Loader", own: Mapping[str, Any]) -> dict[str, Any
     return {
         "format": FORMAT,
         "identity": dict(own),
+        ABOUT: None if about is None else dataclasses.asdict(about),
         "ranks": world.size,
         "network": network,
         "average": None if learner.average is None else learner.average.state_dict(),
@@ -106,7 +109,7 @@ def capture(run: Run, loader: "Loader", own: Mapping[str, Any]) -> dict[str, Any
         },
         "best": run.best,
         "clock": run.clock.state_dict(),
-        "of_ranks": of_ranks,
+        OF_RANKS: of_ranks,
     }  # fmt: skip
 
 
@@ -128,7 +131,7 @@ def restore(run: Run, loader: "Loader", snapshot: Mapping[str, Any]) -> None:
     _restore_schedule(run, loader, snapshot["step"])
     run.losses = dataclasses.replace(run.losses, **snapshot["losses"])
     run.clock.load_state_dict(snapshot["clock"])
-    _restore_rank(run, snapshot["of_ranks"])
+    _restore_rank(run, snapshot[OF_RANKS])
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,28 @@ model/weights.py describes the file, and how to use it without a data set.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from model.weights import About, about_of, read_saved, save_weights
+from model.weights import About, about_of, read_saved, save_weights, state_of
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from train.config import Config
 
-__all__ = ["WEIGHTS", "describe", "load_weights", "save_weights"]
+__all__ = ["WEIGHTS", "describe", "describe_run", "load_weights", "save_weights"]
 
 WEIGHTS = "imagenet_trained_model.pth"
 
 
-def describe(held_out: Split, *, model: str, size: int, resize: int | None = None, blur_pool: bool = False) -> About:
+def describe(
+    held_out: Split,
+    *,
+    model: str,
+    size: int,
+    resize: int | None = None,
+    blur_pool: bool = False,
+    flip_tta: bool = False,
+) -> About:
     """What the file of the weights says of a network that was evaluated on `held_out` with these values.
 
     resize: as for `Loader`, with the same default.
@@ -28,7 +36,21 @@ def describe(held_out: Split, *, model: str, size: int, resize: int | None = Non
 
         resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
         resize = resize if stored is None else min(resize, stored)
-    return About(model=model, class_names=held_out.class_names, size=size, resize=resize, blur_pool=blur_pool)
+    names = held_out.class_names
+    return About(model=model, class_names=names, size=size, resize=resize, blur_pool=blur_pool, flip_tta=flip_tta)
+
+
+def describe_run(held_out: Split, config: Config) -> About:
+    """What the files of a run's weights say."""
+    sizes = config.sizes
+    return describe(
+        held_out,
+        model=config.model,
+        size=sizes.val_size or config.size,
+        resize=sizes.val_resize,
+        blur_pool=config.blur_pool,
+        flip_tta=sizes.flip_tta,
+    )
 
 
 def load_weights(model: nn.Module, path: Path) -> About | None:
@@ -38,9 +60,7 @@ def load_weights(model: nn.Module, path: Path) -> About | None:
     file is damaged or is no state dict.
     """
     saved = read_saved(path)
-    about = about_of(saved)
-    if isinstance(saved, Mapping) and "of_ranks" in saved:  # a checkpoint: train/checkpoints/snapshot.py
-        saved = _of_checkpoint(saved)
+    about, saved = about_of(saved), state_of(saved)
     if not isinstance(saved, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in saved.items()
     ):
@@ -50,22 +70,15 @@ def load_weights(model: nn.Module, path: Path) -> About | None:
     return about
 
 
-def _of_checkpoint(saved: Mapping[str, Any]) -> Any:
-    """The weights that the run evaluates: the moving average, where there is one."""
-    average = saved.get("average")
-    if average is None:
-        return saved.get("network")
-    return {key.removeprefix("module."): value for key, value in average.items() if key.startswith("module.")}
-
-
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, about: About | None) -> None:
     named = "" if about is None else f", {about.model}{' with blur pooling' if about.blur_pool else ''}"
+    advice = "name its model with --model" if about is None else "leave --model and --blur-pool to the file"
     missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or surplus:
         key, verb = (min(missing), "lacks") if missing else (min(surplus), "also has")
         raise UsageError(
             f"{path} is of another model{named}: of the {len(expected)} tensors expected it has "
-            f"{len(expected) - len(missing)}, and it {verb} {key}; name its model with --model"
+            f"{len(expected) - len(missing)}, and it {verb} {key}; {advice}"
         )
     differing = [key for key in expected if expected[key].shape != found[key].shape]
     if not differing:
@@ -76,6 +89,5 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: 
     if set(differing) <= set(list(expected)[-2:]) and wanted[1:] == given[1:]:
         raise UsageError(f"{path} is for {given[0]} classes, but the data set has {wanted[0]}")
     raise UsageError(
-        f"{path} is of another model{named}: {first} has shape {tuple(given)} instead of {tuple(wanted)}; "
-        "name its model with --model"
+        f"{path} is of another model{named}: {first} has shape {tuple(given)} instead of {tuple(wanted)}; {advice}"
     )

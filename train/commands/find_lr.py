@@ -20,7 +20,7 @@ from train.config import Config
 from train.data import training_loader, training_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
-from train.report.accuracy import bar_disabled
+from train.report.progress import bar_disabled
 from train.run import begin, set_up
 from train.step import accumulate, update
 

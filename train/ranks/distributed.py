@@ -6,11 +6,11 @@ exchange gradients over NCCL on GPUs and over gloo on CPUs.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,12 @@ class LeftAlone(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
+
+
+class OnEveryRank(ShardfeedError):
+    """A failure that every rank sees at the same point, so that one of them prints it: see train/__main__.py."""
+
+    on_every_rank = True
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,9 @@ def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> Wor
     if device == "gpu" and gpus == 0:
         raise UsageError("--device gpu: PyTorch finds no GPU here (no device, no driver, or a build without CUDA)")
     use_gpu = device == "gpu" or (device == "auto" and gpus > 0)
-    if use_gpu and local_rank >= gpus:
-        raise UsageError(f"process {local_rank} of this machine has no GPU: start at most {gpus} processes on it")
+    here = int(environment.get("LOCAL_WORLD_SIZE", local_rank + 1))
+    if use_gpu and here > gpus:
+        raise UsageError(f"{here} processes were started on this machine, for {gpus} GPUs: start at most {gpus} on it")
     return World(
         rank=int(environment.get("RANK", "0")),
         size=int(environment.get("WORLD_SIZE", "1")),
@@ -225,6 +232,23 @@ def from_main(value: T, world: World) -> T:
     if world.size > 1:
         dist.broadcast_object_list(shared)
     return shared[0]
+
+
+def try_on_main(body: Callable[[], T], failed: type[Exception] | tuple[type[Exception], ...], world: World) -> T:
+    """What `body` returns on the main rank, which alone runs it, on every rank.
+
+    An error of the types `failed` is raised on every rank; another one on the main rank alone.
+    """
+    result: T | Exception | None = None
+    if world.is_main:
+        try:
+            result = body()
+        except failed as error:
+            result = OnEveryRank(str(error)) if type(error) is ShardfeedError else error
+    result = from_main(result, world)
+    if isinstance(result, Exception):
+        raise result
+    return cast(T, result)
 
 
 def average_statistics(model: nn.Module, world: World) -> None:

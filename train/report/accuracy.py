@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from tqdm import tqdm
 
 from shards.common.errors import ShardfeedError
 from train.data import Batches, skipped
 from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
+from train.report.progress import ImageBar
 from train.run import Setup
 
 
@@ -60,24 +60,25 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
     sums[4] -= skipped(batches)
     of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
     passes = 0
-    for images, labels in tqdm(batches, desc="validation", unit="batch", leave=False, disable=bar_disabled(world)):
-        if not len(labels):  # all of its images are damaged
-            continue
-        passes += 1
-        logits = logits_of(images)
-        if flip:
-            logits = (logits + logits_of(images.flip(3))) / 2
-        if not of_classes.numel():
-            of_classes = of_classes.new_zeros((3, logits.shape[1]))
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = best == labels.unsqueeze(1)
-        sums[0] += hits[:, 0].sum()
-        sums[1] += hits.sum()
-        sums[2] += F.cross_entropy(logits, labels, reduction="sum")
-        sums[3] += len(labels)
-        of_classes[0].index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
-        of_classes[1].index_add_(0, labels, hits[:, 0].double())
-        of_classes[2].index_add_(0, labels, hits.any(1).double())
+    with ImageBar("validation", images_expected, world) as bar:
+        for images, labels in bar.counted(batches):
+            if not len(labels):  # all of its images are damaged
+                continue
+            passes += 1
+            logits = logits_of(images)
+            if flip:
+                logits = (logits + logits_of(images.flip(3))) / 2
+            if not of_classes.numel():
+                of_classes = of_classes.new_zeros((3, logits.shape[1]))
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            hits = best == labels.unsqueeze(1)
+            sums[0] += hits[:, 0].sum()
+            sums[1] += hits.sum()
+            sums[2] += F.cross_entropy(logits, labels, reduction="sum")
+            sums[3] += len(labels)
+            of_classes[0].index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
+            of_classes[1].index_add_(0, labels, hits[:, 0].double())
+            of_classes[2].index_add_(0, labels, hits.any(1).double())
     sums[4] += skipped(batches)
     if isinstance(network, FSDPModule):
         _join_in(network, most_batches - passes, setup)
@@ -120,8 +121,3 @@ def without(accuracy: Accuracy) -> str:
     if not accuracy.left_out:
         return ""
     return f" of {accuracy.images:,} images, without {accuracy.left_out:,} damaged"
-
-
-def bar_disabled(world: World) -> bool | None:
-    """tqdm's `disable`: a progress bar on the main rank alone, and there only on a terminal."""
-    return None if world.is_main else True

@@ -3,7 +3,7 @@
 metrics.jsonl             a line every --log-every steps ("event": "train") and after each validation
 epoch_times.csv           a line per epoch
 per_class.csv             a line per class: its accuracy in the last validation
-total_training_time.csv   one line, written at the end
+total_training_time.csv   one line, written at the end; images_per_s leaves out the first steps, as in the other files
 checkpoints/              what an interrupted run goes on from: train/checkpoints/saver.py
 imagenet_trained_model.pth  the weights: train/checkpoints/weights.py
 config.json               the resolved configuration and the versions of what ran it
@@ -158,11 +158,12 @@ class Recorder:
             with room_in(self._out):
                 _write_csv(self._out / EPOCH_TIMES, [row], "a")
 
-    def total_time(self, training: ClockReading, wall_seconds: float, images_per_s: float) -> None:
+    def total_time(self, training: ClockReading, wall_seconds: float, images_per_s: float, left_out: int) -> None:
         """Draws curves.png, then writes total_training_time.csv: seconds of training alone, and of the whole run.
 
-        The latter marks the run as complete, so it comes last: after a kill the same command writes both. A picture
-        that cannot be drawn is a line on stderr.
+        left_out: images of all epochs that were not trained on, because they filled no micro-batch or step. The file
+        marks the run as complete, so it comes last: after a kill the same command writes both. A picture that cannot
+        be drawn is a line on stderr.
         """
         if self._out is not None:
             from train.curves import draw, parse_lines
@@ -172,10 +173,11 @@ class Recorder:
                 draw(self._out, parse_lines(self._lines.read().decode(), self._out / METRICS))
             except Exception as error:
                 print(f"no curves.png ({type(error).__name__}: {error})", file=sys.stderr)
-            row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, f"{images_per_s:.1f}")
+            row = (f"{training.seconds:.3f}", f"{wall_seconds:.3f}", training.images, left_out, f"{images_per_s:.1f}")
+            names = ("train_seconds", "wall_seconds", "images", "images_left_out", "images_per_s")
             part = self._out / (TOTAL_TIME + PART)
             with room_in(self._out):
-                _write_csv(part, [("train_seconds", "wall_seconds", "images", "images_per_s"), row], "w")
+                _write_csv(part, [names, row], "w")
                 part.replace(self._out / TOTAL_TIME)
 
 

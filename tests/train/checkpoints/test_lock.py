@@ -49,7 +49,7 @@ def test_a_second_run_is_refused_and_changes_nothing(holder: "subprocess.Popen[s
 def test_a_run_holds_its_directory_until_its_end(tmp_path: Path) -> None:
     with Recorder(tmp_path, {}) as recorder:
         recorder.metrics("train", 1, 1, loss=1.0)
-        recorder.total_time(ClockReading(), 0.0, 0.0)  # reads the file that is locked
+        recorder.total_time(ClockReading(), 0.0, 0.0, 0)  # reads the file that is locked
         other = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert "another run is writing" in other.stderr
 

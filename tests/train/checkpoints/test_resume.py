@@ -15,7 +15,7 @@ import train.engine
 from shards.common.errors import ShardfeedError, UsageError
 from tests.helpers.resume import Killed, assert_same, killed, left_behind, train_until
 from tests.helpers.training import write_dataset
-from train.checkpoints.resume import read_checkpoint
+from train.checkpoints.resume import read_checkpoint, would_resume
 from train.config import Config
 from train.report.accuracy import evaluate
 
@@ -120,7 +120,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     folder = tmp_path / "checkpoints"
     newest, before = (read_checkpoint(folder / name)["step"] for name in ("last.pt", "previous.pt"))
     assert (newest, before) == (7, 5)
+    own = read_checkpoint(folder / "last.pt")["identity"]
     spoil(folder / "last.pt")
+    assert would_resume(again, own, ranks=1) == folder / "previous.pt"
+    assert (folder / "last.pt").exists()  # asking changes nothing
     train_until(again)
     error = capsys.readouterr().err
     assert f"{folder / 'last.pt'} is damaged" in error

@@ -114,6 +114,7 @@ def test_a_signal_in_start_up_ends_the_process(
     command = [sys.executable, "-c", START, *words(config, tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert "results go to" in process.stdout.readline()  # the header comes before torch is loaded
         assert process.stdout.readline() == "starting\n"
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == status

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from model import build_model
-from model.weights import About
+from model.weights import About, load_model
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import open_dataset
-from tests.helpers.resume import tiny
+from tests.helpers.resume import tiny, tiny_models
 from tests.helpers.training import write_dataset
 from train.checkpoints.weights import WEIGHTS, describe, load_weights, save_weights
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_model_is_told_by_its_layers(saved: Path) -> None:
-    with pytest.raises(UsageError, match=r"of another model: .* --model"):
+    with pytest.raises(UsageError, match=r"of another model: .*; name its model with --model"):
         load_weights(build_model("resnet18", 10), saved)
 
 
@@ -126,4 +126,13 @@ def test_the_weights_in_a_checkpoint_can_be_loaded(whole: Path) -> None:
     network = tiny(3)
     load_weights(network, whole / "checkpoints" / "last.pt")
     saved = torch.load(whole / "imagenet_trained_model.pth", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+
+
+def test_a_checkpoint_alone_gives_the_network_and_what_it_is(whole: Path) -> None:
+    with tiny_models():
+        network, about = load_model(whole / "checkpoints" / "last.pt")
+        expected, same = load_model(whole / "imagenet_trained_model.pth")
+    assert about == same
+    saved = expected.state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())

@@ -22,7 +22,7 @@ from shards.common.signals import StoppedBySignal
 from tests import ROOT
 from tests.helpers.ranks import on_two_ranks
 from tests.helpers.training import SILENT, FixedBatches, setup_of, write_dataset
-from train.__main__ import leave, main
+from train.__main__ import HOLD_S, leave, main
 from train.config import Config, Device
 from train.engine import train_epoch
 from train.ranks.distributed import (
@@ -62,7 +62,9 @@ def test_a_process_knows_its_place(environment: dict[str, str], device: Device, 
     ("environment", "device", "gpus", "message"),
     [
         ({}, "gpu", 0, "finds no GPU"),
-        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "auto", 1, "at most 1 processes"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "auto", 1, "start at most 1 on it"),
+        # The first one says so too.
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "auto", 1, "2 processes were started"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "cpu", 0, "RANK must be from 0 to WORLD_SIZE - 1, that is 1, not 2"),
     ],
 )
@@ -297,3 +299,25 @@ def test_torchrun_trains_on_two_processes(tmp_path: Path) -> None:
     assert ended.stdout.count('"top1"') == 1
     weights = torch.load(tmp_path / "out/imagenet_trained_model.pth", weights_only=True)
     assert not any(key.startswith("module.") for key in weights)
+
+
+@pytest.mark.slow
+def test_a_mistake_of_all_ranks_is_printed_once() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "train", "--data", "here", "--recipe", "nothing"]
+    ended = subprocess.run([*torchrun, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1  # torchrun's own, whatever its ranks end with
+    assert ended.stderr.count("unknown recipe 'nothing'") == 1
+
+
+def test_a_mistake_of_one_rank_alone_is_printed_late(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    for rank, waited in (("0", []), ("1", [HOLD_S])):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        waits.clear()
+        assert main(["--data", "here", "--recipe", "nothing"]) == 2
+        assert "unknown recipe 'nothing'" in capsys.readouterr().err
+        assert waits == waited

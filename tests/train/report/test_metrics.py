@@ -23,14 +23,20 @@ def test_the_recorder_writes_its_files_line_by_line(tmp_path: Path) -> None:
             {"event": "train", "epoch": 1, "step": 20, "loss": 1.23457, "lr": 1e-5, "skipped_steps": 3}
         ]
         assert lines[0].endswith('"skipped_steps": 3}')  # a count is written as one
-        recorder.total_time(ClockReading(2.5, 0.1, 100), 3.5, 40.0)
+        recorder.total_time(ClockReading(2.5, 0.1, 100), 3.5, 40.0, 28)
     with (tmp_path / "new/epoch_times.csv").open() as file:
         assert list(csv.DictReader(file)) == [
             {"epoch": "1", "train_seconds": "2.500", "validation_seconds": "0.500", "images_per_s": "40.0"}
         ]
     with (tmp_path / "new/total_training_time.csv").open() as file:
         assert list(csv.DictReader(file)) == [
-            {"train_seconds": "2.500", "wall_seconds": "3.500", "images": "100", "images_per_s": "40.0"}
+            {
+                "train_seconds": "2.500",
+                "wall_seconds": "3.500",
+                "images": "100",
+                "images_left_out": "28",
+                "images_per_s": "40.0",
+            }
         ]
     assert (tmp_path / "new/curves.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "new/config.json").read_text()) == {"epochs": 2, "out": str(tmp_path)}
@@ -47,7 +53,7 @@ def test_a_recorder_without_a_directory_writes_nothing(tmp_path: Path, monkeypat
     with Recorder(None, {}) as recorder:
         recorder.metrics("train", 1, 1, loss=1.0)
         recorder.epoch_time(1, ClockReading(), 0.0, 0.0)
-        recorder.total_time(ClockReading(), 0.0, 0.0)
+        recorder.total_time(ClockReading(), 0.0, 0.0, 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,7 +66,7 @@ def test_a_file_that_a_power_loss_cut_goes_on_after_its_last_whole_line(tmp_path
     (tmp_path / METRICS).write_text(text[:-10])
     with Recorder(tmp_path, {}, position) as recorder:
         recorder.metrics("train", 1, 3, loss=1.0)
-        recorder.total_time(ClockReading(), 0.0, 0.0)
+        recorder.total_time(ClockReading(), 0.0, 0.0, 0)
     assert [line["step"] for line in read_lines(tmp_path / METRICS)] == [1, 3]
     assert (tmp_path / "curves.png").exists()
 
@@ -74,7 +80,7 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
 
     monkeypatch.setattr("train.curves.draw", draw)
     with Recorder(tmp_path, {}) as recorder:
-        recorder.total_time(ClockReading(), 0.0, 0.0)
+        recorder.total_time(ClockReading(), 0.0, 0.0, 0)
     assert (tmp_path / TOTAL_TIME).exists()
     assert "no curves.png (OSError: no font)" in capsys.readouterr().err
 

@@ -1,0 +1,76 @@
+"""The lines with which a run begins: what it trains, on what, and where the results go."""
+
+from torch import nn
+from tqdm import tqdm
+
+from shards.dataset import Split
+from train.config import Config
+from train.report.environment import device_name
+from train.run import Run, Setup
+
+
+def print_header(split: Split, held_out: Split | None, run: Run, micro_batches: int) -> None:
+    """Prints data, model, device, precision, batch and learning rate, on the main rank.
+
+    micro_batches: of an epoch, on each rank. The line before these comes from train/__main__.py, at once.
+    """
+    if not run.setup.world.is_main:
+        return
+    for line in (data_line(split, held_out, run, micro_batches), model_line(run), *hints(split, run.setup.config)):
+        tqdm.write(line)
+
+
+def data_line(split: Split, held_out: Split | None, run: Run, micro_batches: int) -> str:
+    """The sizes of both splits, and how many images an epoch leaves out."""
+    batch, config = run.setup.batch, run.setup.config
+    if config.update.drop_last:
+        micro_batches = batch.steps(micro_batches, drop_last=True) * batch.accumulate
+    left_out = len(split) - micro_batches * batch.micro_batch * run.setup.world.size
+    without = (
+        f"; {left_out:,} images, others in each epoch, are left out because they fill no "
+        f"{'step' if config.update.drop_last else 'micro-batch'}"
+    )
+    beside = "no validation" if held_out is None else f"{len(held_out):,} in {held_out.title}"
+    return (
+        f"data: {len(split):,} images in {split.title}, {beside}, "
+        f"{len(split.class_names):,} classes{without if left_out else ''}"
+    )
+
+
+def model_line(run: Run) -> str:
+    """Parameters, device, precision, steps, batch and learning rate."""
+    setup, config = run.setup, run.setup.config
+    ranks = f"{setup.world.size} x " if setup.world.size > 1 else ""
+    precision = "tf32" if config.precision == "tf32" else str(setup.dtype).removeprefix("torch.")
+    return (
+        f"model: {config.model} of {parameters(run.learner.network):,} parameters on {ranks}"
+        f"{device_name(setup.world)} in {precision}; {config.epochs} epochs, {run.total_steps:,} steps of "
+        f"{step_words(setup)}, learning rate up to {config.max_lr:g}"
+    )
+
+
+def step_words(setup: Setup) -> str:
+    """The images of a step, and how they are split: "64 images (2 x 16 on each of 2 ranks)"."""
+    batch, ranks = setup.batch, setup.world.size
+    parts = [f"{batch.accumulate} x {batch.micro_batch}"] if batch.accumulate > 1 or ranks > 1 else []
+    parts += [f"on each of {ranks} ranks"] if ranks > 1 else []
+    return f"{setup.config.batch:,} images" + (f" ({' '.join(parts)})" if parts else "")
+
+
+def parameters(network: nn.Module) -> int:
+    """The number of trained values; of the whole network, also where FSDP has divided it over the ranks."""
+    return sum(each.numel() for each in network.parameters())
+
+
+def hints(split: Split, config: Config) -> list[str]:
+    """What the options do not do here, and what would help."""
+    size = config.size
+    if config.crop != "random" or split.manifest.settings.short_side != size:
+        return []
+    if (split.index.height != size).any() or (split.index.width != size).any():
+        return []  # the longer side leaves room
+    line = (
+        f"--crop random cuts nothing off: every image is stored at {size} x {size} pixels, which is --size. "
+        f"--crop rrc cuts, and so does a smaller --size; --val-size {size} then leaves the evaluation as it is"
+    )
+    return [line]
