@@ -1,9 +1,8 @@
 """python -m model predict MODEL.pth IMAGE...: the five best classes of each image, with their probabilities.
 
-Runs on the CPU. The last line is JSON.
+Runs on the CPU. With --json, or without a terminal, the last line is JSON.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from torch import nn
 
 from model.images import open_image, to_tensor
 from model.weights import About, load_model
+from shards.common.cli import show_result
 from shards.common.errors import UsageError
 
 BEST = 5
@@ -52,7 +52,7 @@ def run(options: Options) -> None:
         for guess in guesses:
             print(f"  {guess.probability:>6.1%}  {guess.name}")
         results.append({"image": str(path), "classes": [vars(guess) for guess in guesses]})
-    print(json.dumps(results))
+    show_result(results)
 
 
 @torch.inference_mode()

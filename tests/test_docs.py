@@ -160,7 +160,7 @@ def test_each_command_is_one_that_its_program_takes(document: Path) -> None:
         "python -m shards nothing DIR",
         "python -m no_such_module",
         "python -m pytest tests/test_nothing.py",
-        "OMP_WAIT_POLICY=PASSIVE python -m train --data DIR --batch many",
+        "OMP_WAIT_POLICY=PASSIVE python -m train --data DIR --batch-size many",
         "make nowhere",
         "make install DALY=cuda12",
         "pip install 'shardfeed[nothing]'",

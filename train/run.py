@@ -136,7 +136,7 @@ def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | N
     if not steps:
         raise UsageError(
             f"an epoch has {micro_batches * setup.batch.micro_batch * world.size} images in whole micro-batches, and "
-            f"an optimizer step needs {config.batch}: choose a smaller --batch, or --no-drop-last"
+            f"an optimizer step needs {config.batch}: choose a smaller --batch-size, or --no-drop-last"
         )
     torch.backends.cudnn.benchmark = True  # batches have few different shapes: let cuDNN try its algorithms for each
     total_steps = config.epochs * steps

@@ -94,7 +94,7 @@ class OnDevice:
 
 
 def run(options: Options) -> None:
-    """Trains, prints each accuracy, the means and, as the last line, the JSON, and writes that to options.out.
+    """Trains, prints each accuracy and the means, and writes the result to options.out.
 
     Raises UsageError for data, a recipe or options that do not fit together.
     """

@@ -18,7 +18,6 @@ images stay in --work for the next time.
 
 import contextlib
 import dataclasses
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards import Split
+from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
 from shards.defaults import default_threads
@@ -91,7 +91,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON; writes the result and its chart to options.out.
+    """Measures, prints the table, and writes the result and its chart to options.out.
 
     Raises UsageError for data or options that do not fit together.
     """
@@ -103,8 +103,8 @@ def run(options: Options) -> None:
     chart = path.with_suffix(".png")
     panels(charts(result), chart, table.circumstances(result))
     print(table.text(result))
-    print(f"\nchart  {chart}\nresult {path}\n")
-    print(json.dumps({**summary(result), "chart": str(chart), "result": str(path)}))
+    print(f"\nchart  {chart}\nresult {path}")
+    show_result({**summary(result), "chart": chart, "result": path})
 
 
 def summary(result: Result) -> dict[str, Any]:

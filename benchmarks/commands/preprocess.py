@@ -86,7 +86,7 @@ class Conversion:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out.
+    """Measures, prints the table, and writes the result to options.out.
 
     Raises UsageError for a source or options that make no sense.
     """

@@ -64,7 +64,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out."""
+    """Measures, prints the table, and writes the result to options.out."""
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
         directory = Path(scratch)

@@ -46,7 +46,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out.
+    """Measures, prints the table, and writes the result to options.out.
 
     Raises UsageError for options that do not fit the data.
     """

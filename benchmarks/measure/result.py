@@ -147,10 +147,6 @@ class Result:
         """The name of its files, without suffix: benchmark and date."""
         return f"{self.benchmark}-{self.date[:19].replace(':', '')}"
 
-    def as_json(self) -> str:
-        """The result on one line."""
-        return json.dumps(asdict(self))
-
 
 def write(result: Result, out: Path) -> Path:
     """Writes `result` to a file of its own in the directory `out`; returns the path."""

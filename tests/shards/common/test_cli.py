@@ -117,7 +117,7 @@ def test_messages_of_the_parser_are_in_words_for_people(capsys: pytest.CaptureFi
         outcome(args=args)
     assert [line.split(" (see")[0] for line in capsys.readouterr().err.splitlines()] == [
         "python -m thing: --count takes a whole number, not 'many'",
-        "python -m thing: --limit takes INT, not 'many'",
+        "python -m thing: --limit takes a whole number, not 'many'",
         "python -m thing: missing: PLACE",
     ]
 

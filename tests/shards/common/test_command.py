@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.common import cli
+from shards.common.cli import started
 from shards.common.command import PROGRAMS, main
 from tests import ROOT
 from tests.conftest import jpeg, photo, write_split
@@ -43,7 +43,7 @@ def run(words: list[str | Path], directory: Path) -> subprocess.CompletedProcess
 @pytest.fixture
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever `main` changes in this process is put back after the test."""
-    monkeypatch.setattr(cli, "started_as", cli.started_as)
+    monkeypatch.setattr(started, "started_as", started.started_as)
     monkeypatch.setattr(sys, "argv", ["shardfeed"])
     monkeypatch.setenv("PYTHONSAFEPATH", "")
 

@@ -151,7 +151,7 @@ def test_ranks_look_for_signals_every_other_second(config: Config, monkeypatch: 
 def words(config: Config) -> list[str]:
     """The command line of `config`, which saves after every step."""
     paths = ["--data", str(config.data), "--out", str(config.out)]
-    sizes = "--model cnn --size 16 --batch 8 --micro-batch 4 --epochs 4 --device cpu --threads 1 --log-every 3"
+    sizes = "--model cnn --size 16 --batch-size 8 --micro-batch 4 --epochs 4 --device cpu --threads 1 --log-every 3"
     return [*paths, *sizes.split(), "--checkpoint-minutes", "1e-6"]
 
 

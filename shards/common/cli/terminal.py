@@ -2,7 +2,7 @@
 
 `cleaned` stands between a command and the terminal, so that no single `print` has to think of it. Control characters,
 which could colour, erase or retype lines of a terminal, are written as Python escapes: `\\x1b[31m`. Credentials are
-masked as in shards/common/redact.py.
+masked as in shards/common/redact.py, and commands of this project are named as the user started this one.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from shards.common.cli.started import as_started
 from shards.common.redact import without_secrets, without_users
 
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
@@ -36,7 +37,7 @@ class CleanStream:
         """Writes `text`, cleaned; the moves of a progress bar at its beginning stay."""
         moves = _MOVES.match(text)
         begin = moves.end() if moves else 0
-        self.raw.write(text[:begin] + escaped(self._mask(text[begin:])))
+        self.raw.write(text[:begin] + escaped(self._mask(as_started(text[begin:]))))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -58,11 +59,4 @@ def cleaned() -> Iterator[None]:
     stdout: Any = CleanStream(sys.stdout, without_users)
     stderr: Any = CleanStream(sys.stderr, without_secrets)
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        yield
-
-
-@contextlib.contextmanager
-def uncleaned() -> Iterator[None]:
-    """Lets the block print this program's own colours."""
-    with contextlib.redirect_stdout(getattr(sys.stdout, "raw", sys.stdout)):
         yield
