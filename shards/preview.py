@@ -37,7 +37,7 @@ def preview(
     Writes a PNG to `output`, whatever its name ends in.
     """
     if count < 1:
-        raise UsageError(f"--count must be at least 1, not {count}")
+        raise UsageError(f"count must be at least 1, not {count}")
     from shards.loader import Loader  # DALI takes a second to load, and is needed for this command alone
 
     count = min(count, len(split))

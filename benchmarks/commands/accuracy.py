@@ -68,7 +68,7 @@ class Options:
     """Runs with each loader, with the seeds 0, 1, ..."""
     workers: int | None = None
     """Processes of the DataLoader; one a core if not given."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:

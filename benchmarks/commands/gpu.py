@@ -51,7 +51,7 @@ class Options:
     """Time for everything but converting SOURCE; a step that takes longer than its share is stopped."""
     rehearsal: bool = False
     """The same steps with tiny settings, also without a GPU, to see that they run; their figures mean nothing."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for made-up images and their shards, and for a directory with the results of this run."""
 
     def __post_init__(self) -> None:

@@ -37,7 +37,6 @@ from shards import Split
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
-from shards.defaults import default_threads
 
 ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
@@ -86,7 +85,7 @@ class Options:
     """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
     work: Path | None = None
     """Directory for the peers' own formats of these images, kept for the next time; a temporary one if not given."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the chart and the JSON."""
 
 
@@ -215,6 +214,8 @@ def started(entry: Entry, options: Options, batch: BatchSpec, work: Path, raw: b
 
 def _threads(entry: Entry, options: Options, raw: bool) -> int:
     """Threads or worker processes of a peer; where DALI decodes, our loader's default."""
+    from shards.defaults import default_threads  # brings torch and DALI, for which --help need not wait
+
     if entry.processes:
         return cores() if options.workers is None else options.workers
     if options.threads is not None:

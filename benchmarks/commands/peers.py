@@ -48,9 +48,9 @@ class Options:
     """Length of a measuring interval."""
     sweep: tuple[int, ...] = ()
     """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
-    work: Path = Path("results/peers")
+    work: Path = Path("Results/benchmarks/peers")
     """Directory for the shards and the peers' own formats, kept for the next time."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the results and the table."""
 
 

@@ -2,7 +2,7 @@
 
 Rewrites what stands between the marks: in docs/benchmarks.md the long table with all loaders and where its figures come
 from, in README.md a short one; and draws the picture that both show. The latest of several results of the same work
-counts, so `results/loaders-*.json` will do. Nothing is measured.
+counts, so `Results/benchmarks/loaders-*.json` will do. Nothing is measured.
 """
 
 import os

@@ -51,7 +51,7 @@ class Options:
     """Numbers of decoding threads; 1, 2, 4, ... and up to one more than the cores if not given."""
     seconds: float = 5.0
     """How long images/s are measured."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:

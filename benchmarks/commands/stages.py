@@ -41,7 +41,7 @@ class Options:
     """Measuring intervals of each stage, after a warm-up round that is not counted."""
     seconds: float = 2.0
     """Length of a measuring interval."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
 

@@ -62,7 +62,7 @@ class Options:
     """Measuring intervals of each, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
     """Least length of each, in seconds."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ class Options:
     """The order of samples; the recipe's if not given."""
     seconds: float = 2.0
     """Length of each measurement."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:

@@ -244,7 +244,7 @@ class ObjectStore:
         if not known:
             warnings.warn(
                 f"{self.url} answers a request for a part of a file with the whole file, so a sample costs a whole "
-                "shard: let the cache hold all shards that are read at once (--cache-size)",
+                "shard: let the cache hold all shards that are read at once (`python -m train --cache-size`)",
                 stacklevel=2,
             )
 
