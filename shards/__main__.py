@@ -13,7 +13,7 @@ import tyro
 from shards.common.cli import Command, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
-from shards.common.words import counted
+from shards.common.terminal import counted
 from shards.dataset import Split, open_dataset
 from shards.preview import preview
 from shards.remote.object_store import is_url

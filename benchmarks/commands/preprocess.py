@@ -99,9 +99,7 @@ def run(options: Options) -> None:
         rows = tuple(permutation(source.num_rows(options.split), 0).tolist())
         clean = tuple(row for row in rows[:CLEAN_AMONG] if _is_clean(source.row(options.split, row)))
         if not clean:
-            raise UsageError(
-                f"{options.source} holds no image that `preprocess --original` would keep as it is"
-            )
+            raise UsageError(f"{options.source} holds no image that `preprocess --original` would keep as it is")
         settings = options.settings()
         ours = Conversion(write_ours, source, options.split, settings, Path(scratch), rows)
         conversions = {

@@ -44,7 +44,7 @@ class Options:
     rows: tuple[int, ...] = (10_000, 100_000, 1_281_167)
     """Lengths of the index."""
     epochs: int = 20
-    """Epochs over which memory is watched."""
+    """Epochs over which memory is watched, 13 or more."""
     batch_size: int = 64
     """Images a batch."""
     threads: tuple[int, ...] = ()

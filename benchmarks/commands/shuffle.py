@@ -18,7 +18,7 @@ import tyro
 
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
-from shards.common.words import counted
+from shards.common.terminal import counted
 from shards.sampling.hashing import integers, permutation
 from shards.sampling.order import Order, epoch_order
 

@@ -7,7 +7,7 @@ from benchmarks.measure.harness import Spread
 from benchmarks.measure.result import Ratio, Result, write
 from benchmarks.report.charts import number
 from shards.common.cli import show_result
-from shards.common.words import counted
+from shards.common.terminal import counted
 
 
 def text(result: Result) -> str:

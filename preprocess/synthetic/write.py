@@ -18,7 +18,7 @@ from preprocess.synthetic import SyntheticSource
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
-from shards.common.words import counted
+from shards.common.terminal import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 
-from shards.common.cli import chosen, guarded, started
+from shards.common.cli import chosen, guarded
 
 PROG = "shardfeed"
 # Only named here, never imported: this package knows none of those above it.
@@ -28,7 +28,7 @@ def main() -> int:
         return guarded(PROG, _list_programs, words)
     # Python reads this when it starts, so it holds for worker processes and for `sys.executable -m ...`.
     os.environ["PYTHONSAFEPATH"] = "1"
-    started.started_as = PROG
+    terminal.started_as = PROG
     sys.argv = words
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.words import counted
+from shards.common.terminal import counted
 
 ROOT = Path("/")
 # Files opened besides those that are asked for: the index, logs, sockets, libraries loaded late. `FEW_FILES` is what a

@@ -11,9 +11,9 @@ import tyro
 
 from shards.common.cli.help import help_text
 from shards.common.cli.options import Option, options_of
-from shards.common.cli.started import as_started
 from shards.common.cli.unknown import unknown_options
 from shards.common.errors import UsageError
+from shards.common.terminal import as_started
 
 Config = TypeVar("Config")
 

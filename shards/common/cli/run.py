@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 from shards.common.cli.help import ENDING
 from shards.common.cli.parse import HELP, parse
 from shards.common.cli.result import json_wanted
-from shards.common.cli.started import PROGRAMS, as_started
-from shards.common.cli.terminal import cleaned
 from shards.common.cli.traceback_file import traceback_place
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import PROGRAMS, as_started, cleaned
 from shards.common.versions import version
 
 Config = TypeVar("Config")
@@ -95,7 +94,7 @@ def chosen(prog: str, commands: Mapping[str, str], args: Sequence[str]) -> bool:
 def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
     """Calls `body` with the words of the command line; returns the exit status, after printing the error if any.
 
-    --debug and --json may stand anywhere. All that is printed is cleaned: see shards/common/cli/terminal.py.
+    --debug and --json may stand anywhere. All that is printed is cleaned: see shards/common/terminal.py.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in args if word not in ANYWHERE]

@@ -11,9 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from shards.common.cli.started import as_started
 from shards.common.redact import without_secrets, without_users
 
+PROGRAMS = ("preprocess", "shards", "train", "model", "benchmarks")
+# How the user started the program; the command `shardfeed` (shards/common/command.py) sets its own name.
+started_as = "python -m"
+
+# Modules inside them, such as `python -m train.curves`, have no command of their own.
+_NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
 # stand for bytes of file names that are no UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,6 +29,16 @@ _MOVES = re.compile("(?:\r|\n|\x1b\\[A)*")
 def escaped(text: str) -> str:
     """`text` with its control characters as Python escapes; tabs and ends of lines stay."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def as_started(text: str) -> str:
+    """`text`, in which `python -m train` and the like are named as the user started this program."""
+    return _NAMED.sub(f"{started_as} ", text)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number of things in words: 1 file, 1,200 files. `plural`: where it is not made by an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 class CleanStream:

@@ -9,8 +9,8 @@ import pytest
 from preprocess.__main__ import main
 from shards.__main__ import COMMANDS
 from shards.common.cli import guarded, run_commands
-from shards.common.cli.terminal import escaped
 from shards.common.errors import UsageError
+from shards.common.terminal import escaped
 from tests.helpers.jobs import folder
 
 NASTY = "a\x1b[31mred\x9b2K\r\u202egnp"
