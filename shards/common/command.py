@@ -8,6 +8,7 @@ import os
 import runpy
 import sys
 
+from shards.common import terminal
 from shards.common.cli import chosen, guarded
 
 PROG = "shardfeed"

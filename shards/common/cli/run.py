@@ -111,7 +111,7 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
 
 def _guarded(prog: str, body: Callable[[list[str]], None], args: list[str], debug: bool) -> int:
     try:
-        if args[:1] == ["--version"]:
+        if "--version" in args:
             print(f"shardfeed {version('shardfeed')}")
             return 0
         body(args)

@@ -101,7 +101,7 @@ def test_defaults_are_those_of_the_value_that_is_given() -> None:
     assert "(default 0.5)" in text
 
 
-@pytest.mark.parametrize("columns", [60, 100, 300])
+@pytest.mark.parametrize("columns", [80, 100, 300])
 def test_no_line_is_longer_than_the_terminal_or_100_columns(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     longest = {name: max(map(len, help_text(config, name).splitlines())) for name, config in configs().items()}
