@@ -80,6 +80,6 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int
     if crop in FROM_RESIZED and size > chosen:
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
-            "choose a smaller size or a larger resize"
+            f"choose a smaller size{'' if resize is None else ' or a larger resize'}"
         )
     return chosen
