@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.terminal import counted
 
 ROOT = Path("/")
 # Files opened besides those that are asked for: the index, logs, sockets, libraries loaded late. `FEW_FILES` is what a
@@ -68,7 +67,7 @@ def allow_open_files(count: int) -> None:
     if hard != resource.RLIM_INFINITY:
         if hard < need:
             raise ShardfeedError(
-                f"{counted(count, 'file needs', 'files need')} {need} open files, this system allows {hard}: raise the "
+                f"{count} files need {need} open files, this system allows {hard}: raise the "
                 "hard limit (ulimit -Hn, limits.conf), or make larger shards (`python -m preprocess --shard-size`)"
             )
         wanted = min(wanted, hard)
