@@ -142,9 +142,9 @@ def check(options: Verify) -> None:
     for problem in found.problems:
         print(problem)
     if found.problems:
-        files = len({problem.file for problem in found.problems})
+        files = counted(len({problem.file for problem in found.problems}), "file")
         problems = counted(len(found.problems), "problem")
-        raise ShardfeedError(f"{options.data} is damaged: {problems} in {counted(files, 'file')}, named above")
+        raise ShardfeedError(f"{options.data} is damaged: {problems} in {files}, named above")
     decoded = ", every image decoded" if options.decode else ""
     print(
         f"{options.data} is whole: {counted(found.samples, 'sample')} in {counted(found.shards, 'shard')}, "

@@ -2,21 +2,24 @@
 
 import operator
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers, usable_cores
 from shards.dataset import Split
-from shards.decode.graph import Decode, Device
+from shards.decode import nvjpeg
+from shards.decode.graph import ON_ENGINES, Decode, Device
 from shards.sampling.crops import FROM_RESIZED, Crop
-
-# The reference recipe's zoom: Resize(256) before a crop of 224.
-RESIZE, SIZE = 256, 224
+from shards.sampling.crops import RESIZE as RESIZE
+from shards.sampling.crops import SIZE as SIZE
 
 # Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
+# Only where nvJPEG cannot be asked.
 JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
 
 
@@ -45,14 +48,36 @@ def choose_device(wanted: str, device_id: int) -> Device:
 
 def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
     """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
-    require("decode", wanted, ("auto", "cpu", "region", "hardware"))
+    require("decode", wanted, ("auto", "cpu", "region", *ON_ENGINES))
     if split.manifest.settings.encoding == "raw":
         if wanted not in ("auto", "cpu"):
             raise UsageError(f"the samples of {split.root} are stored decoded: decode={wanted!r} does not apply")
         return "raw"
-    if wanted != "auto" or device == "cpu":
+    if device == "cpu" or wanted in ("cpu", "region"):
         return "cpu" if wanted == "auto" else cast(Decode, wanted)
-    return "hardware" if torch.cuda.get_device_capability(device_id) in JPEG_ENGINES else "region"
+    engines = nvjpeg.engines(device_id)
+    if wanted == "auto":
+        known = torch.cuda.get_device_capability(device_id) in JPEG_ENGINES if engines is None else engines > 0
+        return "hardware" if known else "region"
+    if engines == 0:
+        raise UsageError(
+            f"decode={wanted!r}: nvJPEG finds no JPEG engines on GPU {device_id}. In a container they need the "
+            "driver's capability `video` (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video). decode='region' needs none"
+        )
+    return cast(Decode, wanted)
+
+
+def choose_upsampling(decoder: Decode) -> bool:
+    """Whether a GPU upsamples chroma as the CPU does. Warns where its nvJPEG is too old to do so for regions."""
+    found = nvjpeg.version() if decoder in ("region", "hybrid") else None
+    if found is None or found >= nvjpeg.REGIONS_WITH_FANCY_UPSAMPLING:
+        return True
+    warnings.warn(
+        f"nvJPEG {found[0]}.{found[1]} cannot decode regions with fancy upsampling: colours at edges differ a little "
+        "from the CPU's. nvJPEG 13.2 can (pip install 'nvidia-nvjpeg>=13.2')",
+        stacklevel=2,
+    )
+    return False
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -77,9 +102,14 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int
     chosen = round(size * RESIZE / SIZE) if resize is None else resize
     if resize is None and stored is not None:
         chosen = min(chosen, stored)
-    if crop in FROM_RESIZED and size > chosen:
+    least = chosen
+    if resize is None and stored is None and len(split):
+        # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
+        least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
+    if crop in FROM_RESIZED and size > least:
+        median = "median " if least < chosen else ""
         raise UsageError(
-            f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
-            f"choose a smaller size{'' if resize is None else ' or a larger resize'}"
+            f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
+            f"choose a smaller size{'' if least == chosen and resize is None else ' or a larger resize'}"
         )
     return chosen

@@ -17,9 +17,18 @@ from typing import Literal, Never
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
-from shards.decode.graph import Device, DType, GraphConfig
+from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.decode.tensors import Batch
-from shards.defaults import SIZE, choose_decoder, choose_device, choose_threads, require, shorter_side, whole_number
+from shards.defaults import (
+    SIZE,
+    choose_decoder,
+    choose_device,
+    choose_threads,
+    choose_upsampling,
+    require,
+    shorter_side,
+    whole_number,
+)
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
@@ -61,9 +70,11 @@ class Loader:
     device: where the batch lies: "cpu", "gpu", or "auto", a GPU if there is one.
     device_id: the number of the CUDA device, for "gpu".
     decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
-        work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images) or "auto",
-        which is "hardware" on GPUs known to have engines and "region" on others.
-    hw_decoder_load: for "hardware", the share of images that goes to the engines, 0 to 1; None leaves it to DALI.
+        work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images), "hybrid"
+        (engines and cores share the windows) or "auto", which is "hardware" where nvJPEG finds engines and "region"
+        elsewhere.
+    hw_decoder_load: for "hardware" and "hybrid", the share of images that goes to the engines, 0 to 1; None leaves it
+        to DALI.
     fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
     dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation; or "uint8": pixels.
     threads: decoding threads; by default the cores that this process may use, divided by the ranks on this machine,
@@ -103,7 +114,7 @@ class Loader:
         world_size: int = 1,
         device: Device | Literal["auto"] = "cpu",
         device_id: int = 0,
-        decode: Literal["auto", "cpu", "region", "hardware"] = "auto",
+        decode: Literal["auto", "cpu", "region", "hardware", "hybrid"] = "auto",
         hw_decoder_load: float | None = None,
         fast_idct: bool = False,
         dtype: DType = "float32",
@@ -113,6 +124,7 @@ class Loader:
         on_error: Literal["raise", "skip", "omit"] = "raise",
     ) -> None:
         size, resize = whole_number("size", size), None if resize is None else whole_number("resize", resize)
+        _ = split.index  # a damaged one is an error here, not in the first batch
         self._split = split
         self._share = Share(
             whole_number("batch_size", batch_size),
@@ -123,7 +135,7 @@ class Loader:
         if self._share.drop_last and len(split) < self._share.global_batch:
             raise UsageError(
                 f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch, or drop_last=False"
+                f"{self._share.global_batch}: choose a smaller batch (train --batch), or Loader(drop_last=False)"
             )
         require("crop", crop or "center", CROPS)
         require("order", order or "index", ORDERS)
@@ -158,6 +170,8 @@ class Loader:
             augment=policy if device == "gpu" else None,
             fast_idct=fast_idct,
             hw_decoder_load=hw_decoder_load,
+            fancy_upsampling=choose_upsampling(decoder),
+            largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
         )
         skip, self._omit = on_error != "raise", on_error == "omit"
         checks = check == "crc" or (check == "auto" and (skip or decoder != "raw"))
@@ -233,6 +247,13 @@ class Loader:
     def skipped(self) -> int:
         """Damaged samples so far, each once an epoch, that were replaced or omitted."""
         return self._skipped
+
+    def gpu_wait(self) -> float:
+        """Seconds that the GPU has waited for batches since the last call, as far as that is over; 0 on a CPU.
+
+        The host sees only its own waits: a batch can be handed over while the GPU still decodes it.
+        """
+        return self._feed.gpu_wait()
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: another loader that loads this goes on with the next batch."""

@@ -12,6 +12,10 @@ class UsageError(ShardfeedError):
     """The request makes no sense (a wrong path, name or combination): exit status 2."""
 
 
+class OutOfMemory(ShardfeedError):
+    """No memory is left, of a GPU or of the machine; the message says what takes less."""
+
+
 class MissingDependency(ShardfeedError, ImportError):
     """A library that this part needs is not installed; the message names the extra that brings it."""
 

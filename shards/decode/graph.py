@@ -10,6 +10,7 @@ and normalises. On a CPU it ends with uint8 pixels, because DALI's pixel operato
 (docs/decisions.md has figures): `shards/decode/finish.py` does that part.
 """
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +41,12 @@ UInt8Array = npt.NDArray[np.uint8]
 Device = Literal["cpu", "gpu"]
 DType = Literal["float32", "float16", "uint8"]
 # Who decodes. cpu: libjpeg-turbo, the region alone. region: the GPU's cores, the region alone. hardware: the GPU's
-# JPEG engines, which decode whole images, and its cores beside them. raw: nobody, the samples are stored decoded.
-Decode = Literal["cpu", "region", "hardware", "raw"]
+# JPEG engines, which decode whole images, and its cores beside them. hybrid: engines and cores share the regions.
+# raw: nobody, the samples are stored decoded.
+Decode = Literal["cpu", "region", "hardware", "hybrid", "raw"]
+ON_ENGINES = ("hardware", "hybrid")
+# The words of CUDA, of DALI's allocators, of the C++ library and of nvJPEG.
+_NO_MEMORY = re.compile(r"out of memory|can't allocate|alloc\w* fail|bad_?alloc", re.IGNORECASE)
 
 # What each device can put out. On a CPU float16 costs more than it saves (under 1,600 images/s a core).
 DTYPES: dict[Device, tuple[DType, ...]] = {"cpu": ("float32", "uint8"), "gpu": ("float32", "float16", "uint8")}
@@ -67,7 +72,11 @@ class GraphConfig:
     fast_idct: bool = False
     """On the CPU, decode by libjpeg-turbo's faster and less exact transform."""
     hw_decoder_load: float | None = None
-    """For "hardware": the share of a batch's images that goes to the engines; None leaves it to DALI."""
+    """For "hardware" and "hybrid": the share of a batch's images that goes to the engines; None leaves it to DALI."""
+    fancy_upsampling: bool = True
+    """Whether a GPU upsamples chroma as the CPU does."""
+    largest: tuple[int, int] = (0, 0)
+    """Height and width that no stored image exceeds: the engines' memory is taken at once. 0 lets it grow."""
 
     def __post_init__(self) -> None:
         if self.device not in DTYPES:
@@ -76,12 +85,12 @@ class GraphConfig:
             raise UsageError(
                 f"dtype on the {self.device} must be one of {', '.join(DTYPES[self.device])}, not {self.dtype!r}"
             )
-        if self.device == "cpu" and self.decode in ("region", "hardware"):
+        if self.device == "cpu" and self.decode in ("region", *ON_ENGINES):
             raise UsageError(f"decode={self.decode!r} needs device='gpu'")
         if self.fast_idct and self.decode != "cpu":
             raise UsageError(f"fast_idct is for decode='cpu', not {self.decode!r}")
-        if self.hw_decoder_load is not None and (self.decode != "hardware" or not 0 <= self.hw_decoder_load <= 1):
-            raise UsageError("hw_decoder_load is a share from 0 to 1, for decode='hardware'")
+        if self.hw_decoder_load is not None and (self.decode not in ON_ENGINES or not 0 <= self.hw_decoder_load <= 1):
+            raise UsageError("hw_decoder_load is a share from 0 to 1, for decode='hardware' or 'hybrid'")
         if self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}")
 
@@ -154,6 +163,11 @@ class GraphDecoder:
             for sample, begin, high, wide in zip(data, first, height, width, strict=True)
         ]
         return {**arrays, "rows": rows, "anchor": windows.anchor * np.array([0, 1], np.int32)}
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of DALI's means that memory, the GPU's or the machine's, ran out: it has no type of its own."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def build(config: GraphConfig) -> Pipeline:
@@ -230,7 +244,13 @@ def _outputs(config: GraphConfig, images: Any, fed: dict[str, Any]) -> Any:
 
 def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
     """uint8 (height, width, 3): each sample's region, on the device of the batch."""
-    if config.decode in ("cpu", "region"):
+    engines: dict[str, Any] = {
+        # DALI gives the engines two thirds of a batch unless it is told otherwise, of regions too.
+        "hw_decoder_load": config.hw_decoder_load if config.decode in ON_ENGINES else 0.0,
+        "preallocate_height_hint": config.largest[0],
+        "preallocate_width_hint": config.largest[1],
+    }
+    if config.decode in ("cpu", "region", "hybrid"):
         images = fn.decoders.image_slice(
             fed["encoded"],
             fed["anchor"],
@@ -238,9 +258,9 @@ def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
             axis_names="HW",
             device="cpu" if config.decode == "cpu" else "mixed",
             output_type=types.RGB,
-            # The GPU's decoder then upsamples chroma as the CPU's does.
-            jpeg_fancy_upsampling=True,
+            jpeg_fancy_upsampling=config.fancy_upsampling,
             use_fast_idct=config.fast_idct,
+            **({} if config.decode == "cpu" else engines),
         )
         # Decoded pixels cross the bus as they are; the rest is the GPU's work.
         return images.gpu() if config.device == "gpu" and config.decode == "cpu" else images
@@ -249,8 +269,8 @@ def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
             fed["encoded"],
             device="mixed",
             output_type=types.RGB,
-            jpeg_fancy_upsampling=True,
-            hw_decoder_load=config.hw_decoder_load,
+            jpeg_fancy_upsampling=config.fancy_upsampling,
+            **engines,
         )
     else:
         images = fed["rows"].gpu() if config.device == "gpu" else fed["rows"]

@@ -22,18 +22,19 @@ prefetcher (`shards/remote/prefetch.py`) download announced shards.
 import contextlib
 import os
 import threading
+import traceback
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from shards.common.errors import ShardfeedError
+from shards.common.errors import OutOfMemory, ShardfeedError
 from shards.dataset import Split
-from shards.decode.graph import GraphConfig, GraphDecoder
+from shards.decode.graph import GraphConfig, GraphDecoder, out_of_memory
 from shards.decode.stored_pixels import StoredPixels
 from shards.decode.tensors import Batch, CpuTensors, GpuTensors
 from shards.feed.damaged import DamagedSamples, ReadBatch
@@ -48,8 +49,10 @@ class _Closes(Protocol):
 
 
 Part = TypeVar("Part", bound=_Closes)
+_cuda: Any = torch.cuda  # the constructors of its streams and events have no types
 # What the names of all threads of a loader begin with.
 THREADS = "shardfeed-"
+LESS_MEMORY = "choose a smaller batch_size or size, or decode='cpu', which needs the least memory of a GPU"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Delivered:
 
     tensors: Batch
     replaced: frozenset[int] = frozenset()
+    made: Any = None
+    """On a GPU, the event on the loop's stream after which the tensors are whole."""
 
     def without_replaced(self) -> Batch:
         """The tensors without those samples: smaller ones, which may be empty."""
@@ -153,7 +158,9 @@ def feed(
             if len(decoding) < depths.decoding:
                 continue
             pixels = decoder.pop()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                raise OutOfMemory(f"DALI has no memory left for the batches of the loader: {LESS_MEMORY}") from error
             again = deque(damaged.without_undecodable(error, [*decoding, *again], decoder.config))
             decoding.clear()
             decoder.restart()
@@ -168,16 +175,19 @@ def feed(
 class FeedLoop:
     """Prepares batches on a thread of its own, from `cursor` on, and keeps a few of them ready.
 
-    `stream`: the consumer's CUDA stream, for a GPU. The loop ends by `stop`, or with its first error.
+    The loop ends by `stop`, or with its first error.
     """
 
-    def __init__(self, split: Split, shards: Shards, config: FeedConfig, cursor: Cursor, stream: Any = None) -> None:
+    def __init__(self, split: Split, shards: Shards, config: FeedConfig, cursor: Cursor) -> None:
         self.cursor = cursor
         """The cursor of the batch that `take` returns next."""
         self._split = split
         self._shards = shards
         self._config = config
-        self._stream = stream
+        # A stream of its own: on the consumer's, a batch that is not decoded yet would hold up the kernels of the step
+        # that is running, because it is prepared several batches ahead.
+        self._stream = None if config.graph.device == "cpu" else _cuda.Stream(config.graph.device_id)
+        self._waits: deque[tuple[Any, Any]] = deque()  # events on the consumer's stream around its waits for batches
         self._depths = Depths.of(split, config.graph)
         self._process = os.getpid()
         self._stop = threading.Event()
@@ -199,7 +209,15 @@ class FeedLoop:
             raise result
         self._slots.release()
         self.cursor = self.cursor.after(self._config.sampling.share, len(self._split))
-        return result
+        return result if self._stream is None else self._handed_over(result, self._stream)
+
+    def gpu_wait(self) -> float:
+        """Seconds that the consumer's stream has waited for batches since the last call, where that is over."""
+        seconds = 0.0
+        while self._waits and self._waits[0][1].query():
+            before, after = self._waits.popleft()
+            seconds += before.elapsed_time(after) / 1000
+        return seconds
 
     def stop(self) -> None:
         """Ends the loop and waits until its threads are gone; what they wait for is given up."""
@@ -207,6 +225,23 @@ class FeedLoop:
         self._ready.put(ShardfeedError("the loader is closed"))  # for a consumer that waits on another thread
         self._slots.release()
         self._thread.join()
+
+    def _handed_over(self, delivered: Delivered, stream: torch.cuda.Stream) -> Delivered:
+        """A copy of the batch for the stream that is current now.
+
+        The memory of the original is DALI's, which uses it again in the order of the loop's stream. The copy takes a
+        few microseconds of the GPU's memory; it belongs to torch, which knows the streams of its own memory.
+        """
+        current = torch.cuda.current_stream(self._config.graph.device_id)
+        before = current.record_event(_cuda.Event(enable_timing=True))
+        current.wait_event(delivered.made)
+        self._waits.append((before, current.record_event(_cuda.Event(enable_timing=True))))
+        images, labels = (each.clone() for each in delivered.tensors)
+        stream.wait_stream(current)
+        return replace(delivered, tensors=(images, labels))
+
+    def _with_event(self, delivered: Delivered) -> Delivered:
+        return delivered if self._stream is None else replace(delivered, made=self._stream.record_event())
 
     def _run(self, cursor: Cursor) -> None:
         try:
@@ -217,8 +252,9 @@ class FeedLoop:
                     self._slots.acquire()
                     if self._stop.is_set():
                         return
-                    self._ready.put(next(batches))
+                    self._ready.put(self._with_event(next(batches)))
         except BaseException as error:
+            _forget_locals(error)
             self._ready.put(error)
 
     def _batches(self, cursor: Cursor) -> Generator[Delivered]:
@@ -242,6 +278,13 @@ class FeedLoop:
                 yield from feed(planner, reader, damaged, decoder, tensors, depths)
             finally:
                 self._stop.set()  # also after an error: reads that are still under way are not waited for
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Empties the frames of the functions that an error left: they refer to the graph, which would keep its memory."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def must_resize(split: Split, sampling: SamplingConfig) -> bool:

@@ -1,11 +1,15 @@
+import gc
+import itertools
 import struct
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from shards.common.errors import UsageError
-from shards.decode.graph import Decode, Device, DType, GraphConfig, build
+from shards.decode.graph import Decode, Device, DType, GraphConfig, GraphDecoder, build, out_of_memory
+from shards.sampling.policies import Policy
 
 
 def graph(
@@ -15,8 +19,8 @@ def graph(
     return GraphConfig(device=device, decode=chosen, dtype=dtype, batch_size=4, resize=resize, threads=2, **options)
 
 
-def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a protobuf message: (number, content)."""
+def fields(message: bytes) -> Iterator[tuple[int, bytes | int | float]]:
+    """The fields of a protobuf message: (number, content), bytes for what has a length."""
     at = 0
 
     def varint() -> int:
@@ -32,27 +36,45 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
     while at < len(message):
         tag = varint()
-        if tag & 7 == 0:
-            varint()
-        elif tag & 7 == 2:
+        kind, start = tag & 7, at
+        if kind == 0:
+            yield tag >> 3, varint()
+        elif kind == 2:
             size = varint()
-            yield tag >> 3, message[at : at + size]
             at += size
+            yield tag >> 3, message[at - size : at]
         else:
-            at += {1: 8, 5: 4}[tag & 7]
+            at += {1: 8, 5: 4}[kind]
+            yield tag >> 3, struct.unpack({1: "<d", 5: "<f"}[kind], message[start:at])[0]
+
+
+def blocks(message: bytes) -> list[bytes]:
+    """The fields of a message that have a length."""
+    return [content for _, content in fields(message) if isinstance(content, bytes)]
+
+
+def nodes(wanted: GraphConfig) -> list[tuple[str, dict[str, Any]]]:
+    """The operators of the serialised graph, sources left out, in order: the name of each, and its arguments."""
+    found = []
+    for operator in blocks(build(wanted).serialize()):
+        parts = blocks(operator) if operator[:1] == b"\n" else []
+        if not parts or parts[0] == b"ExternalSource":
+            continue
+        arguments = [[value for _, value in fields(part)] for part in parts[1:] if part[:1] == b"\n"]
+        values = {each[0].decode(): each[2] for each in arguments if len(each) > 2 and isinstance(each[0], bytes)}
+        if "device" in values:
+            found.append((parts[0].decode(), values))
+    return found
 
 
 def operators(wanted: GraphConfig) -> list[tuple[str, str]]:
-    """(name, device) of each operator in the serialised graph, sources left out, in order."""
-    found = []
-    for _, operator in fields(build(wanted).serialize()):
-        parts = list(fields(operator)) if operator[:1] == b"\n" else []
-        if not parts or parts[0][1] == b"ExternalSource":
-            continue
-        devices = [list(fields(content)) for _, content in parts if b"device" in content and b"string" in content]
-        values = [argument[-1][1].decode() for argument in devices if argument and argument[0][1] == b"device"]
-        if values:
-            found.append((parts[0][1].decode(), values[0]))
+    """(name, device) of each operator."""
+    return [(name, values["device"].decode()) for name, values in nodes(wanted)]
+
+
+def decoder(wanted: GraphConfig) -> dict[str, Any]:
+    """The arguments of the decoder."""
+    (found,) = (values for name, values in nodes(wanted) if name.startswith("decoders"))
     return found
 
 
@@ -89,18 +111,100 @@ def test_a_window_of_the_right_size_is_cut_from_what_the_engines_decode() -> Non
     ]
 
 
+def test_engines_and_cores_share_regions() -> None:
+    assert operators(graph("gpu", "float16", decode="hybrid")) == [
+        ("decoders__ImageSlice", "mixed"),
+        ("Resize", "gpu"),
+        ("CropMirrorNormalize", "gpu"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decode", "load", "expected"),
+    [
+        ("region", None, 0.0),
+        ("hybrid", None, None),
+        ("hybrid", 0.875, 0.875),
+        ("hardware", None, None),
+        ("hardware", 0.0, 0.0),
+        ("cpu", None, None),
+    ],
+)
+def test_the_engines_get_their_share_of_a_batch_and_nothing_of_one_for_the_cores(
+    decode: Decode, load: float | None, expected: float | None
+) -> None:
+    """Where DALI is told nothing, it gives the engines 0.65, of regions too."""
+    assert decoder(graph("gpu", decode=decode, hw_decoder_load=load)).get("hw_decoder_load") == expected
+
+
+def test_the_memory_of_the_engines_is_taken_for_the_largest_image() -> None:
+    told = decoder(graph("gpu", decode="hardware", largest=(375, 500)))
+    assert (told["preallocate_height_hint"], told["preallocate_width_hint"]) == (375, 500)
+
+
+@pytest.mark.parametrize("decode", ["region", "hybrid", "hardware", "cpu"])
+@pytest.mark.parametrize("fancy", [True, False])
+def test_chroma_is_upsampled_as_it_is_asked_for(decode: Decode, fancy: bool) -> None:
+    assert decoder(graph("gpu", decode=decode, fancy_upsampling=fancy))["jpeg_fancy_upsampling"] == fancy
+
+
+ALL: list[Decode] = ["cpu", "region", "hardware", "hybrid", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("decode", "resize", "dtype", "augment"),
+    [
+        *itertools.product(ALL, [True, False], ["float32", "float16", "uint8"], [None]),
+        *itertools.product(["region"], [True], ["float16"], ["trivial", "rand", "auto"]),
+    ],
+)
+def test_every_graph_for_a_gpu_can_be_built_and_finishes_there(
+    decode: Decode, resize: bool, dtype: DType, augment: Policy | None
+) -> None:
+    found = operators(graph("gpu", dtype, decode=decode, resize=resize, augment=augment))
+    decoders = [(name, device) for name, device in found if name.startswith("decoders")]
+    slices = "decoders__ImageSlice" if decode in ("cpu", "region", "hybrid") else "decoders__Image"
+    assert decoders == ([] if decode == "raw" else [(slices, "cpu" if decode == "cpu" else "mixed")])
+    assert found[-1] == ("CropMirrorNormalize", "gpu")
+    assert {device for _, device in found[1:]} <= {"gpu", "cpu", "mixed"}
+    assert ("Resize", "gpu") in found or not resize
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError("std::bad_alloc"), True),
+        (RuntimeError("CUDA allocation failed"), True),
+        (RuntimeError("Can't allocate 123456 bytes on device 0."), True),
+        (RuntimeError("nvjpeg error (5): Allocator failure"), True),
+        (RuntimeError("CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory"), True),
+        (RuntimeError("Failed to decode sample #3"), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_an_image_that_cannot_be_decoded(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) == expected
+
+
+def test_a_closed_graph_is_freed_at_once_and_not_by_the_garbage_collector() -> None:
+    """Its memory on a GPU goes with it."""
+    gc.disable()
+    try:
+        made = GraphDecoder(graph("cpu"))
+        made._pipeline.build()
+        pipeline = weakref.ref(made._pipeline)
+        made.restart()
+        assert pipeline() is None
+        pipeline = weakref.ref(made._pipeline)
+        made.close()
+        assert pipeline() is None
+    finally:
+        gc.enable()
+
+
 def test_stored_pixels_are_not_decoded() -> None:
     names = [name for name, _ in operators(graph("gpu", "float16", decode="raw", resize=False))]
     assert [name for name in names if "Decode" in name or "decoders" in name] == []
     assert names[-2:] == ["Slice", "CropMirrorNormalize"]
-
-
-def test_the_share_of_the_engines_reaches_the_decoder() -> None:
-    plain = build(graph("gpu", decode="hardware")).serialize()
-    loaded = build(graph("gpu", decode="hardware", hw_decoder_load=0.875)).serialize()
-    share = struct.pack("<f", 0.875)
-    assert share in loaded
-    assert share not in plain
 
 
 @pytest.mark.parametrize(
