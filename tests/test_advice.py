@@ -49,6 +49,8 @@ def own(path: Path) -> frozenset[str]:
     if parts[0] == "benchmarks" and command in commands():
         measured = commands().get(path.stem, frozenset())  # `benchmarks preprocess` names options of `preprocess`
         return commands()[command] | measured
+    if path.name == "next_steps.py":  # the commands that a finished conversion proposes
+        return commands()["train"]
     if path.name == "__main__.py" or parts[0] != "shards":
         mine = [options for name, options in commands().items() if re.split(r"[ .]", name)[0] == parts[0]]
         return frozenset().union(*mine)

@@ -31,7 +31,7 @@ def next_steps(out: Path | ObjectStore, manifest: Manifest) -> list[str]:
     if split == TRAINING:
         options = [f"--size {size}"] if size < SIZE else []
         held_out, left = _validation(manifest.splits, info)
-        options += [*held_out, *([f"--batch {left}"] if left < MICRO_BATCH else [])]
+        options += [*held_out, *([f"--batch-size {left}"] if left < MICRO_BATCH else [])]
         command = " ".join([terminal.started_as, "train --data", shlex.quote(str(out)), *options])
         lines += [command, f"{command} --evaluate {WEIGHTS}"]
     arguments = f"batch_size={batch}, train={split == TRAINING}" + (f", size={size}" if size < SIZE else "")
