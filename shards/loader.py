@@ -135,7 +135,8 @@ class Loader:
         if self._share.drop_last and len(split) < self._share.global_batch:
             raise UsageError(
                 f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch (`python -m train --batch-size`), or Loader(drop_last=False)"
+                f"{self._share.global_batch}: choose a smaller batch "
+                "(`python -m train --batch-size`), or Loader(drop_last=False)"
             )
         require("crop", crop or "center", CROPS)
         require("order", order or "index", ORDERS)

@@ -333,7 +333,7 @@ def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tm
         file.seek(int(index.offset[9]))
         file.write(b"\0" * 100)
     config = dataclasses.replace(SMALL, data=data, size=16, batch=16, micro_batch=8, epochs=1)
-    with pytest.raises(ShardfeedError, match=r"sample 00000009 in .*train-00000\.tar.* train with --on-error skip"):
+    with pytest.raises(ShardfeedError, match=r"sample 00000009 in .*train-00000\.tar.*train --on-error skip"):
         train(dataclasses.replace(config, out=tmp_path / "stopped"))
     train(dataclasses.replace(config, out=tmp_path / "skipped", on_error="skip"))
     [damaged] = [line for line in read_lines(tmp_path / "skipped" / "metrics.jsonl") if line["event"] == "damaged"]

@@ -27,8 +27,8 @@ def printed(out: Path, capsys: pytest.CaptureFixture[str], *options: str) -> lis
     [
         ({"train": 24, "val": 5}, ["--short-side", "16"], "--size 16", "val"),
         ({"train": 24}, ["--original"], "--size 22 --val-fraction 0.05", "train"),
-        ({"train": 9, "val": 5}, ["--short-side", "16", "--encoding", "raw"], "--size 16 --batch 9", "val"),
-        ({"train": 9}, ["--short-side", "16"], "--size 16 --val-fraction 0.05 --batch 8", "train"),
+        ({"train": 9, "val": 5}, ["--short-side", "16", "--encoding", "raw"], "--size 16 --batch-size 9", "val"),
+        ({"train": 9}, ["--short-side", "16"], "--size 16 --val-fraction 0.05 --batch-size 8", "train"),
     ],
 )
 def test_each_line_works(
