@@ -5,8 +5,8 @@
 # make docs-check   checks every command, option, link and program in the documents
 # make bench-peers  measures every loader that can be installed here, in one table; SOURCE=... names the data set
 # make bench-gpu    on a machine with a GPU, unattended, ten minutes: the GPU tests, loaders, stages and training. Results
-#                   go to a dated directory of results/. DATA=... names shards, SOURCE=... images; without both, small
-#                   images are made up.
+#                   go to a dated directory of Results/benchmarks/. DATA=... names shards, SOURCE=... images; without
+#                   both, small images are made up.
 
 PYTHON ?= python3.11
 # The DALI wheel that fits the driver: cuda13 or cuda12.

@@ -5,6 +5,12 @@ Each command is a module of benchmarks/commands/ with `Options` and `run`, impor
 
 import sys
 
+import shards
+
+if not hasattr(shards, "open_dataset"):
+    print(f"{shards.__file__} hides this project's shards: start `shardfeed benchmarks` instead", file=sys.stderr)
+    sys.exit(2)
+
 from shards.common.cli import LazyCommand, run_commands
 
 COMMANDS = {

@@ -5,6 +5,12 @@ python -m model export MODEL.pth --output FILE   the network for other programs:
 import sys
 from collections.abc import Sequence
 
+import shards
+
+if not hasattr(shards, "open_dataset"):
+    print(f"{shards.__file__} hides this project's shards: start `shardfeed model` instead", file=sys.stderr)
+    sys.exit(2)
+
 from model.options import Export, Predict
 from shards.common.cli import Command, run_commands
 

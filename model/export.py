@@ -3,7 +3,8 @@
 FILE.pt2 is a torch.export program (`torch.export.load`), FILE.onnx is ONNX; a name without an ending writes both.
 Each takes normalised images (batch, 3, size, size), float32, of any batch size, and gives logits (batch, classes).
 Each holds class names, normalisation and sizes: FILE.pt2 in its extra file `about.json`, FILE.onnx in its metadata
-entry `shardfeed`. Each is loaded again and its logits compared with the network's. The last line is JSON.
+entry `shardfeed`. Each is loaded again and its logits compared with the network's. With --json, or without a terminal,
+the last line is JSON.
 
 The mean over an image and its mirror image, where the description says `flip_tta`, is left to the other program.
 """
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from model.options import Export
 from model.weights import About, load_model
 from shards.common.atomic import replacing
+from shards.common.cli import show_result
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 
 PROGRAM, ONNX = ".pt2", ".onnx"
@@ -60,7 +62,7 @@ def run(options: Export) -> None:
         if file.difference is None:
             compared = "not compared with the network: onnxruntime is not installed"
         print(f"{file.path}: {file.path.stat().st_size / 2**20:.1f} MiB, {compared}")
-    print(json.dumps([dataclasses.asdict(file) for file in written], default=str))
+    show_result(written)
 
 
 def _files(output: Path) -> list[Path]:

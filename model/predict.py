@@ -1,9 +1,8 @@
 """python -m model predict MODEL.pth IMAGE...: the five best classes of each image, with their probabilities.
 
-Runs on the CPU. The last line is JSON.
+Runs on the CPU. With --json, or without a terminal, the last line is JSON.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import nn
 from model.images import open_image, to_tensor
 from model.options import Predict
 from model.weights import About, load_model
+from shards.common.cli import show_result
 
 BEST = 5
 
@@ -40,7 +40,7 @@ def run(options: Predict) -> None:
         for guess in guesses:
             print(f"  {guess.probability:>6.1%}  {guess.name}")
         results.append({"image": str(path), "classes": [vars(guess) for guess in guesses]})
-    print(json.dumps(results))
+    show_result(results)
 
 
 @torch.inference_mode()

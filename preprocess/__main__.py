@@ -13,9 +13,20 @@ unfinished shards; the same command, started again, goes on.
 """
 
 import sys
+from pathlib import Path
+from typing import Any
+
+import shards
+
+if not hasattr(shards, "open_dataset"):
+    print(f"{shards.__file__} hides this project's shards: start `shardfeed preprocess` instead", file=sys.stderr)
+    sys.exit(2)
 
 from preprocess.options import Options
 from shards.common import cli
+from shards.format.layout import MANIFEST
+from shards.format.manifest import Manifest
+from shards.remote.object_store import is_url
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +39,15 @@ def _run(options: Options) -> None:
     from preprocess.run import preprocess
 
     preprocess(options)
+    cli.show_result({"out": options.out, **(_splits(Path(options.out)) if not is_url(options.out) else {})})
+
+
+def _splits(out: Path) -> dict[str, Any]:
+    """What a finished data set holds; nothing after a slice or a dry run."""
+    if not (out / MANIFEST).exists():
+        return {}
+    splits = Manifest.read(out).splits
+    return {"splits": {name: {"samples": each.samples, "rejects": each.rejects} for name, each in splits.items()}}
 
 
 if __name__ == "__main__":

@@ -6,17 +6,19 @@ python -m shards preview DIR    a picture of one batch as the loader feeds it
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from shards.common.cli import Command, run_commands
+from shards.common.cli import Command, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
 from shards.common.terminal import counted
 from shards.dataset import Split, open_dataset
 from shards.preview import preview
 from shards.remote.object_store import is_url
+from shards.sampling.crops import Crop
+from shards.sampling.policies import Policy
 
 Place = Annotated[tyro.conf.Positional[str | Path], tyro.conf.arg(metavar="DIR")]
 
@@ -40,12 +42,12 @@ class Verify:
     """The directory that `python -m preprocess` wrote, on this machine: every byte is read."""
     decode: bool = False
     """Decode every image too, which takes about ten times as long."""
-    workers: int | None = None
+    workers: Annotated[int | None, tyro.conf.arg(name="threads", aliases=("--workers",))] = None
     """Threads that check; by default one a core."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:
-            check_workers("--workers", self.workers)
+            check_workers("--threads", self.workers)
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,18 @@ class Preview:
     output: Path = Path("preview.png")
     """The PNG to write."""
     split: str = "train"
-    """The split to draw; any but `train` is drawn as in validation: in order, the centre crop, no flip."""
+    """The split to draw; any but train is drawn as in validation: in order, the centre crop, no flip."""
     count: int = 32
     """Images to draw."""
     size: int = 224
     """Side of the crop, in pixels."""
+    resize: int | None = None
+    """Shorter side before the crop; by default in proportion 256 to 224 to --size, at most what is stored."""
+    crop: Crop | None = None
+    """How images are cropped: random: Resize and RandomCrop, the default of the split train; rrc: RandomResizedCrop;
+    center: the default of other splits."""
+    augment: Literal["none"] | Policy = "none"
+    """Augmentation after the crop: TrivialAugment, RandAugment or AutoAugment."""
     seed: int = 0
     """Seed of order, crops and flips."""
     epoch: int = 0
@@ -80,7 +89,7 @@ def info(options: Info) -> None:
     print(f"source       {manifest.source}")
     how = f"JPEG, quality {settings.quality} where encoded anew" if settings.encoding == "jpeg" else "raw pixels"
     print(f"stored       {how}, {stored}")
-    print(f"order        seed {settings.seed}, up to {settings.shard_size:,} samples a shard")
+    print(f"order        seed {settings.seed}, up to {counted(settings.shard_size, 'sample')} a shard")
     print(f"classes      {len(manifest.class_names):,}: {', '.join(manifest.class_names[:4])}, ...")
     print(f"made by      shardfeed {manifest.program_version}, format version {manifest.format_version}")
     print(f"fingerprint  {manifest.fingerprint}")
@@ -99,9 +108,20 @@ def info(options: Info) -> None:
     if bad:
         shown = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise ShardfeedError(
-            f"{counted(len(bad), 'shard')} missing, or of another length than the manifest says: {shown}; "
+            f"{counted(len(bad), 'shard is', 'shards are')} missing or not as long as the manifest says: {shown}; "
             f"`python -m shards verify {options.data}` says more"
         )
+    show_result(
+        {
+            "source": manifest.source,
+            "fingerprint": manifest.fingerprint,
+            "classes": len(manifest.class_names),
+            "splits": {
+                name: {"samples": len(split), "shards": len(split.info.shards), "bytes": split.info.bytes}
+                for name, split in splits.items()
+            },
+        }
+    )
 
 
 def _wrong_length(split: Split) -> list[Path]:
@@ -130,6 +150,7 @@ def check(options: Verify) -> None:
         f"{options.data} is whole: {counted(found.samples, 'sample')} in {counted(found.shards, 'shard')}, "
         f"{found.bytes / 1e6:,.1f} MB{decoded}"
     )
+    show_result({"samples": found.samples, "shards": found.shards, "bytes": found.bytes})
 
 
 def draw(options: Preview) -> None:
@@ -143,10 +164,14 @@ def draw(options: Preview) -> None:
         train=options.split == "train",
         count=options.count,
         size=options.size,
+        resize=options.resize,
+        crop=options.crop,
+        augment=options.augment,
         seed=options.seed,
         epoch=options.epoch,
     )
     print(f"wrote {options.output}")
+    show_result({"picture": options.output})
 
 
 COMMANDS = {

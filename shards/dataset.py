@@ -252,7 +252,8 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ShardfeedError(
-            f"the cache in {cache.directory} cannot be written: {reason} (--cache-dir, or XDG_CACHE_HOME, moves it)"
+            f"the cache in {cache.directory} cannot be written: {reason} (XDG_CACHE_HOME, or `python -m train "
+            "--cache-dir`, moves it)"
         ) from None
 
 

@@ -112,6 +112,6 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int
         median = "median " if least < chosen else ""
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
-            "choose a smaller size or a larger resize"
+            f"choose a smaller size{'' if least == chosen and resize is None else ' or a larger resize'}"
         )
     return chosen

@@ -143,7 +143,8 @@ class Loader:
         if self._share.drop_last and len(split) < self._share.global_batch:
             raise UsageError(
                 f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch (train --batch), or Loader(drop_last=False)"
+                f"{self._share.global_batch}: choose a smaller batch "
+                "(`python -m train --batch-size`), or Loader(drop_last=False)"
             )
         one_of("on_error", on_error, ("raise", "skip", "omit"))
         one_of("check", check, ("auto", "crc", "none"))

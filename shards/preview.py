@@ -1,6 +1,7 @@
 """A picture of what the loader feeds: a grid of one batch, each image above its class name."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from shards.common.atomic import replacing
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from shards.sampling.crops import Crop
+from shards.sampling.policies import Policy
 
 CAPTION = 16
 GAP = 4
@@ -16,10 +19,23 @@ GAP = 4
 LEAST = 128
 
 
-def preview(split: Split, output: Path, *, train: bool, count: int, size: int, seed: int, epoch: int) -> None:
+def preview(
+    split: Split,
+    output: Path,
+    *,
+    train: bool,
+    count: int,
+    size: int,
+    resize: int | None = None,
+    crop: Crop | None = None,
+    augment: Policy | Literal["none"] = "none",
+    seed: int = 0,
+    epoch: int = 0,
+) -> None:
     """Draws the first `count` samples of an epoch as a model gets them, without the normalisation.
 
-    train: order, crops and flips of training; otherwise the centre crop, in the order of the split.
+    train: order, crops and flips of training; otherwise the centre crop, in the order of the split. size, resize, crop,
+    augment: as for `Loader`.
     Writes a PNG to `output`, whatever its name ends in.
     """
     if count < 1:
@@ -27,7 +43,18 @@ def preview(split: Split, output: Path, *, train: bool, count: int, size: int, s
     from shards.loader import Loader  # DALI takes a second to load, and is needed for this command alone
 
     count = min(count, len(split))
-    with Loader(split, batch_size=count, train=train, size=size, seed=seed, dtype="uint8", drop_last=False) as loader:
+    with Loader(
+        split,
+        batch_size=count,
+        train=train,
+        size=size,
+        resize=resize,
+        crop=crop,
+        augment=augment,
+        seed=seed,
+        dtype="uint8",
+        drop_last=False,
+    ) as loader:
         loader.set_epoch(epoch)
         images, labels = next(iter(loader))
         pixels, classes = images.permute(0, 2, 3, 1).numpy().copy(), labels.tolist()

@@ -5,10 +5,8 @@ before them, are run on a small data set that stands for /data/imagenet.
 """
 
 import ast
-import contextlib
 import dataclasses
 import importlib.util
-import io
 import re
 import tomllib
 from collections.abc import Callable
@@ -31,11 +29,12 @@ from shards.format.verify import verify
 from tests import ROOT
 from tests.conftest import decoded, jpeg, photo, write_split
 from tests.helpers.docs import DOCUMENTS, Command, anchors, blocks, commands, inline_code, links
+from tests.test_advice import commands as options_of_commands
 
 # What documents write for a value of the reader's own.
 PLACES = {"R": "cnn", "N": "1", "X": "1000", "i/n": "0/8"}
-# Options of other programs that sentences name; those of torchrun are known.
-FOREIGN = {"--array", "--wrap", "--editable", "--extra-index-url", "--help"}
+# Options of other programs that sentences name, and those that every command has; those of torchrun are known.
+FOREIGN = {"--array", "--wrap", "--editable", "--extra-index-url", "--help", "--version", "--json", "--debug"}
 
 
 def check(command: Command) -> None:
@@ -122,19 +121,8 @@ def _torchrun() -> Any:
 @cache
 def known_options() -> frozenset[str]:
     """Every option of every command of ours, and of torchrun."""
-    from train.config import Config
-
-    configs: list[Any] = [Config]
-    for module in ("shards", "model", "benchmarks"):
-        configs += [each.config for each in importlib.import_module(f"{module}.__main__").COMMANDS.values()]
-    configs += [importlib.import_module(f"preprocess.{name}").Options for name in ("options", "synthetic.write")]
-    found = {option for action in _torchrun()._actions for option in action.option_strings}
-    for config in configs:
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
-            parse(config, ["--help"], "")
-        found |= set(re.findall(r"--[a-z][a-z0-9-]*", text.getvalue()))
-    return frozenset(found | FOREIGN)
+    torchruns = {option for action in _torchrun()._actions for option in action.option_strings}
+    return frozenset().union(*options_of_commands().values(), torchruns, FOREIGN)
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
@@ -163,7 +151,7 @@ def test_each_command_is_one_that_its_program_takes(document: Path) -> None:
         "python -m shards nothing DIR",
         "python -m no_such_module",
         "python -m pytest tests/test_nothing.py",
-        "OMP_WAIT_POLICY=PASSIVE python -m train --data DIR --batch many",
+        "OMP_WAIT_POLICY=PASSIVE python -m train --data DIR --batch-size many",
         "make nowhere",
         "make install DALY=cuda12",
         "pip install 'shardfeed[nothing]'",

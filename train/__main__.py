@@ -9,11 +9,9 @@
 The same command again goes on with a run that was cut short (--resume). Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save the
 run between two steps and end it, with exit status 130, 143, 129 and 138.
 
-Training and evaluation print a line for people, then one JSON line for programs.
+Training and evaluation print a line for people and, with --json or without a terminal, one of JSON for programs.
 """
 
-import dataclasses
-import json
 import os
 import sys
 import time
@@ -22,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from shards.common.cli import guarded, parse
+import shards
+
+if not hasattr(shards, "open_dataset"):
+    print(f"{shards.__file__} hides this project's shards: start `shardfeed train` instead", file=sys.stderr)
+    sys.exit(2)
+
+from shards.common.cli import guarded, parse, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from train.config import Config
 from train.recipes import find_recipe
@@ -110,12 +114,10 @@ def _line(reached: "Accuracy | Result") -> str:
 
 
 def _print(line: str, result: Any) -> None:
-    """Prints text for people and a last line of JSON for programs, on the main rank."""
+    """Prints text for people, and the result for programs, on the main rank."""
     if is_main():
         print(line)
-        plain = result if isinstance(result, dict) else {"": result}
-        values = {name: dataclasses.asdict(each) for name, each in plain.items()}
-        print(json.dumps(values.get("", values), default=str))
+        show_result(result)
 
 
 def exit_status(argv: Sequence[str] | None = None) -> int:

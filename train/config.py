@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from shards.common.arguments import check_fields
+from shards.common.cli import Group
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
 from train.options import (
@@ -26,8 +27,18 @@ from train.options import (
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "gpu"]
 
-# The command line shows the options of a group without its name.
+# The command line shows the options of a nested dataclass without its name.
 _FLAT = tyro.conf.arg(name="")
+
+# Titles in the help; options without one come first.
+STEPS = Group("Steps, learning rate and loss")
+IMAGES = Group("Reading, cropping and augmenting images")
+RESULTS = Group("Log and checkpoints")
+INSTEAD = Group("In place of training")
+SIZES = Group("Sizes of images that change, and evaluation")
+MIXING = Group("Mixing within batches")
+MEMORY = Group("Memory and compilation")
+RANKS = Group("Several ranks")
 
 
 @dataclass(frozen=True)
@@ -38,17 +49,18 @@ class Config:
     the recipe's.
     """
 
-    data: str | Path
+    data: Annotated[str | Path, tyro.conf.arg(metavar="DIR")]
     """Directory of the data set, or its URL."""
 
     recipe: str = "cnn"
-    """The recipe that sets the values of the other options."""
+    """The recipe that sets the values of the other options: cnn, demo, smoke, rn18_16, rn18_88, rn50_16, rn50_88 or
+    efficientnet_b0."""
 
     out: Path = Path("Results")
     """Directory for the weights, metrics and checkpoints."""
 
     model: str = "cnn"
-    """cnn, resnet18, resnet50, efficientnet_b0 or another model of model/networks.py."""
+    """The network: cnn, resnet18, resnet34, resnet50, resnet101, efficientnet_b0 or convnext_tiny."""
 
     blur_pool: bool = False
     """Blur before convolutions with a stride (arXiv:1904.11486)."""
@@ -59,42 +71,43 @@ class Config:
     size: int = 224
     """Height and width of the images that the model sees, in pixels."""
 
-    batch: int = 64
+    batch: Annotated[int, tyro.conf.arg(name="batch-size", aliases=("--batch",))] = 64
     """Images per optimizer step, over all ranks."""
 
     micro_batch: int | Literal["auto"] = 16
-    """Most images that one rank computes at a time; gradients are accumulated up to --batch. auto: as many as fit into
+    """Most images that one rank computes at a time; gradients are accumulated up to
+    --batch-size. auto: as many as fit into
     the GPU's memory."""
 
     max_lr: float = 0.01
-    """Peak learning rate, for optimizer steps of --batch images."""
+    """Peak learning rate, for optimizer steps of --batch-size images."""
 
-    pct_start: float = 0.3
+    pct_start: Annotated[float, STEPS] = 0.3
     """Fraction of all optimizer steps in which the learning rate rises."""
 
-    div_factor: float = 10.0
-    """The learning rate begins at max_lr / div_factor."""
+    div_factor: Annotated[float, STEPS] = 10.0
+    """The learning rate begins at --max-lr / --div-factor."""
 
-    final_div_factor: float = 100.0
-    """The learning rate ends at max_lr / div_factor / final_div_factor."""
+    final_div_factor: Annotated[float, STEPS] = 100.0
+    """The learning rate ends at --max-lr / --div-factor / --final-div-factor."""
 
-    weight_decay: float = 1e-2
+    weight_decay: Annotated[float, STEPS] = 1e-2
     """Weight decay: at every step a weight loses this fraction of itself, times the learning rate; see --optimizer."""
 
-    clip: float | None = 1.0
+    clip: Annotated[float | None, STEPS] = 1.0
     """Gradients are scaled down to this L2 norm where theirs is larger; None: never."""
 
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, STEPS] = 0.0
     """Fraction of each label that is spread over all classes while training."""
 
-    crop: Literal["random", "rrc"] = "random"
+    crop: Annotated[Literal["random", "rrc"], IMAGES] = "random"
     """How training images are cropped: random: Resize and RandomCrop; rrc: RandomResizedCrop."""
 
-    order: Literal["global", "blocks"] = "global"
+    order: Annotated[Literal["global", "blocks"], IMAGES] = "global"
     """Order of training samples: global: one shuffle of the whole split; blocks: shuffled inside blocks of --window
     shards, for disks and file systems that are slow at random reads."""
 
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: Annotated[Literal["raise", "skip"], IMAGES] = "raise"
     """What a damaged sample does: raise: ends the run; skip: in training the next whole sample takes its place; in
     validation it is left out, and the accuracy is that of the others. The log counts both."""
 
@@ -111,42 +124,43 @@ class Config:
     threads: int | None = None
     """Decoding threads per rank; by default the loader chooses."""
 
-    log_every: int = 20
+    log_every: Annotated[int, RESULTS] = 20
     """Optimizer steps from one line of metrics.jsonl to the next."""
 
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: Annotated[float, RESULTS] = 10.0
     """Minutes from one checkpoint to the next inside an epoch; every epoch ends with one."""
 
-    keep_every: int | None = None
+    keep_every: Annotated[int | None, RESULTS] = None
     """Also keeps the checkpoint of every n-th epoch, beside the newest two and the best."""
 
     resume: Literal["auto", "never"] | Path = "auto"
     """What the run goes on from: auto: the newest checkpoint in --out, if there is one; never: nothing; or the path of
     a checkpoint."""
 
-    wandb: str | None = None
+    wandb: Annotated[str | None, RESULTS] = None
     """Also sends the numbers of metrics.jsonl to this project of W&B, where it is installed."""
 
-    check: bool = False
+    check: Annotated[bool, INSTEAD] = False
     """Only checks the installation, the data set and a few training steps, in seconds."""
 
-    evaluate: tuple[Path, ...] = ()
+    evaluate: Annotated[tuple[Path, ...], INSTEAD] = ()
     """Only prints the accuracy of these weights (.pth files or checkpoints) on the validation split."""
 
-    find_lr: bool = False
+    find_lr: Annotated[bool, INSTEAD] = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
-    validation: Annotated[Validation, _FLAT] = field(default_factory=Validation)
-    feeding: Annotated[Feeding, _FLAT] = field(default_factory=Feeding)
-    update: Annotated[Update, _FLAT] = field(default_factory=Update)
-    sizes: Annotated[Sizes, _FLAT] = field(default_factory=Sizes)
-    mixing: Annotated[Mixing, _FLAT] = field(default_factory=Mixing)
-    memory: Annotated[Memory, _FLAT] = field(default_factory=Memory)
-    distributed: Annotated[Distributed, _FLAT] = field(default_factory=Distributed)
+    validation: Annotated[Validation, _FLAT, SIZES] = field(default_factory=Validation)
+    feeding: Annotated[Feeding, _FLAT, IMAGES] = field(default_factory=Feeding)
+    update: Annotated[Update, _FLAT, STEPS] = field(default_factory=Update)
+    sizes: Annotated[Sizes, _FLAT, SIZES] = field(default_factory=Sizes)
+    mixing: Annotated[Mixing, _FLAT, MIXING] = field(default_factory=Mixing)
+    memory: Annotated[Memory, _FLAT, MEMORY] = field(default_factory=Memory)
+    distributed: Annotated[Distributed, _FLAT, RANKS] = field(default_factory=Distributed)
 
     def __post_init__(self) -> None:
         check_fields(self, unset=tyro.MISSING)
-        for name in ("epochs", "batch", "log_every", "keep_every"):
+        require("batch_size", self.batch, 1)
+        for name in ("epochs", "log_every", "keep_every"):
             require(name, getattr(self, name), 1)
         if self.threads is not None:
             check_workers("--threads", self.threads)

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from shards.common.atomic import replacing
 from shards.common.cli import run as run_command
+from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 
 METRICS = "metrics.jsonl"
@@ -33,7 +34,7 @@ PANELS = (
 class Options:
     """Draws the curves of training runs."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """Output directories of `python -m train`, finished or not."""
 
     def __post_init__(self) -> None:
@@ -43,8 +44,9 @@ class Options:
 
 def run(options: Options) -> None:
     """Draws each run and prints the path of its picture. Raises as `draw` does."""
-    for directory in options.runs:
-        print(draw(directory))
+    pictures = [draw(directory) for directory in options.runs]
+    print(*pictures, sep="\n")
+    show_result({"pictures": pictures})
 
 
 def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path:

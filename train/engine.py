@@ -162,7 +162,7 @@ def train_epoch(
 ) -> float:
     """One pass over `batches`, an epoch or the rest of one; returns the mean loss over all ranks' images of the epoch.
 
-    An optimizer step takes as many micro-batches as make up --batch, and the epoch's last step what is left.
+    An optimizer step takes as many micro-batches as make up --batch-size, and the epoch's last step what is left.
     Losses stay on the device until they are logged or saved: reading one makes the host wait for the GPU.
     `after_step` is called between two steps.
     """

@@ -1,9 +1,11 @@
-"""The options that few runs change, in groups. `Config` holds one of each; the command line shows no groups."""
+"""The options that few runs change, in groups. `Config` holds one of each, and the help shows each with a title."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from shards.common.arguments import check_fields
 from shards.common.errors import UsageError
@@ -65,10 +67,10 @@ class Feeding:
     """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; auto: the engines where the GPU
     has them."""
 
-    cache_dir: Path | None = None
+    cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory of the cache for the shards of a data set at a URL; ~/.cache/shardfeed if not given."""
 
-    cache_size: str = "100GB"
+    cache_size: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "100GB"
     """Most bytes that the cache takes."""
 
     def __post_init__(self) -> None:

@@ -133,7 +133,7 @@ def steps_of_epoch(setup: Setup, micro_batches: int) -> int:
     if not steps:
         raise UsageError(
             f"an epoch has {micro_batches * setup.batch.micro_batch * world.size} images in whole micro-batches, and "
-            f"an optimizer step needs {config.batch}: choose a smaller --batch, or --no-drop-last"
+            f"an optimizer step needs {config.batch}: choose a smaller --batch-size, or --no-drop-last"
         )
     return steps
 

@@ -68,7 +68,7 @@ class Options:
     """Runs with each loader, with the seeds 0, 1, ..."""
     workers: int | None = None
     """Processes of the DataLoader; one a core if not given."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class OnDevice:
 
 
 def run(options: Options) -> None:
-    """Trains, prints each accuracy, the means and, as the last line, the JSON, and writes that to options.out.
+    """Trains, prints each accuracy and the means, and writes the result to options.out.
 
     Raises UsageError for data, a recipe or options that do not fit together.
     """

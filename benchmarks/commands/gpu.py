@@ -16,7 +16,6 @@ small, simple images. --rehearsal runs the same steps with tiny settings, also w
 
 import contextlib
 import hashlib
-import json
 import os
 import shlex
 import signal
@@ -31,6 +30,7 @@ from pathlib import Path
 from benchmarks.peers.roster import ROSTER
 from benchmarks.processes.command import run_command
 from benchmarks.processes.process import ROOT
+from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
 from shards.format.layout import MANIFEST
@@ -51,7 +51,7 @@ class Options:
     """Time for everything but converting SOURCE; a step that takes longer than its share is stopped."""
     rehearsal: bool = False
     """The same steps with tiny settings, also without a GPU, to see that they run; their figures mean nothing."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for made-up images and their shards, and for a directory with the results of this run."""
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ def run(options: Options) -> None:
         )
         failed += ["report"] if problem else []
         print(f"FAILED report: {problem}" if problem else f"page   {page}")
-    print(json.dumps({"benchmark": "gpu", "results": [str(each) for each in found], "failed": failed}))
+    show_result({"benchmark": "gpu", "results": found, "failed": failed})
     if failed:
         raise ShardfeedError(f"{', '.join(failed)} failed; the other results and all output lie in {results}")
 
@@ -115,7 +115,7 @@ def steps(data: Path, source: str | None, results: Path, little: bool) -> tuple[
     of = ["--data", str(data), *(["--source", source] if source else [])]
     fast = ["--rounds", "1", "--seconds", "0.2"] if little else ["--rounds", "2", "--seconds", "1.5"]
     pictures = ["--size", "32", "--batch-size", "16"] if little else []
-    train = ["--size", "32", "--batch", "16", "--micro-batch", "8", "--steps", "1"] if little else []
+    train = ["--size", "32", "--batch-size", "16", "--micro-batch", "8", "--steps", "1"] if little else []
     return (
         Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests")), 0.15),
         Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.4),

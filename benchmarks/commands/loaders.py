@@ -18,7 +18,6 @@ images stay in --work for the next time.
 
 import contextlib
 import dataclasses
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +34,9 @@ from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards import Split
+from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
-from shards.defaults import default_threads
 
 ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
@@ -86,12 +85,12 @@ class Options:
     """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
     work: Path | None = None
     """Directory for the peers' own formats of these images, kept for the next time; a temporary one if not given."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the chart and the JSON."""
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON; writes the result and its chart to options.out.
+    """Measures, prints the table, and writes the result and its chart to options.out.
 
     Raises UsageError for data or options that do not fit together.
     """
@@ -103,8 +102,8 @@ def run(options: Options) -> None:
     chart = path.with_suffix(".png")
     panels(charts(result), chart, table.circumstances(result))
     print(table.text(result))
-    print(f"\nchart  {chart}\nresult {path}\n")
-    print(json.dumps({**summary(result), "chart": str(chart), "result": str(path)}))
+    print(f"\nchart  {chart}\nresult {path}")
+    show_result({**summary(result), "chart": chart, "result": path})
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -215,6 +214,8 @@ def started(entry: Entry, options: Options, batch: BatchSpec, work: Path, raw: b
 
 def _threads(entry: Entry, options: Options, raw: bool) -> int:
     """Threads or worker processes of a peer; where DALI decodes, our loader's default."""
+    from shards.defaults import default_threads  # brings torch and DALI, for which --help need not wait
+
     if entry.processes:
         return cores() if options.workers is None else options.workers
     if options.threads is not None:

@@ -8,7 +8,6 @@ defaults. Writes a JSON result per row, and all rows as one table, `loaders.md`,
 
 import dataclasses
 import itertools
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from benchmarks.processes.command import run_command
 from benchmarks.report import table
 from benchmarks.report.draw import panels
 from shards.common.atomic import replacing
+from shards.common.cli import show_result
 from shards.format.layout import MANIFEST, Encoding
 
 
@@ -48,14 +48,14 @@ class Options:
     """Length of a measuring interval."""
     sweep: tuple[int, ...] = ()
     """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
-    work: Path = Path("results/peers")
+    work: Path = Path("Results/benchmarks/peers")
     """Directory for the shards and the peers' own formats, kept for the next time."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the results and the table."""
 
 
 def run(options: Options) -> None:
-    """Measures row by row and writes each when it is done; prints the table and, as the last line, JSON."""
+    """Measures row by row and writes each when it is done; prints the table."""
     results = []
     for encoding in dict.fromkeys(row[0] for row in ROWS):
         _make(options, encoding)
@@ -90,7 +90,7 @@ def run(options: Options) -> None:
         file.write(f"# Loaders compared\n\n{long_block(results, picture.name)}\n".encode())
     print(f"table  {document}")
     rows = [{"row": each.settings["row"], **loaders.summary(each)} for each in results]
-    print(json.dumps({"benchmark": "peers", "table": str(document), "rows": rows}))
+    show_result({"benchmark": "peers", "table": document, "rows": rows})
 
 
 def _shards(options: Options, encoding: Encoding) -> Path:

@@ -5,10 +5,12 @@ that works is left as it is. Where installing fails, the message names the Debia
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
 from benchmarks.processes.environments import ENVIRONMENTS, install, missing, python
+from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 
 
@@ -16,7 +18,7 @@ from shards.common.errors import ShardfeedError, UsageError
 class Options:
     """Makes the environments that `python -m benchmarks loaders` runs other systems in."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME...")] = ()
     """Which: ffcv, spdl, litdata, streaming, tensorflow; all of them if none is named."""
 
 
@@ -30,5 +32,6 @@ def run(options: Options) -> None:
         problem = None if missing(name) is None else install(name)
         print(f"{name}: {problem or f'works ({python(name)})'}", flush=True)
         failed += [name] if problem else []
+    show_result({"failed": failed})
     if failed:
         raise ShardfeedError(f"not installed: {', '.join(failed)}; measurements leave them out and say so")

@@ -62,7 +62,7 @@ class Options:
     """Turns measured of each contender, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
     """Length of a turn, start-up not counted."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON, and for scratch files, whose file system is part of the measurement."""
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class Conversion:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out.
+    """Measures, prints the table, and writes the result to options.out.
 
     Raises UsageError for a source or options that make no sense.
     """
@@ -99,7 +99,7 @@ def run(options: Options) -> None:
         rows = tuple(permutation(source.num_rows(options.split), 0).tolist())
         clean = tuple(row for row in rows[:CLEAN_AMONG] if _is_clean(source.row(options.split, row)))
         if not clean:
-            raise UsageError(f"{options.source} holds no image that --original would keep as it is")
+            raise UsageError(f"{options.source} holds no image that `preprocess --original` would keep as it is")
         settings = options.settings()
         ours = Conversion(write_ours, source, options.split, settings, Path(scratch), rows)
         conversions = {

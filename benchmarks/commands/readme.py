@@ -2,7 +2,7 @@
 
 Rewrites what stands between the marks: in docs/benchmarks.md the long table with all loaders and where its figures come
 from, in README.md a short one; and draws the picture that both show. The latest of several results of the same work
-counts, so `results/loaders-*.json` will do. Nothing is measured.
+counts, so `Results/benchmarks/loaders-*.json` will do. Nothing is measured.
 """
 
 import os
@@ -20,6 +20,7 @@ from benchmarks.report.charts import Bar, Bars
 from benchmarks.report.draw import panels
 from benchmarks.report.table import circumstances, grid, ratio
 from shards.common.atomic import replacing
+from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 
 LONG = "<!-- loaders: written by python -m benchmarks readme -->"
@@ -60,6 +61,7 @@ def run(options: Options) -> None:
     print(f"picture  {options.picture}\ntables   {options.document} and {options.readme}, from")
     for result in results:
         print(f"  {head(result)}: {result.date}")
+    show_result({"picture": options.picture, "documents": list(documents)})
 
 
 def _around(document: Path, begin: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import tyro
 from benchmarks.measure.result import read
 from benchmarks.report.page import page
 from shards.common.atomic import replacing
+from shards.common.cli import show_result
 from shards.common.errors import UsageError
 
 
@@ -33,3 +34,4 @@ def run(options: Options) -> None:
     with replacing(options.output) as file:
         file.write(page(results).encode())
     print(f"page   {options.output}")
+    show_result({"page": options.output})

@@ -44,14 +44,14 @@ class Options:
     rows: tuple[int, ...] = (10_000, 100_000, 1_281_167)
     """Lengths of the index."""
     epochs: int = 20
-    """Epochs over which memory is watched."""
+    """Epochs over which memory is watched, 13 or more."""
     batch_size: int = 64
     """Images a batch."""
     threads: tuple[int, ...] = ()
     """Numbers of decoding threads; 1, 2, 4, ... and up to one more than the cores if not given."""
     seconds: float = 5.0
     """How long images/s are measured."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out."""
+    """Measures, prints the table, and writes the result to options.out."""
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
         directory = Path(scratch)

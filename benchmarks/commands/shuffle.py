@@ -10,11 +10,15 @@ a buffer of that many samples, and each sample that comes in puts out a random o
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+import tyro
 
+from shards.common.cli import show_result
 from shards.common.errors import UsageError
+from shards.common.terminal import counted
 from shards.sampling.hashing import integers, permutation
 from shards.sampling.order import Order, epoch_order
 
@@ -30,7 +34,7 @@ class Options:
     """Samples of the split; ImageNet's training images if not given."""
     shard_size: int = 1000
     """Samples in a shard."""
-    batch: int = 256
+    batch: Annotated[int, tyro.conf.arg(name="batch-size", aliases=("--batch",))] = 256
     """Samples of a global batch."""
     seed: int = 0
     """Seed of the orders."""
@@ -79,14 +83,16 @@ def run(options: Options) -> None:
     """Prints the table."""
     shard = (np.arange(options.samples) // options.shard_size).astype(np.int32)
 
+    mixings: dict[str, Mixing] = {}
+
     def show(name: str, order: npt.NDArray[np.int64]) -> None:
-        mixing = measure(order, shard, options.batch)
+        mixings[name] = mixing = measure(order, shard, options.batch)
         print(f"{name:<24}{100 * mixing.together:>10.3f}%{mixing.shards:>18.1f}")
 
     def own(order: Order, window: int = 1) -> npt.NDArray[np.int64]:
         return epoch_order(shard, order, options.seed, 0, window)
 
-    print(f"{options.samples:,} samples, {int(shard[-1]) + 1:,} shards, batches of {options.batch}")
+    print(f"{options.samples:,} samples, {counted(int(shard[-1]) + 1, 'shard')}, batches of {options.batch}")
     print(f"{'order':<24}{'together':>11}{'shards in a batch':>18}")
     show("global", own("global"))
     for shards in reversed(BLOCKS):
@@ -95,3 +101,4 @@ def run(options: Options) -> None:
         if size < options.samples:
             show(f"buffer of {size:,}", buffered(shard, size, options.seed))
     show("index", own("index"))
+    show_result(mixings)

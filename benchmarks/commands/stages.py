@@ -41,12 +41,12 @@ class Options:
     """Measuring intervals of each stage, after a warm-up round that is not counted."""
     seconds: float = 2.0
     """Length of a measuring interval."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, which it also writes to options.out.
+    """Measures, prints the table, and writes the result to options.out.
 
     Raises UsageError for options that do not fit the data.
     """

@@ -9,14 +9,16 @@ Runs the trainer's own optimizer steps (`train_epoch`), in turns, on
 Real divided by cached is what feeding costs: waiting, and the cores and memory bandwidth that the loader takes from the
 network. The goal is 0.97 where the network's work dominates. On two cores without a GPU this takes about three minutes:
 
-    python -m benchmarks train --data DIR --recipe cnn --batch 16 --micro-batch 8 --steps 1 --rounds 3
+    python -m benchmarks train --data DIR --recipe cnn --batch-size 16 --micro-batch 8 --steps 1 --rounds 3
 """
 
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
 
 from benchmarks.measure.harness import Interval, Schedule, measure
 from benchmarks.measure.machine import sleep_while_waiting
@@ -45,7 +47,7 @@ class Options:
     """How to train: a function of train/recipes.py."""
     size: int | None = None
     """Side of the images in pixels; the recipe's if not given."""
-    batch: int | None = None
+    batch: Annotated[int | None, tyro.conf.arg(name="batch-size", aliases=("--batch",))] = None
     """Images per optimizer step; the recipe's if not given."""
     micro_batch: int | None = None
     """Most images computed at a time; the recipe's if not given."""
@@ -59,7 +61,7 @@ class Options:
     """Measuring intervals of each, after a warm-up round that is not counted."""
     seconds: float = Schedule.seconds
     """Least length of each, in seconds."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the table and, as the last line, the JSON, and writes that to options.out.
+    """Measures, prints the table, and writes the result to options.out.
 
     Raises UsageError for data, a recipe or options that do not fit together.
     """

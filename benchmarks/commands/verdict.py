@@ -23,6 +23,7 @@ from benchmarks.report.table import columns
 from benchmarks.stages.ladder import ladder
 from benchmarks.stages.training import Training, configured, repeated, training_task
 from benchmarks.stages.verdict import Demand, Verdict, judge
+from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.machine import available_memory
 from shards.dataset import Split, choose_split
@@ -50,7 +51,7 @@ class Options:
     """The order of samples; the recipe's if not given."""
     seconds: float = 2.0
     """Length of each measurement."""
-    out: Path = Path("results")
+    out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Measures, prints the verdict and, as the last line, the JSON, which it also writes to options.out.
+    """Measures, prints the verdict, and writes the result to options.out.
 
     Raises UsageError for a recipe, data or options that do not fit together.
     """
@@ -88,8 +89,8 @@ def run(options: Options) -> None:
         },
     )
     print(text(verdict))
-    print(f"\nresult {write(result, options.out)}\n")
-    print(result.as_json())
+    print(f"\nresult {write(result, options.out)}")
+    show_result(result)
 
 
 def text(verdict: Verdict) -> str:

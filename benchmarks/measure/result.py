@@ -1,7 +1,7 @@
 """What a benchmark stores: a result as JSON, checked against these dataclasses when it is read back.
 
     result = Result.now("loaders", title, command, series, ratios=..., settings=..., schedule=...)
-    path = write(result, Path("results"))      # results/loaders-2026-01-02T030405.json
+    path = write(result, Path("Results/benchmarks"))      # Results/benchmarks/loaders-2026-01-02T030405.json
     result = read(path)
 
 Tables and charts are made from results alone, on any machine and at any later time.
@@ -146,10 +146,6 @@ class Result:
     def stem(self) -> str:
         """The name of its files, without suffix: benchmark and date."""
         return f"{self.benchmark}-{self.date[:19].replace(':', '')}"
-
-    def as_json(self) -> str:
-        """The result on one line."""
-        return json.dumps(asdict(self))
 
 
 def write(result: Result, out: Path) -> Path:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from benchmarks.measure.result import Setting
 from benchmarks.measure.settings import DType
 from benchmarks.processes import environments
@@ -38,8 +36,11 @@ class Entry:
         """Why it cannot be measured, in one line; None if it can."""
         if encoding not in self.encodings:
             return f"does not read {encoding} images"
-        if self.options.get("device") == "gpu" and not torch.cuda.is_available():
-            return "needs a CUDA GPU, and torch sees none"
+        if self.options.get("device") == "gpu":
+            import torch  # not at the top, so that --help and a mistyped option need not wait for it
+
+            if not torch.cuda.is_available():
+                return "needs a CUDA GPU, and torch sees none"
         return None if self.environment is None else environments.missing(self.environment)
 
     def start(self, task: PeerTask) -> PeerProcess:

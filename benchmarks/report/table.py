@@ -6,6 +6,8 @@ from pathlib import Path
 from benchmarks.measure.harness import Spread
 from benchmarks.measure.result import Ratio, Result, write
 from benchmarks.report.charts import number
+from shards.common.cli import show_result
+from shards.common.terminal import counted
 
 
 def text(result: Result) -> str:
@@ -29,9 +31,10 @@ def _cells(spread: Spread | Ratio) -> list[str]:
 
 
 def show(result: Result, out: Path) -> None:
-    """Writes `result` to the directory `out`; prints its table, its path and, as the last line, its JSON."""
+    """Writes `result` to the directory `out`; prints its table and its path, and gives it to programs."""
     path = write(result, out)
-    print(f"{text(result)}\n\nresult {path}\n\n{result.as_json()}")
+    print(f"{text(result)}\n\nresult {path}")
+    show_result(result)
 
 
 def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
@@ -49,10 +52,9 @@ def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[s
 def circumstances(result: Result) -> str:
     """One line: on what it was measured, how often, when."""
     machine = result.hardware
-    rounds = f"{result.rounds} round{'' if result.rounds == 1 else 's'}"
     return (
-        f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('gpu') or 'no GPU'}; {rounds} in turns of "
-        f"{result.seconds:g} s; {result.date[:10]}"
+        f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('gpu') or 'no GPU'}; "
+        f"{counted(result.rounds, 'round')} in turns of {result.seconds:g} s; {result.date[:10]}"
     )
 
 

@@ -30,13 +30,14 @@ SUBJECT = {
 }
 # docs/feeding.md says more.
 ADVICE = {
-    READ_COLD: "--order blocks reads shards in sequence, at the limit above. Or smaller shards (--short-side), more "
-    "memory, a faster disk.",
-    READ: "A larger --micro-batch: most of the loader's Python runs once per batch.",
+    READ_COLD: "--order blocks reads shards in sequence, at the limit above. Or smaller shards (python -m preprocess "
+    "--short-side), more memory, a faster disk.",
+    READ: "A larger --micro-batch (python -m train): most of the loader's Python runs once per batch.",
     DECODE: "More cores; the default number of --threads, if another is set; a smaller --short-side or --encoding raw "
-    "(python -m preprocess); --device gpu, where there is a GPU.",
-    FINISH: "More cores; --short-side at the size that the recipe crops from (python -m preprocess); --device gpu.",
-    LOADER: "A larger --micro-batch: batches are handed over one by one.",
+    "(python -m preprocess); --device gpu (python -m train), where there is a GPU.",
+    FINISH: "More cores; --short-side at the size that the recipe crops from (python -m preprocess); --device gpu "
+    "(python -m train).",
+    LOADER: "A larger --micro-batch (python -m train): batches are handed over one by one.",
     ON_GPU: "Another decoder: python -m benchmarks loaders --peers gpu gpu-region gpu-hardware compares them.",
     COPY: "Loader(decode='region') or 'hardware': encoded bytes cross the bus in place of pixels.",
     MODEL: "Nothing in the loader: a faster one would not train faster. --gpu-images-per-s X --gpus N says whether "

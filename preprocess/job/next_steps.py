@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.common import cli
+from shards.common import terminal
 from shards.dataset import TRAINING, VALIDATION, open_dataset
 from shards.format.manifest import Manifest, SplitInfo
 from shards.remote.object_store import ObjectStore
@@ -31,8 +31,8 @@ def next_steps(out: Path | ObjectStore, manifest: Manifest) -> list[str]:
     if split == TRAINING:
         options = [f"--size {size}"] if size < SIZE else []
         held_out, left = _validation(manifest.splits, info)
-        options += [*held_out, *([f"--batch {left}"] if left < MICRO_BATCH else [])]
-        command = " ".join([cli.started_as, "train --data", shlex.quote(str(out)), *options])
+        options += [*held_out, *([f"--batch-size {left}"] if left < MICRO_BATCH else [])]
+        command = " ".join([terminal.started_as, "train --data", shlex.quote(str(out)), *options])
         lines += [command, f"{command} --evaluate {WEIGHTS}"]
     arguments = f"batch_size={batch}, train={split == TRAINING}" + (f", size={size}" if size < SIZE else "")
     loader = f"Loader(open_dataset({str(out)!r})[{split!r}], {arguments})"

@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource
+from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
+from shards.common.terminal import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +31,7 @@ METADATA_KEY = b"shardfeed.synthetic"
 class Options:
     """Makes a small data set of synthetic images, as a directory of parquet in the hub's layout."""
 
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Directory to make."""
     train: int = SyntheticSource.train
     """Images to train on."""
@@ -55,6 +57,7 @@ def write(options: Options) -> None:
     out = options.out
     if _holds(out, source):
         print(f"{out} holds {source.name} already")
+        show_result({"out": out})
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} holds something else than {source.name}: give another directory, or remove it")
@@ -68,7 +71,9 @@ def write(options: Options) -> None:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     size = sum(path.stat().st_size for path in out.rglob("*.parquet"))
-    print(f"{out}: {source.train} + {source.validation} images of {source.classes} classes, {size / 1e6:.0f} MB")
+    classes = counted(source.classes, "class", "classes")
+    print(f"{out}: {source.train} + {source.validation} images of {classes}, {size / 1e6:.0f} MB")
+    show_result({"out": out})
 
 
 def _parquet(out: Path, split: str) -> Path:

@@ -7,10 +7,9 @@ own would be taken for this project. The command does not look there, and neithe
 import os
 import runpy
 import sys
-from collections.abc import Sequence
 
-from shards.common import cli
-from shards.common.errors import UsageError
+from shards.common import terminal
+from shards.common.cli import chosen, guarded
 
 PROG = "shardfeed"
 # Only named here, never imported: this package knows none of those above it.
@@ -27,10 +26,10 @@ def main() -> int:
     """The entry point of the installed command: returns the exit status, or ends as the program itself does."""
     words = sys.argv[1:]
     if not words or words[0] not in PROGRAMS:
-        return cli.guarded(PROG, _choose, words)
+        return guarded(PROG, _list_programs, words)
     # Python reads this when it starts, so it holds for worker processes and for `sys.executable -m ...`.
     os.environ["PYTHONSAFEPATH"] = "1"
-    cli.started_as = PROG
+    terminal.started_as = PROG
     sys.argv = words
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
@@ -40,13 +39,5 @@ def main() -> int:
     return 0
 
 
-def _choose(words: Sequence[str]) -> None:
-    """Answers a command line that names no program: with the list of programs, or with an error."""
-    if words and words[0] not in ("-h", "--help"):
-        raise UsageError(f"unknown command {words[0]!r}: choose one of {', '.join(PROGRAMS)}")
-    print(f"usage: {PROG} COMMAND ...\n")
-    for name, purpose in PROGRAMS.items():
-        print(f"  {name:<10} {purpose}")
-    print(f"\n{PROG} COMMAND --help says more. {cli.DEBUG_HELP}")
-    if not words:
-        raise UsageError(f"no command given: choose one of {', '.join(PROGRAMS)}")
+def _list_programs(words: list[str]) -> None:
+    chosen(PROG, PROGRAMS, words)

@@ -152,7 +152,7 @@ def _no_locks(error: OSError, place: str) -> Exception:
         return error
     return ShardfeedError(
         f"the file system of {place} has no locks ({error.strerror}), which keep processes from using half a file: "
-        "choose a directory on a local disk (--cache-dir, or XDG_CACHE_HOME, moves a cache)"
+        "choose a directory on a local disk (XDG_CACHE_HOME, or `python -m train --cache-dir`, moves a cache)"
     )
 
 

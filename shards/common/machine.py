@@ -67,8 +67,8 @@ def allow_open_files(count: int) -> None:
     if hard != resource.RLIM_INFINITY:
         if hard < need:
             raise ShardfeedError(
-                f"{count} files need {need} open files, this system allows {hard}: raise the hard limit "
-                "(ulimit -Hn, limits.conf), or make larger shards (--shard-size)"
+                f"{count} files need {need} open files, this system allows {hard}: raise the "
+                "hard limit (ulimit -Hn, limits.conf), or make larger shards (`python -m preprocess --shard-size`)"
             )
         wanted = min(wanted, hard)
     if soft < wanted:

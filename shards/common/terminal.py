@@ -2,7 +2,7 @@
 
 `cleaned` stands between a command and the terminal, so that no single `print` has to think of it. Control characters,
 which could colour, erase or retype lines of a terminal, are written as Python escapes: `\\x1b[31m`. Credentials are
-masked as in shards/common/redact.py.
+masked as in shards/common/redact.py, and commands of this project are named as the user started this one.
 """
 
 import contextlib
@@ -13,6 +13,12 @@ from typing import Any, TextIO
 
 from shards.common.redact import without_secrets, without_users
 
+PROGRAMS = ("preprocess", "shards", "train", "model", "benchmarks")
+# How the user started the program; the command `shardfeed` (shards/common/command.py) sets its own name.
+started_as = "python -m"
+
+# Modules inside them, such as `python -m train.curves`, have no command of their own.
+_NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
 # stand for bytes of file names that are no UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -20,14 +26,19 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 _MOVES = re.compile("(?:\r|\n|\x1b\\[A)*")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things in words: 1 file, 1,200 files."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def escaped(text: str) -> str:
     """`text` with its control characters as Python escapes; tabs and ends of lines stay."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def as_started(text: str) -> str:
+    """`text`, in which `python -m train` and the like are named as the user started this program."""
+    return _NAMED.sub(f"{started_as} ", text)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number of things in words: 1 file, 1,200 files. `plural`: where it is not made by an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 class CleanStream:
@@ -41,7 +52,7 @@ class CleanStream:
         """Writes `text`, cleaned; the moves of a progress bar at its beginning stay."""
         moves = _MOVES.match(text)
         begin = moves.end() if moves else 0
-        self.raw.write(text[:begin] + escaped(self._mask(text[begin:])))
+        self.raw.write(text[:begin] + escaped(self._mask(as_started(text[begin:]))))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -63,11 +74,4 @@ def cleaned() -> Iterator[None]:
     stdout: Any = CleanStream(sys.stdout, without_users)
     stderr: Any = CleanStream(sys.stderr, without_secrets)
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        yield
-
-
-@contextlib.contextmanager
-def uncleaned() -> Iterator[None]:
-    """Lets the block print this program's own colours."""
-    with contextlib.redirect_stdout(getattr(sys.stdout, "raw", sys.stdout)):
         yield

@@ -164,5 +164,8 @@ def _error(split: Split, sample: int, trouble: str | ShardfeedError) -> Shardfee
     """Why the iteration ends at a damaged sample."""
     if isinstance(trouble, ShardfeedError):
         return trouble
-    advice = 'copy or make the shard again; to go on without it, train with --on-error skip, or Loader(on_error="skip")'
+    advice = (
+        "copy or make the shard again; to go on without it, `python -m train --on-error skip`, or "
+        'Loader(on_error="skip")'
+    )
     return ShardfeedError(f"{describe(split, sample, trouble)}: {advice}")

@@ -106,7 +106,7 @@ class Cache:
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise UsageError(
                 f"{self.directory} is no cache: it holds {shown}; give an empty or a new directory, for example "
-                f"{self.directory / 'shardfeed'} (--cache-dir)"
+                f"{self.directory / 'shardfeed'} (XDG_CACHE_HOME, or `python -m train --cache-dir`, moves it)"
             )
         mark.write_bytes(_MARK)
 

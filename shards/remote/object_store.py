@@ -246,7 +246,7 @@ class ObjectStore:
             warnings.warn(
                 f"{self.url} answers a request for a part of a file with the whole file, so shards are fetched whole, "
                 "and again for each sample where the cache has no room: let it hold all shards that are read at once "
-                "(--cache-size)",
+                "(`python -m train --cache-size`)",
                 stacklevel=2,
             )
 

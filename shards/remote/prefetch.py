@@ -275,6 +275,6 @@ class Prefetcher:
         warnings.warn(
             f"the cache in {cache.directory}, of {cache.bytes / 1e9:,.1f} GB, does not hold the shards of "
             f"{self._shards.directory} that are read at once: the rest is read by range requests, sample by sample, "
-            "which is slower (--cache-size)",
+            "which is slower (`python -m train --cache-size` changes that)",
             stacklevel=2,
         )

@@ -125,7 +125,8 @@ class RemoteShards:
         except OSError as error:
             why = "no space is left there" if error.errno == errno.ENOSPC else error.strerror or str(error)
             raise ShardfeedError(
-                f"{self.name(number)} cannot be kept in {self.cache.directory}: {why} (--cache-dir, --cache-size)"
+                f"{self.name(number)} cannot be kept in {self.cache.directory}: {why} (`python -m train --cache-dir` "
+                "moves it, and --cache-size bounds it)"
             ) from None
         except Exception as error:
             said = without_secrets(f"{type(error).__name__}: {error}")
@@ -153,7 +154,7 @@ class RemoteShards:
             self._warned_read_only = True
             warnings.warn(
                 f"the cache in {self.cache.directory} may be read and not written: what it does not hold is read by "
-                "range requests, sample by sample, which is slower (--cache-dir)",
+                "range requests, sample by sample, which is slower (`python -m train --cache-dir` moves it)",
                 stacklevel=2,
             )
 

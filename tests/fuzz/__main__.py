@@ -6,8 +6,6 @@ python -m tests.fuzz [--mutations 5000] [--seed 0] [--cases "tar, verify" ...]  
 import sys
 from dataclasses import dataclass
 
-import tyro
-
 from shards.common.cli import run
 from shards.common.errors import ShardfeedError, UsageError
 from tests.fuzz.cases import CASES
@@ -47,4 +45,4 @@ def fuzz(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("python -m tests.fuzz", tyro.conf.OmitArgPrefixes[Options], fuzz))
+    sys.exit(run("python -m tests.fuzz", Options, fuzz))

@@ -38,7 +38,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("epochs", 0, "--epochs"),
         ("size", 7, "--size"),
         ("micro_batch", 0, "--micro-batch"),
-        ("batch", 0, "--batch"),
+        ("batch", 0, "--batch-size"),
         ("log_every", 0, "--log-every"),
         ("threads", 0, "--threads"),
         ("seed", -1, "--seed"),

@@ -48,7 +48,7 @@ def test_every_curve_shows_its_numbers_over_the_steps(tmp_path: Path, monkeypatc
 def test_the_command_draws_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [write(tmp_path / name, LINES) for name in ("a", "b")]
     assert main([str(run) for run in runs]) == 0
-    assert capsys.readouterr().out.split() == [str(run / PICTURE) for run in runs]
+    assert capsys.readouterr().out.splitlines()[:-1] == [str(run / PICTURE) for run in runs]
     for run in runs:
         assert Image.open(run / PICTURE).width > 1000
         assert {path.name for path in run.iterdir()} == {METRICS, PICTURE}

@@ -300,9 +300,11 @@ def test_a_split_too_small_for_a_step_is_refused(
     more: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--data", dataset, "--out", tmp_path / "out", "--recipe", "rn18_16", "--size", "192", "--device", "cpu"]
-    sizes = ["--batch", "80", "--micro-batch", "20", "--threads", "1", "--precision", "float32"]
+    sizes = ["--batch-size", "80", "--micro-batch", "20", "--threads", "1", "--precision", "float32"]
     assert main([*map(str, words), *sizes, *more]) == (1 if more else 2)
-    said = "an epoch has 60 images in whole micro-batches, and an optimizer step needs 80: choose a smaller --batch"
+    said = (
+        "an epoch has 60 images in whole micro-batches, and an optimizer step needs 80: choose a smaller --batch-size"
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -310,7 +312,7 @@ def test_a_split_too_small_for_a_step_is_refused(
 def test_a_diverged_run_ends_in_one_line_and_leaves_no_weights(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch", "16", "--max-lr", "1e30"]
+    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch-size", "16", "--max-lr", "1e30"]
     assert main([*words, "--out", str(tmp_path)]) == 1
     assert "optimizer step 4, in epoch 1: training has diverged" in capsys.readouterr().err
     assert not (tmp_path / "imagenet_trained_model.pth").exists()
@@ -323,7 +325,7 @@ def test_a_full_disk_elsewhere_is_not_blamed_on_the_output_directory(
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/shards/1.tar")
 
     monkeypatch.setattr("train.engine.accumulate", full)
-    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch", "16", "--threads", "1"]
+    words = ["--data", str(dataset), "--size", "16", "--device", "cpu", "--batch-size", "16", "--threads", "1"]
     assert main([*words, "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert "/cache/shards/1.tar" in error
@@ -337,7 +339,7 @@ def test_a_damaged_sample_stops_a_run_with_its_name_or_is_skipped_and_counted(tm
         file.seek(int(index.offset[9]))
         file.write(b"\0" * 100)
     config = dataclasses.replace(SMALL, data=data, size=16, batch=16, micro_batch=8, epochs=1)
-    with pytest.raises(ShardfeedError, match=r"sample 00000009 in .*train-00000\.tar.* train with --on-error skip"):
+    with pytest.raises(ShardfeedError, match=r"sample 00000009 in .*train-00000\.tar.*train --on-error skip"):
         train(dataclasses.replace(config, out=tmp_path / "stopped"))
     train(dataclasses.replace(config, out=tmp_path / "skipped", on_error="skip"))
     [damaged] = [line for line in read_lines(tmp_path / "skipped" / "metrics.jsonl") if line["event"] == "damaged"]

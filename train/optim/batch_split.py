@@ -32,7 +32,7 @@ def split_batch(batch: int, largest: int, ranks: int) -> BatchSplit:
     """
     images, rest = divmod(batch, ranks)
     if rest:
-        raise UsageError(f"--batch {batch} cannot be shared by {ranks} ranks: choose a multiple of them")
+        raise UsageError(f"--batch-size {batch} cannot be shared by {ranks} ranks: choose a multiple of them")
     accumulate = math.ceil(images / largest)
     while images % accumulate:
         accumulate += 1
@@ -40,7 +40,8 @@ def split_batch(batch: int, largest: int, ranks: int) -> BatchSplit:
     if 2 * micro_batch < min(largest, images):
         rounded = ranks * largest * math.ceil(images / largest)
         raise UsageError(
-            f"--batch {batch} is {images} images on each rank, whose largest equal micro-batches of at most {largest} "
-            f"images have {micro_batch}: choose another --micro-batch, or another --batch, such as {rounded}"
+            f"--batch-size {batch} is {images} images on each rank, whose largest equal micro-batches of at most "
+            f"{largest} images have {micro_batch}: choose another --micro-batch, or another --batch-size, such as "
+            f"{rounded}"
         )
     return BatchSplit(micro_batch, accumulate)

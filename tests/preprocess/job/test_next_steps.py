@@ -19,7 +19,7 @@ def printed(out: Path, capsys: pytest.CaptureFixture[str], *options: str) -> lis
     given = [str(out.parent / "source"), str(out), "--workers", "1", "--shard-size", "8", *options]
     assert main(given) == 0
     lines = capsys.readouterr().out.splitlines()
-    return [each.strip() for each in lines[lines.index("these lines work now:") + 1 :]]
+    return [each.strip() for each in lines[lines.index("these lines work now:") + 1 : -1]]  # the last is JSON
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def printed(out: Path, capsys: pytest.CaptureFixture[str], *options: str) -> lis
     [
         ({"train": 24, "val": 5}, ["--short-side", "16"], "--size 16", "val"),
         ({"train": 24}, ["--original"], "--size 22 --val-fraction 0.05", "train"),
-        ({"train": 9, "val": 5}, ["--short-side", "16", "--encoding", "raw"], "--size 16 --batch 9", "val"),
-        ({"train": 9}, ["--short-side", "16"], "--size 16 --val-fraction 0.05 --batch 8", "train"),
+        ({"train": 9, "val": 5}, ["--short-side", "16", "--encoding", "raw"], "--size 16 --batch-size 9", "val"),
+        ({"train": 9}, ["--short-side", "16"], "--size 16 --val-fraction 0.05 --batch-size 8", "train"),
     ],
 )
 def test_each_line_works(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.common import cli
+from shards.common import terminal
 from shards.common.command import PROGRAMS, main
 from tests import ROOT
 from tests.conftest import jpeg, photo, write_split
@@ -43,7 +43,7 @@ def run(words: list[str | Path], directory: Path) -> subprocess.CompletedProcess
 @pytest.fixture
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever `main` changes in this process is put back after the test."""
-    monkeypatch.setattr(cli, "started_as", cli.started_as)
+    monkeypatch.setattr(terminal, "started_as", terminal.started_as)
     monkeypatch.setattr(sys, "argv", ["shardfeed"])
     monkeypatch.setenv("PYTHONSAFEPATH", "")
 
@@ -115,3 +115,42 @@ def test_ranks_of_torchrun_are_ours_too(beside_others: Path, script: Path) -> No
     done = run([*torchrun, "--no-python", script, "train", "--help"], beside_others)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage: shardfeed train ") == 2
+
+
+@pytest.mark.parametrize("name", ["train", "preprocess", "model", "benchmarks"])
+def test_python_m_names_a_package_that_hides_ours(name: str, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "__init__.py").write_text("")
+    done = run([sys.executable, "-m", name, "--help"], tmp_path)
+    hides = f"{tmp_path / 'shards' / '__init__.py'} hides this project's shards: start `shardfeed {name}` instead\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", hides)
+
+
+def test_python_m_names_a_module_that_hides_one_which_is_loaded_later(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("")
+    done = run([sys.executable, "-m", "benchmarks", "demo", "--help"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"python -m benchmarks demo: {tmp_path / 'train.py'} hides this project's package train"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_of_data_that_is_called_shards_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    assert run([sys.executable, "-m", "train", "--help"], tmp_path).returncode == 0
+
+
+def test_messages_name_commands_as_this_one_was_started(tmp_path: Path, script: Path) -> None:
+    ours, pythons = (
+        run([*start, "shards", "info", "nowhere"], tmp_path) for start in ([script], [sys.executable, "-m"])
+    )
+    assert "that `shardfeed preprocess` wrote" in ours.stderr
+    assert "that `python -m preprocess` wrote" in pythons.stderr
+
+
+def test_modules_without_a_command_keep_their_name(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "started_as", "shardfeed")
+    text = "python -m train.curves, python -m train. python -m trains, python -m benchmarks loaders"
+    named = "python -m train.curves, shardfeed train. python -m trains, shardfeed benchmarks loaders"
+    assert terminal.as_started(text) == named

@@ -58,7 +58,7 @@ def stalled(batch: int, number: signal.Signals, training: bool = True) -> Iterat
 
 
 def words(config: Config, out: Path) -> list[str]:
-    sizes = "--model tiny --size 16 --batch 8 --micro-batch 4 --epochs 2 --device cpu --threads 1 --log-every 3"
+    sizes = "--model tiny --size 16 --batch-size 8 --micro-batch 4 --epochs 2 --device cpu --threads 1 --log-every 3"
     return ["--data", str(config.data), "--out", str(out), *sizes.split()]
 
 

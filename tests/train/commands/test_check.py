@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 def check(data: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, list[str], str]:
     """The exit status, the names of the checks that passed, and what went to stderr."""
-    fixed = ["--check", "--device", "cpu", "--size", "16", "--batch", "4", "--threads", "1"]
+    fixed = ["--check", "--device", "cpu", "--size", "16", "--batch-size", "4", "--threads", "1"]
     out = ["--out", str(data.parent / "new" / "out")]
     status = main(["--data", str(data), *out, *fixed, *more])
     captured = capsys.readouterr()
@@ -69,7 +69,7 @@ def test_a_directory_without_a_data_set(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_batch_larger_than_the_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, names, error = check(data, capsys, "--batch", "13")
+    status, names, error = check(data, capsys, "--batch-size", "13")
     assert (status, names) == (1, NAMES[:5])
     assert "check failed: batch shape: the split train has 12 samples" in error
 

@@ -41,7 +41,7 @@ def test_smoothing_begins_at_the_first_loss_and_follows() -> None:
 
 def test_the_command_writes_a_table_a_picture_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_dataset(tmp_path / "data", {"train": 64, "validation": 4})
-    words = ["--data", data, "--out", tmp_path / "out", "--size", "16", "--batch", "16", "--device", "cpu"]
+    words = ["--data", data, "--out", tmp_path / "out", "--size", "16", "--batch-size", "16", "--device", "cpu"]
     with tiny_models():
         assert main([*map(str, words), "--model", "smooth", "--threads", "1", "--find-lr"]) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -41,7 +41,7 @@ def test_micro_batches_make_up_the_batch_and_fit(images: int, ranks: int, larges
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
-    with pytest.raises(UsageError, match="--batch 64 cannot be shared by 3 ranks: choose a multiple"):
+    with pytest.raises(UsageError, match="--batch-size 64 cannot be shared by 3 ranks: choose a multiple"):
         split_batch(64, 16, 3)
 
 
@@ -49,7 +49,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
 def test_a_batch_that_gives_tiny_micro_batches_is_refused_with_one_that_does_not(
     batch: int, largest: int, ranks: int, better: int
 ) -> None:
-    with pytest.raises(UsageError, match=f"--batch {batch} is .*such as {better}$"):
+    with pytest.raises(UsageError, match=f"--batch-size {batch} is .*such as {better}$"):
         split_batch(batch, largest, ranks)
     assert split_batch(better, largest, ranks).micro_batch == largest
 

@@ -289,7 +289,7 @@ def test_batch_statistics_are_the_same_on_every_rank_after_an_epoch(reports: lis
 def test_torchrun_trains_on_two_processes(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", {"train": 40, "validation": 7})
     words = ["--data", data, "--out", tmp_path / "out", "--device", "cpu", "--size", "16", "--threads", "1"]
-    words += ["--epochs", "1", "--batch", "32", "--micro-batch", "8"]
+    words += ["--epochs", "1", "--batch-size", "32", "--micro-batch", "8"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
         [*torchrun, "-m", "train", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120

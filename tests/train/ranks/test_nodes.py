@@ -111,7 +111,18 @@ def job(root: Path) -> tuple[Path, list[object]]:
     notes = root / "notes"
     notes.mkdir()
     words = ["--data", data, "--out", root / "out", "--device", "cpu", "--size", 16, "--threads", 1, "--model", "tiny"]
-    words += ["--epochs", 1, "--batch", BATCH, "--micro-batch", 4, "--checkpoint-minutes", 0.0001, "--log-every", 1]
+    words += [
+        "--epochs",
+        1,
+        "--batch-size",
+        BATCH,
+        "--micro-batch",
+        4,
+        "--checkpoint-minutes",
+        0.0001,
+        "--log-every",
+        1,
+    ]
     return notes, words
 
 

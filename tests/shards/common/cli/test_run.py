@@ -1,3 +1,7 @@
+import os
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +10,9 @@ import pytest
 import tyro
 
 from shards.common.cli import Command, guarded, run, run_commands
+from shards.common.cli.run import PIPE_CLOSED
 from shards.common.errors import ShardfeedError, UsageError
+from tests import ROOT
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,14 @@ class Options:
     count: int = 3
     limit: int | None = None
     loud: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """Names files."""
+
+    data: Path
+    out: Path
 
 
 def outcome(error: BaseException | None = None, args: tuple[str, ...] = ("here",)) -> int:
@@ -117,9 +131,24 @@ def test_messages_of_the_parser_are_in_words_for_people(capsys: pytest.CaptureFi
         outcome(args=args)
     assert [line.split(" (see")[0] for line in capsys.readouterr().err.splitlines()] == [
         "python -m thing: --count takes a whole number, not 'many'",
-        "python -m thing: --limit takes INT, not 'many'",
+        "python -m thing: --limit takes a whole number, not 'many'",
         "python -m thing: missing: PLACE",
     ]
+
+
+def test_a_path_with_a_tilde_is_expanded_also_behind_an_equals_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    seen: list[Options] = []
+    for words in (["~/x"], ["--count=5", "~/x"]):
+        assert run("python -m thing", Options, seen.append, words) == 0
+    assert [each.place for each in seen] == ["/home/me/x", "/home/me/x"]
+
+
+def test_a_path_behind_an_equals_sign_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    seen: list[Files] = []
+    assert run("python -m thing", Files, seen.append, ["--data=~/x", "--out", "a=~/y"]) == 0
+    assert seen == [Files(Path("/home/me/x"), Path("a=~/y"))]
 
 
 def test_options_reach_the_entry() -> None:
@@ -133,6 +162,29 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
         outcome(args=("--help",))
     assert not stop.value.code
     assert "Does something." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--version"], ["do", "--version"]])
+def test_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_commands("python -m thing", COMMANDS, words) == 0
+    assert re.fullmatch(r"shardfeed \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "code", ["print('x\\n' * 100_000)", "import time; time.sleep(1); print('x')", "raise OSError(5, 'bad')"]
+)
+def test_a_closed_pipe_ends_it_without_a_word(code: str, unbuffered: str) -> None:
+    body = f"def body(_):\n    import os; os.close(0); {code}"
+    program = f"{body}\nimport sys; from shards.common.cli import guarded; sys.exit(guarded('prog', body, []))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    ours, theirs = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    os.close(ours)
+    _, said = process.communicate()
+    wrong = "raise" in code  # an error of its own is still said
+    assert (process.returncode, b"bad" in said, b"Pipe" in said) == (1 if wrong else PIPE_CLOSED, wrong, False)
 
 
 COMMANDS = {"do": Command(Options, lambda options: None, "does it")}
