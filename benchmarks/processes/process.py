@@ -23,12 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Seconds a peer may take to start, which includes writing the data set in its own format; and seconds that a turn may
 # take beside its interval.
 START, TURN = 1800.0, 300.0
+TRIAL = Schedule(seconds=0.1)  # of the turn that shows whether a peer works
 
 
 class PeerProcess:
     """A peer in its own process, which lives as long as this object and is idle between its turns.
 
-    Waits until the peer is ready. Raises ShardfeedError, with the peer's own words, if it cannot start.
+    Waits until the peer is ready and has given batches. Raises ShardfeedError, with the peer's own words, if it cannot.
     """
 
     def __init__(self, name: str, python: Path | None, module: str, task: PeerTask) -> None:
@@ -47,6 +48,7 @@ class PeerProcess:
         )
         try:
             self.settings: Mapping[str, Setting] = {"threads": task.threads, **self._answer(START)["settings"]}
+            self.turn(TRIAL)
         except BaseException:
             self.close()
             raise
