@@ -16,7 +16,7 @@ def show(result: Result, out: Path) -> None:
 
 def text(result: Result) -> str:
     """All figures of one result: median, least and most over the rounds, processor time, limits, ratios by round."""
-    rows = [["", "unit", "median", "least", "most", "ms of core", "share of the limit"]]
+    rows = [["", "unit", "median", "least", "most", "core ms", "share of the limit"]]
     limits = {series.name: series for series in result.series}
     for series in result.series:
         core = number(Spread.of(series.cpu_ms).median) if series.cpu_ms else ""

@@ -97,7 +97,7 @@ def judge(ladder: Sequence[Series], demand: Demand) -> Verdict:
         said += f"train {could}"
     findings = [f"{said}, {factor:,.1f} times as many."]
     limit = measured.get(str(measured[bottleneck].settings.get("limit"))) if bottleneck in measured else None
-    if limit is not None:
+    if limit is not None and limit.spread.median > speeds[bottleneck]:
         findings.append(f"The limit of this machine there ({limit.name}) is {number(limit.spread.median)} images/s.")
     use = f"by processor time a core feeds {number(per_core)} images/s"
     if demand.gpus:
