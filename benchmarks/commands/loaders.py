@@ -134,26 +134,22 @@ def compare(options: Options) -> Result:
     peers: dict[str, PeerProcess] = {}
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        try:
-            for name in watched(names, lambda name: f"starting {name}", "peer"):
-                entry = ROSTER[name]
-                reason = entry.absence(stored.encoding)
-                if name == NAIVE and options.source is None:
-                    reason = "it reads the originals: give --source"
+        for name in watched(names, lambda name: f"starting {name}", "peer"):
+            entry = ROSTER[name]
+            reason = entry.absence(stored.encoding)
+            if name == NAIVE and options.source is None:
+                reason = "it reads the originals: give --source"
+            if reason is None:
+                task = _task(entry, options, batch, work, stored.encoding == "raw")
                 try:
-                    if reason is None:
-                        task = _task(entry, options, batch, work, stored.encoding == "raw")
-                        peers[name] = stack.enter_context(entry.start(task))
+                    peers[name] = stack.enter_context(entry.start(task))
                 except ShardfeedError as error:
                     if name in ALWAYS:
                         raise
                     reason = str(error).removeprefix(f"{entry.title}: ")
-                if reason is not None:
-                    skipped[entry.title] = reason
-            intervals = measure(list(peers.values()), schedule)
-        finally:
-            for each in peers.values():
-                each.stop()  # all of them before the first is waited for: ending takes seconds
+            if reason is not None:
+                skipped[entry.title] = reason
+        intervals = measure(list(peers.values()), schedule)
     series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in peers.items()}
     row = row_name(batch, split)
     return Result.now(

@@ -7,8 +7,7 @@ minute, and longer where a CPU trains a large model.
 --gpu-images-per-s X answers for GPUs that are not there, each of which trains X images/s; --gpus N for N of them.
 """
 
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +15,17 @@ import torch
 
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.machine import sleep_while_waiting
-from benchmarks.measure.progress import announce
 from benchmarks.measure.result import Result, Series, write
 from benchmarks.measure.settings import DType, LoaderSettings, batch_spec, command_line
 from benchmarks.report.table import columns, number
 from benchmarks.stages.ladder import ladder
-from benchmarks.stages.training import Training, configured, repeated, training_task
+from benchmarks.stages.training import configured, ready_images_per_s
 from benchmarks.stages.verdict import Demand, Verdict, judge
 from shards.common.errors import UsageError
 from shards.common.machine import available_memory, usable_cores
-from shards.dataset import Split, choose_split
-from train.optim.batch_split import BatchSplit
+from shards.dataset import choose_split
 from train.ranks.distributed import joined
-from train.run import Setup, set_up
+from train.run import set_up
 
 ROUNDS = 3
 
@@ -103,7 +100,7 @@ def measured(options: Options) -> tuple[list[Series], Verdict]:
         # For a GPU that is not here the loader gives pixels, which the GPU would normalise.
         dtype: DType = "uint8" if asked else "float32"
         batch = batch_spec(split, batch_size=micro_batch, size=config.size, crop=config.crop, dtype=dtype)
-        model = asked or _model(setup, split, options.seconds)
+        model = asked or ready_images_per_s(setup, split, options.seconds)
     series = ladder(LoaderSettings(split, batch, config.order, config.threads), Schedule(ROUNDS, options.seconds))
     demand = Demand(
         model=model,
@@ -115,14 +112,3 @@ def measured(options: Options) -> tuple[list[Series], Verdict]:
         free_bytes=available_memory(),
     )
     return series, judge(series, demand)
-
-
-def _model(setup: Setup, split: Split, seconds: float) -> float:
-    """Images/s that training takes of a batch that lies ready."""
-    micro_batch, on_gpu = setup.batch.micro_batch, setup.world.on_gpu
-    if not on_gpu:  # a whole step may take many seconds there, of which updating the weights is little
-        setup = replace(setup, config=replace(setup.config, batch=micro_batch), batch=BatchSplit(micro_batch, 1))
-    announce(f"the model, on {'the GPU' if on_gpu else 'this CPU, where one step may take that long'}", 2 * seconds)
-    task, cached = training_task(split, setup, steps=20 if on_gpu else 1)
-    trained = Training("cached batch", task, functools.partial(repeated, cached))
-    return trained.turn(Schedule(1, seconds)).images_per_s

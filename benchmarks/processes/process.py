@@ -67,27 +67,12 @@ class PeerProcess:
             raise ShardfeedError(f"{self.name} has ended: {self._last_words()}") from None
         return Interval(**self._answer(schedule.seconds + TURN))
 
-    def stop(self) -> None:
-        """Tells the process to end and does not wait, so that several processes can end at the same time."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-
     def close(self) -> None:
-        """Ends the process; kills it and all it started after 10 seconds, or at once if this is interrupted."""
-        self.stop()
-        try:
-            self._process.wait(10)
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-        finally:
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._log.close()
+        """Kills the process and all that it started. Between turns it holds nothing that has to be put in order."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+        self._log.close()
 
     def __enter__(self) -> "PeerProcess":
         return self
