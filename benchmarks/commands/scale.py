@@ -103,9 +103,8 @@ def run(options: Options) -> None:
 def growth(early: Series, late: Series) -> str:
     """How the memory of the late epochs differs from that of the early ones, by their medians."""
     before, after = early.spread.median, late.spread.median
-    return (
-        f"{late.name}: {number(after)} MB, {after / before - 1:+.1%} against {number(before)} MB in {early.name[17:]}."
-    )
+    then, now = (series.name.removeprefix("resident memory, ") for series in (early, late))
+    return f"Resident memory: {number(before)} MB in {then}, {number(after)} MB in {now}: {after / before - 1:+.1%}."
 
 
 def make_up(root: Path, images: int = 512) -> Split:

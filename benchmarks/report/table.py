@@ -37,9 +37,9 @@ def _cells(spread: Spread | Ratio, rounds: int) -> list[str]:
 
 
 def in_words(result: Result) -> Sequence[str]:
-    """What a result says: its findings, or else its ratios in sentences, or else its title."""
+    """What a result says: its findings and its ratios in sentences; its title, where it has neither."""
     ratios = [f"{each.of} to {each.to}: {_times(each)} times as much." for each in result.ratios]
-    return result.findings or ratios or [result.title]
+    return [*result.findings, *ratios] or [result.title]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

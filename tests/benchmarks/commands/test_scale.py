@@ -52,7 +52,7 @@ def test_a_probe_that_fails_raises_what_it_raised(tmp_path: Path) -> None:
 
 def test_growth_is_that_of_the_two_figures_beside_it() -> None:
     early, late = Series("resident memory, epochs 4 to 8", (1000.0, 1029.0, 1098.0)), Series("late", (1098.0,))
-    assert growth(early, late) == "late: 1,098 MB, +6.7% against 1,029 MB in epochs 4 to 8."
+    assert growth(early, late) == "Resident memory: 1,029 MB in epochs 4 to 8, 1,098 MB in late: +6.7%."
 
 
 @pytest.mark.parametrize(("cores", "counts"), [(1, (1, 2)), (2, (1, 2, 3)), (6, (1, 2, 4, 6, 7)), (8, (1, 2, 4, 8, 9))])
@@ -79,7 +79,7 @@ def test_the_command_ends_with_json_and_leaves_no_data_set(
     lines = capsys.readouterr().out.splitlines()
     points = {(each["settings"].get("group"), each["name"]) for each in json.loads(lines[-1])["series"]}
     assert {("start to first batch", "start to first batch, rows 32"), ("speed", "speed, threads 2")} <= points
-    assert "resident memory, epochs 16 to 20: 900 MB, +0.0% against 900 MB in epochs 4 to 8." in lines
+    assert "Resident memory: 900 MB in epochs 4 to 8, 900 MB in epochs 16 to 20: +0.0%." in lines
     assert not list((tmp_path / "scratch").iterdir())
 
 
