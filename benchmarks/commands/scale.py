@@ -76,7 +76,7 @@ def run(options: Options) -> None:
         counts = options.threads or thread_counts(usable_cores())
         jobs |= {f"threads {count}": (start, longest, size, seconds, count) for count in counts}
         jobs["epochs"] = (memory, short, size, options.epochs)
-        announce(f"{', '.join(jobs)}, each in a process", len(jobs) * (START_UP + seconds))
+        announce(f"each in a process of its own: {'; '.join(jobs)}", len(jobs) * (START_UP + seconds))
         found = {name: apart(*jobs[name]) for name in watched(list(jobs), str, "process")}
 
     by_epoch = found.pop("epochs")

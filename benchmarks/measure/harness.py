@@ -146,7 +146,7 @@ def measure(
     intervals: dict[str, list[Interval]] = {contender.name: [] for contender in contenders}
     turns = [contender for _ in range(schedule.rounds + 1) for contender in contenders]
     announce(
-        f"{', '.join(intervals)}, in turns, {schedule.rounds} times {schedule.seconds:g} s each after a warm-up",
+        f"in turns, {schedule.rounds} x {schedule.seconds:g} s each after a warm-up: {'; '.join(intervals)}",
         seconds=len(turns) * (schedule.seconds + 2 * WARM_UP),
     )
     for turn in watched(turns, lambda contender: contender.name, "turn"):

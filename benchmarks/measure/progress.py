@@ -13,7 +13,7 @@ def announce(what: str, seconds: float) -> None:
     """A line that says what is measured and about how long that takes."""
     if sys.stderr.isatty():
         time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-        tqdm.write(f"measuring {what}: about {time}", file=sys.stderr)
+        tqdm.write(f"measuring {what} (about {time})", file=sys.stderr)
 
 
 def watched(steps: Sequence[T], name: Callable[[T], str], unit: str) -> Iterator[T]:
