@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from shards.common.errors import UsageError
 from shards.dataset import Split
-from shards.defaults import choose_threads, shorter_side
 from shards.sampling.crops import Crop
 from shards.sampling.order import Order
 
@@ -34,6 +33,8 @@ def batch_spec(
     split: Split, *, batch_size: int, size: int, crop: Crop, dtype: DType, resize: int | None = None, seed: int = 0
 ) -> BatchSpec:
     """The batch that these options ask for. Raises UsageError where the split cannot give it."""
+    from shards.defaults import shorter_side  # loads torch, which a process that measures its memory must not
+
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     resize = shorter_side(split, size, resize, crop)
@@ -59,6 +60,8 @@ class LoaderSettings:
     @property
     def threads(self) -> int:
         """Raises UsageError for a number that no machine can use."""
+        from shards.defaults import choose_threads
+
         return choose_threads(self.wanted_threads, self.raw)
 
 

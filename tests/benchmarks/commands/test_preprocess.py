@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +29,7 @@ from benchmarks.measure.result import read
 from preprocess.sources import open_source
 from preprocess.sources.source import Row
 from shards.format.manifest import Settings
+from tests import ROOT
 from tests.conftest import decoded, jpeg, photo
 
 
@@ -102,3 +105,9 @@ def test_the_result_has_every_contender() -> None:
 def test_options_that_make_no_sense_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["preprocess", "--source", "synthetic:train=4", *words]) == 2
     assert len(list(itertools.islice(capsys.readouterr().err.splitlines(), 2))) == 1
+
+
+def test_a_worker_whose_memory_is_measured_loads_no_torch() -> None:
+    code = "import sys, benchmarks.commands.preprocess; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "False\n"
