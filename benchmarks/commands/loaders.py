@@ -43,26 +43,8 @@ ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """What is the same for one comparison and for a table of them (benchmarks/commands/peers.py)."""
-
-    split: str = "train"
-    """The split to read, of the shards and of SOURCE."""
-    image_column: str = "image"
-    """Column of SOURCE that holds the images."""
-    label_column: str = "label"
-    """Column of SOURCE that holds the labels."""
-    rounds: int = Schedule.rounds
-    """Measuring intervals of each, after a warm-up round that is not counted."""
-    seconds: float = Schedule.seconds
-    """Length of a measuring interval."""
-    out: Path = Path("results")
-    """Directory for the results: JSON, tables and charts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Compared):
+@dataclass(frozen=True)
+class Options:
     """Compares the loader with the naive PIL path over the Hugging Face dataset, with plain DALI, and with others."""
 
     data: Path
@@ -73,6 +55,12 @@ class Options(Compared):
     peers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES")] = ()
     """More peers: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
     gpu-region, gpu-hardware, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or all."""
+    split: str = "train"
+    """The split to read, of the shards and of SOURCE."""
+    image_column: str = "image"
+    """Column of SOURCE that holds the images."""
+    label_column: str = "label"
+    """Column of SOURCE that holds the labels."""
     batch_size: int = BatchSpec.batch_size
     """Images a batch."""
     size: int = BatchSpec.size
@@ -85,12 +73,18 @@ class Options(Compared):
     """float32: normalised; uint8: the pixels."""
     seed: int = 0
     """Of order, crops and flips."""
+    rounds: int = Schedule.rounds
+    """Measuring intervals of each, after a warm-up round that is not counted."""
+    seconds: float = Schedule.seconds
+    """Length of a measuring interval."""
     threads: int | None = None
     """Threads of peers that have threads; one per core if not given, and one more where DALI decodes."""
     workers: int | None = None
     """Processes of peers that have worker processes; one per core if not given."""
     work: Path | None = None
     """Directory for the peers' own formats of these images, kept for the next time; a temporary one if not given."""
+    out: Path = Path("results")
+    """Directory for the chart and the JSON."""
 
 
 def run(options: Options) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.commands import loaders
 from benchmarks.commands.readme import bars, long_block
+from benchmarks.measure.harness import Schedule
 from benchmarks.measure.result import write
 from benchmarks.peers.roster import ROWS
 from benchmarks.processes.command import run_command
@@ -21,16 +22,28 @@ from shards.common.atomic import replacing
 from shards.format.layout import MANIFEST, Encoding
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(loaders.Compared):
+@dataclass(frozen=True)
+class Options:
     """Compares all loaders that can be measured here, from JPEGs and from raw pixels, in one table."""
 
     source: str
     """The data set to make shards of: anything that `python -m preprocess` takes, made-up images apart."""
     peers: tuple[str, ...] = (loaders.ALL,)
     """The peers, as for `python -m benchmarks loaders`."""
+    split: str = "train"
+    """The split to read, of the shards and of SOURCE."""
+    image_column: str = "image"
+    """Column of SOURCE that holds the images."""
+    label_column: str = "label"
+    """Column of SOURCE that holds the labels."""
+    rounds: int = Schedule.rounds
+    """Measuring intervals of each, after a warm-up round that is not counted."""
+    seconds: float = Schedule.seconds
+    """Length of a measuring interval."""
     work: Path = Path("results/peers")
     """Directory for the shards and the peers' own formats, kept for the next time."""
+    out: Path = Path("results")
+    """Directory for the results and the table."""
 
 
 def run(options: Options) -> None:
