@@ -1,15 +1,15 @@
 """Converts a source of images to shards.
 
 python -m preprocess SOURCE OUT [--splits train validation] [--image-column image] [--label-column label]
-    [--short-side 256 | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0] [--workers N]
-    [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
+    [--short-side 256 [--enlarge] | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0]
+    [--workers N] [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
 
 python -m preprocess SOURCE OUT ... --tasks i/n     makes slice i of n of the shards, one on each of n machines
 python -m preprocess SOURCE OUT ... --finish        writes the manifest, once all slices are done
 python -m preprocess SOURCE OUT --repair            makes damaged or missing files of a finished OUT again
 
-In the end it prints what became of the images. A stop or a kill loses at most the unfinished shards; the same command,
-started again, goes on.
+In the end it prints what became of the images, and the commands that work now. A stop or a kill loses at most the
+unfinished shards; the same command, started again, goes on.
 """
 
 import sys

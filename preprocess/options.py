@@ -64,6 +64,8 @@ class Options:
     """Check that the shards of all slices are finished, and write the manifest."""
     repair: bool = False
     """Make damaged or missing files of a finished OUT again, byte for byte."""
+    enlarge: bool = False
+    """Store images at --short-side although most of the source are smaller."""
     dry_run: bool = False
     """Print the plan and an estimate of size and time; write nothing."""
     force: bool = False
@@ -72,6 +74,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.original and self.short_side is not None:
             raise UsageError("--original keeps every size and --short-side sets one: give one of them")
+        if self.original and self.enlarge:
+            raise UsageError("--original keeps every size: leave out --enlarge")
         if self.encoding == "raw" and self.quality is not None:
             raise UsageError("--encoding raw stores pixels and --quality is for JPEGs: give one of them")
         if self.workers is not None:
@@ -86,7 +90,7 @@ class Options:
             raise UsageError(f"--executor ray makes all shards and does not go with {given[0]}")
         if self.address is not None and self.executor != "ray":
             raise UsageError("--address names a Ray cluster: give --executor ray too")
-        for name, on in {"--dry-run": self.dry_run, "--force": self.force}.items():
+        for name, on in {"--dry-run": self.dry_run, "--force": self.force, "--enlarge": self.enlarge}.items():
             if on and (self.finish or self.repair):
                 raise UsageError(f"{name} is for making shards and does not go with {given[0]}")
         _ = self.part  # raises where --tasks is no slice

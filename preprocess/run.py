@@ -21,7 +21,8 @@ from preprocess.job.out import (
 from preprocess.job.plan import Plan
 from preprocess.job.repair import repair
 from preprocess.job.slices import WHOLE, locked
-from preprocess.job.summary import print_complete, print_estimate, print_plan, print_speed, print_summary
+from preprocess.job.small_images import refuse_small_images
+from preprocess.job.summary import print_complete, print_end, print_estimate, print_plan, print_summary
 from preprocess.job.task import WORK, ShardJob, ShardResult, plan_path
 from preprocess.job.upload import Upload, UploadJob, check_remote_out, check_stage, remote_manifest
 from preprocess.job.workers import default_workers
@@ -65,12 +66,15 @@ def _into_directory(options: Options, out: Path) -> None:
             if options.part == WHOLE:
                 shutil.rmtree(out / WORK, ignore_errors=True)
             return
+        _check_sizes(options, source, plan)
         job = ShardJob(source, resume_or_write_plan(out, plan), out)
         results = _shards(job, options)
+        manifest = None
         if options.tasks is None:
             check_files(results, lambda name: directory_sizes(out, name))
-            print_summary(out, finish(out, job.plan, source.class_names, results))
-    print_speed(options, results, time.monotonic() - began)
+            manifest = finish(out, job.plan, source.class_names, results)
+            print_summary(out, manifest, results)
+    print_end(options, results, time.monotonic() - began, out, manifest)
 
 
 def _into_store(options: Options, out: ObjectStore) -> None:
@@ -87,6 +91,7 @@ def _into_store(options: Options, out: ObjectStore) -> None:
         if options.part == WHOLE and not options.dry_run:
             out.remove(WORK)  # left by a job that was killed after it wrote the manifest
         return
+    _check_sizes(options, source, plan)
     if options.dry_run:
         job = UploadJob(ShardJob(source, plan, Path()), out)
         print_plan(job, options)
@@ -96,9 +101,11 @@ def _into_store(options: Options, out: ObjectStore) -> None:
     with disk_full_in_one_line(upload.stage), locked(upload.stage / WORK, options.part):
         local = ShardJob(source, resume_or_write_plan(upload.stage, upload.plan), upload.stage)
         results = _shards(UploadJob(local, out), options)
+        manifest = None
         if options.tasks is None:
-            print_summary(out, upload.finish(source.class_names, results))
-    print_speed(options, results, time.monotonic() - began)
+            manifest = upload.finish(source.class_names, results)
+            print_summary(out, manifest, results)
+    print_end(options, results, time.monotonic() - began, out, manifest)
 
 
 def _repair(options: Options, out: Path) -> None:
@@ -113,6 +120,7 @@ def _preview(options: Options, out: Path) -> None:
     if (out / MANIFEST).exists():
         print_complete(out, finished_manifest(out, plan))
         return
+    _check_sizes(options, source, plan)
     if plan_path(out).exists():
         plan = read_plan(out, plan)
     job = ShardJob(source, plan, out)
@@ -125,6 +133,11 @@ def _preview(options: Options, out: Path) -> None:
 def _open(options: Options) -> tuple[Source, Plan]:
     source = open_source(options.source, options.splits, options.image_column, options.label_column)
     return source, Plan.of_source(source, options.settings)
+
+
+def _check_sizes(options: Options, source: Source, plan: Plan) -> None:
+    if not options.enlarge and not options.finish:
+        refuse_small_images(source, plan)
 
 
 def _shards(job: ShardJob | UploadJob, options: Options) -> list[ShardResult]:

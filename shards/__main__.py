@@ -13,6 +13,7 @@ import tyro
 from shards.common.cli import Command, run_commands
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
+from shards.common.terminal import counted
 from shards.dataset import Split, open_dataset
 from shards.preview import preview
 from shards.remote.object_store import is_url
@@ -85,7 +86,8 @@ def info(options: Info) -> None:
     print(f"fingerprint  {manifest.fingerprint}")
     for name, split in splits.items():
         print(f"\n{name}")
-        print(f"  samples    {len(split):,} in {_shards(split)}, {split.info.bytes / 1e6:,.1f} MB")
+        shards = counted(len(split.info.shards), "shard")
+        print(f"  samples    {len(split):,} in {shards}, {split.info.bytes / 1e6:,.1f} MB")
         if len(split):
             index = split.index
             print(f"  images     {index.size.mean() / 1e3:.1f} KB in the mean, {index.size.max() / 1e3:.1f} KB at most")
@@ -97,14 +99,9 @@ def info(options: Info) -> None:
     if bad:
         shown = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise ShardfeedError(
-            f"{len(bad)} shards are missing or have another length than the manifest says: {shown}; "
+            f"{counted(len(bad), 'shard')} missing, or of another length than the manifest says: {shown}; "
             f"`python -m shards verify {options.data}` says more"
         )
-
-
-def _shards(split: Split) -> str:
-    count = len(split.info.shards)
-    return f"{count:,} shard{'' if count == 1 else 's'}"
 
 
 def _wrong_length(split: Split) -> list[Path]:
@@ -125,13 +122,12 @@ def check(options: Verify) -> None:
     for problem in found.problems:
         print(problem)
     if found.problems:
-        files = len({problem.file for problem in found.problems})
-        raise ShardfeedError(
-            f"{options.data} is damaged: {len(found.problems):,} problems in {files:,} files, named above"
-        )
+        files = counted(len({problem.file for problem in found.problems}), "file")
+        problems = counted(len(found.problems), "problem")
+        raise ShardfeedError(f"{options.data} is damaged: {problems} in {files}, named above")
     decoded = ", every image decoded" if options.decode else ""
     print(
-        f"{options.data} is whole: {found.samples:,} samples in {found.shards:,} shards, "
+        f"{options.data} is whole: {counted(found.samples, 'sample')} in {counted(found.shards, 'shard')}, "
         f"{found.bytes / 1e6:,.1f} MB{decoded}"
     )
 

@@ -5,6 +5,7 @@ into the cache; its shards follow when they are needed (shards/remote/prefetch.p
 """
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ from shards.format.manifest import Manifest, SplitInfo, index_info
 from shards.remote.cache import WRONG_BYTES, Cache
 from shards.remote.object_store import ObjectStore, is_url
 from shards.remote.shards import RemoteShards
+from shards.sampling.order import held_out, held_out_count
+
+TRAINING = "train"
+# What a split to validate on is called, the usual name first.
+VALIDATION = ("validation", "val", "valid", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,17 @@ class Origin:
     cache: Cache
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some of a split's samples: a fraction that is held out of training, or, with `rest`, all others."""
+
+    fraction: float
+    rest: bool
+
+
 @dataclass(frozen=True, repr=False)
 class Split:
-    """One split of a data set. A sample's id is its row in `index`.
+    """One split of a data set, or a part of one (`hold_out`). A sample's id is its row in `index`.
 
     `root`: the directory of the data set; for a remote one, the directory in the cache that holds its manifest and
     indices.
@@ -45,18 +59,44 @@ class Split:
     name: str
     manifest: Manifest
     origin: Origin | None = None
+    part: Part | None = None
 
     def __len__(self) -> int:
-        return self.info.samples
+        samples = self.info.samples
+        if self.part is None:
+            return samples
+        count = held_out_count(samples, self.part.fraction)
+        return samples - count if self.part.rest else count
 
     def __repr__(self) -> str:
         where = self.root if self.origin is None else self.origin.remote
         shards, classes = len(self.info.shards), len(self.class_names)
-        return f"<Split {self.name}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {where}>"
+        return f"<Split {self.title}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {where}>"
+
+    @property
+    def title(self) -> str:
+        """The name for people, which says what part of the split this is."""
+        if self.part is None:
+            return self.name
+        share = f"{100 * self.part.fraction:g}%"
+        return f"{self.name} without {share} held out" if self.part.rest else f"{share} held out of {self.name}"
+
+    def hold_out(self, fraction: float) -> tuple["Split", "Split"]:
+        """The split without a random `fraction` of its samples, and those: always the same ones, whatever the seed.
+
+        At least one sample is in either part. Raises UsageError for a fraction that is not between 0 and 1, and for a
+        split of fewer than two samples.
+        """
+        if not 0 < fraction < 1:
+            raise UsageError(f"the fraction to hold out must lie between 0 and 1, not {fraction}")
+        if len(self) < 2 or self.part is not None:
+            raise UsageError(f"nothing can be held out of {self!r}")
+        rest, held = (dataclasses.replace(self, part=Part(fraction, rest)) for rest in (True, False))
+        return rest, held
 
     @property
     def info(self) -> SplitInfo:
-        """What the manifest says of this split."""
+        """What the manifest says of this split, as a whole."""
         return self.manifest.splits[self.name]
 
     @property
@@ -98,7 +138,7 @@ class Split:
                 "version of the data set; copy the data set again, or mend it with `python -m preprocess SOURCE OUT "
                 "--repair`"
             )
-        return index
+        return index if self._rows is None else index.rows(self._rows)
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -109,7 +149,15 @@ class Split:
         """The key of each sample in its tar, (n,) of str; read from disk at each call."""
         keys = Index.read(self._index_path(), keys=True).key
         assert keys is not None
-        return keys
+        return keys if self._rows is None else keys[self._rows]
+
+    @cached_property
+    def _rows(self) -> npt.NDArray[np.bool_] | None:
+        """Which samples of the whole split are in this part; None for all."""
+        if self.part is None:
+            return None
+        chosen = held_out(self.info.samples, self.part.fraction)
+        return ~chosen if self.part.rest else chosen
 
     def _index_path(self) -> Path:
         path = split_dir(self.root, self.name) / INDEX
@@ -157,10 +205,14 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> dict[str, Spli
 
 
 def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = None) -> Split:
-    """The first of `names` that the data set in `root` has. Raises UsageError where it has none of them."""
+    """The first of `names` that the data set in `root` has, its index read and compared.
+
+    Raises UsageError where it has none of them, ShardfeedError for a damaged index.
+    """
     splits = open_dataset(root, cache)
     for name in names:
         if name in splits:
+            _ = splits[name].index
             return splits[name]
     raise UsageError(f"{root} has no split {' or '.join(names)}: it has {', '.join(splits)}")
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from shards.common.errors import UsageError
@@ -14,9 +15,8 @@ from shards.dataset import Split
 from shards.decode import nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
 from shards.sampling.crops import FROM_RESIZED, Crop
-
-# The reference recipe's zoom: Resize(256) before a crop of 224.
-RESIZE, SIZE = 256, 224
+from shards.sampling.crops import RESIZE as RESIZE
+from shards.sampling.crops import SIZE as SIZE
 
 # Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
 # Only where nvJPEG cannot be asked.
@@ -102,9 +102,14 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int
     chosen = round(size * RESIZE / SIZE) if resize is None else resize
     if resize is None and stored is not None:
         chosen = min(chosen, stored)
-    if crop in FROM_RESIZED and size > chosen:
+    least = chosen
+    if resize is None and stored is None and len(split):
+        # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
+        least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
+    if crop in FROM_RESIZED and size > least:
+        median = "median " if least < chosen else ""
         raise UsageError(
-            f"a crop of {size} pixels does not fit into images whose shorter side is {chosen}: "
+            f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
             "choose a smaller size or a larger resize"
         )
     return chosen

@@ -124,6 +124,7 @@ class Loader:
         on_error: Literal["raise", "skip", "omit"] = "raise",
     ) -> None:
         size, resize = whole_number("size", size), None if resize is None else whole_number("resize", resize)
+        _ = split.index  # a damaged one is an error here, not in the first batch
         self._split = split
         self._share = Share(
             whole_number("batch_size", batch_size),
@@ -134,7 +135,7 @@ class Loader:
         if self._share.drop_last and len(split) < self._share.global_batch:
             raise UsageError(
                 f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch, or drop_last=False"
+                f"{self._share.global_batch}: choose a smaller batch (train --batch), or Loader(drop_last=False)"
             )
         require("crop", crop or "center", CROPS)
         require("order", order or "index", ORDERS)
@@ -246,6 +247,13 @@ class Loader:
     def skipped(self) -> int:
         """Damaged samples so far, each once an epoch, that were replaced or omitted."""
         return self._skipped
+
+    def gpu_wait(self) -> float:
+        """Seconds that the GPU has waited for batches since the last call, as far as that is over; 0 on a CPU.
+
+        The host sees only its own waits: a batch can be handed over while the GPU still decodes it.
+        """
+        return self._feed.gpu_wait()
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: another loader that loads this goes on with the next batch."""

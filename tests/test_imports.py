@@ -17,7 +17,7 @@ ALLOWED = {
     "shards/format": {"shards/common"},
     "shards/sampling": {"shards/common"},
     "shards/remote": {"shards/common", "shards/format"},
-    "shards/dataset": {"shards/common", "shards/format", "shards/remote"},
+    "shards/dataset": {"shards/common", "shards/format", "shards/remote", "shards/sampling"},
     "shards/decode": {"shards/common", "shards/sampling"},
     "shards/feed": {"shards/common", "shards/sampling", "shards/decode", "shards/dataset", "shards/remote/prefetch"},
     "shards": {"shards"},

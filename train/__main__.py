@@ -76,6 +76,8 @@ def _run(words: list[str]) -> None:
 def _line(reached: "Accuracy | Result") -> str:
     from train.report.accuracy import Accuracy, without
 
+    if reached.top1 is None:
+        return "not validated (--val-split none)"
     left_out = without(reached) if isinstance(reached, Accuracy) else ""
     return f"top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
 

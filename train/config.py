@@ -9,7 +9,18 @@ import tyro
 
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
-from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update, option, require, require_positive
+from train.options import (
+    Distributed,
+    Feeding,
+    Memory,
+    Mixing,
+    Sizes,
+    Update,
+    Validation,
+    option,
+    require,
+    require_positive,
+)
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "gpu"]
@@ -124,6 +135,7 @@ class Config:
     find_lr: bool = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
+    validation: Annotated[Validation, _FLAT] = field(default_factory=Validation)
     feeding: Annotated[Feeding, _FLAT] = field(default_factory=Feeding)
     update: Annotated[Update, _FLAT] = field(default_factory=Update)
     sizes: Annotated[Sizes, _FLAT] = field(default_factory=Sizes)
@@ -151,6 +163,8 @@ class Config:
                 raise UsageError(f"{option(name)} must be from 0 to 1, not {getattr(self, name)}")
         if self.check + bool(self.evaluate) + self.find_lr > 1:
             raise UsageError("--check, --evaluate and --find-lr exclude each other")
+        if self.evaluate and self.validation.val_split == "none":
+            raise UsageError("--evaluate needs a split: leave out --val-split none")
         self._require_fit()
 
     def _require_fit(self) -> None:

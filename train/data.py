@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 import shards
-from shards.dataset import choose_split
+from shards.common.errors import UsageError
+from shards.dataset import TRAINING, VALIDATION, choose_split, open_dataset
 from shards.sampling.order import Share
 from train.config import Config
 from train.run import Setup
-
-TRAINING = "train"
-HELD_OUT = ("validation", "test")
 
 # While images grow, their sizes are multiples of this, so that feature maps keep whole sizes through five halvings.
 MULTIPLE = 32
@@ -35,12 +33,34 @@ def skipped(batches: Batches) -> int:
 
 
 # The types of this module are in quotes where looking them up would load DALI, which importing it need not.
-def open_splits(config: Config) -> tuple["shards.Split", "shards.Split"]:
+def open_splits(config: Config) -> tuple["shards.Split", "shards.Split | None"]:
     """The training split and the held-out one. Raises UsageError where one is missing."""
-    return (
-        choose_split(config.data, [TRAINING], config.feeding.cache),
-        choose_split(config.data, HELD_OUT, config.feeding.cache),
-    )
+    return training_split(config), held_out_split(config)
+
+
+def training_split(config: Config) -> "shards.Split":
+    """The split `train`, without what --val-fraction holds out. Raises UsageError where there is none."""
+    split, fraction = choose_split(config.data, [TRAINING], config.feeding.cache), config.validation.val_fraction
+    return split if fraction is None else split.hold_out(fraction)[0]
+
+
+def held_out_split(config: Config) -> "shards.Split | None":
+    """What to validate on; None with --val-split none. Raises UsageError where the data set has no such split."""
+    name, fraction, cache = config.validation.val_split, config.validation.val_fraction, config.feeding.cache
+    if name == "none":
+        return None
+    if fraction is not None:
+        return choose_split(config.data, [TRAINING], cache).hold_out(fraction)[1]
+    if name != "auto":
+        return choose_split(config.data, [name], cache)
+    there = open_dataset(config.data, cache)
+    if not any(each in there for each in VALIDATION):
+        raise UsageError(
+            f"{config.data} has no split to validate on ({', '.join(VALIDATION)}), only {', '.join(there)}: "
+            f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
+            "--val-split none trains without validation"
+        )
+    return choose_split(config.data, VALIDATION, cache)
 
 
 def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":

@@ -8,6 +8,7 @@ Under torchrun each process calls the same function. The results lie in `config.
 the files.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -48,15 +49,26 @@ WARM_UP_STEPS = 3
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracy on the held-out split in percent, the speed of training, and the file of the weights."""
+    """Accuracy on the held-out split in percent, the speed of training, and the file of the weights.
 
-    top1: float
-    top5: float
-    loss: float
+    top1, top5, loss: None where nothing was validated (--val-split none).
+    """
+
+    top1: float | None
+    top5: float | None
+    loss: float | None
     images_per_s: float
     train_seconds: float
     steps: int
     weights: Path
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What an epoch ends with: the batches to validate on, and how many images all ranks' batches hold."""
+
+    batches: Batches
+    images: int
 
 
 def train(config: Config) -> Result:
@@ -76,7 +88,7 @@ def train(config: Config) -> Result:
         with (
             memory_advice(config, setup.batch.micro_batch, world.size),
             training_loader(split, setup) as loader,
-            held_out_loader(held_out, setup) as validation,
+            contextlib.nullcontext() if held_out is None else held_out_loader(held_out, setup) as validation,
         ):
             wait_for_all(world, "loaders")
             run = begin(network, setup, micro_batches=len(loader), began=began)
@@ -94,9 +106,11 @@ def train(config: Config) -> Result:
                 if checkpoint is not None:
                     saver.resume(checkpoint)
                     del checkpoint  # as large as the run itself
-                watched = Watched(validation, wait, saver.at_validation_batch)
+                validated = None
+                if held_out is not None and validation is not None:
+                    validated = HeldOut(Watched(validation, wait, saver.at_validation_batch), len(held_out))
                 try:
-                    return _train_epochs(run, loader, watched, held_out, recorder, saver, wait)
+                    return _train_epochs(run, loader, split, validated, recorder, saver, wait)
                 except Interrupted:
                     saver.interrupted()
 
@@ -104,8 +118,8 @@ def train(config: Config) -> Result:
 def _train_epochs(
     run: Run,
     loader: "Loader",
-    validation: Batches,
-    held_out: Split,
+    split: Split,
+    held_out: HeldOut | None,
     recorder: Recorder,
     saver: CheckpointSaver,
     wait: BatchWait,
@@ -120,16 +134,17 @@ def _train_epochs(
         if len(rest):
             run.learner.settle(setup.world)
             saver.at_epoch_end()
-        accuracy = _validate(run, validation, held_out, recorder)
-        saver.keep(accuracy.top1)
+        accuracy = None if held_out is None else _validate(run, held_out, split, recorder)
+        _write_weights(run, split)
+        saver.keep(None if accuracy is None else accuracy.top1)
         _report_epoch(run, loss, accuracy, loader.skipped, recorder)
         loader.set_epoch(epoch)
     total, steady = run.clock.read(), run.clock.steady()
     recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s)
     return Result(
-        top1=accuracy.top1,
-        top5=accuracy.top5,
-        loss=accuracy.loss,
+        top1=None if accuracy is None else accuracy.top1,
+        top5=None if accuracy is None else accuracy.top5,
+        loss=None if accuracy is None else accuracy.loss,
         images_per_s=steady.images_per_s,
         train_seconds=total.seconds,
         steps=run.step,
@@ -195,18 +210,14 @@ def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> dict
     return figures
 
 
-def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -> Accuracy:
-    """Evaluates the network, and writes its weights and the accuracy of each class."""
+def _validate(run: Run, held_out: HeldOut, split: Split, recorder: Recorder) -> Accuracy:
+    """Evaluates the network, and writes the accuracy of each class."""
     config, began = run.setup.config, time.perf_counter()
-    accuracy, classes = evaluate(run.learner.evaluated, batches, len(held_out), run.setup)
+    accuracy, classes = evaluate(run.learner.evaluated, held_out.batches, held_out.images, run.setup)
     seconds = time.perf_counter() - began
-    weights = network_state(run.learner.evaluated)
     if run.setup.world.is_main:
-        size, resize = config.sizes.val_size or config.size, config.sizes.val_resize
-        about = describe(held_out, model=config.model, size=size, resize=resize, blur_pool=config.blur_pool)
         with room_in(config.out):
-            write_state(weights, config.out / WEIGHTS, about)
-            write_per_class(config.out / PER_CLASS, held_out.class_names, **dataclasses.asdict(classes))
+            write_per_class(config.out / PER_CLASS, split.class_names, **dataclasses.asdict(classes))
     figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
     left_out = {"left_out": accuracy.left_out} if accuracy.left_out else {}
     recorder.metrics("validation", run.epoch, run.step, **figures, **left_out)
@@ -214,16 +225,28 @@ def _validate(run: Run, batches: Batches, held_out: Split, recorder: Recorder) -
     return accuracy
 
 
-def _report_epoch(run: Run, loss: float, accuracy: Accuracy, skipped: int, recorder: Recorder) -> None:
+def _write_weights(run: Run, split: Split) -> None:
+    """Writes the network's weights, and what classifying images with them needs."""
+    config, weights = run.setup.config, network_state(run.learner.evaluated)
+    if run.setup.world.is_main:
+        size, resize = config.sizes.val_size or config.size, config.sizes.val_resize
+        about = describe(split, model=config.model, size=size, resize=resize, blur_pool=config.blur_pool)
+        with room_in(config.out):
+            write_state(weights, config.out / WEIGHTS, about)
+
+
+def _report_epoch(run: Run, loss: float, accuracy: Accuracy | None, skipped: int, recorder: Recorder) -> None:
     """Prints a line about the epoch, and one about the damaged samples of all ranks."""
     world, steady = run.setup.world, run.clock.steady_epoch()
     skipped = int(sum_over_ranks(torch.tensor(skipped, device=world.device), world))
     if not world.is_main:
         return
+    reached = ""
+    if accuracy is not None:
+        reached = f"top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%{without(accuracy)}, "
     tqdm.write(
-        f"epoch {run.epoch}/{run.setup.config.epochs}: loss {loss:.3f}, top-1 {accuracy.top1:.2f}%, "
-        f"top-5 {accuracy.top5:.2f}%{without(accuracy)}, {steady.images_per_s:,.0f} images/s, "
-        f"data-wait {steady.wait_percent:.1f}%"
+        f"epoch {run.epoch}/{run.setup.config.epochs}: loss {loss:.3f}, {reached}"
+        f"{steady.images_per_s:,.0f} images/s, data-wait {steady.wait_percent:.1f}%"
     )
     if skipped:
         recorder.metrics("damaged", run.epoch, run.step, skipped=skipped)

@@ -34,10 +34,10 @@ from benchmarks.stages.training import configured
 from shards import Split
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
-from shards.dataset import choose_split
+from shards.dataset import TRAINING, VALIDATION, choose_split
 from shards.defaults import shorter_side
 from train.config import Config
-from train.data import HELD_OUT, TRAINING, Batches, held_out_loader, training_loader
+from train.data import Batches, held_out_loader, training_loader
 from train.engine import train_epoch
 from train.ranks.distributed import joined
 from train.recipes import DEFAULT
@@ -103,7 +103,7 @@ def run(options: Options) -> None:
     sleep_while_waiting()
     config = configured(options.recipe, options.data, epochs=options.epochs, size=options.size)
     split = choose_split(config.data, [TRAINING], config.feeding.cache)
-    held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
+    held_out = choose_split(config.data, VALIDATION, config.feeding.cache)
     rows, held_out_rows = (
         open_rows(each, options.source, options.image_column, options.label_column) for each in (split, held_out)
     )

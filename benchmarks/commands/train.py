@@ -25,9 +25,8 @@ from benchmarks.measure.settings import command_line
 from benchmarks.report.table import show
 from benchmarks.stages.training import Training, TrainingTask, configured, real, repeated, training_task
 from shards.common.errors import UsageError
-from shards.dataset import choose_split
+from shards.dataset import TRAINING, choose_split
 from train.config import Config, Device
-from train.data import TRAINING
 from train.ranks.distributed import joined
 from train.recipes import DEFAULT
 from train.run import set_up

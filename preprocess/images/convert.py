@@ -77,13 +77,14 @@ class Reject(Exception):
 class Converted:
     """A clean RGB image, its size in pixels, and the kind of file it was ("jpeg", "jpeg gray", "png palette", ...).
 
-    `data`: a JPEG, or a binary PPM.
+    `data`: a JPEG, or a binary PPM. `enlarged`: whether the image file was smaller.
     """
 
     data: bytes
     width: int
     height: int
     kind: str
+    enlarged: bool = False
 
 
 def convert(data: bytes, short_side: int | None, quality: int, encoding: Encoding = "jpeg") -> Converted:
@@ -104,6 +105,19 @@ def convert(data: bytes, short_side: int | None, quality: int, encoding: Encodin
         return _convert_jpeg(data, header, short_side, quality, encoding)
     pixels, kind = _pillow_pixels(data)
     return _encode(pixels, kind, short_side, quality, encoding)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels by an image file's header, before any rotation. Raises Reject where it has none."""
+    if data.startswith(jpeg.START):
+        try:
+            header = jpeg.read_header(data)
+        except ValueError as error:
+            raise Reject(f"damaged JPEG: {error}") from None
+        return header.width, header.height
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _open_with_pillow(data).size
 
 
 def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -201,13 +215,7 @@ def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
     with warnings.catch_warnings():
         # Pillow warns of large sizes and of damaged metadata; both are handled here.
         warnings.simplefilter("ignore")
-        try:
-            image: Image.Image = Image.open(io.BytesIO(_without_text(data)), formats=FORMATS)
-        except Image.DecompressionBombError:
-            raise Reject(f"it has more pixels than the limit of {MAX_PIXELS // 1_000_000} megapixels") from None
-        except Exception:
-            # Pillow's parsers raise errors of any kind, and its message holds a memory address.
-            raise Reject("not an image in a known format, or its header is damaged") from None
+        image = _open_with_pillow(data)
         target_size(*image.size, None)
         kind = _pillow_kind(image)
         try:
@@ -225,6 +233,16 @@ def _pillow_pixels(data: bytes) -> tuple[Pixels, str]:
     if orientation in TURNS:
         return _upright(pixels, orientation), f"{kind} exif-rotated"
     return pixels, kind
+
+
+def _open_with_pillow(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(_without_text(data)), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise Reject(f"it has more pixels than the limit of {MAX_PIXELS // 1_000_000} megapixels") from None
+    except Exception:
+        # Pillow's parsers raise errors of any kind, and its message holds a memory address.
+        raise Reject("not an image in a known format, or its header is damaged") from None
 
 
 def _without_text(data: bytes) -> bytes:
@@ -285,9 +303,11 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _encode(pixels: Pixels, kind: str, short_side: int | None, quality: int, encoding: Encoding) -> Converted:
     width, height = target_size(pixels.shape[1], pixels.shape[0], short_side)
+    enlarged = min(pixels.shape[:2]) < min(width, height)
     pixels = np.ascontiguousarray(pixels)
     if pixels.shape[:2] != (height, width):
         pixels = resize(pixels, width, height)
     if encoding == "raw":
-        return Converted(ppm(pixels), width, height, kind)
-    return Converted(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False), width, height, kind)
+        return Converted(ppm(pixels), width, height, kind, enlarged)
+    data = simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False)
+    return Converted(data, width, height, kind, enlarged)

@@ -1,9 +1,11 @@
 """Estimates the disk space and the time that a job needs, by converting a sample of its images.
 
 The sample is at most 200 images (fewer of a small source, and no more than take three seconds), spread over the rows
-that are still to be converted. The estimate is their mean; its margin comes from their spread.
+that are still to be converted. The estimate is their mean; its margin comes from their spread. The time includes what
+the workers need to start, and the checksums of what is written.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from preprocess.job.task import Rejected, ShardJob, Task
 from shards.common.errors import ShardfeedError
 from shards.common.space import free_bytes, size
-from shards.format.layout import BLOCK
+from shards.format.tar import sample_bytes
 from shards.sampling.hashing import integers, permutation
 
 SAMPLES = 200
@@ -26,22 +28,35 @@ SECONDS = 3.0  # after this time no further image is sampled
 ERRORS = 2  # standard errors of the mean that `most` lies above the estimate
 STREAM = 0x5A4D  # the stream of random numbers that chooses the sample
 
-# Beside its image each sample takes two headers and a block for its label in the tar, and a line in each index.
-SAMPLE_BYTES = 3 * BLOCK + 150
+# A sample's lines in the indices, beside what it takes in the tar.
+INDEX_BYTES = 150
+# A worker loads the libraries that this process has loaded, so it needs as much processor time to start; but opening a
+# large source, which only this process does, takes longer than any start.
+LONGEST_START = 5.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`images` to be made, the `bytes` they will take, `most`: with a margin, `seconds` for each image on one core."""
+    """`images` to be made, the `bytes` they will take, `most`: with a margin.
+
+    `seconds`: for each image, on one core; `start`: seconds until a worker process is at work.
+    """
 
     images: int
     bytes: int
     most: int
     seconds: float
+    start: float = 0.0
 
-    def duration(self, images: int, workers: int) -> float:
-        """Seconds that `images` images will take."""
-        return images * self.seconds / workers
+    def duration(self, shards: Sequence[int], workers: int) -> float:
+        """Seconds that shards of so many images will take. A shard is the work of one worker."""
+        workers = min(workers, len(shards))
+        if workers <= 1:  # this very process
+            return sum(shards) * self.seconds
+        busy = [0] * workers
+        for images in shards:
+            busy[busy.index(min(busy))] += images
+        return self.start + max(busy) * self.seconds
 
 
 def estimate(job: ShardJob, tasks: Sequence[Task]) -> Estimate:
@@ -49,21 +64,30 @@ def estimate(job: ShardJob, tasks: Sequence[Task]) -> Estimate:
     rows = {split: _rows(job, split, tasks) for split in job.plan.splits}
     total = sum(map(len, rows.values()))
     chosen = sample(rows, min(SAMPLES, max(FEWEST, total // SHARE)), job.plan.settings.seed)
+    if not chosen:
+        return Estimate(0, 0, 0, 0.0)
+    job.convert_row(*chosen[0])  # loads and compiles what the others need
+    start = min(time.process_time(), LONGEST_START)
     sizes: list[int] = []
-    seconds: list[float] = []
-    started = time.monotonic()
+    began, began_cpu = time.perf_counter(), time.process_time()
     for split, row in chosen:
-        before = time.perf_counter()
         made = job.convert_row(split, row)
-        seconds.append(time.perf_counter() - before)
-        sizes.append(0 if isinstance(made, Rejected) else stored_bytes(len(made[0].data)))
-        if time.monotonic() - started > SECONDS:
+        if isinstance(made, Rejected):
+            sizes.append(0)
+        else:
+            hashlib.sha256(made.sample.data).digest()  # most of what writing takes of a core
+            sizes.append(stored_bytes(len(made.sample.data)))
+        if time.perf_counter() - began > SECONDS:
             break
-    # The first image also pays for imports and compiling.
-    speed = float(np.mean(seconds[1:] or seconds or [0.0]))
-    mean = float(np.mean(sizes or [0]))
-    error = float(np.std(sizes or [0])) / math.sqrt(max(1, len(sizes)))
-    return Estimate(total, round(total * mean), round(total * (mean + ERRORS * error)), speed)
+    spent, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    mean, error = float(np.mean(sizes)), float(np.std(sizes)) / math.sqrt(len(sizes))
+    return Estimate(
+        images=total,
+        bytes=round(total * mean),
+        most=round(total * (mean + ERRORS * error)),
+        seconds=spent / len(sizes),
+        start=start * max(1.0, spent / max(cpu, 1e-3)),  # longer where other programs, or the disk, hold this one up
+    )
 
 
 def sample(rows: Mapping[str, npt.NDArray[np.int64]], count: int, seed: int) -> list[tuple[str, int]]:
@@ -88,7 +112,7 @@ def sample(rows: Mapping[str, npt.NDArray[np.int64]], count: int, seed: int) -> 
 
 def stored_bytes(size: int) -> int:
     """Bytes that an image file of `size` bytes takes in a shard and its indices."""
-    return -(-size // BLOCK) * BLOCK + SAMPLE_BYTES
+    return sample_bytes(size) + INDEX_BYTES
 
 
 def check_space(out: Path, needed: Estimate) -> None:

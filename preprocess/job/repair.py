@@ -15,26 +15,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from preprocess.images import jpeg_header as jpeg
 from preprocess.job.finish import general, rejects_lines, write_rejects
-from preprocess.job.plan import Plan
+from preprocess.job.plan import NOT_INSTALLED, Plan
 from preprocess.job.summary import contents
-from preprocess.job.task import WORK, Rejected, ShardJob, Task
+from preprocess.job.task import WORK, Rejected, ShardJob, Tally, Task
 from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
 from preprocess.options import Options
 from preprocess.sources import open_source
 from shards.common.atomic import replacing, sync_directory
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import counted
+from shards.common.versions import version
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, Encoding, dali_index_name, extension, shard_name, split_dir
-from shards.format.manifest import IndexInfo, Manifest, Settings, ShardInfo, index_info
+from shards.format.manifest import ADVICE, IndexInfo, Manifest, Settings, ShardInfo, index_info
 from shards.format.ppm import ppm_size
 from shards.format.tar import dali_index, write_shard
+from shards.format.verify import count_problems, unexpected_files
 
 STAGE = "repair"
 
@@ -43,13 +46,16 @@ STAGE = "repair"
 class Repaired:
     """A shard that was checked. `index`: of its samples, None where the shard could not be mended.
 
-    `files`: names of the files written again; `fault`: why the shard could not be mended, or "".
+    `files`: names of the files written again; `fault`: why the shard could not be mended, or "". `blamed`: the
+    manifest, where the shard that is there is what the source gives; versions, where it is not, and what is made again
+    is not the manifest's either.
     """
 
     task: Task
     index: Index | None
     files: tuple[str, ...] = ()
     fault: str = ""
+    blamed: Literal["", "manifest", "versions"] = ""
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,16 @@ class RepairJob:
 
     def _remake(self, task: Task, tar: Path, progress: Progress) -> Repaired:
         stage = self.job.out / WORK / STAGE
-        made, index = write_shard(stage, *task, self.job.samples(task, Counter(), [], progress), self._encoding)
+        made, index = write_shard(stage, *task, self.job.samples(task, Tally(), progress), self._encoding)
         staged = split_dir(stage, task[0]) / made.name
         wanted = self.shards[task].sha256
         if made.sha256 != wanted:
             staged.unlink()
-            fault = f"{made.name} comes out with other bytes (SHA-256 {made.sha256[:8]}, manifest {wanted[:8]})"
-            return Repaired(task, None, fault=fault)
+            hashes = f"(SHA-256 {made.sha256[:8]}, manifest {wanted[:8]})"
+            if made.sha256 == _sha256(tar):
+                fault = f"{made.name} is as the source gives it, not as the manifest says {hashes}"
+                return Repaired(task, None, fault=fault, blamed="manifest")
+            return Repaired(task, None, fault=f"{made.name} comes out with other bytes {hashes}", blamed="versions")
         tar.parent.mkdir(exist_ok=True)
         idx = dali_index_name(made.name)
         staged.with_name(idx).replace(tar.with_name(idx))
@@ -127,7 +136,7 @@ def repair(options: Options, manifest: Manifest) -> None:
         parts = [found[task].index for task in plan.tasks if task[0] == split]
         whole = [part for part in parts if part is not None]
         if len(whole) < len(parts):
-            faults.append(f"{split}/{INDEX} was not checked, because shards are missing")
+            faults.append(f"{split}/{INDEX} was not checked, because not all shards are the manifest's")
             continue
         written = _mend_index(out, split, Index.concatenate(whole), manifest.splits[split].index)
         if written is not None:
@@ -138,13 +147,31 @@ def repair(options: Options, manifest: Manifest) -> None:
         faults += fault
     shutil.rmtree(out / WORK, ignore_errors=True)
     if faults:
-        versions = ", ".join(f"{name} {number}" for name, number in manifest.libraries.items())
+        why = _why([found[task] for task in plan.tasks if found[task].fault], manifest)
+        raise ShardfeedError(f"{out} is not whole: {'; '.join(faults)}{why}")
+    # What `verify` looks at besides shards and indices, and what a source cannot mend.
+    left = unexpected_files(out, manifest)
+    left += [problem for split, info in manifest.splits.items() for problem in count_problems(out, split, info)]
+    if left:
         raise ShardfeedError(
-            f"{out} is not whole: {'; '.join(faults)}. Other library versions make other bytes; it was made with "
-            f"shardfeed {manifest.program_version}, {versions}"
+            f"{out}: every shard has the manifest's SHA-256, but {'; '.join(map(str, left))}. Remove what should not "
+            f"be there; a manifest that is wrong: {ADVICE}"
         )
-    state = f"{mended} files made again, now whole" if mended else "nothing is damaged or missing"
+    state = f"{counted(mended, 'file')} made again, now whole" if mended else "nothing is damaged or missing"
     print(f"{out}: {state}: {contents(manifest)}; every shard has the manifest's SHA-256")
+
+
+def _why(faults: Sequence[Repaired], manifest: Manifest) -> str:
+    """Why shards came out with other bytes: other versions of the libraries made them, or the manifest was changed."""
+    blamed = {each.blamed for each in faults} - {""}
+    if not blamed:
+        return ""
+    made_with = {"shardfeed": manifest.program_version, **manifest.libraries}
+    here = {name: version(name) or NOT_INSTALLED for name in made_with}
+    others = [f"{name} {made_with[name]}, here {here[name]}" for name in made_with if made_with[name] != here[name]]
+    if "versions" in blamed and others:
+        return f". Other versions make other bytes; it was made with {', '.join(others)}"
+    return f". The manifest was changed: {ADVICE}"
 
 
 def _plan(options: Options, manifest: Manifest) -> Plan:

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preprocess.job.estimate import Estimate, estimate, length
+from preprocess.job.next_steps import next_steps
 from preprocess.job.slices import WHOLE
 from preprocess.job.task import ShardJob, ShardResult
 from preprocess.job.upload import UploadJob
 from preprocess.job.workers import default_workers
 from preprocess.options import Options
 from shards.common.space import size
+from shards.common.terminal import counted
 from shards.format.layout import REJECTS
 from shards.format.manifest import Manifest
 from shards.remote.object_store import ObjectStore
@@ -21,13 +23,14 @@ def print_plan(job: ShardJob | UploadJob, options: Options) -> None:
     print(f"{plan.source} ({plan.fingerprint[:8]}) -> {options.out}")
     for split, rows in plan.splits.items():
         longest = -(-rows // plan.shards(split))
-        print(f"{split}: {rows:,} images in {plan.shards(split):,} shards of at most {longest:,}")
+        print(f"{split}: {counted(rows, 'image')} in {counted(plan.shards(split), 'shard')} of at most {longest:,}")
     print("settings: " + ", ".join(f"{name} {value}" for name, value in plan.settings_in_words().items()))
     if options.part != WHOLE:
-        print(f"slice {options.part}: {len(options.part.of(plan.tasks)):,} of {len(plan.tasks):,} shards")
+        print(f"slice {options.part}: {len(options.part.of(plan.tasks)):,} of {counted(len(plan.tasks), 'shard')}")
     unfinished = job.unfinished(plan.tasks)
     if len(unfinished) < len(plan.tasks):
-        print(f"{len(plan.tasks) - len(unfinished):,} of {len(plan.tasks):,} shards are finished already")
+        done = len(plan.tasks) - len(unfinished)
+        print(f"{done:,} of {counted(len(plan.tasks), 'shard')} {'is' if done == 1 else 'are'} finished already")
 
 
 def print_estimate(job: ShardJob | UploadJob, options: Options) -> Estimate:
@@ -36,12 +39,12 @@ def print_estimate(job: ShardJob | UploadJob, options: Options) -> Estimate:
     All slices share one disk, so the space is that of all.
     """
     needed = estimate(job.local, job.unfinished(job.plan.tasks))
-    own = sum(len(job.plan.rows(*task)) for task in job.unfinished(options.part.of(job.plan.tasks)))
-    workers = min(options.workers or default_workers(), default_workers())
+    own = [len(job.plan.rows(*task)) for task in job.unfinished(options.part.of(job.plan.tasks))]
+    workers = min(options.workers or default_workers(), default_workers(), max(1, len(own)))
     of_slice = f" in slice {options.part}" if options.part != WHOLE else ""
     print(
-        f"estimate: {size(needed.bytes)} for {needed.images:,} images; {own:,}{of_slice} take "
-        f"{length(needed.duration(own, workers))} with {workers} {'worker' if workers == 1 else 'workers'}",
+        f"estimate: {size(needed.bytes)} for {counted(needed.images, 'image')}; {sum(own):,}{of_slice} in about "
+        f"{length(needed.duration(own, workers))} with {counted(workers, 'worker')}",
         flush=True,
     )
     return needed
@@ -50,37 +53,61 @@ def print_estimate(job: ShardJob | UploadJob, options: Options) -> Estimate:
 def print_complete(out: Path | ObjectStore, manifest: Manifest) -> None:
     """Prints that there is nothing to do."""
     print(f"{out} is complete already: {contents(manifest)}")
+    _print_next(out, manifest)
 
 
-def print_speed(options: Options, results: Sequence[ShardResult], seconds: float) -> None:
-    """Prints how many images this run converted and how fast, and what to do after a slice."""
+def print_end(
+    options: Options,
+    results: Sequence[ShardResult],
+    seconds: float,
+    out: Path | ObjectStore,
+    manifest: Manifest | None,
+) -> None:
+    """Prints how many images this run converted and how fast, and what to do now. `manifest`: None after a slice."""
     made = [result for result in results if result.fresh]
     images = sum(result.info.samples + len(result.rejects) for result in made)
-    found = f", {len(results) - len(made)} shards were finished before" if len(made) < len(results) else ""
+    before = len(results) - len(made)
+    found = f", {counted(before, 'shard')} {'was' if before == 1 else 'were'} finished before" if before else ""
     slice_of = f" slice {options.part} is done:" if options.tasks is not None else ""
-    print(f"{options.out}:{slice_of} {images:,} images in {seconds:.1f} s, {images / seconds:,.0f} images/s{found}")
-    if options.tasks is not None:
+    print(
+        f"{options.out}:{slice_of} {counted(images, 'image')} in {seconds:.1f} s, "
+        f"{images / seconds:,.0f} images/s{found}"
+    )
+    if manifest is not None:
+        _print_next(out, manifest)
+    else:
         print("when all slices are done: the same command with --finish instead of --tasks writes the manifest")
 
 
-def print_summary(out: Path | ObjectStore, manifest: Manifest) -> None:
-    """Prints of each split how many samples and rejects there are, from which kinds of files and for which reasons."""
+def print_summary(out: Path | ObjectStore, manifest: Manifest, results: Sequence[ShardResult]) -> None:
+    """Prints what became of the images of each split: samples and rejects, kinds of files, reasons, enlarged images."""
     for name, split in manifest.splits.items():
         print(
             f"{name}: samples {split.samples:,}, shards {len(split.shards):,}, MB {split.bytes / 1e6:,.1f}, "
             f"rejects {split.rejects:,}{f' (see {out}/{name}/{REJECTS})' if split.rejects else ''}"
         )
-        print(f"  from {_counted(split.kinds)}")
+        print(f"  from {_listed(split.kinds)}")
+        enlarged = sum(result.enlarged for result in results if result.split == name)
+        if enlarged:
+            print(f"  {counted(enlarged, 'image')} enlarged to a shorter side of {manifest.settings.short_side} pixels")
         if split.reasons:
-            print(f"  without {_counted(split.reasons, '; ')}")
+            print(f"  without {_listed(split.reasons, '; ')}")
+
+
+def _print_next(out: Path | ObjectStore, manifest: Manifest) -> None:
+    steps = next_steps(out, manifest)
+    if steps:
+        print("these lines work now:")
+    for line in steps:
+        print(f"  {line}")
 
 
 def contents(manifest: Manifest) -> str:
     """The number of samples of each split, in words."""
-    return ", ".join(f"{split.samples:,} samples in {name}" for name, split in manifest.splits.items())
+    return ", ".join(f"{counted(split.samples, 'sample')} in {name}" for name, split in manifest.splits.items())
 
 
-def _counted(numbers: Mapping[str, int], between: str = ", ") -> str:
+def _listed(numbers: Mapping[str, int], between: str = ", ") -> str:
     """Names with their numbers, the most frequent first."""
     ordered = sorted(numbers.items(), key=lambda entry: (-entry[1], entry[0]))
     return between.join(f"{name}: {count:,}" for name, count in ordered)

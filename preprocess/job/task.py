@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocess.job.plan import Plan
@@ -19,7 +19,7 @@ from shards.common.errors import ShardfeedError
 from shards.format.index import Index
 from shards.format.layout import Encoding, dali_index_name, sample_key, shard_name, split_dir
 from shards.format.manifest import ShardInfo, index_info
-from shards.format.tar import Sample, dali_index, write_shard
+from shards.format.tar import Sample, dali_index, sample_bytes, write_shard
 
 WORK = ".work"
 PLAN = "plan.json"
@@ -38,11 +38,29 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A sample made of a source row, the kind of its image file, and whether the image was smaller."""
+
+    sample: Sample
+    kind: str
+    enlarged: bool
+
+
+@dataclass
+class Tally:
+    """What became of the rows of a shard so far."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    rejects: list[Rejected] = field(default_factory=list)
+    enlarged: int = 0
+
+
+@dataclass(frozen=True)
 class ShardResult:
     """A finished shard.
 
-    `kinds`: number of samples by kind of image file; `index`: SHA-256 of the file of its part of the index, which holds
-    the labels; `fresh`: made by this run, not found.
+    `kinds`: number of samples by kind of image file; `enlarged`: samples whose image was smaller; `index`: SHA-256 of
+    the file of its part of the index, which holds the labels; `fresh`: made by this run, not found.
     """
 
     split: str
@@ -50,6 +68,7 @@ class ShardResult:
     info: ShardInfo
     kinds: dict[str, int]
     rejects: tuple[Rejected, ...]
+    enlarged: int = 0
     index: str = ""
     fresh: bool = True
 
@@ -76,12 +95,20 @@ class ShardJob:
         if found is not None:
             return found
         split, number = task
-        kinds: Counter[str] = Counter()
-        rejects: list[Rejected] = []
-        info, index = write_shard(self.out, split, number, self.samples(task, kinds, rejects, progress), self._encoding)
+        tally = Tally()
+        info, index = write_shard(self.out, split, number, self.samples(task, tally, progress), self._encoding)
+        progress(0, info.bytes - sum(map(sample_bytes, index.size.tolist())), 0, 0)  # the archive's end
         part = index_path(self.out, split, number)
         index.write(part)
-        result = ShardResult(split, number, info, dict(sorted(kinds.items())), tuple(rejects), index_info(part).sha256)
+        result = ShardResult(
+            split=split,
+            number=number,
+            info=info,
+            kinds=dict(sorted(tally.kinds.items())),
+            rejects=tuple(tally.rejects),
+            enlarged=tally.enlarged,
+            index=index_info(part).sha256,
+        )
         with replacing(marker_path(self.out, split, number)) as file:
             file.write(json.dumps(dataclasses.asdict(result)).encode())
         return result
@@ -117,9 +144,9 @@ class ShardJob:
         rows = self.plan.rows(*task).tolist()
         return sorted(rows) if self._in_source_order else rows
 
-    def samples(self, task: Task, kinds: Counter[str], rejects: list[Rejected], progress: Progress) -> Iterator[Sample]:
-        """Yields the samples of a shard in order; adds to `kinds` and `rejects`."""
-        converted = self._converted(task, kinds, rejects, progress)
+    def samples(self, task: Task, tally: Tally, progress: Progress) -> Iterator[Sample]:
+        """Yields the samples of a shard in order; adds to `tally`."""
+        converted = self._converted(task, tally, progress)
         if not self._in_source_order:
             yield from converted
             return
@@ -129,8 +156,8 @@ class ShardJob:
             if sample := waiting.pop(sample_key(row), None):
                 yield sample
 
-    def convert_row(self, split: str, row: int) -> tuple[Sample, str] | Rejected:
-        """Reads and converts one row: the sample and the kind of its file, or the reject.
+    def convert_row(self, split: str, row: int) -> Made | Rejected:
+        """Reads and converts one row.
 
         Raises ShardfeedError that names the row where the source cannot be read or the conversion fails unexpectedly.
         """
@@ -149,7 +176,8 @@ class ShardJob:
         except Exception as error:
             named = f"row {row} of {split} in {self.source.name}" + (f" ({path})" if path != f"row {row}" else "")
             raise ShardfeedError(f"{named} cannot be read or converted: {type(error).__name__}: {error}") from error
-        return Sample(sample_key(row), image.data, item.label, image.width, image.height), image.kind
+        sample = Sample(sample_key(row), image.data, item.label, image.width, image.height)
+        return Made(sample, image.kind, image.enlarged)
 
     @property
     def _encoding(self) -> Encoding:
@@ -159,19 +187,17 @@ class ShardJob:
     def _in_source_order(self) -> bool:
         return self.plan.settings.window is not None
 
-    def _converted(
-        self, task: Task, kinds: Counter[str], rejects: list[Rejected], progress: Progress
-    ) -> Iterator[Sample]:
+    def _converted(self, task: Task, tally: Tally, progress: Progress) -> Iterator[Sample]:
         for row in self.rows_as_read(task):
             made = self.convert_row(task[0], row)
             if isinstance(made, Rejected):
-                rejects.append(made)
+                tally.rejects.append(made)
                 progress(1, 0, 1, 0)
                 continue
-            sample, kind = made
-            kinds[kind] += 1
-            yield sample
-            progress(1, len(sample.data), 0, 0)
+            tally.kinds[made.kind] += 1
+            tally.enlarged += made.enlarged
+            yield made.sample
+            progress(1, sample_bytes(len(made.sample.data)), 0, 0)
 
     def _has_all_rows(self, task: Task, found: ShardResult, index: Index) -> bool:
         """Whether each row of the shard is a sample or a reject, by the marker's counts too."""
@@ -203,6 +229,7 @@ def read_marker(task: Task, data: bytes) -> ShardResult | None:
             info=ShardInfo(**content["info"]),
             kinds=dict(content["kinds"]),
             rejects=tuple(Rejected(**entry) for entry in content["rejects"]),
+            enlarged=content["enlarged"],
             index=content["index"],
             fresh=False,
         )
@@ -214,10 +241,11 @@ def read_marker(task: Task, data: bytes) -> ShardResult | None:
 def _is_sound(result: ShardResult) -> bool:
     """Whether the values of a marker have the right types, and are those of its shard."""
     info = result.info
+    numbers = (info.samples, info.bytes, result.enlarged, *result.kinds.values())
     return (
         info.name == shard_name(result.split, result.number)
         and isinstance(info.sha256, str)
-        and all(type(number) is int and number >= 0 for number in (info.samples, info.bytes, *result.kinds.values()))
+        and all(type(number) is int and number >= 0 for number in numbers)
         and all(each.split == result.split and type(each.row) is int for each in result.rejects)
         and all(isinstance(each.path, str) and isinstance(each.reason, str) for each in result.rejects)
     )

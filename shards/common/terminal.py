@@ -20,6 +20,11 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 _MOVES = re.compile("(?:\r|\n|\x1b\\[A)*")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 file, 1,200 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def escaped(text: str) -> str:
     """`text` with its control characters as Python escapes; tabs and ends of lines stay."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

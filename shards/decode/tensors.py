@@ -1,7 +1,7 @@
 """Turns the output of the decoder into the tensors of a batch, without unnecessary copies.
 
 On a CPU the rest of the work is done here: resize, augmentation policy, mirror, normalisation. On a GPU the graph has
-done it all, and the batch is handed over on the consumer's stream. The memory of a batch belongs to its tensors.
+done it all. The memory of a batch belongs to its tensors.
 """
 
 from typing import Any
@@ -75,7 +75,7 @@ class CpuTensors:
 
 
 class GpuTensors:
-    """Hands batches over in the order of `stream`, the consumer's: their memory is freed in that order too."""
+    """Batches in the order of `stream`: whole for what waits for it, and their memory is freed in that order too."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -100,8 +100,8 @@ class DamagedSamples:
             lost, shards = len(self._lost), len(self._split.info.shards)
             if lost > max(1, LOST_SHARE * shards):
                 raise ShardfeedError(
-                    f"{lost} of the {shards} shards of {self._split.name} cannot be fetched, more than on_error goes "
-                    f"on without: {trouble}"
+                    f"{lost} of the {shards} shards of {self._split.name} cannot be fetched, too many "
+                    f"to go on without them: {trouble}"
                 )
             what = ("shard", shard)
         else:
@@ -147,5 +147,5 @@ def _error(split: Split, sample: int, trouble: str | ShardfeedError) -> Shardfee
     """Why the iteration ends at a damaged sample."""
     if isinstance(trouble, ShardfeedError):
         return trouble
-    advice = "copy or make the shard again; on_error skip goes on without it"
+    advice = 'copy or make the shard again; to go on without it, train with --on-error skip, or Loader(on_error="skip")'
     return ShardfeedError(f"{describe(split, sample, trouble)}: {advice}")

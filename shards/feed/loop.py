@@ -49,6 +49,7 @@ class _Closes(Protocol):
 
 
 Part = TypeVar("Part", bound=_Closes)
+_cuda: Any = torch.cuda  # the constructors of its streams and events have no types
 # What the names of all threads of a loader begin with.
 THREADS = "shardfeed-"
 LESS_MEMORY = "choose a smaller batch_size or size, or decode='cpu', which needs the least memory of a GPU"
@@ -174,16 +175,19 @@ def feed(
 class FeedLoop:
     """Prepares batches on a thread of its own, from `cursor` on, and keeps a few of them ready.
 
-    `stream`: the consumer's CUDA stream, for a GPU. The loop ends by `stop`, or with its first error.
+    The loop ends by `stop`, or with its first error.
     """
 
-    def __init__(self, split: Split, shards: Shards, config: FeedConfig, cursor: Cursor, stream: Any = None) -> None:
+    def __init__(self, split: Split, shards: Shards, config: FeedConfig, cursor: Cursor) -> None:
         self.cursor = cursor
         """The cursor of the batch that `take` returns next."""
         self._split = split
         self._shards = shards
         self._config = config
-        self._stream = stream
+        # A stream of its own: on the consumer's, a batch that is not decoded yet would hold up the kernels of the step
+        # that is running, because it is prepared several batches ahead.
+        self._stream = None if config.graph.device == "cpu" else _cuda.Stream(config.graph.device_id)
+        self._waits: deque[tuple[Any, Any]] = deque()  # events on the consumer's stream around its waits for batches
         self._depths = Depths.of(split, config.graph)
         self._process = os.getpid()
         self._stop = threading.Event()
@@ -205,7 +209,15 @@ class FeedLoop:
             raise result
         self._slots.release()
         self.cursor = self.cursor.after(self._config.sampling.share, len(self._split))
-        return result if self._stream is None else self._on_current_stream(result)
+        return result if self._stream is None else self._handed_over(result, self._stream)
+
+    def gpu_wait(self) -> float:
+        """Seconds that the consumer's stream has waited for batches since the last call, where that is over."""
+        seconds = 0.0
+        while self._waits and self._waits[0][1].query():
+            before, after = self._waits.popleft()
+            seconds += before.elapsed_time(after) / 1000
+        return seconds
 
     def stop(self) -> None:
         """Ends the loop and waits until its threads are gone; what they wait for is given up."""
@@ -214,17 +226,18 @@ class FeedLoop:
         self._slots.release()
         self._thread.join()
 
-    def _on_current_stream(self, delivered: Delivered) -> Delivered:
-        """The batch for the stream that is current now, which need not be the one that was when the loop began.
+    def _handed_over(self, delivered: Delivered, stream: torch.cuda.Stream) -> Delivered:
+        """A copy of the batch for the stream that is current now.
 
-        On another stream it is a copy: the memory of the original is used again in the order of the loop's stream.
+        The memory of the original is DALI's, which uses it again in the order of the loop's stream. The copy takes a
+        few microseconds of the GPU's memory; it belongs to torch, which knows the streams of its own memory.
         """
         current = torch.cuda.current_stream(self._config.graph.device_id)
-        if current == self._stream:
-            return delivered
+        before = current.record_event(_cuda.Event(enable_timing=True))
         current.wait_event(delivered.made)
+        self._waits.append((before, current.record_event(_cuda.Event(enable_timing=True))))
         images, labels = (each.clone() for each in delivered.tensors)
-        self._stream.wait_stream(current)
+        stream.wait_stream(current)
         return replace(delivered, tensors=(images, labels))
 
     def _with_event(self, delivered: Delivered) -> Delivered:

@@ -5,9 +5,6 @@ import dataclasses
 import functools
 import threading
 import weakref
-from typing import Any
-
-import torch
 
 from shards.dataset import Split
 from shards.feed.local import LocalShards
@@ -47,11 +44,12 @@ class FeedRunner:
         """The batch at `cursor`: from the running loop if that is its next batch, otherwise from a new loop."""
         if self._loop is None or self._loop.cursor != cursor:
             self._stop()
-            # Batches are handed over, and their memory is freed, in the order of the consumer's stream.
-            device_id = self.config.graph.device_id
-            stream: Any = None if device_id is None else torch.cuda.current_stream(device_id)
-            self._loop = FeedLoop(self._split, self._shards, self.config, cursor, stream)
+            self._loop = FeedLoop(self._split, self._shards, self.config, cursor)
         return self._loop.take()
+
+    def gpu_wait(self) -> float:
+        """Seconds that the consumer's stream has waited for batches of the running loop since the last call."""
+        return 0.0 if self._loop is None else self._loop.gpu_wait()
 
     def change(self, sampling: SamplingConfig) -> None:
         """Uses `sampling` from the next batch on."""

@@ -64,8 +64,8 @@ class Index:
     def __len__(self) -> int:
         return len(self.shard)
 
-    def rows(self, part: slice) -> "Index":
-        """Some of the rows, as views of these columns."""
+    def rows(self, part: slice | npt.NDArray[np.bool_]) -> "Index":
+        """Some of the rows: a slice as views of these columns, chosen ones as copies."""
         columns: dict[str, Any] = {name: getattr(self, name)[part] for name in DTYPES}
         return Index(**columns, key=None if self.key is None else self.key[part])
 

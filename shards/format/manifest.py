@@ -18,6 +18,8 @@ from shards.format.layout import MANIFEST, Encoding, is_split_name, shard_name
 
 # 1: JPEG only. 2: `encoding` among the settings.
 FORMAT_VERSION = 2
+# The lengths in pixels that images' shorter side may be stored with.
+SHORT_SIDES = range(8, 4097)
 # A damaged manifest cannot be made again in its place: it alone says what the shards must be.
 ADVICE = "copy it again from where the data set came, or make the data set again in another directory"
 
@@ -88,8 +90,9 @@ class Settings:
     encoding: Encoding = "jpeg"
 
     def __post_init__(self) -> None:
-        if self.short_side is not None and not 8 <= self.short_side <= 4096:
-            raise UsageError(f"the shorter side must be 8 to 4096 pixels, not {self.short_side}")
+        if self.short_side is not None and self.short_side not in SHORT_SIDES:
+            least, most = SHORT_SIDES[0], SHORT_SIDES[-1]
+            raise UsageError(f"the shorter side must be {least} to {most} pixels, not {self.short_side}")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"the JPEG quality must be 1 to 100, not {self.quality}")
         if self.shard_size < 1:

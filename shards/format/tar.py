@@ -138,6 +138,11 @@ def tar_header(name: str, size: int) -> bytes:
     return b"%b%06o\0 %b" % (text, checksum, _TAIL)
 
 
+def sample_bytes(size: int) -> int:
+    """Bytes that a sample takes in the archive whose image file has `size`: headers, padding and label included."""
+    return 3 * BLOCK + -(-size // BLOCK) * BLOCK
+
+
 def archive_end(size: int) -> bytes:
     """The empty blocks that follow the last file of an archive that has `size` bytes so far."""
     return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)

@@ -41,11 +41,11 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
     """
     root = Path(root)
     manifest = Manifest.read(root)
-    problems = list(_unexpected(root, manifest))
+    problems = unexpected_files(root, manifest)
     work: list[tuple[str, ShardInfo, Index | None]] = []
     for split, info in manifest.splits.items():
         index, found = _split_index(root, split, info)
-        problems += [*found, *_count_problems(root, split, info)]
+        problems += [*found, *count_problems(root, split, info)]
         bounds = [0] * (len(info.shards) + 1)
         if index is not None:
             bounds = np.searchsorted(index.shard, np.arange(len(info.shards) + 1)).tolist()
@@ -108,7 +108,8 @@ def _split_index(root: Path, split: str, info: SplitInfo) -> tuple[Index | None,
     return index, problems
 
 
-def _count_problems(root: Path, split: str, info: SplitInfo) -> Iterator[Problem]:
+def count_problems(root: Path, split: str, info: SplitInfo) -> Iterator[Problem]:
+    """Where the rejects of a split, or the kinds of its files, do not add up to what the manifest says."""
     path = split_dir(root, split) / REJECTS
     if path.is_file():
         rejects = path.read_bytes().count(b"\n")
@@ -120,17 +121,16 @@ def _count_problems(root: Path, split: str, info: SplitInfo) -> Iterator[Problem
         yield Problem(MANIFEST, f"the kinds of {split} do not add up to its {info.samples:,} samples")
 
 
-def _unexpected(root: Path, manifest: Manifest) -> Iterator[Problem]:
+def unexpected_files(root: Path, manifest: Manifest) -> list[Problem]:
     """Files in the data set that do not belong to it: readers that go by the names of files would read them too."""
     expected = {MANIFEST, *manifest.splits}
     for split, info in manifest.splits.items():
         tars = [shard.name for shard in info.shards]
         names: Sequence[str] = [INDEX, REJECTS, *tars, *map(dali_index_name, tars)]
         expected |= {f"{split}/{name}" for name in names}
+    there: list[Path] = []
     for directory in ("", *manifest.splits):
-        if not (root / directory).is_dir():
-            continue
-        for path in sorted((root / directory).iterdir()):
-            name = path.relative_to(root).as_posix()
-            if name not in expected:
-                yield Problem(name, "should not be there")
+        if (root / directory).is_dir():
+            there += sorted((root / directory).iterdir())
+    names = [path.relative_to(root).as_posix() for path in there]
+    return [Problem(name, "should not be there") for name in names if name not in expected]

@@ -23,6 +23,9 @@ from shards.sampling.order import AREA, FLIP, LEFT, RATIO, TOP
 
 Crop = Literal["random", "center", "rrc"]
 
+# The reference recipe's zoom: Resize(256) before a crop of 224.
+RESIZE, SIZE = 256, 224
+
 # RandomResizedCrop's defaults in torchvision: the share of the image's area, and width / height.
 RRC_SCALE = (0.08, 1.0)
 RRC_RATIO = (3 / 4, 4 / 3)

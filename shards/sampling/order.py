@@ -25,6 +25,9 @@ ORDERS: tuple[Order, ...] = ("global", "blocks", "index")
 # docs/decisions.md has what other sizes do to the shuffle.
 BLOCK_SHARDS = 16
 
+# The stream that chooses the samples that are held out of training.
+HELD_OUT = 0x4845
+
 # The purposes of the numbers drawn for (seed, epoch): the last part of the stream in shards/sampling/hashing.py.
 ORDER, TOP, LEFT, FLIP, AREA, RATIO, SHARDS = range(7)
 
@@ -62,6 +65,21 @@ class Share:
     def take(self, order: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.int64]:
         """The sample ids of this rank in the global batch at `position`: fewer than batch_size only at the end."""
         return order[position + self.rank : position + self.global_batch : self.world_size]
+
+
+def held_out(samples: int, fraction: float) -> npt.NDArray[np.bool_]:
+    """Which of `samples` samples are held out of training, (samples,): a random `fraction` of them, always the same.
+
+    At least one is held out, and one is left. A larger fraction holds out the same samples and more.
+    """
+    chosen = np.zeros(samples, bool)
+    chosen[permutation(samples, 0, HELD_OUT)[: held_out_count(samples, fraction)]] = True
+    return chosen
+
+
+def held_out_count(samples: int, fraction: float) -> int:
+    """How many samples `held_out` chooses."""
+    return min(max(1, round(samples * fraction)), samples - 1)
 
 
 def epoch_order(

@@ -33,8 +33,8 @@ def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
 
 def convert(source: Path | str, out: Path, *options: str) -> int:
     """Runs a small job in this process; returns its exit status."""
-    # --force: no sample is converted for an estimate, so that tests can count the rows that are read.
-    given = ["--short-side", "16", "--shard-size", "4", "--workers", "1", "--force", *options]
+    # --force and --enlarge: no sample is read beforehand, so that tests can count the rows that are read.
+    given = ["--short-side", "16", "--shard-size", "4", "--workers", "1", "--force", "--enlarge", *options]
     return main([str(source), str(out), *given])
 
 

@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_data_set_is_whole_and_holds_every_image_once(source: Path, tmp_path: Path) -> None:
-    assert convert(source, tmp_path / "out") == 0
+    assert convert(source, tmp_path / "out", "--workers", "2") == 0
     splits = open_dataset(tmp_path / "out")
     assert {name: len(split) for name, split in splits.items()} == {"train": 23, "validation": 5}
     train = splits["train"]

@@ -37,3 +37,34 @@ def test_the_first_split_present_is_chosen(tmp_path: Path) -> None:
     assert choose_split(tmp_path, ["validation", "test"]).name == "test"
     with pytest.raises(UsageError, match="no split validation: it has test"):
         choose_split(tmp_path, ["validation"])
+
+
+def test_a_part_held_out_and_the_rest_are_the_whole_split(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 50))] * 23, range(23), short_side=40, classes=23)
+    rest, held = split.hold_out(0.2)
+    assert (len(rest), len(held)) == (len(rest.labels), len(held.labels)) == (18, 5)
+    assert sorted([*rest.labels, *held.labels]) == list(range(23))
+    for part in (rest, held):
+        assert list(map(int, part.keys())) == part.labels.tolist() == sorted(part.labels)
+        assert part.index.shard.tolist() == [label // 7 for label in part.labels]
+    assert set(held.labels) < set(split.hold_out(0.5)[1].labels)
+    assert "20% held out of train: 5 samples" in repr(held)
+
+
+@pytest.mark.parametrize(("samples", "fraction"), [(1, 0.5), (5, 0.0), (5, 1.0), (5, -0.1), (5, float("nan"))])
+def test_nothing_is_held_out_of_one_sample_and_no_fraction(samples: int, fraction: float, tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 50))] * samples, short_side=40)
+    with pytest.raises(UsageError):
+        split.hold_out(fraction)
+
+
+def test_either_part_has_a_sample_whatever_the_fraction(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 50))] * 3, short_side=40)
+    assert [[len(part) for part in split.hold_out(fraction)] for fraction in (0.01, 0.99)] == [[2, 1], [1, 2]]
+
+
+def test_a_damaged_index_is_found_when_a_split_is_chosen(tmp_path: Path) -> None:
+    write_split(tmp_path, [jpeg(photo(40, 50))] * 3, short_side=40)
+    (tmp_path / "train" / INDEX).write_bytes(b"damaged")
+    with pytest.raises(ShardfeedError, match="cannot be read as an index"):
+        choose_split(tmp_path, ["train"])

@@ -23,7 +23,6 @@ from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode import MEAN, STD
-from shards.decode.graph import GraphConfig
 from shards.defaults import choose_decoder
 from shards.feed.local import LocalShards
 from shards.feed.loop import Delivered, FeedLoop
@@ -563,27 +562,6 @@ def test_closing_ends_a_wait_for_bytes_that_do_not_come(small_split: Split, monk
     assert "closed" in str(errors[0])
 
 
-def test_the_loop_chooses_its_device_before_it_touches_the_graph(
-    small_split: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A new thread begins on device 0, where it would open a context: each rank has a device of its own."""
-    calls: list[Any] = []
-
-    class Graph:
-        def __init__(self, config: GraphConfig, stream: object) -> None:
-            calls.append("graph")
-            raise RuntimeError("no GPU here")
-
-    monkeypatch.setattr("shards.feed.loop.GraphDecoder", Graph)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    loader = load(small_split, device="gpu", device_id=3, decode="region")
-    with loader, pytest.raises(RuntimeError, match="no GPU here"):
-        next(iter(loader))
-    assert calls == [3, "graph"]
-
-
 @pytest.mark.parametrize(
     ("device", "device_id", "gpus", "message"),
     [
@@ -824,3 +802,28 @@ def test_the_size_cannot_change_inside_an_epoch(small_split: Split) -> None:
         next(batches)
         with pytest.raises(UsageError, match="between epochs"):
             loader.set_size(24)
+
+
+@pytest.mark.parametrize("short_side", [32, None])
+def test_images_that_are_mostly_smaller_than_the_crop_are_refused_however_they_are_stored(
+    short_side: int | None, tmp_path: Path
+) -> None:
+    split = write_split(tmp_path, [jpeg(photo(32, 32 + i, i)) for i in range(8)], short_side=short_side)
+    with pytest.raises(UsageError, match=r"a crop of 40 pixels does not fit into images .* is 32: "):
+        load(split, batch_size=4, size=40, resize=None)
+    for size, resize in ((32, None), (40, 48)):
+        with load(split, batch_size=4, size=size, resize=resize) as loader:
+            assert next(iter(loader))[0].shape[-1] == size
+
+
+def test_original_images_of_which_a_few_are_smaller_than_the_crop_are_enlarged(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(32 + 9 * (i > 1), 60, i)) for i in range(8)], short_side=None)
+    with load(split, batch_size=8, size=40, resize=None) as loader:
+        assert next(iter(loader))[0].shape == (8, 3, 40, 40)
+
+
+def test_a_damaged_index_is_an_error_when_the_loader_is_made(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(32, 32))] * 8, short_side=32)
+    (tmp_path / "train" / "index.parquet").write_bytes(b"damaged")
+    with pytest.raises(ShardfeedError, match="cannot be read as an index"):
+        load(split, batch_size=4, size=32)

@@ -1,15 +1,81 @@
-"""What training reads: the batches of evaluation, and progressive resizing."""
+"""What training reads: the splits, the batches of evaluation, and progressive resizing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shards.common.errors import UsageError
 from shards.dataset import open_dataset
+from tests.conftest import jpeg, photo, write_split
 from tests.helpers.training import setup_of, write_dataset
 from train.config import Config
-from train.data import held_out_loader, training_size
-from train.options import Sizes
+from train.data import held_out_loader, held_out_split, open_splits, training_loader, training_size
+from train.options import Sizes, Validation
+from train.ranks.distributed import World
 from train.recipes import RECIPES
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [
+        (["test", "dev", "valid", "val", "validation"], "validation"),
+        (["test", "dev", "valid", "val"], "val"),
+        (["test", "dev", "valid"], "valid"),
+        (["test", "dev"], "dev"),
+        (["test"], "test"),
+    ],
+)
+def test_the_first_split_with_a_usual_name_validates(present: list[str], chosen: str, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, dict.fromkeys(["train", *present], 2))
+    split = held_out_split(Config(data))
+    assert split is not None
+    assert split.name == chosen
+
+
+def test_a_split_is_chosen_by_name_or_not_at_all(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 4, "validation": 2, "other": 3})
+    split = held_out_split(Config(data, validation=Validation(val_split="other")))
+    assert split is not None
+    assert split.name == "other"
+    assert held_out_split(Config(data, validation=Validation(val_split="none"))) is None
+    with pytest.raises(UsageError, match="no split vall: it has train, validation, other"):
+        held_out_split(Config(data, validation=Validation(val_split="vall")))
+
+
+@pytest.mark.parametrize(
+    ("validation", "told"),
+    [
+        ({"val_fraction": 0.0}, "--val-fraction must lie between 0 and 1, not 0.0"),
+        ({"val_fraction": 1.0}, "--val-fraction must lie between 0 and 1"),
+        ({"val_fraction": 0.1, "val_split": "test"}, "give one"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(validation: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Validation(**validation)
+
+
+def test_training_never_sees_what_is_held_out_and_each_other_image_once(tmp_path: Path) -> None:
+    count = 40  # each image is a class of its own
+    write_split(tmp_path, [jpeg(photo(16, 16, i)) for i in range(count)], range(count), short_side=16, classes=count)
+
+    def seen(seed: int, rank: int) -> tuple[list[int], list[int]]:
+        validation = Validation(val_fraction=0.1)
+        config = Config(tmp_path, size=16, batch=8, micro_batch=4, threads=1, seed=seed, validation=validation)
+        split, held_out = open_splits(config)
+        assert held_out is not None
+        setup = setup_of(config, World(rank, 2))
+        with training_loader(split, setup) as training, held_out_loader(held_out, setup) as validating:
+            return [int(n) for _, labels in training for n in labels], [int(n) for _, v in validating for n in v]
+
+    train_0, held_0 = seen(seed=0, rank=0)
+    train_1, held_1 = seen(seed=0, rank=1)
+    held = sorted(held_0 + held_1)
+    assert len(held) == len(set(held)) == 4
+    assert len(set(train_0 + train_1)) == len(train_0 + train_1) == 32  # 36, of which 8 are a step of both ranks
+    assert not set(held) & set(train_0 + train_1)
+    assert sorted(seen(seed=5, rank=0)[1] + seen(seed=5, rank=1)[1]) == held
 
 
 @pytest.mark.parametrize(("recipe", "small"), [("rn50_16", 12), ("rn18_88", 66)])

@@ -115,12 +115,15 @@ class CheckpointSaver:
         self._obey(number)
         raise AssertionError("a signal had come")
 
-    def keep(self, top1: float) -> None:
-        """After an evaluation: keeps the epoch's checkpoint, which is last.pt, if it is the best or a --keep-every."""
+    def keep(self, top1: float | None) -> None:
+        """At the end of an epoch: keeps its checkpoint, which is last.pt, if it is the best or a --keep-every.
+
+        `top1`: its accuracy; None without validation, where no epoch is the best.
+        """
         run, every = self._run, self._config.keep_every
         if every is not None and run.epoch % every == 0:
             self._keep_as(f"epoch-{run.epoch:04d}.pt")
-        if run.best is None or top1 > run.best:
+        if top1 is not None and (run.best is None or top1 > run.best):
             run.best = top1
             self._keep_as(BEST)
 

@@ -34,7 +34,7 @@ FORMAT = 3
 FREE = {
     "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "find_lr",
     "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload", "bad_losses",
-    "val_size", "val_resize", "flip_tta", "wandb", "decode", "cache_dir", "cache_size",
+    "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir", "cache_size",
 }  # fmt: skip
 
 

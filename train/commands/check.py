@@ -39,9 +39,8 @@ def check(config: Config) -> None:
 
         with _named("data set opens"):
             split, held_out = open_splits(config)
-            for each in (split, held_out):
-                _ = each.index  # compared with the manifest: labels, sizes and positions are in range
-            sizes = f"{split.name} {len(split):,} images, {held_out.name} {len(held_out):,}"
+            validation = "no validation" if held_out is None else f"{held_out.title}: {len(held_out):,}"
+            sizes = f"{split.title}: {len(split):,} images, {validation}"
             _passed(world, "data set opens", f"{sizes}, {len(split.class_names):,} classes")
 
         with _named("training steps"):

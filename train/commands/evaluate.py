@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.weights import require_file
-from shards.dataset import choose_split
 from train.checkpoints.weights import load_weights
 from train.config import Config
-from train.data import HELD_OUT, held_out_loader
+from train.data import held_out_loader, held_out_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined
 from train.report.accuracy import Accuracy, evaluate, without
@@ -19,7 +18,8 @@ def evaluate_files(config: Config) -> list[Accuracy]:
     """The accuracy of each file of `config.evaluate`, in that order. Raises as `load_weights` does."""
     for path in config.evaluate:
         require_file(path)  # before evaluating the first one, which may take long
-    held_out = choose_split(config.data, HELD_OUT, config.feeding.cache)
+    held_out = held_out_split(config)
+    assert held_out is not None, "Config refuses --evaluate with --val-split none"
     with joined(config.device) as world:
         network, setup = set_up(config, len(held_out.class_names), world)
         micro_batch = setup.batch.micro_batch

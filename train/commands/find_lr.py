@@ -16,9 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from shards.common.errors import ShardfeedError
-from shards.dataset import choose_split
 from train.config import Config
-from train.data import TRAINING, training_loader
+from train.data import training_loader, training_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
 from train.report.accuracy import bar_disabled
@@ -51,7 +50,7 @@ def find_lr(config: Config) -> Suggestion:
     Raises ShardfeedError where the loss never fell, or the split has too few images.
     """
     config.out.mkdir(parents=True, exist_ok=True)  # before the test, so that a wrong --out fails at once
-    split = choose_split(config.data, [TRAINING], config.feeding.cache)
+    split = training_split(config)
     with joined(config.device) as world:
         network, setup = set_up(config, len(split.class_names), world)
         count = setup.batch.accumulate

@@ -22,10 +22,9 @@ from benchmarks.commands.accuracy import (
 from benchmarks.measure.result import read
 from preprocess.sources import hf_dataset
 from shards.common.errors import UsageError
-from shards.dataset import choose_split
+from shards.dataset import TRAINING, VALIDATION, choose_split
 from tests.helpers.training import coloured_jpeg, setup_of, write_dataset
 from train.config import Config
-from train.data import HELD_OUT, TRAINING
 from train.engine import train
 from train.ranks.distributed import World
 from train.report.accuracy import Accuracy
@@ -82,7 +81,7 @@ def test_the_command_trains_with_both_and_ends_with_json(
 
 def test_training_with_our_loader_here_is_what_the_trainer_does(data: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(small(data), out=tmp_path / "run")
-    held_out = choose_split(data, HELD_OUT)
+    held_out = choose_split(data, VALIDATION)
     with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (batches, validation):
         network = make_network(config, len(held_out.class_names), World())
         accuracy = trained(network, setup_of(config), held_out, batches, validation)
@@ -92,7 +91,7 @@ def test_training_with_our_loader_here_is_what_the_trainer_does(data: Path, tmp_
 
 
 def test_both_loaders_give_the_same_pictures_in_evaluation(data: Path, source: str) -> None:
-    config, held_out = small(data), choose_split(data, HELD_OUT)
+    config, held_out = small(data), choose_split(data, VALIDATION)
     rows = [hf_dataset(source, name, "picture") for name in SIZES]
     _, usual = _usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
     with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (_, ours):
@@ -102,7 +101,7 @@ def test_both_loaders_give_the_same_pictures_in_evaluation(data: Path, source: s
 
 
 def test_both_loaders_give_the_same_number_of_training_pictures(data: Path, source: str) -> None:
-    config, held_out = small(data), choose_split(data, HELD_OUT)
+    config, held_out = small(data), choose_split(data, VALIDATION)
     rows = [hf_dataset(source, name, "picture") for name in SIZES]
     usual, _ = _usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
     with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (ours, _):

@@ -1,5 +1,6 @@
 """The estimate before a job, and the check that the disk has room for it."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_few_images_of_a_small_source_are_read_and_at_most_200_of_a_large_one(
     for made, expected in ((small, 8), (large, SAMPLES)):
         read.clear()
         estimate(made, made.plan.tasks[:5_000])
-        assert len(read) == expected
+        assert len(set(read)) == expected
 
 
 def test_nothing_left_to_do_needs_nothing(tmp_path: Path) -> None:
@@ -107,3 +108,36 @@ def test_a_stored_jpeg_fills_blocks() -> None:
 def test_numbers_for_people() -> None:
     assert [size(n) for n in (7, 1500, 2.5e9, 4e13)] == ["7 B", "1.5 kB", "2.5 GB", "40.0 TB"]
     assert [length(n) for n in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+
+
+def test_a_shard_is_the_work_of_one_worker_and_more_workers_must_start() -> None:
+    needed = Estimate(0, 0, 0, seconds=0.1, start=2.0)
+    assert needed.duration([600, 150], 2) == pytest.approx(62)
+    assert needed.duration([100] * 5, 2) == pytest.approx(32)
+    assert needed.duration([100], 2) == pytest.approx(10)  # in the main process
+    assert needed.duration([100] * 5, 1) == pytest.approx(50)
+    assert needed.duration([], 2) == 0
+
+
+def test_what_the_first_image_takes_to_load_is_no_part_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, convert_row, calls = job(tmp_path), ShardJob.convert_row, list[int]()
+
+    def slow_at_first(self: ShardJob, split: str, row: int) -> object:
+        calls.append(row)
+        if len(calls) == 1:
+            time.sleep(1)
+        return convert_row(self, split, row)
+
+    monkeypatch.setattr("preprocess.job.estimate.SECONDS", 0.5)
+    monkeypatch.setattr(ShardJob, "convert_row", slow_at_first)
+    estimate(made, made.plan.tasks)
+    assert len(calls) > 2
+
+
+def test_the_start_of_a_worker_is_estimated_and_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = job(tmp_path)
+    assert estimate(made, made.plan.tasks).start > 0
+    monkeypatch.setattr("preprocess.job.estimate.LONGEST_START", 0.0)
+    assert estimate(made, made.plan.tasks).start == 0

@@ -156,22 +156,49 @@ def test_settings_that_contradict_the_manifest_are_refused(
     assert repair(source, out, "--short-side", "16", "--shard-size", "4", "--seed", "3") == 0
 
 
-def test_a_shard_that_comes_out_otherwise_is_named_and_stays_as_it_is(
-    source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("damaged", "pillow", "fault", "why"),
+    [
+        (False, None, "is as the source gives it, not as the manifest says", ". The manifest was changed: copy it"),
+        (False, "1.0", "is as the source gives it, not as the manifest says", ". The manifest was changed: copy it"),
+        (True, None, "comes out with other bytes", ". The manifest was changed: copy it again"),
+        (True, "1.0", "comes out with other bytes", ". Other versions make other bytes; it was made with pillow 1.0,"),
+    ],
+)
+def test_a_shard_that_comes_out_otherwise_is_named_with_what_is_to_blame_and_stays_as_it_is(
+    damaged: bool, pillow: str | None, fault: str, why: str, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][2]["sha256"] = "ab" * 32
+    manifest["libraries"] |= {} if pillow is None else {"pillow": pillow}
     (out / "manifest.json").write_text(json.dumps(manifest))
-    flip_a_bit(out / "train" / "train-00004.tar")
+    for number in (2, 4) if damaged else (4,):
+        flip_a_bit(out / "train" / f"train-0000{number}.tar")
     before = tree(out)
     capsys.readouterr()
     assert repair(source, out) == 1
     said = line(capsys)
-    assert "train-00002.tar comes out with other bytes" in said
+    assert f"train-00002.tar {fault}" in said
     assert "manifest abababab" in said
-    assert "it was made with shardfeed" in said
+    assert why in said
     after = tree(out)
     assert {name for name in after if after[name] != before[name]} == {"train/train-00004.tar"}
+
+
+@pytest.mark.parametrize("where", [".", "train"])
+def test_a_file_that_verify_does_not_want_is_named_and_the_data_set_not_called_whole(
+    where: str, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / where / "stray.tar").write_bytes(b"")
+    problems = [str(problem) for problem in verify(out).problems]
+    capsys.readouterr()
+    assert repair(source, out) == 1
+    said = line(capsys)
+    assert problems[0] in said
+    assert "Remove what should not be there" in said
+    (out / where / "stray.tar").unlink()
+    assert repair(source, out) == 0
+    assert verify(out).problems == ()
 
 
 def test_only_a_finished_data_set_is_repaired(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,7 +320,7 @@ def test_exit_statuses(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert status(str(root)) == 1
     printed = capsys.readouterr()
     assert printed.out == f"{TAR}: is missing\n"
-    assert printed.err.endswith("data is damaged: 1 problems in 1 files, named above\n")
+    assert printed.err.endswith("data is damaged: 1 problem in 1 file, named above\n")
     assert status(str(tmp_path / "nowhere")) == 2
     assert status(str(tmp_path)) == 2
     assert status(str(root), "--workers", "0") == 2

@@ -23,7 +23,7 @@ from tests.helpers.training import read_lines, setup_of, write_dataset
 from train.checkpoints.resume import read_checkpoint
 from train.checkpoints.snapshot import restore
 from train.config import Config
-from train.options import Feeding, Mixing, Sizes, Update
+from train.options import Feeding, Mixing, Sizes, Update, Validation
 from train.ranks.distributed import World
 from train.run import begin
 
@@ -41,6 +41,7 @@ EVERYTHING = dataclasses.replace(
 CASES = {
     "everything": EVERYTHING,
     "average": dataclasses.replace(BASE, update=Update(ema=0.9)),
+    "held out": dataclasses.replace(BASE, validation=Validation(val_fraction=0.1)),
     "bfloat16": dataclasses.replace(BASE, precision="bfloat16", mixing=Mixing(mixup=0.3)),
 }
 
