@@ -28,6 +28,8 @@ PANELS = (
     ("learning rate", (("", "train", "lr"),)),
     ("images/s", (("", "train", "images_per_s"),)),
 )
+# Values among the first tenth are off the scale if they lie this many times the range of the others beyond it.
+OUTLIER = 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path
         for (label, event, _), (steps, values) in zip(curves, points, strict=True):
             # A run of one epoch has one point of accuracy, which a line without markers would not show.
             axes.plot(steps, values, label=label, marker="." if event == "validation" else "", linewidth=1.2)
+        axis = axis_of([values for _, values in points])
+        if axis is not None:
+            axes.set_ylim(*axis)
+            title += " (early values are off the scale)"
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("optimizer steps", fontsize=8)
         axes.grid(alpha=0.3)
@@ -76,6 +82,20 @@ def draw(directory: Path, lines: Sequence[dict[str, Any]] | None = None) -> Path
     with replacing(directory / PICTURE) as file:
         figure.savefig(file, format="png")
     return directory / PICTURE
+
+
+def axis_of(curves: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """The ends of a panel's axis where early values would squash the others; None for an axis that holds all."""
+    finite = [[value for value in values if math.isfinite(value)] for values in curves]
+    early = [value for values in finite for value in values[: -(-len(values) // 10)]]
+    later = [value for values in finite for value in values[-(-len(values) // 10) :]]
+    if not later:
+        return None
+    least, most = min(later), max(later)
+    extent = most - least
+    if not extent or all(least - OUTLIER * extent <= value <= most + OUTLIER * extent for value in early):
+        return None
+    return least - extent / 20, most + extent / 20
 
 
 def curves_of(lines: Sequence[dict[str, Any]], path: Path) -> list[list[tuple[list[float], list[float]]]]:

@@ -24,14 +24,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.machine import cores, sleep_while_waiting
-from benchmarks.measure.result import Result, Series
+from benchmarks.measure.machine import sleep_while_waiting
+from benchmarks.measure.progress import watched
+from benchmarks.measure.result import Result, Series, Setting
 from benchmarks.measure.settings import BatchSpec, command_line
 from benchmarks.peers.naive import PilImages, Rows, open_rows
 from benchmarks.report.table import show
 from benchmarks.stages.training import configured
 from shards import Split
 from shards.common.errors import UsageError
+from shards.common.machine import usable_cores
 from shards.dataset import TRAINING, VALIDATION, choose_split
 from shards.defaults import shorter_side
 from train.config import Config
@@ -41,7 +43,7 @@ from train.ranks.distributed import joined
 from train.recipes import DEFAULT
 from train.report.accuracy import Accuracy, evaluate
 from train.report.metrics import Recorder
-from train.run import Setup, begin, make_network, set_up
+from train.run import Setup, begin, set_up
 
 OURS, USUAL = "shardfeed", "PIL and torchvision"
 
@@ -105,27 +107,23 @@ def run(options: Options) -> None:
     rows, held_out_rows = (
         open_rows(each, options.source, options.image_column, options.label_column) for each in (split, held_out)
     )
-    workers = cores() if options.workers is None else options.workers
+    workers = usable_cores() if options.workers is None else options.workers
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before training, not after
     reached: dict[str, list[Accuracy]] = {OURS: [], USUAL: []}
-    times = []
-    with joined("auto") as world, tqdm(total=2 * options.seeds, unit="run", disable=None) as bar:
-        for seed in range(options.seeds):
+    turns, times = [(seed, name) for seed in range(options.seeds) for name in reached], []
+    with joined("auto") as world:
+        for seed, name in watched(turns, lambda turn: f"seed {turn[0]}, {turn[1]}", "run"):
             seeded = dataclasses.replace(config, seed=seed)
-            _, setup = set_up(seeded, len(held_out.class_names), world)
-            ours = _ours(split, held_out, setup)
-            usual = contextlib.nullcontext(_usual(rows, held_out_rows, held_out, setup, workers))
-            for name, opened in ((OURS, ours), (USUAL, usual)):
-                began = time.perf_counter()
-                with opened as (batches, held_out_batches):
-                    network = make_network(seeded, len(held_out.class_names), world)
-                    accuracy = trained(network, setup, held_out, batches, held_out_batches)
-                times.append(time.perf_counter() - began)
-                reached[name].append(accuracy)
-                tqdm.write(f"seed {seed}, {name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%")
-                bar.update()
-    result = summary(options, config, reached, min(times))
-    show(result, options.out)
+            network, setup = set_up(seeded, len(held_out.class_names), world)
+            usual = _usual(rows, held_out_rows, held_out, setup, workers)
+            opened = _ours(split, held_out, setup) if name == OURS else contextlib.nullcontext(usual)
+            began = time.perf_counter()
+            with opened as (batches, held_out_batches):
+                accuracy = trained(network, setup, held_out, batches, held_out_batches)
+            times.append(time.perf_counter() - began)
+            reached[name].append(accuracy)
+            tqdm.write(f"seed {seed}, {name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%")
+    show(summary(options, config, reached, min(times)), options.out)
 
 
 def trained(network: nn.Module, setup: Setup, held_out: Split, batches: Batches, held_out_batches: Batches) -> Accuracy:
@@ -169,20 +167,13 @@ def summary(options: Options, config: Config, reached: dict[str, list[Accuracy]]
     ours, usual = (statistics.mean(accuracy.top1 for accuracy in reached[name]) for name in (OURS, USUAL))
     top1 = [Series(name, tuple(each.top1 for each in runs), "% top-1") for name, runs in reached.items()]
     top5 = [Series(f"{name}, top-5", tuple(each.top5 for each in runs), "% top-5") for name, runs in reached.items()]
+    settings: dict[str, Setting] = {name: getattr(config, name) for name in ("recipe", "epochs", "size")}
     return Result.now(
         "accuracy",
-        f"{config.model} at {config.size} pixels, {config.epochs} epochs, by the loader that it was trained with: mean "
-        f"top-1 {ours:.2f}% ({OURS}) and {usual:.2f}% ({USUAL}), {ours - usual:+.2f} points",
+        f"{config.model} at {config.size} pixels, {config.epochs} epochs, by the loader that it was trained with",
         command_line("accuracy", options),
         [*top1, *top5],
         schedule=Schedule(options.seeds, seconds),
-        settings={
-            "recipe": config.recipe,
-            "epochs": config.epochs,
-            "size": config.size,
-            "seeds": options.seeds,
-            f"{OURS}, mean top-1": round(ours, 3),
-            f"{USUAL}, mean top-1": round(usual, 3),
-            "difference in points": round(ours - usual, 3),
-        },
+        settings={**settings, "seeds": options.seeds, "difference in points": round(ours - usual, 3)},
+        findings=[f"Mean top-1 {ours:.2f}% ({OURS}) and {usual:.2f}% ({USUAL}), {ours - usual:+.2f} points."],
     )

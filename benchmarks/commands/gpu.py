@@ -22,11 +22,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.commands import report
 from benchmarks.peers.roster import ROSTER
 from benchmarks.processes.command import run_command
 from benchmarks.processes.process import ROOT
@@ -83,12 +84,7 @@ def run(options: Options) -> None:
     failed = perform(steps(data, source, results, options.rehearsal), results, 60 * options.minutes)
     found = sorted(results.glob("*.json"))
     if found:
-        page = results / "report.html"
-        problem = _run(
-            Step("report", ("benchmarks", "report", *map(str, found), "--output", str(page)), 0), results, 60
-        )
-        failed += ["report"] if problem else []
-        print(f"FAILED report: {problem}" if problem else f"page   {page}")
+        report.run(report.Options(tuple(found), results / "report.html"))
     show_result({"benchmark": "gpu", "results": found, "failed": failed})
     if failed:
         raise ShardfeedError(f"{', '.join(failed)} failed; the other results and all output lie in {results}")
@@ -116,18 +112,12 @@ def steps(data: Path, source: str | None, results: Path, little: bool) -> tuple[
     fast = ["--rounds", "1", "--seconds", "0.2"] if little else ["--rounds", "2", "--seconds", "1.5"]
     pictures = ["--size", "32", "--batch-size", "16"] if little else []
     train = ["--size", "32", "--batch-size", "16", "--micro-batch", "8", "--steps", "1"] if little else []
+    of_recipes = ["benchmarks", "train", "--data", str(data), *fast, *train, *out, "--recipe"]
     return (
         Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests")), 0.15),
         Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.4),
         Step("stages", ("benchmarks", "stages", "--data", str(data), *fast, *pictures, *out), 0.15),
-        *(
-            Step(
-                f"train {recipe}",
-                ("benchmarks", "train", "--data", str(data), "--recipe", recipe, *fast, *train, *out),
-                0.1,
-            )
-            for recipe in ("cnn", "rn18_16")
-        ),
+        *(Step(f"train {recipe}", (*of_recipes, recipe), 0.1) for recipe in ("cnn", "rn18_16")),
     )
 
 
@@ -135,48 +125,36 @@ def perform(plan: Sequence[Step], results: Path, seconds: float) -> list[str]:
     """Runs the steps; returns the names of those that failed. A step may use the time that earlier steps left over."""
     spare, failed = 0.0, []
     for step in plan:
-        start = time.monotonic()
+        log, start = results / f"{step.name.replace(' ', '-')}.log", time.monotonic()
         limit = max(0.0, step.share * seconds + spare)
-        problem = _run(step, results, limit)
-        spare = limit - (time.monotonic() - start)
-        if problem:
-            print(f"FAILED {step.name}: {problem}", flush=True)
-            failed.append(step.name)
+        print(f"\n$ python -m {shlex.join(step.words)}\n  output in {log}", flush=True)
+        problem = _run(step.words, log, limit)
+        took = time.monotonic() - start
+        spare = limit - took
+        print(f"FAILED {step.name}: {problem}" if problem else f"  {took:.0f} s", flush=True)
+        failed += [step.name] if problem else []
     return failed
 
 
-def _run(step: Step, results: Path, seconds: float) -> str | None:
+def _run(words: Sequence[str], log: Path, seconds: float) -> str | None:
     """Runs one command with its output in a file, for `seconds` at most; returns what went wrong, in one line."""
-    log = results / f"{step.name.replace(' ', '-')}.log"
-    print(f"\n$ python -m {shlex.join(step.words)}\n  output in {log}", flush=True)
-    start = time.monotonic()
-    with (
-        log.open("w") as file,
+    with log.open("w") as file:
         # In a session of its own, so that processes that it leaves behind are killed with it.
-        subprocess.Popen(
-            [sys.executable, "-m", *step.words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        ) as process,
-        _ended(process),
-    ):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return f"stopped after {time.monotonic() - start:.0f} s, its share of the time"
-    print(f"  {time.monotonic() - start:.0f} s, exit status {status}", flush=True)
+            return f"stopped after {seconds:.0f} s, its share of the time"
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)  # so that it can clean up
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     # pytest exits with 5 where it found no test, which is no success either.
     return None if status == 0 else f"exit status {status}: {lines[-1] if lines else 'no output'}"
-
-
-@contextlib.contextmanager
-def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Ends the process and what it started after the block: interrupts it first, so that it can clean up."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)

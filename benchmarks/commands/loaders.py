@@ -17,16 +17,15 @@ images stay in --work for the next time.
 """
 
 import contextlib
-import dataclasses
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from benchmarks.measure.harness import Schedule, measure
-from benchmarks.measure.machine import cores
+from benchmarks.measure.progress import watched
 from benchmarks.measure.result import Ratio, Result, Series, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
 from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, Entry
@@ -36,11 +35,13 @@ from benchmarks.report import table
 from shards import Split
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.machine import usable_cores
 from shards.dataset import choose_split
 
 ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
-TRIAL = 0.1  # seconds of the turn that shows whether a peer works
+# Seconds of a turn before the one of --sweep that counts.
+TRIAL = 0.2
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Options:
     """More peers: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
     gpu-region, gpu-hardware, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or all."""
     split: str = "train"
-    """The split to read, of both."""
+    """The split to read, of the shards and of SOURCE."""
     image_column: str = "image"
     """Column of SOURCE that holds the images."""
     label_column: str = "label"
@@ -123,47 +124,43 @@ def compare(options: Options) -> Result:
     """Measures. Raises UsageError for data or options that do not fit together."""
     schedule = Schedule(options.rounds, options.seconds)
     split = choose_split(options.data, [options.split])
-    batch = _batch(options, split)
-    names = _names(options.peers)
+    batch, names = _batch(options, split), _names(options.peers)
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
-    encoding = split.manifest.settings.encoding
+    stored = split.manifest.settings
     skipped: dict[str, str] = {}
     peers: dict[str, PeerProcess] = {}
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        try:
-            for name in names:
-                entry = ROSTER[name]
-                reason = entry.absence(encoding)
-                if name == NAIVE and options.source is None:
-                    reason = "it reads the originals: give --source"
+        for name in watched(names, lambda name: f"starting {name}", "peer"):
+            entry = ROSTER[name]
+            reason = entry.absence(stored.encoding)
+            if name == NAIVE and options.source is None:
+                reason = "it reads the originals: give --source"
+            if reason is None:
                 try:
-                    if reason is None:
-                        peers[name] = stack.enter_context(started(entry, options, batch, work, encoding == "raw"))
+                    peers[name] = stack.enter_context(started(entry, options, batch, work, stored.encoding == "raw"))
                 except ShardfeedError as error:
                     if name in ALWAYS:
                         raise
                     reason = str(error).removeprefix(f"{entry.title}: ")
-                if reason is not None:
-                    skipped[entry.title] = reason
-            intervals = measure(list(peers.values()), schedule)
-        finally:
-            for each in peers.values():
-                each.stop()  # all of them before the first is waited for: ending takes seconds
+            if reason is not None:
+                skipped[entry.title] = reason
+        intervals = measure(list(peers.values()), schedule)
     series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in peers.items()}
+    row = row_name(batch, split)
     return Result.now(
         "loaders",
-        f"{batch.batch_size} x 3 x {batch.size} x {batch.size} a batch: {row_name(batch, split)}",
+        f"{batch.batch_size} x 3 x {batch.size} x {batch.size} a batch: {row}",
         command_line("loaders", options),
         list(series.values()),
         schedule=schedule,
         ratios=[Ratio.between(series[OURS], series[base]) for base in BASES if base in series],
         skipped=skipped,
         settings={
-            **dataclasses.asdict(batch),
-            "row": row_name(batch, split),
-            "stored": split.manifest.settings.short_side,
-            "encoding": encoding,
+            **asdict(batch),
+            "row": row,
+            "stored": stored.short_side,
+            "encoding": stored.encoding,
             "images": len(split),
         },
     )
@@ -178,49 +175,43 @@ def row_name(batch: BatchSpec, split: Split) -> str:
 
 
 def started(entry: Entry, options: Options, batch: BatchSpec, work: Path, raw: bool) -> PeerProcess:
-    """The process of a peer, ready and tried, with the best of --sweep. Raises ShardfeedError if it cannot work."""
-
-    def task(threads: int) -> PeerTask:
-        return PeerTask(
-            data=str(options.data),
-            split=options.split,
-            source=options.source or "",
-            image_column=options.image_column,
-            label_column=options.label_column,
-            work=str(work),
-            batch=batch,
-            threads=threads,
-            options=entry.options,
-        )
+    """The process of a peer, with the best of --sweep. Raises ShardfeedError if it cannot work."""
 
     def speed(threads: int) -> float:
         """Images/s in one turn; 0 for a number of threads that the peer refuses, as FFCV refuses more than cores."""
         try:
-            with entry.start(task(threads)) as process:
+            with entry.start(_task(entry, options, batch, work, threads)) as process:
                 process.turn(Schedule(seconds=TRIAL))
                 return process.turn(Schedule(seconds=options.seconds)).images_per_s
         except ShardfeedError:
             return 0.0
 
     threads = max(options.sweep, key=speed) if options.sweep else _threads(entry, options, raw)
-    process = entry.start(task(threads))
-    try:
-        process.turn(Schedule(seconds=TRIAL))
-    except BaseException:
-        process.close()
-        raise
-    return process
+    return entry.start(_task(entry, options, batch, work, threads))
 
 
 def _threads(entry: Entry, options: Options, raw: bool) -> int:
-    """Threads or worker processes of a peer; where DALI decodes, our loader's default."""
+    """Threads or worker processes: by default one a core, and our loader's own number where DALI decodes."""
     from shards.defaults import default_threads  # brings torch and DALI, for which --help need not wait
 
-    if entry.processes:
-        return cores() if options.workers is None else options.workers
-    if options.threads is not None:
-        return options.threads
-    return cores() if entry.environment else default_threads(raw)
+    wanted = options.workers if entry.processes else options.threads
+    if wanted is not None:
+        return wanted
+    return usable_cores() if entry.processes or entry.environment else default_threads(raw)
+
+
+def _task(entry: Entry, options: Options, batch: BatchSpec, work: Path, threads: int) -> PeerTask:
+    return PeerTask(
+        data=str(options.data),
+        split=options.split,
+        source=options.source or "",
+        image_column=options.image_column,
+        label_column=options.label_column,
+        work=str(work),
+        batch=batch,
+        threads=threads,
+        options=entry.options,
+    )
 
 
 def _names(peers: tuple[str, ...]) -> list[str]:
@@ -234,15 +225,7 @@ def _names(peers: tuple[str, ...]) -> list[str]:
 
 def _batch(options: Options, split: Split) -> BatchSpec:
     """What a batch is. Raises UsageError for options that do not fit together, or not to the split."""
-    counts = [each for each in (options.threads, *options.sweep) if each is not None]
-    if min(counts, default=1) < 1 or (options.workers or 0) < 0:
+    if (options.threads is not None and options.threads < 1) or (options.workers or 0) < 0:
         raise UsageError("the number of threads must be at least 1, the number of workers 0 or more")
-    return batch_spec(
-        split,
-        batch_size=options.batch_size,
-        size=options.size,
-        resize=options.resize,
-        crop=options.crop,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
+    fields = ("batch_size", "size", "resize", "crop", "dtype", "seed")
+    return batch_spec(split, **{name: getattr(options, name) for name in fields})

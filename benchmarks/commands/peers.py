@@ -6,11 +6,11 @@ peers-install`. Each row is `python -m benchmarks loaders --peers all`, about te
 defaults. Writes a JSON result per row, and all rows as one table, `loaders.md`, to --out.
 """
 
-import dataclasses
 import itertools
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.commands import loaders
 from benchmarks.commands.readme import bars, long_block
@@ -35,7 +35,7 @@ class Options:
     peers: tuple[str, ...] = (loaders.ALL,)
     """The peers, as for `python -m benchmarks loaders`."""
     split: str = "train"
-    """The split to read."""
+    """The split to read, of the shards and of SOURCE."""
     image_column: str = "image"
     """Column of SOURCE that holds the images."""
     label_column: str = "label"
@@ -57,33 +57,16 @@ class Options:
 def run(options: Options) -> None:
     """Measures row by row and writes each when it is done; prints the table."""
     results = []
-    for encoding in dict.fromkeys(row[0] for row in ROWS):
-        _make(options, encoding)
-    for batch_size, (encoding, crop, dtype) in itertools.product(options.batch_sizes, ROWS):
-        start = time.monotonic()
-        result = loaders.compare(
-            loaders.Options(
-                data=_shards(options, encoding),
-                source=options.source,
-                peers=options.peers,
-                split=options.split,
-                image_column=options.image_column,
-                label_column=options.label_column,
-                batch_size=batch_size,
-                crop=crop,
-                dtype=dtype,
-                rounds=options.rounds,
-                seconds=options.seconds,
-                sweep=options.sweep,
-                work=options.work,
-                out=options.out,
-            )
-        )
-        seconds = time.monotonic() - start
-        row = f"{result.settings['row']}, batch {batch_size}"
-        results.append(dataclasses.replace(result, settings={**result.settings, "row": row, "wall_s": seconds}))
-        path = write(results[-1], options.out)
-        print(f"{table.text(results[-1])}\nresult {path}, {seconds:.0f} s\n", flush=True)
+    data = {encoding: _shards(options, encoding) for encoding in dict.fromkeys(row[0] for row in ROWS)}
+    same = {field.name: getattr(options, field.name) for field in fields(options)}
+    for batch_size, (encoding, crop, dtype) in itertools.product(same.pop("batch_sizes"), ROWS):
+        row = loaders.Options(**same, data=data[encoding], batch_size=batch_size, crop=crop, dtype=dtype)
+        result = loaders.compare(row)
+        if len(options.batch_sizes) > 1:
+            named = {**result.settings, "row": f"{result.settings['row']}, batch {batch_size}"}
+            result = msgspec.structs.replace(result, settings=named)
+        results.append(result)
+        print(f"{table.text(result)}\nresult {write(result, options.out)}\n", flush=True)
     document, picture = options.out / "loaders.md", options.out / "loaders.png"
     panels(bars(results), picture, table.circumstances(results[0]))
     with replacing(document) as file:
@@ -94,14 +77,10 @@ def run(options: Options) -> None:
 
 
 def _shards(options: Options, encoding: Encoding) -> Path:
-    return options.work / f"shards-{encoding}"
-
-
-def _make(options: Options, encoding: Encoding) -> None:
-    """Converts the source unless the shards exist. Raises ShardfeedError if that fails."""
-    path = _shards(options, encoding)
-    if (path / MANIFEST).exists():
-        return
-    words = [options.source, str(path), "--splits", options.split, "--encoding", encoding]
-    words += ["--image-column", options.image_column, "--label-column", options.label_column]
-    run_command("preprocess", *words)
+    """Shards of the source, made unless they exist. Raises ShardfeedError if that fails."""
+    path = options.work / f"shards-{encoding}"
+    if not (path / MANIFEST).exists():
+        words = [options.source, str(path), "--splits", options.split, "--encoding", encoding]
+        words += ["--image-column", options.image_column, "--label-column", options.label_column]
+        run_command("preprocess", *words)
+    return path

@@ -7,7 +7,7 @@ counts, so `Results/benchmarks/loaders-*.json` will do. Nothing is measured.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -85,14 +85,14 @@ def chosen(results: Sequence[Result]) -> list[Result]:
         )
     latest = {_work(result): result for result in sorted(results, key=lambda result: result.date)}
     # The documents say these once, for all columns.
-    alike: dict[str, set[object]] = {
-        "machine": {tuple(result.hardware.items()) for result in latest.values()},
-        "rounds": {result.rounds for result in latest.values()},
-        "seconds": {result.seconds for result in latest.values()},
-        "images": {result.settings.get("images") for result in latest.values()},
-        "versions": {tuple(result.versions.items()) for result in latest.values()},
+    said_once: dict[str, Callable[[Result], object]] = {
+        "machine": lambda result: result.hardware,
+        "rounds": lambda result: result.rounds,
+        "seconds": lambda result: result.seconds,
+        "images": lambda result: result.settings.get("images"),
+        "versions": lambda result: result.versions,
     }
-    odd = [name for name, values in alike.items() if len(values) > 1]
+    odd = [name for name, get in said_once.items() if any(get(each) != get(results[0]) for each in latest.values())]
     if odd:
         raise UsageError(f"the results differ in {', '.join(odd)}: give those of one `python -m benchmarks peers`")
     order: dict[tuple[Setting, ...], int] = {row: i for i, row in enumerate(ROWS)}
@@ -122,6 +122,17 @@ def short_block(results: Sequence[Result], picture: str) -> str:
     return "\n\n".join([_picture(results, picture), _table(results, names), f"{circumstances(results[0])}."])
 
 
+def bars(results: Sequence[Result]) -> list[Bars]:
+    """One chart per result, with the loaders in the order of the roster."""
+    return [
+        Bars(
+            f"{head(each)}\nimages/s",
+            tuple(Bar(name, each[name].spread, name == OUR_TITLE) for name in _measured([each])),
+        )
+        for each in results
+    ]
+
+
 def _measured(results: Sequence[Result]) -> list[str]:
     """The titles of the loaders in any of the results, in the order of the roster."""
     there = {series.name for each in results for series in each.series}
@@ -136,11 +147,12 @@ def _picture(results: Sequence[Result], picture: str) -> str:
 def _table(results: Sequence[Result], names: Sequence[str]) -> str:
     """A row for each of the loaders, then the ratios of ours to those that have one."""
     rows = [
-        [f"**{name}**" if name == OUR_TITLE else name, _threads(results, name), *_figures(results, name)]
+        [f"**{name}**" if name == OUR_TITLE else name, threads, *_figures(results, name)]
         for name in names
+        for threads in [", ".join(sorted(_setting(results, name, "threads")))]
     ]
-    bases = [base for base in names if any((r.of, r.to) == (OUR_TITLE, base) for each in results for r in each.ratios)]
-    rows += [[f"{OUR_TITLE} to {base}", "", *(ratio(each, OUR_TITLE, base) for each in results)] for base in bases]
+    ratios = {base: [ratio(each, OUR_TITLE, base) for each in results] for base in names}
+    rows += [[f"{OUR_TITLE} to {base}", "", *cells] for base, cells in ratios.items() if set(cells) != {"-"}]
     return grid(["images/s", "threads", *map(head, results)], rows)
 
 
@@ -148,10 +160,6 @@ def _figures(results: Sequence[Result], name: str) -> list[str]:
     """The medians of one loader, one per result."""
     found = [{series.name: series for series in each.series}.get(name) for each in results]
     return ["-" if series is None else f"{series.spread.median:,.0f}" for series in found]
-
-
-def _threads(results: Sequence[Result], name: str) -> str:
-    return ", ".join(sorted(_setting(results, name, "threads")))
 
 
 def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
@@ -163,40 +171,29 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     commands = "; ".join(f"`{command}`" for command in dict.fromkeys(map(_command, results)))
     dates = sorted({each.date[:10] for each in results})
     span = f" to {dates[-1]}" if len(dates) > 1 else ""
-    versions = ", ".join(f"{name} {value}" for name, value in _versions(results).items())
-    parts = [
-        (
-            f"{circumstances(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}. "
-            f"Versions: {versions}."
-        ),
-        (
-            f"{settings['images']} images stored {stored}, page cache warm; batches of {settings['batch_size']} of "
-            f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, "
-            "least to most in brackets. `threads` are threads or worker processes; the naive path reads the originals."
-        ),
-        (
-            f"Command: {commands}, with `--crop` and `--dtype` as the head of a column says; `DIR` is made by "
-            f"`python -m preprocess SOURCE DIR`{raw}. All of it: `make bench-peers SOURCE=...`."
-        ),
-    ]
+    # Of common libraries, and those that a loader brings itself, which are among its settings.
+    versions = dict(first.versions)
+    for name, value in (item for each in results for series in each.series for item in series.settings.items()):
+        if isinstance(value, str) and value[:1].isdigit() and "." in value:
+            versions.setdefault(name, value)
+    where = f"{circumstances(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}."
+    what = (
+        f"{settings['images']} images stored {stored}, page cache warm; batches of {settings['batch_size']} of "
+        f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, "
+        "least to most in brackets. `threads` are threads or worker processes; the naive path reads the originals."
+    )
+    how = (
+        f"Command: {commands}, with `--crop` and `--dtype` as the head of a column says; `DIR` is made by "
+        f"`python -m preprocess SOURCE DIR`{raw}. All of it: `make bench-peers SOURCE=...`."
+    )
+    parts = [f"{where} Versions: {', '.join(f'{name} {value}' for name, value in versions.items())}.", what, how]
     fast = [name for name in names if _setting(results, name, "dct") == {"fast"}]
     if fast:
         told = ", ".join(fast)
         parts.append(f"Decoded with the fast, less exact transform (DCT): {told}; the others with the exact one.")
     missing = {name: reason for each in results for name, reason in each.skipped.items() if name not in names}
-    missing = {name: reason for name, reason in missing.items() if not reason.startswith("needs a CUDA GPU")}
-    if missing:
-        parts.append("Not measured: " + "; ".join(f"{name}: {reason}" for name, reason in missing.items()) + ".")
-    return parts
-
-
-def _versions(results: Sequence[Result]) -> dict[str, str]:
-    """Versions of common libraries, and those that a loader brings itself, which are among its settings."""
-    found = dict(results[0].versions)
-    for name, value in (item for each in results for series in each.series for item in series.settings.items()):
-        if isinstance(value, str) and value[:1].isdigit() and "." in value:
-            found.setdefault(name, value)
-    return found
+    told = "; ".join(f"{name}: {why}" for name, why in missing.items() if not why.startswith("needs a CUDA GPU"))
+    return [*parts, f"Not measured: {told}."] if told else parts
 
 
 def _setting(results: Sequence[Result], name: str, setting: str) -> set[str]:
@@ -210,13 +207,3 @@ def _command(result: Result) -> str:
     word = r"('[^']*'|\S+)"
     command = re.sub(rf" --(work|out|crop|dtype) {word}", "", result.command)
     return re.sub(rf"--source {word}", "--source SOURCE", re.sub(rf"--data {word}", "--data DIR", command))
-
-
-def bars(results: Sequence[Result]) -> list[Bars]:
-    """One chart per result, with the loaders in the order of the roster."""
-    charts = []
-    for result in results:
-        there = {series.name: series for series in result.series}
-        drawn = [Bar(name, there[name].spread, strong=name == OUR_TITLE) for name in _measured([result])]
-        charts.append(Bars(head(result), "images/s", tuple(drawn)))
-    return charts

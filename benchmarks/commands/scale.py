@@ -10,21 +10,21 @@ Each figure is of a process of its own. Without --data the images are made up. A
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.machine import cores
-from benchmarks.measure.result import Ratio, Result, Series
+from benchmarks.measure.progress import announce, watched
+from benchmarks.measure.result import Result, Series
 from benchmarks.measure.settings import command_line
 from benchmarks.processes.command import run_command
-from benchmarks.report.table import show
-from benchmarks.stages.probe import Probe, Probed
-from benchmarks.stages.probe import run as run_probe
+from benchmarks.report.table import number, show
+from benchmarks.stages.probe import apart, memory, start
 from shards.common.errors import UsageError
+from shards.common.machine import usable_cores
 from shards.dataset import Split, choose_split, open_dataset
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, sample_key, shard_name, split_dir
@@ -33,6 +33,7 @@ from shards.format.manifest import SplitInfo
 # Epochs before the memory counts: buffers fill, and libraries load what they use once. Then SPAN epochs at either end
 # are compared: the order of the next epoch, computed meanwhile, comes and goes.
 SETTLING, SPAN = 3, 5
+START_UP = 5.0  # seconds that a process takes to start, about
 
 
 @dataclass(frozen=True)
@@ -66,37 +67,44 @@ class Options:
 def run(options: Options) -> None:
     """Measures, prints the table, and writes the result to options.out."""
     options.out.mkdir(parents=True, exist_ok=True)
+    size, seconds = options.batch_size, options.seconds
     with tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
-        directory = Path(scratch)
-        split = make_up(directory / "made-up") if options.data is None else choose_split(options.data, ["train"])
-        roots = {rows: directory / f"rows-{rows}" for rows in sorted(options.rows)}
-        for rows, root in roots.items():
-            widen(split, rows, root)
-        longest = Probe(str(roots[max(roots)]), options.batch_size, seconds=options.seconds)
-        by_rows = {rows: run_probe(dataclasses.replace(longest, data=str(root))) for rows, root in roots.items()}
-        widen(split, 16 * options.batch_size, directory / "short")
-        short = Probe(str(directory / "short"), options.batch_size, epochs=options.epochs)
-        memory = run_probe(short).by_epoch_mb
-        counts = options.threads or thread_counts(cores())
-        by_threads = {count: run_probe(dataclasses.replace(longest, threads=count)) for count in counts}
-    epochs = over_epochs(memory)
+        split = make_up(Path(scratch) / "made-up") if options.data is None else choose_split(options.data, ["train"])
+        roots = {rows: widen(split, rows, Path(scratch) / f"rows-{rows}") for rows in sorted(options.rows)}
+        longest, short = roots[max(roots)], widen(split, 16 * size, Path(scratch) / "short")
+        jobs: dict[str, tuple[Any, ...]] = {f"rows {n:,}": (start, root, size, seconds) for n, root in roots.items()}
+        counts = options.threads or thread_counts(usable_cores())
+        jobs |= {f"threads {count}": (start, longest, size, seconds, count) for count in counts}
+        jobs["epochs"] = (memory, short, size, options.epochs)
+        announce(f"each in a process of its own: {'; '.join(jobs)}", len(jobs) * (START_UP + seconds))
+        found = {name: apart(*jobs[name]) for name in watched(list(jobs), str, "process")}
+
+    by_epoch = found.pop("epochs")
+    points = [
+        Series(f"{name}, {at}", (float(f"{value:.6g}"),), unit, settings={"group": name})
+        for at, figures in found.items()
+        for name, (value, unit) in figures.items()
+        if (name == "speed") == at.startswith("threads")
+    ]
+    early = Series(f"resident memory, epochs {SETTLING + 1} to {SETTLING + SPAN}", by_epoch[SETTLING:][:SPAN], "MB")
+    late = Series(f"resident memory, epochs {options.epochs - SPAN + 1} to {options.epochs}", by_epoch[-SPAN:], "MB")
     result = Result.now(
         "scale",
         "What grows with the data set, with time and with threads",
         command_line("scale", options),
-        [
-            *_over_rows(by_rows, options.batch_size),
-            *epochs,
-            *(_point("speed", "threads", count, each.images_per_s, "images/s") for count, each in by_threads.items()),
-        ],
+        [*points, early, late],
         schedule=Schedule(1, options.seconds),
-        ratios=[Ratio.between(*reversed(epochs))],
-        settings={
-            "batch_size": options.batch_size,
-            "images": "made up" if options.data is None else "of the data set",
-        },
+        settings={"batch_size": size, "images": "made up" if options.data is None else "of the data set"},
+        findings=[growth(early, late)],
     )
     show(result, options.out)
+
+
+def growth(early: Series, late: Series) -> str:
+    """How the memory of the late epochs differs from that of the early ones, by their medians."""
+    before, after = early.spread.median, late.spread.median
+    then, now = (series.name.removeprefix("resident memory, ") for series in (early, late))
+    return f"Resident memory: {number(before)} MB in {then}, {number(after)} MB in {now}: {after / before - 1:+.1%}."
 
 
 def make_up(root: Path, images: int = 512) -> Split:
@@ -105,8 +113,8 @@ def make_up(root: Path, images: int = 512) -> Split:
     return open_dataset(root)["train"]
 
 
-def widen(split: Split, rows: int, root: Path) -> None:
-    """Writes a data set whose index has `rows` rows: those of `split` over and over, and links to its shards.
+def widen(split: Split, rows: int, root: Path) -> Path:
+    """Writes a data set to `root` whose index has `rows` rows: those of `split` over and over, and links to its shards.
 
     So opening it, its index and its order cost what a real data set of that size costs, without its images.
     """
@@ -116,42 +124,16 @@ def widen(split: Split, rows: int, root: Path) -> None:
     columns = {name: getattr(split.index, name)[row] for name in DTYPES}
     columns["shard"] = (columns["shard"] + time * len(shards)).astype(np.int32)
     infos = []
-    for number, samples in enumerate(np.bincount(columns["shard"]).tolist()):
-        name, real = shard_name(split.name, number), number % len(shards)
+    for at, samples in enumerate(np.bincount(columns["shard"]).tolist()):
+        name, real = shard_name(split.name, at), at % len(shards)
         (directory / name).symlink_to(split.shard_paths[real].resolve())
         infos.append(dataclasses.replace(shards[real], name=name, samples=samples))
-    keys = np.array([sample_key(number) for number in range(rows)], dtype=object)
+    keys = np.array([sample_key(at) for at in range(rows)], dtype=object)
     Index(**columns, key=keys).write(directory / INDEX)
     dataclasses.replace(split.manifest, splits={split.name: SplitInfo(rows, 0, tuple(infos))}).write(root)
+    return root
 
 
-def thread_counts(cores: int) -> list[int]:
+def thread_counts(cores: int) -> tuple[int, ...]:
     """1, 2, 4, ... below the number of cores, then that number and one more, which is the loader's default."""
-    powers = [1 << i for i in range(cores.bit_length()) if 1 << i < cores]
-    return [*powers, cores, cores + 1]
-
-
-def _over_rows(by_rows: dict[int, Probed], batch_size: int) -> list[Series]:
-    points = []
-    for rows, found in by_rows.items():
-        points += [
-            _point("loading libraries", "rows", rows, found.imports_s, "s"),
-            _point("start to first batch", "rows", rows, found.first_batch_s, "s"),
-            _point("time a batch", "rows", rows, 1e3 * batch_size / found.images_per_s, "ms"),
-            _point("resident memory", "rows", rows, found.memory_mb, "MB"),
-        ]
-    return points
-
-
-def over_epochs(memory_mb: Sequence[float]) -> list[Series]:
-    """The memory of the first epochs after it settled, and of the last ones."""
-    last = len(memory_mb) - SPAN
-    return [
-        Series(f"resident memory, epochs {first + 1} to {first + SPAN}", tuple(memory_mb[first : first + SPAN]), "MB")
-        for first in (SETTLING, last)
-    ]
-
-
-def _point(name: str, axis: str, at: int, value: float, unit: str) -> Series:
-    """A figure at one length of the index or one number of threads; all of one name stand in one chart."""
-    return Series(f"{name}, {axis} {at:,}", (float(f"{value:.6g}"),), unit, settings={"group": name})
+    return (*(1 << i for i in range(cores.bit_length()) if 1 << i < cores), cores, cores + 1)

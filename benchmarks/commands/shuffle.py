@@ -9,13 +9,17 @@ Beside the loader's orders stands a shuffle buffer, as readers of tar files in s
 a buffer of that many samples, and each sample that comes in puts out a random one of those in the buffer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import tyro
 
+from benchmarks.measure.progress import watched
+from benchmarks.report.table import columns
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.terminal import counted
@@ -83,22 +87,19 @@ def run(options: Options) -> None:
     """Prints the table."""
     shard = (np.arange(options.samples) // options.shard_size).astype(np.int32)
 
-    mixings: dict[str, Mixing] = {}
-
-    def show(name: str, order: npt.NDArray[np.int64]) -> None:
-        mixings[name] = mixing = measure(order, shard, options.batch)
-        print(f"{name:<24}{100 * mixing.together:>10.3f}%{mixing.shards:>18.1f}")
-
     def own(order: Order, window: int = 1) -> npt.NDArray[np.int64]:
         return epoch_order(shard, order, options.seed, 0, window)
 
+    orders: dict[str, Callable[[], npt.NDArray[np.int64]]] = {"global": partial(own, "global")}
+    orders |= {f"blocks, window {shards}": partial(own, "blocks", shards) for shards in reversed(BLOCKS)}
+    buffers = [size for size in reversed(BUFFERS) if size < options.samples]
+    orders |= {f"buffer of {size:,}": partial(buffered, shard, size, options.seed) for size in buffers}
+    orders["index"] = partial(own, "index")
+    rows = [["order", "together", "shards in a batch"]]
+    mixings: dict[str, Mixing] = {}
+    for name in watched(list(orders), str, "order"):
+        mixings[name] = mixing = measure(orders[name](), shard, options.batch)
+        rows.append([name, f"{100 * mixing.together:.3f}%", f"{mixing.shards:.1f}"])
     print(f"{options.samples:,} samples, {counted(int(shard[-1]) + 1, 'shard')}, batches of {options.batch}")
-    print(f"{'order':<24}{'together':>11}{'shards in a batch':>18}")
-    show("global", own("global"))
-    for shards in reversed(BLOCKS):
-        show(f"blocks, window {shards}", own("blocks", shards))
-    for size in reversed(BUFFERS):
-        if size < options.samples:
-            show(f"buffer of {size:,}", buffered(shard, size, options.seed))
-    show("index", own("index"))
+    print("\n".join(columns(rows)))
     show_result(mixings)

@@ -22,7 +22,7 @@ import tyro
 
 from benchmarks.measure.harness import Interval, Schedule, measure
 from benchmarks.measure.machine import sleep_while_waiting
-from benchmarks.measure.result import Ratio, Result, Series
+from benchmarks.measure.result import Ratio, Result, Series, Setting
 from benchmarks.measure.settings import command_line
 from benchmarks.report.table import show
 from benchmarks.stages.training import Training, TrainingTask, configured, real, repeated, training_task
@@ -94,15 +94,8 @@ def run(options: Options) -> None:
 
 def configuration(options: Options) -> Config:
     """The recipe with the options' values in place of its own. Raises UsageError for values that make no sense."""
-    return configured(
-        options.recipe,
-        options.data,
-        size=options.size,
-        batch=options.batch,
-        micro_batch=options.micro_batch,
-        device=options.device,
-        threads=options.threads,
-    )
+    given = {name: getattr(options, name) for name in ("size", "batch", "micro_batch", "device", "threads")}
+    return configured(options.recipe, options.data, **given)
 
 
 def summary(
@@ -113,11 +106,14 @@ def summary(
     waited: dict[str, list[float]],
 ) -> Result:
     """What was measured, as a result."""
-    setup = task.setup
-    config, micro_batch = setup.config, setup.batch.micro_batch
+    config, micro_batch = task.setup.config, task.setup.batch.micro_batch
+    precision = str(task.setup.dtype).removeprefix("torch.")
+    settings: dict[str, Setting] = {name: getattr(config, name) for name in ("recipe", "model", "size", "batch")}
+    settings |= {"micro_batch": micro_batch, "precision": precision, "steps": task.steps, "threads": config.threads}
     speed = {name: Series.of(name, turns) for name, turns in intervals.items()}
     waits = [Series(f"{name}, data-wait", tuple(round(each, 2) for each in waited[name]), "%") for name in intervals]
-    precision = str(setup.dtype).removeprefix("torch.")
+    ratios = [Ratio.between(speed[REAL], speed[base]) for base in (CACHED, SYNTHETIC)]
+    goal = f"The real epoch is {ratios[0].median:.2f} times as fast as a cached batch; the goal is {GOAL} or more."
     return Result.now(
         "train",
         f"{config.model} at {config.size} pixels, {precision}, {config.batch} images a step in micro-batches of "
@@ -125,16 +121,7 @@ def summary(
         command_line("train", options),
         [*speed.values(), *waits],
         schedule=schedule,
-        ratios=[Ratio.between(speed[REAL], speed[base]) for base in (CACHED, SYNTHETIC)],
-        settings={
-            "recipe": config.recipe,
-            "model": config.model,
-            "size": config.size,
-            "batch": config.batch,
-            "micro_batch": micro_batch,
-            "precision": precision,
-            "steps": task.steps,
-            "threads": config.threads,
-            "goal": GOAL,
-        },
+        ratios=ratios,
+        settings=settings,
+        findings=[goal],
     )

@@ -2,35 +2,33 @@
 
 Measures the stages of the loader (benchmarks/stages/ladder.py) and the model on a cached batch, each by itself, and
 says in words which of them is the bottleneck, by how much, and what to change (benchmarks/stages/verdict.py). About a
-minute.
+minute, and longer where a CPU trains a large model.
 
 --gpu-images-per-s X answers for GPUs that are not there, each of which trains X images/s; --gpus N for N of them.
 """
 
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.machine import cores, sleep_while_waiting
+from benchmarks.measure.machine import sleep_while_waiting
 from benchmarks.measure.result import Result, Series, write
-from benchmarks.measure.settings import DType, batch_spec, command_line, loader_settings
-from benchmarks.report.charts import number
-from benchmarks.report.table import columns
+from benchmarks.measure.settings import DType, LoaderSettings, batch_spec, command_line
+from benchmarks.report.table import columns, number
 from benchmarks.stages.ladder import ladder
-from benchmarks.stages.training import Training, configured, repeated, training_task
+from benchmarks.stages.training import configured, ready_images_per_s
 from benchmarks.stages.verdict import Demand, Verdict, judge
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
-from shards.common.machine import available_memory
-from shards.dataset import Split, choose_split
-from train.config import Config
-from train.optim.batch_split import BatchSplit
+from shards.common.machine import available_memory, usable_cores
+from shards.dataset import choose_split
 from train.ranks.distributed import joined
 from train.run import set_up
+
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class Options:
     """The data set, as written by `python -m preprocess`."""
     recipe: str = "cnn"
     """How it is trained: a function of train/recipes.py."""
+    size: int | None = None
+    """Side of the images in pixels; the recipe's if not given."""
     gpus: int = 1
     """GPUs of the machine that the answer is for."""
     gpu_images_per_s: float | None = None
@@ -49,8 +49,8 @@ class Options:
     """Decoding threads; the loader's own default if not given."""
     order: Literal["global", "blocks"] | None = None
     """The order of samples; the recipe's if not given."""
-    seconds: float = 2.0
-    """Length of each measurement."""
+    seconds: float = 1.0
+    """Length of each measurement; each is taken three times."""
     out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
@@ -74,61 +74,42 @@ def run(options: Options) -> None:
         sleep_while_waiting()
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     series, verdict = measured(options)
+    advice = f"What to change: {verdict.advice}"
+    factor, cores = round(verdict.factor, 3), verdict.cores
     result = Result.now(
         "verdict",
         f"What holds the recipe {options.recipe} back: {verdict.bottleneck}",
         command_line("verdict", options),
         series,
-        schedule=Schedule(1, options.seconds),
-        settings={
-            "bottleneck": verdict.bottleneck,
-            "factor": round(verdict.factor, 3),
-            "cores needed": verdict.cores,
-            **{f"finding {i}": line for i, line in enumerate(verdict.findings, start=1)},
-            "advice 1": verdict.advice,
-        },
+        schedule=Schedule(ROUNDS, options.seconds),
+        settings={"bottleneck": verdict.bottleneck, "factor": factor, "cores needed": cores},
+        findings=[*verdict.findings, advice],
     )
-    print(text(verdict))
+    rows = [["stage", "images/s"], *([stage, number(speed)] for stage, speed in verdict.speeds.items())]
+    print("\n".join([*verdict.findings, "", *columns(rows), "", advice]))
     print(f"\nresult {write(result, options.out)}")
     show_result(result)
 
 
-def text(verdict: Verdict) -> str:
-    """The verdict for people: the findings, the stages, the advice."""
-    rows = [["stage", "images/s for all GPUs"], *([stage, number(speed)] for stage, speed in verdict.speeds.items())]
-    return "\n".join([*verdict.findings, "", *columns(rows), "", f"What to change: {verdict.advice}"])
-
-
 def measured(options: Options) -> tuple[list[Series], Verdict]:
     """What was measured of the loader, and the verdict on it."""
-    config = configured(options.recipe, options.data, threads=options.threads, order=options.order)
-    split = choose_split(options.data, ["train"])
-    micro_batch, model = _model(options, config, split)
-    # For a GPU that is not here the loader gives pixels, which the GPU would normalise.
-    dtype: DType = "float32" if options.gpu_images_per_s is None else "uint8"
-    batch = batch_spec(split, batch_size=micro_batch, size=config.size, crop=config.crop, dtype=dtype)
-    series = ladder(loader_settings(split, batch, config.order, config.threads), Schedule(1, options.seconds))
+    config = configured(options.recipe, options.data, threads=options.threads, order=options.order, size=options.size)
+    split, asked, here = choose_split(options.data, ["train"]), options.gpu_images_per_s, torch.cuda.is_available()
+    with joined(config.device) as world:
+        _, setup = set_up(config, len(split.class_names), world)
+        micro_batch = setup.batch.micro_batch
+        # For a GPU that is not here the loader gives pixels, which the GPU would normalise.
+        dtype: DType = "uint8" if asked else "float32"
+        batch = batch_spec(split, batch_size=micro_batch, size=config.size, crop=config.crop, dtype=dtype)
+        model = asked or ready_images_per_s(setup, split, options.seconds)
+    series = ladder(LoaderSettings(split, batch, config.order, config.threads), Schedule(ROUNDS, options.seconds))
     demand = Demand(
         model=model,
-        gpus=options.gpus,
-        gpu_decodes=torch.cuda.is_available() and options.gpu_images_per_s is None,
-        cores=cores(),
+        gpus=options.gpus if here or asked else 0,
+        gpu_decodes=here and not asked,
+        cores=usable_cores(),
         image_bytes=float(split.index.size.mean()),
         shard_bytes=split.info.bytes,
         free_bytes=available_memory(),
     )
     return series, judge(series, demand)
-
-
-def _model(options: Options, config: Config, split: Split) -> tuple[int, float]:
-    """Images of a micro-batch, and images/s on a cached batch, measured or as given by --gpu-images-per-s."""
-    with joined(config.device) as world:
-        _, setup = set_up(config, len(split.class_names), world)
-        micro_batch = setup.batch.micro_batch
-        if options.gpu_images_per_s is not None:
-            return micro_batch, options.gpu_images_per_s
-        if not world.on_gpu:  # a whole step may take many seconds there, of which updating the weights is little
-            setup = replace(setup, config=replace(config, batch=micro_batch), batch=BatchSplit(micro_batch, 1))
-        task, cached = training_task(split, setup, steps=20 if world.on_gpu else 1)
-        trained = Training("cached batch", task, functools.partial(repeated, cached))
-        return micro_batch, trained.turn(Schedule(1, options.seconds)).images_per_s

@@ -16,9 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from benchmarks.measure.machine import processor_seconds
+from benchmarks.measure.progress import announce, watched
 from shards.common.errors import ShardfeedError, UsageError
 
 Clock = Callable[[], float]
@@ -145,12 +144,11 @@ def measure(
 ) -> dict[str, list[Interval]]:
     """The intervals of each contender, by its name, in the order of the rounds."""
     intervals: dict[str, list[Interval]] = {contender.name: [] for contender in contenders}
-    with tqdm(total=(schedule.rounds + 1) * len(contenders), unit="turn", disable=None) as bar:
-        for number in range(schedule.rounds + 1):
-            for contender in contenders:
-                interval = contender.turn(schedule, clock)
-                if number > 0:
-                    intervals[contender.name].append(interval)
-                bar.set_postfix_str(f"{contender.name}: {interval.images_per_s:,.0f} images/s")
-                bar.update()
-    return intervals
+    turns = [contender for _ in range(schedule.rounds + 1) for contender in contenders]
+    announce(
+        f"in turns, {schedule.rounds} x {schedule.seconds:g} s each after a warm-up: {'; '.join(intervals)}",
+        seconds=len(turns) * (schedule.seconds + 2 * WARM_UP),
+    )
+    for turn in watched(turns, lambda contender: contender.name, "turn"):
+        intervals[turn.name].append(turn.turn(schedule, clock))
+    return {name: found[1:] for name, found in intervals.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shards.common.errors import ShardfeedError
+from shards.common.machine import usable_cores
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -22,16 +23,11 @@ def hardware() -> dict[str, str | int | float | bool | None]:
 
     return {
         "cpu": _cpu_model(),
-        "cores": cores(),
+        "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _cpu_model() -> str:

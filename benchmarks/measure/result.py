@@ -1,4 +1,4 @@
-"""What a benchmark stores: a result as JSON, checked against these dataclasses when it is read back.
+"""What a benchmark stores: a result as JSON, checked against these types when it is read back.
 
     result = Result.now("loaders", title, command, series, ratios=..., settings=..., schedule=...)
     path = write(result, Path("Results/benchmarks"))      # Results/benchmarks/loaders-2026-01-02T030405.json
@@ -7,12 +7,10 @@
 Tables and charts are made from results alone, on any machine and at any later time.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,14 +20,11 @@ from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError
 from shards.common.versions import versions
 
-SCHEMA = 1
-
 Setting = str | int | float | bool | None
 Figure = Annotated[float, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One contender, stage or point of a curve.
 
     values: one figure per round, in the order of the rounds: the n-th figures of all series were taken together.
@@ -39,14 +34,10 @@ class Series:
     """
 
     name: str
-    values: tuple[Figure, ...]
+    values: Annotated[tuple[Figure, ...], msgspec.Meta(min_length=1)]
     unit: str = "images/s"
     cpu_ms: tuple[Figure, ...] = ()
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ShardfeedError(f"the series {self.name} holds no figure")
+    settings: Mapping[str, Setting] = {}
 
     @property
     def spread(self) -> Spread:
@@ -68,8 +59,7 @@ def _digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The figures of the series `of` divided by those of the series `to`, round by round."""
 
     of: str
@@ -85,16 +75,15 @@ class Ratio:
         return cls(of.name, to.name, *(round(each, 3) for each in (spread.median, spread.least, spread.most)))
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run of one benchmark.
 
-    title: one line for people: what was measured.
+    title: one line for people: what was measured. findings: what the figures say, in sentences.
     settings: what holds for all series; skipped: what was not measured, each with the reason.
     rounds, seconds: intervals per series and the least length of one; date: ISO 8601, UTC.
     """
 
-    schema: int
+    schema: Literal[1] = 1
     benchmark: str
     title: str
     command: str
@@ -105,6 +94,7 @@ class Result:
     ratios: tuple[Ratio, ...]
     settings: Mapping[str, Setting]
     skipped: Mapping[str, str]
+    findings: tuple[str, ...] = ()
     versions: Mapping[str, str]
     hardware: Mapping[str, Setting]
 
@@ -120,10 +110,10 @@ class Result:
         ratios: Sequence[Ratio] = (),
         settings: Mapping[str, Setting] | None = None,
         skipped: Mapping[str, str] | None = None,
+        findings: Sequence[str] = (),
     ) -> "Result":
         """A result of this moment, this machine and these versions."""
         return cls(
-            schema=SCHEMA,
             benchmark=benchmark,
             title=title,
             command=command,
@@ -134,6 +124,7 @@ class Result:
             ratios=tuple(ratios),
             settings=settings or {},
             skipped=skipped or {},
+            findings=tuple(findings),
             versions=versions(),
             hardware=hardware(),
         )
@@ -153,26 +144,13 @@ def write(result: Result, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{result.stem}.json"
     with replacing(path) as file:
-        file.write((json.dumps(asdict(result), indent=2) + "\n").encode())
+        file.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     return path
 
 
 def read(path: Path) -> Result:
     """The result in a file. Raises ShardfeedError, naming the file and the field, for anything else."""
     try:
-        value = msgspec.json.decode(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=Result)
     except (OSError, ValueError) as error:
-        raise ShardfeedError(f"{path}: cannot be read as a result: {error}") from error
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
-        raise ShardfeedError(
-            f"{path}: a result of schema {schema}, where this version reads {SCHEMA}: "
-            "measure again, or use the version that wrote it"
-        )
-    unknown = value.keys() - {each.name for each in fields(Result)}
-    if unknown:
-        raise ShardfeedError(f"{path}: not a result: it has the unknown field {', '.join(sorted(unknown))}")
-    try:
-        return msgspec.convert(value, Result)
-    except msgspec.ValidationError as error:
-        raise ShardfeedError(f"{path}: not a result: {error}") from error
+        raise ShardfeedError(f"{path}: not a result that this version reads: {error}") from error

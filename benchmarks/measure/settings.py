@@ -1,7 +1,7 @@
 """What several benchmarks do with their options: describe a batch, complete what is left open, repeat the command."""
 
 import shlex
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from shards.common.errors import UsageError
@@ -14,7 +14,7 @@ DType = Literal["float32", "uint8"]
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What a batch is.
+    """What a batch is; the fields are arguments of `Loader`.
 
     resize: shorter side before the crop of "random"; size: side of the crop, both in pixels.
     crop: "random" (Resize, RandomCrop), "rrc" (torchvision's RandomResizedCrop) or "center"; the first two flip too.
@@ -33,7 +33,7 @@ def batch_spec(
     split: Split, *, batch_size: int, size: int, crop: Crop, dtype: DType, resize: int | None = None, seed: int = 0
 ) -> BatchSpec:
     """The batch that these options ask for. Raises UsageError where the split cannot give it."""
-    from shards.defaults import shorter_side
+    from shards.defaults import shorter_side  # loads torch, which a process that measures its memory must not
 
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
@@ -45,40 +45,31 @@ def batch_spec(
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """A loader to measure: the split it reads, its batches, its order and its decoding threads."""
+    """A loader to measure: the split it reads, its batches, its order and its threads, by default its own number."""
 
     split: Split
     batch: BatchSpec
-    order: Order
-    threads: int
+    order: Order = "global"
+    wanted_threads: int | None = None
 
     @property
     def raw(self) -> bool:
         """Whether the split stores pixels."""
         return self.split.manifest.settings.encoding == "raw"
 
+    @property
+    def threads(self) -> int:
+        """Raises UsageError for a number that no machine can use."""
+        from shards.defaults import choose_threads
 
-def loader_settings(split: Split, batch: BatchSpec, order: Order, threads: int | None) -> LoaderSettings:
-    """With the loader's own number of threads if none is given. Raises UsageError for fewer than one."""
-    from shards.defaults import default_threads
-
-    if threads is None:
-        threads = default_threads(split.manifest.settings.encoding == "raw")
-    if threads < 1:
-        raise UsageError(f"the number of threads must be at least 1, not {threads}")
-    return LoaderSettings(split, batch, order, threads)
+        return choose_threads(self.wanted_threads, self.raw)
 
 
 def command_line(name: str, options: Any) -> str:
     """The command line of `options` (a dataclass), without options at their defaults."""
     words = ["python", "-m", "benchmarks", name]
-    for each in fields(options):
-        value = getattr(options, each.name)
-        if value != each.default:
-            words += _words(each, value)
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
     return shlex.join(words)
-
-
-def _words(option: "Field[Any]", value: Any) -> list[str]:
-    flag = f"--{option.name.replace('_', '-')}"
-    return [flag, *map(str, value)] if isinstance(value, tuple) else [flag, str(value)]

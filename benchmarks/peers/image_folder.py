@@ -3,6 +3,7 @@
 `decoder` "pil" is ImageFolder itself; "torchvision" decodes with decode_jpeg to tensors.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torchvision.datasets import DatasetFolder, ImageFolder
 from torchvision.io import read_file
 
-from benchmarks.processes.dataloader import loading_peer, pil_transform, random_batches, torch_pixels, transform
+from benchmarks.processes.dataloader import loading_peer, pil_transform, random_loader, torch_pixels, transform
 from benchmarks.processes.task import Peer, PeerTask, own_format, stored_bytes
 from shards.format.layout import extension
 from shards.format.manifest import Settings
@@ -23,8 +24,10 @@ def peer(task: PeerTask) -> Peer:
         images: DatasetFolder = ImageFolder(folder, transform=pil_transform(task.batch, stored))
     else:
         suffix = extension(stored.encoding)
-        images = DatasetFolder(folder, Read(stored), (suffix,), transform=transform(task.batch, stored))
-    return loading_peer(task, lambda: random_batches(images, task.batch, task.threads), {})
+        images = DatasetFolder(
+            folder, functools.partial(_read, stored), (suffix,), transform=transform(task.batch, stored)
+        )
+    return loading_peer(task, lambda: random_loader(images, task.batch, task.threads), {})
 
 
 def write(task: PeerTask) -> Path:
@@ -41,12 +44,6 @@ def write(task: PeerTask) -> Path:
     return own_format(task, "folder", copy)
 
 
-class Read:
-    """Reads and decodes a file; an object, so that it can be sent to spawned workers."""
-
-    def __init__(self, stored: Settings) -> None:
-        self._stored = stored
-
-    def __call__(self, path: str) -> Any:
-        data: torch.Tensor = read_file(path)
-        return torch_pixels(data if self._stored.encoding == "jpeg" else data.numpy().tobytes(), self._stored)
+def _read(stored: Settings, path: str) -> Any:
+    data: torch.Tensor = read_file(path)
+    return torch_pixels(data if stored.encoding == "jpeg" else data.numpy().tobytes(), stored)

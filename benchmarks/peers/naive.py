@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from benchmarks.measure.settings import BatchSpec
-from benchmarks.processes.dataloader import loading_peer, random_batches
+from benchmarks.processes.dataloader import loading_peer, random_loader
 from benchmarks.processes.task import Peer, PeerTask
 from shards.common.errors import UsageError
 from shards.dataset import Split
@@ -29,7 +29,7 @@ def peer(task: PeerTask) -> Peer:
     """Raises UsageError if the shards were made from another data set."""
     rows = open_rows(task.open_split(), task.source, task.image_column, task.label_column)
     images = PilImages(rows, task.batch)
-    return loading_peer(task, lambda: random_batches(images, task.batch, task.threads), {"reads": "originals"})
+    return loading_peer(task, lambda: random_loader(images, task.batch, task.threads), {"reads": "originals"})
 
 
 def open_rows(split: Split, source: str, image_column: str, label_column: str) -> Rows:

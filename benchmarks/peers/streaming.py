@@ -4,8 +4,6 @@ The MDS shards hold the same bytes as ours. torchvision's decode_jpeg decodes th
 its "jpeg" columns; torchvision's v2 transforms follow.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,8 @@ import streaming
 from streaming.base.util import clean_stale_shared_memory
 from torch.utils.data import DataLoader
 
-from benchmarks.processes.dataloader import (
-    ENDLESS_LISTED,
-    batches_of,
-    loading_peer,
-    torch_pixels,
-    transform,
-    worker_options,
-)
-from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
+from benchmarks.processes.dataloader import ENDLESS_LISTED, loading_peer, torch_pixels, transform, worker_options
+from benchmarks.processes.task import Peer, PeerTask, own_format, stored_bytes
 from shards.common.versions import version
 
 
@@ -29,7 +20,7 @@ def peer(task: PeerTask) -> Peer:
     """Writes the MDS shards unless they exist."""
     shards = own_format(task, "streaming", lambda path: write(task, path))
     settings = {"mosaicml-streaming": version("mosaicml-streaming"), "shuffle_algo": "py1e"}
-    return loading_peer(task, lambda: batches(task, shards), settings)
+    return loading_peer(task, lambda: loader(task, shards), settings)
 
 
 def write(task: PeerTask, path: Path) -> None:
@@ -57,14 +48,8 @@ class _Images(streaming.StreamingDataset):  # type: ignore[misc]
         return self._prepare(torch_pixels(sample["image"], self._stored)), sample["label"]
 
 
-def batches(task: PeerTask, shards: Path) -> AbstractContextManager[Iterator[Batch]]:
+def loader(task: PeerTask, shards: Path) -> "DataLoader[Any]":
     """Endless shuffled batches: an epoch repeats the data set so often that it never ends."""
     clean_stale_shared_memory()
-    return batches_of(
-        lambda: DataLoader(
-            _Images(task, shards),
-            batch_size=task.batch.batch_size,
-            drop_last=True,
-            **worker_options(task.threads),
-        )
-    )
+    images, options = _Images(task, shards), worker_options(task.threads)
+    return DataLoader(images, task.batch.batch_size, drop_last=True, **options)

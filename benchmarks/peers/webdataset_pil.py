@@ -4,14 +4,13 @@ Shards are drawn with replacement (`resampled=True`), samples are shuffled in a 
 batches.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from typing import Any
 
 import webdataset
 from torch.utils.data import default_collate
 
-from benchmarks.processes.dataloader import batches_of, loading_peer, pil_image, pil_transform, worker_options
-from benchmarks.processes.task import Batch, Peer, PeerTask
+from benchmarks.processes.dataloader import loading_peer, pil_image, pil_transform, worker_options
+from benchmarks.processes.task import Peer, PeerTask
 from shards.common.versions import version
 from shards.format.layout import extension
 
@@ -20,10 +19,10 @@ SHUFFLE_BUFFER = 1000  # samples, as in its documentation
 
 def peer(task: PeerTask) -> Peer:
     settings = {"webdataset": version("webdataset"), "shuffle_buffer": SHUFFLE_BUFFER}
-    return loading_peer(task, lambda: batches(task), settings)
+    return loading_peer(task, lambda: loader(task), settings)
 
 
-def batches(task: PeerTask) -> AbstractContextManager[Iterator[Batch]]:
+def loader(task: PeerTask) -> Any:
     """Endless batches."""
     split = task.open_split()
     stored = split.manifest.settings
@@ -38,4 +37,4 @@ def batches(task: PeerTask) -> AbstractContextManager[Iterator[Batch]]:
         # torch's collate puts a batch into shared memory at once; webdataset's own would be copied there.
         .batched(task.batch.batch_size, collation_fn=default_collate, partial=False)
     )
-    return batches_of(lambda: webdataset.WebLoader(dataset, batch_size=None, **worker_options(task.threads)))
+    return webdataset.WebLoader(dataset, batch_size=None, **worker_options(task.threads))

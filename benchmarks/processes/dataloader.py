@@ -3,7 +3,6 @@
 import contextlib
 import io
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,8 +15,6 @@ from benchmarks.measure.settings import BatchSpec
 from benchmarks.processes.task import Batch, Peer, PeerTask
 from shards.decode import MEAN, STD
 from shards.format.manifest import Settings
-
-Open = Callable[[], AbstractContextManager[Iterator[Batch]]]
 
 PREFETCH = 2  # DataLoader's own default: batches that each worker keeps ready
 # Samples in one epoch, so long that no gap between epochs counts against a small data set.
@@ -79,29 +76,22 @@ def torch_pixels(data: Any, stored: Settings) -> torch.Tensor:
     return decoded
 
 
-def loading_peer(task: PeerTask, open_: Open, settings: Mapping[str, Setting]) -> Peer:
-    """A peer whose batches a DataLoader's worker processes make."""
+def loading_peer(task: PeerTask, make: Callable[[], Any], settings: Mapping[str, Setting]) -> Peer:
+    """A peer whose batches come from the loader that `make` makes, epoch after epoch, with worker processes."""
     settings = {**settings, "prefetch_factor": PREFETCH, "dct": "accurate"}
-    return Peer(open_, settings, depth=PREFETCH * task.threads, stride=max(1, task.threads))
+    return Peer(lambda: batches_of(make), settings, depth=PREFETCH * task.threads, stride=max(1, task.threads))
 
 
 def worker_options(workers: int) -> dict[str, Any]:
     """A DataLoader's options for `workers` processes that stay alive (0: none)."""
-    return {
-        "num_workers": workers,
-        "persistent_workers": workers > 0,
-        "prefetch_factor": PREFETCH if workers else None,
-    }
+    prefetch = PREFETCH if workers else None
+    return {"num_workers": workers, "persistent_workers": workers > 0, "prefetch_factor": prefetch}
 
 
-def random_batches(dataset: Any, batch: BatchSpec, workers: int) -> AbstractContextManager[Iterator[Batch]]:
+def random_loader(dataset: Any, batch: BatchSpec, workers: int) -> "DataLoader[Any]":
     """Endless batches of a map-style data set in random order, made by `workers` processes (0: none)."""
     sampler = RandomSampler(dataset, num_samples=ENDLESS, generator=torch.Generator().manual_seed(batch.seed))
-    return batches_of(
-        lambda: DataLoader(
-            dataset, batch_size=batch.batch_size, sampler=sampler, drop_last=True, **worker_options(workers)
-        )
-    )
+    return DataLoader(dataset, batch.batch_size, sampler=sampler, drop_last=True, **worker_options(workers))
 
 
 @contextlib.contextmanager

@@ -23,12 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Seconds a peer may take to start, which includes writing the data set in its own format; and seconds that a turn may
 # take beside its interval.
 START, TURN = 1800.0, 300.0
+TRIAL = Schedule(seconds=0.1)  # of the turn that shows whether a peer works
 
 
 class PeerProcess:
     """A peer in its own process, which lives as long as this object and is idle between its turns.
 
-    Waits until the peer is ready. Raises ShardfeedError, with the peer's own words, if it cannot start.
+    Waits until the peer is ready and has given batches. Raises ShardfeedError, with the peer's own words, if it cannot.
     """
 
     def __init__(self, name: str, python: Path | None, module: str, task: PeerTask) -> None:
@@ -47,6 +48,7 @@ class PeerProcess:
         )
         try:
             self.settings: Mapping[str, Setting] = {"threads": task.threads, **self._answer(START)["settings"]}
+            self.turn(TRIAL)
         except BaseException:
             self.close()
             raise
@@ -65,27 +67,12 @@ class PeerProcess:
             raise ShardfeedError(f"{self.name} has ended: {self._last_words()}") from None
         return Interval(**self._answer(schedule.seconds + TURN))
 
-    def stop(self) -> None:
-        """Tells the process to end and does not wait, so that several processes can end at the same time."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-
     def close(self) -> None:
-        """Ends the process; kills it and all it started after 10 seconds, or at once if this is interrupted."""
-        self.stop()
-        try:
-            self._process.wait(10)
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-        finally:
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._log.close()
+        """Kills the process and all that it started. Between turns it holds nothing that has to be put in order."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+        self._log.close()
 
     def __enter__(self) -> "PeerProcess":
         return self

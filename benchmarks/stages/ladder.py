@@ -4,54 +4,48 @@
                     shards once an epoch
     read            the same with a warm page cache: the loader's Python, and reading from memory
     + decode        with its decoder; not for stored pixels, which need none
-    + finish        the whole feed loop: resize, mirror, normalise
-    loader          the loader: its thread, its queue, batches of torch tensors
+    loader          the loader: resize, mirror, normalise, hand over as batches of torch tensors
     loader, GPU     the loader with its batches on the GPU, by the decoder that it chooses there
     copy to GPU     one batch, page-locked and copied, over and over
 
-Each stage but the last does all that the one before it does. The last two need a GPU.
+Each stage up to the loader does all that the one before it does; the last two need a GPU. The limits: reading the
+shards in sequence, with a cold or a warm page cache, and libjpeg-turbo alone (benchmarks/peers/turbojpeg.py).
 """
 
 import contextlib
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from benchmarks.measure.harness import Contender, Schedule, measure, nothing
-from benchmarks.measure.machine import cores
-from benchmarks.measure.result import Series
+from benchmarks.measure.result import Series, Setting
 from benchmarks.measure.settings import LoaderSettings
 from benchmarks.peers.turbojpeg import decoding
-from benchmarks.stages.limits import disk, drop_pages, memory_copy, pcie
-from shards import Loader
+from shards import Loader, Split
+from shards.common.machine import usable_cores
 from shards.decode.graph import GraphConfig, GraphDecoder
-from shards.decode.stored_pixels import StoredPixels
-from shards.decode.tensors import Batch, CpuTensors
+from shards.decode.tensors import Batch
 from shards.feed.damaged import DamagedSamples
-from shards.feed.loop import Decoder, Depths, Tensors, feed, must_resize
+from shards.feed.loop import Decoder, Depths, feed
 from shards.feed.plan import Planner
 from shards.feed.read import SampleReader
 from shards.feed.runner import open_shards
 from shards.sampling.batch import Cursor, PlannedBatch
 
-READ_COLD, READ, DECODE, FINISH, LOADER = "read, cold", "read", "+ decode", "+ finish", "loader"
+READ_COLD, READ, DECODE, LOADER = "read, cold", "read", "+ decode", "loader"
 ON_GPU, COPY = "loader, GPU", "copy to GPU"
-DISK, CACHE = "disk, cold, in sequence", "page cache, in sequence"
-LIBJPEG, MEMORY, PCIE = "libjpeg-turbo, whole images", "memory copy", "PCIe"
-# The limits that hold for each stage; the lowest of those that were measured is its limit.
-LIMITS = {
-    READ_COLD: (DISK,),
-    READ: (CACHE,),
-    DECODE: (CACHE, LIBJPEG),
-    FINISH: (CACHE, LIBJPEG, MEMORY),
-    LOADER: (CACHE, LIBJPEG, MEMORY),
-    ON_GPU: (CACHE,),
-    COPY: (PCIE,),
-}
+DISK, CACHE, LIBJPEG = "disk, cold, in sequence", "page cache, in sequence", "libjpeg-turbo alone"
+# What limits each stage; the page cache where the images are stored decoded.
+LIMIT = {READ_COLD: DISK, READ: CACHE, DECODE: LIBJPEG, LOADER: LIBJPEG, ON_GPU: CACHE}
+# Reads in flight, as many as the loader has, the bytes of each, and the reads between two counts.
+READERS, PIECE, COUNTED = 8, 1 << 20, 32
 
 # Opens an endless stream of numbers of images.
 Open = Callable[[], AbstractContextManager[Iterator[float]]]
@@ -60,58 +54,67 @@ Open = Callable[[], AbstractContextManager[Iterator[float]]]
 def ladder(settings: LoaderSettings, schedule: Schedule) -> list[Series]:
     """Measures the stages and, after them, the limits that these settings and this machine have.
 
-    The settings of each series say its `group`, "ladder" or "limits"; those of a stage name its `limit` too.
+    The settings of each series say its `group`, "stages" or "limits"; those of a stage name its `limit` too.
     """
-    stages, limits = stages_of(settings), limits_of(settings)
+    split, stages = settings.split, stages_of(settings)
+    limits: dict[str, Open] = {DISK: lambda: _disk(split, cold=True), CACHE: lambda: _disk(split, cold=False)}
+    if not settings.raw:
+        limits[LIBJPEG] = lambda: decoding(split, usable_cores())
     sync = torch.cuda.synchronize if torch.cuda.is_available() else nothing
     contenders = [
         Contender(name, open_, float, depth=Depths.decoding + Depths.ready, sync=sync)
         for name, open_ in (stages | limits).items()
     ]
     intervals = measure(contenders, schedule)
-    measured = [Series.of(name, intervals[name], {"group": "limits"}) for name in limits]
-    rates = {limit.name: limit.spread.median for limit in measured}
-    return [
-        *(Series.of(name, intervals[name], {"group": "ladder", "limit": limit_of(name, rates)}) for name in stages),
-        *measured,
-    ]
-
-
-def limit_of(stage: str, rates: dict[str, float]) -> str:
-    """The name of the lowest limit that holds for a stage; `rates`: images/s of each limit that was measured."""
-    return min((limit for limit in LIMITS[stage] if limit in rates), key=lambda limit: rates[limit])
+    about: dict[str, dict[str, Setting]] = {name: {"group": "stages"} for name in stages}
+    for name in stages.keys() & LIMIT.keys():
+        about[name]["limit"] = LIMIT[name] if LIMIT[name] in limits else CACHE
+    about |= {name: {"group": "limits"} for name in limits}
+    return [Series.of(name, intervals[name], settings) for name, settings in about.items()]
 
 
 def stages_of(settings: LoaderSettings) -> dict[str, Open]:
     """The stages that these settings and this machine have, from the lowest."""
     stages: dict[str, Open] = {
-        READ_COLD: lambda: _feeding(settings, decodes=False, finishes=False, cold=True),
-        READ: lambda: _feeding(settings, decodes=False, finishes=False),
-        DECODE: lambda: _feeding(settings, decodes=True, finishes=False),
-        FINISH: lambda: _feeding(settings, decodes=True, finishes=True),
+        READ_COLD: lambda: _feeding(settings, decodes=False, cold=True),
+        READ: lambda: _feeding(settings, decodes=False),
+        DECODE: lambda: _feeding(settings, decodes=True),
         LOADER: lambda: _loading(settings, "cpu"),
         ON_GPU: lambda: _loading(settings, "gpu"),
         COPY: lambda: _copying(settings),
     }
-    absent = [DECODE] if settings.raw else []
-    absent += [] if torch.cuda.is_available() else [ON_GPU, COPY]
+    absent = {DECODE} if settings.raw else set()
+    absent |= set() if torch.cuda.is_available() else {ON_GPU, COPY}
     return {name: open_ for name, open_ in stages.items() if name not in absent}
 
 
-def limits_of(settings: LoaderSettings) -> dict[str, Open]:
-    """The limits that these settings and this machine have."""
-    split, batch = settings.split, settings.batch
-    image_bytes = 3 * batch.size**2 * (4 if batch.dtype == "float32" else 1)
-    limits: dict[str, Open] = {
-        DISK: lambda: disk(split, cold=True),
-        CACHE: lambda: disk(split, cold=False),
-        LIBJPEG: lambda: decoding(split, cores()),
-        MEMORY: lambda: memory_copy(image_bytes),
-        PCIE: lambda: pcie(image_bytes),
-    }
-    absent = [LIBJPEG] if settings.raw else []
-    absent += [] if torch.cuda.is_available() else [PCIE]
-    return {name: open_ for name, open_ in limits.items() if name not in absent}
+def drop_pages(split: Split) -> None:
+    """Drops the shards from the page cache, which needs no special rights; pages not yet on disk stay."""
+    for path in split.shard_paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextlib.contextmanager
+def _disk(split: Split, cold: bool) -> Iterator[Iterator[float]]:
+    """Reads the shards in sequence, pass after pass; `cold`: the page cache drops them before each pass."""
+    sizes = [shard.bytes for shard in split.info.shards]
+    pieces = [(shard, offset) for shard, size in enumerate(sizes) for offset in range(0, size, PIECE)]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")).fileno() for path in split.shard_paths]
+        executor = stack.enter_context(ThreadPoolExecutor(READERS))
+
+        def read(piece: tuple[int, int]) -> int:
+            return len(os.pread(files[piece[0]], PIECE, piece[1]))
+
+        def counts() -> Iterator[float]:
+            while True:
+                if cold:
+                    drop_pages(split)
+                for first in range(0, len(pieces), COUNTED):
+                    yield sum(executor.map(read, pieces[first : first + COUNTED])) * len(split) / sum(sizes)
+
+        yield counts()
 
 
 class Idle:
@@ -133,24 +136,20 @@ class Idle:
 
 
 @contextlib.contextmanager
-def _feeding(settings: LoaderSettings, decodes: bool, finishes: bool, cold: bool = False) -> Iterator[Iterator[float]]:
-    """The feed loop on this thread, with or without its decoder and its step to tensors."""
+def _feeding(settings: LoaderSettings, decodes: bool, cold: bool = False) -> Iterator[Iterator[float]]:
+    """The feed loop on this thread, with or without its decoder, and without its step to tensors."""
     split = settings.split
     with _loader(settings, "cpu") as loader:
         config = loader._feed.config
-    graph, resizes, depths = config.graph, must_resize(split, config.sampling), Depths.of(split, config.graph)
-    stored = StoredPixels(graph, resizes, augment=None) if settings.raw and decodes else None
-    decoder: Decoder = (stored or GraphDecoder(graph)) if decodes else Idle(graph)
-    tensors: Tensors = CpuTensors(graph, resizes, augment=None) if finishes else Idle(graph)
+    idle, depths = Idle(config.graph), Depths.of(split, config.graph)
+    decoder: Decoder = GraphDecoder(config.graph) if decodes else idle
     with (
         closing(open_shards(split)) as shards,
         closing(Planner(split, config.sampling, Cursor(0, 0), check=config.check)) as planner,
-        closing(SampleReader(shards, threads=depths.readers, stop=threading.Event(), stored=stored)) as reader,
+        closing(SampleReader(shards, threads=depths.readers, stop=threading.Event(), stored=None)) as reader,
         closing(decoder),
-        closing(tensors),
     ):
-        damaged = DamagedSamples(split, planner, reader, skip=False)
-        batches = feed(planner, reader, damaged, decoder, tensors, depths)
+        batches = feed(planner, reader, DamagedSamples(split, planner, reader, skip=False), decoder, idle, depths)
 
         def counts() -> Iterator[float]:
             since_drop = len(split)
@@ -165,20 +164,8 @@ def _feeding(settings: LoaderSettings, decodes: bool, finishes: bool, cold: bool
 
 
 def _loader(settings: LoaderSettings, device: str) -> Loader:
-    batch = settings.batch
-    return Loader(
-        settings.split,
-        batch_size=batch.batch_size,
-        train=True,
-        size=batch.size,
-        resize=batch.resize,
-        crop=batch.crop,
-        order=settings.order,
-        seed=batch.seed,
-        dtype=batch.dtype,
-        threads=settings.threads,
-        device=device,  # type: ignore[arg-type]
-    )
+    options: dict[str, Any] = {**asdict(settings.batch), "order": settings.order, "threads": settings.threads}
+    return Loader(settings.split, train=True, device=device, **options)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

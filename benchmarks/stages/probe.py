@@ -4,77 +4,59 @@ A fresh process each time, so that libraries and memory of an earlier loader do 
 """
 
 import itertools
-import json
-import subprocess
-import sys
+import multiprocessing
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 from benchmarks.measure.machine import memory_mb
-from shards.common.errors import ShardfeedError
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a process does: a loader with `threads` gives batches for `seconds`, then goes through `epochs` epochs."""
-
-    data: str
-    batch_size: int
-    threads: int | None = None
-    seconds: float = 0.0
-    epochs: int = 0
+def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """What the function returns, or raises, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
-@dataclass(frozen=True)
-class Probed:
-    """What one process measured.
-
-    imports_s: loading the libraries. first_batch_s: from opening the data set to its first batch.
-    images_per_s: of the batches that followed, for `seconds`. memory_mb: resident after them.
-    by_epoch_mb: resident after each epoch.
-    """
-
-    imports_s: float
-    first_batch_s: float
-    images_per_s: float
-    memory_mb: float
-    by_epoch_mb: tuple[float, ...]
-
-
-def run(probe: Probe) -> Probed:
-    """Runs it. Raises ShardfeedError if the process fails; its stderr is this process's."""
-    words = [sys.executable, "-m", "benchmarks.stages.probe", json.dumps(asdict(probe))]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise ShardfeedError("the measured process failed: its message is above")
-    value = json.loads(done.stdout)
-    return Probed(**{**value, "by_epoch_mb": tuple(value["by_epoch_mb"])})
-
-
-def measure(probe: Probe) -> Probed:
-    """Measures in this process, which must not have loaded `shards` before."""
+def start(data: Path, batch_size: int, seconds: float, threads: int | None = None) -> dict[str, tuple[float, str]]:
+    """Figures of a loader that gives batches for `seconds`, each with its unit. Nothing may be loaded before."""
     began = time.perf_counter()
     from shards import Loader, open_dataset
 
     imported = time.perf_counter()
-    [split] = open_dataset(Path(probe.data)).values()
-    with Loader(split, batch_size=probe.batch_size, train=True, threads=probe.threads) as loader:
+    [split] = open_dataset(data).values()
+    with Loader(split, batch_size=batch_size, train=True, threads=threads) as loader:
         batches = itertools.chain.from_iterable(itertools.repeat(loader))
         next(batches)
         first = time.perf_counter()
         for _ in range(8):  # batches that were ready, and what the first use compiles
             next(batches)
-        start, images = time.perf_counter(), 0
-        while (now := time.perf_counter()) - start < probe.seconds or not images:
-            images += len(next(batches)[1])
-        memory, by_epoch = memory_mb("now"), []
-        for _ in range(probe.epochs):
+        start, count = time.perf_counter(), 0
+        while (now := time.perf_counter()) - start < seconds or not count:
+            next(batches)
+            count += 1
+        return {
+            "loading libraries": (imported - began, "s"),
+            "start to first batch": (first - imported, "s"),
+            "time a batch": (1e3 * (now - start) / count, "ms"),
+            "speed": (count * batch_size / (now - start), "images/s"),
+            "resident memory": (memory_mb("now"), "MB"),
+        }
+
+
+def memory(data: Path, batch_size: int, epochs: int) -> list[float]:
+    """Resident memory in MB after each epoch of a loader."""
+    from shards import Loader, open_dataset
+
+    [split] = open_dataset(data).values()
+    with Loader(split, batch_size=batch_size, train=True) as loader:
+        by_epoch = []
+        for _ in range(epochs):
             for _ in loader:
                 pass
             by_epoch.append(memory_mb("now"))
-    return Probed(imported - began, first - imported, images / (now - start), memory, tuple(by_epoch))
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Probe(**json.loads(sys.argv[1]))))))
+        return by_epoch

@@ -13,11 +13,13 @@ from typing import Any
 
 from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
+from benchmarks.measure.progress import announce
 from shards import Split
 from shards.decode.tensors import Batch
 from train.config import Config
 from train.data import training_loader
 from train.engine import train_epoch
+from train.optim.batch_split import BatchSplit
 from train.recipes import find_recipe
 from train.report.metrics import Recorder
 from train.run import Setup, begin, make_network
@@ -105,3 +107,16 @@ def real(split: Split, task: TrainingTask) -> Iterator[Iterator[Batch]]:
 def repeated(batch: Batch) -> Iterator[Iterator[Batch]]:
     """One batch, over and over."""
     yield itertools.repeat(batch)
+
+
+def ready_images_per_s(setup: Setup, split: Split, seconds: float) -> float:
+    """Images/s of training on a batch that lies ready, for `seconds`; on a CPU one micro-batch at a time."""
+    on_gpu = setup.world.on_gpu
+    if not on_gpu:  # a whole step may take many seconds there, of which updating the weights is little
+        size = setup.batch.micro_batch
+        setup = dataclasses.replace(
+            setup, config=dataclasses.replace(setup.config, batch=size), batch=BatchSplit(size, 1)
+        )
+    announce(f"the model, on {'the GPU' if on_gpu else 'this CPU, where one step may take longer'}", 2 * seconds)
+    task, cached = training_task(split, setup, steps=20 if on_gpu else 1)
+    return Training("cached batch", task, lambda: repeated(cached)).turn(Schedule(1, seconds)).images_per_s

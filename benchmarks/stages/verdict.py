@@ -10,34 +10,30 @@ from dataclasses import dataclass
 
 from benchmarks.measure.harness import Spread
 from benchmarks.measure.result import Series
-from benchmarks.report.charts import number
-from benchmarks.stages.ladder import COPY, DECODE, FINISH, LOADER, ON_GPU, READ, READ_COLD
+from benchmarks.report.table import number
+from benchmarks.stages.ladder import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
 
 MODEL = "model"
-# A stage that is not faster than the slowest by this factor holds it back.
-HELD = 1.25
-# The share of free memory that the page cache can count on.
-CACHED = 0.8
+HELD = 1.25  # a stage that is not faster than the slowest by this factor holds it back
+CACHED = 0.8  # the share of free memory that the page cache can count on
 
+# What is said of the stage that is the bottleneck, and what to change; docs/feeding.md says more.
 SUBJECT = {
     READ_COLD: "Reading from the disk",
     READ: "The loader's Python, or reading from memory,",
     DECODE: "Decoding",
-    FINISH: "Resizing and normalising",
-    LOADER: "Handing batches over to the training loop",
+    LOADER: "Resizing, normalising and handing over",
     ON_GPU: "Decoding on the GPU",
     COPY: "The copy to the GPU",
 }
-# docs/feeding.md says more.
 ADVICE = {
-    READ_COLD: "--order blocks reads shards in sequence, at the limit above. Or smaller shards (python -m preprocess "
-    "--short-side), more memory, a faster disk.",
+    READ_COLD: "--order blocks reads shards in sequence. Or smaller shards (python -m preprocess --short-side), more "
+    "memory, a faster disk.",
     READ: "A larger --micro-batch (python -m train): most of the loader's Python runs once per batch.",
     DECODE: "More cores; the default number of --threads, if another is set; a smaller --short-side or --encoding raw "
     "(python -m preprocess); --device gpu (python -m train), where there is a GPU.",
-    FINISH: "More cores; --short-side at the size that the recipe crops from (python -m preprocess); --device gpu "
-    "(python -m train).",
-    LOADER: "A larger --micro-batch (python -m train): batches are handed over one by one.",
+    LOADER: "More cores; --short-side at the size that the recipe crops from (python -m preprocess); --device gpu or, "
+    "if batches are small, a larger --micro-batch (python -m train): batches are handed over one by one.",
     ON_GPU: "Another decoder: python -m benchmarks loaders --peers gpu gpu-region gpu-hardware compares them.",
     COPY: "Loader(decode='region') or 'hardware': encoded bytes cross the bus in place of pixels.",
     MODEL: "Nothing in the loader: a faster one would not train faster. --gpu-images-per-s X --gpus N says whether "
@@ -49,7 +45,8 @@ ADVICE = {
 class Demand:
     """What the loader has to feed, and the machine and shards that it does so with.
 
-    model: images/s that one GPU trains. gpus: how many are fed. gpu_decodes: whether the GPU that was measured decodes.
+    model: images/s that one GPU trains, or the CPU. gpus: how many are fed; 0 where the CPU trains.
+    gpu_decodes: whether the GPU that was measured decodes.
     image_bytes: mean size of a stored image. shard_bytes: size of all shards. free_bytes: memory free for them.
     """
 
@@ -67,7 +64,7 @@ class Verdict:
     """Which stage holds the run back.
 
     factor: how many times faster everything else is: the model than the bottleneck, or the loader than the model.
-    cores: what a machine with so many such GPUs needs.
+    cores: what a machine with so many such GPUs needs; where the CPU trains, how many of its cores feed it.
     speeds: images/s of each stage for all GPUs together, in the order of the stages, the model last.
     findings, advice: sentences.
     """
@@ -83,35 +80,36 @@ class Verdict:
 def judge(ladder: Sequence[Series], demand: Demand) -> Verdict:
     """The slowest stage, by how much, and what to change. `ladder`: what ladder.py measured."""
     measured = {series.name: series for series in ladder}
-    needed, speeds = demand.model * demand.gpus, _speeds(measured, demand)
-    slowest = min(speeds.values())
-    bottleneck = MODEL
+    needed, speeds = demand.model * max(1, demand.gpus), _speeds(measured, demand)
+    slowest, bottleneck = min(speeds.values()), MODEL
     if slowest < needed:
         bottleneck = next(stage for stage, speed in speeds.items() if speed <= HELD * slowest)
     factor = slowest / needed if bottleneck == MODEL else needed / speeds[bottleneck]
     per_core = _per_core(measured[ON_GPU if demand.gpu_decodes else LOADER])
-    cores = math.ceil(needed / per_core) + demand.gpus
-    gpus = f"{demand.gpus} GPU{'' if demand.gpus == 1 else 's'}"
+    feeding = needed / per_core
+    cores = math.ceil(feeding) + demand.gpus
+    trainer = f"{demand.gpus} GPU{'' if demand.gpus == 1 else 's'}" if demand.gpus else "this CPU"
 
-    findings = []
+    could = f"{number(needed)} images/s on {trainer}"
     if bottleneck == MODEL:
+        said = f"The model is the bottleneck: it trains {could}, and the loader could give {number(slowest)}"
+    else:
+        said = f"{SUBJECT[bottleneck]} is the bottleneck: {number(speeds[bottleneck])} images/s, and the model could "
+        said += f"train {could}"
+    findings = [f"{said}, {factor:,.1f} times as many."]
+    limit = measured.get(str(measured[bottleneck].settings.get("limit"))) if bottleneck in measured else None
+    if limit is not None and limit.spread.median > speeds[bottleneck]:
+        findings.append(f"The limit of this machine there ({limit.name}) is {number(limit.spread.median)} images/s.")
+    use = f"by processor time a core feeds {number(per_core)} images/s"
+    if demand.gpus:
         findings.append(
-            f"The model is the bottleneck: it trains {number(needed)} images/s on {gpus}, and the loader could give "
-            f"{number(slowest)}, {factor:.1f} times as many."
+            f"A machine with {trainer} of {number(demand.model)} images/s needs {cores} cores: {use}, and the process "
+            f"of each GPU takes one. This machine has {demand.cores}."
         )
     else:
-        limit = measured[str(measured[bottleneck].settings["limit"])]
-        findings.append(
-            f"{SUBJECT[bottleneck]} is the bottleneck: {number(speeds[bottleneck])} images/s, where {gpus} could "
-            f"train {number(needed)}, {factor:.1f} times as many."
-        )
-        findings.append(f"The limit of this machine there ({limit.name}) is {number(limit.spread.median)} images/s.")
+        findings.append(f"The CPU both trains and feeds. Feeding takes {number(feeding)} of its cores: {use}.")
     findings.append(
-        f"A machine with {gpus} of {number(demand.model)} images/s needs {cores} cores: {number(per_core)} images/s "
-        f"each, and one for the process of each GPU. This machine has {demand.cores}."
-    )
-    findings.append(
-        f"Its disk has to give {number(needed * demand.image_bytes / 1e6)} MB/s, unless memory holds the shards: "
+        f"The disk has to give {number(needed * demand.image_bytes / 1e6)} MB/s, unless memory holds the shards: "
         f"they have {number(demand.shard_bytes / 1e9)} GB, and {number(demand.free_bytes / 1e9)} GB are free here."
     )
     if READ_COLD not in speeds:
@@ -121,24 +119,33 @@ def judge(ladder: Sequence[Series], demand: Demand) -> Verdict:
 
 
 def _speeds(measured: dict[str, Series], demand: Demand) -> dict[str, float]:
-    """Images/s of each stage of the loader, for all GPUs; the disk is left out where memory holds the shards."""
-    stages = [READ_COLD, READ, ON_GPU] if demand.gpu_decodes else [READ_COLD, READ, DECODE, FINISH, LOADER, COPY]
-    speeds = {stage: _for_all(measured[stage], demand) for stage in stages if stage in measured}
+    """Images/s of each stage of the loader, for all GPUs; the disk is left out where memory holds the shards.
+
+    A stage does all that the one before it does. Where it was measured as the faster one, the difference is noise, and
+    the one before it gets its speed.
+    """
+    all_ = {name: _for_all(series, demand) for name, series in measured.items()}
+    speeds: dict[str, float] = {}
+    for stage in (ON_GPU, READ) if demand.gpu_decodes else (LOADER, DECODE, READ):
+        if stage in all_:
+            speeds = {stage: max(all_[stage], *speeds.values(), 0.0), **speeds}
     fits = demand.shard_bytes <= CACHED * demand.free_bytes
-    if fits and speeds[READ] > HELD * speeds[READ_COLD]:
-        del speeds[READ_COLD]
+    if not fits or speeds[READ] <= HELD * all_[READ_COLD]:
+        speeds = {READ_COLD: all_[READ_COLD], **speeds}
+    if COPY in all_ and not demand.gpu_decodes:
+        speeds[COPY] = all_[COPY]
     return speeds
 
 
 def _for_all(stage: Series, demand: Demand) -> float:
     """Images/s of a stage for all GPUs: each has a process of its own, and these share the disk and the cores."""
     one = stage.spread.median
-    if stage.name == READ_COLD or demand.gpus == 1:
+    if stage.name == READ_COLD or demand.gpus <= 1:
         return one
     return min(demand.gpus * one, demand.cores * _per_core(stage))
 
 
 def _per_core(stage: Series) -> float:
     """Images that a stage makes per second of one core."""
-    cpu_ms = Spread.of(stage.cpu_ms).median
+    cpu_ms = Spread.of(stage.cpu_ms).median if stage.cpu_ms else 0.0
     return 1e3 / cpu_ms if cpu_ms else stage.spread.median

@@ -1,4 +1,4 @@
-"""A headless Chromium that looks at a page: what it measured of texts and charts, and what it complained of."""
+"""A headless Chromium that looks at a page: what it measured of texts and bars, and what it complained of."""
 
 import html
 import json
@@ -36,30 +36,14 @@ function background(element, view) {
 function measure() {
   const frame = document.querySelector('iframe'), page = frame.contentDocument, view = frame.contentWindow;
   const out = { width: page.documentElement.scrollWidth, dark: view.matchMedia('(prefers-color-scheme: dark)').matches,
-    page: view.getComputedStyle(page.body).backgroundColor, charts: [], texts: [], outside: [], touching: [] };
-  for (const svg of page.querySelectorAll('svg')) {
-    const box = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll('text')];
-    const boxes = texts.map(text => text.getBoundingClientRect());
-    out.charts.push({ width: box.width, height: box.height, name: svg.getAttribute('aria-label'),
-      shapes: svg.querySelectorAll('path,use').length });
-    boxes.forEach((a, i) => {
-      if (a.left < box.left - 1 || a.right > box.right + 1 || a.bottom > box.bottom + 1)
-        out.outside.push(texts[i].textContent);
-      boxes.slice(i + 1).forEach((b, j) => {
-        if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom - 4)
-          out.touching.push([texts[i].textContent, texts[i + 1 + j].textContent]);
-      });
-    });
-  }
+    page: view.getComputedStyle(page.body).backgroundColor, texts: [], outside: [],
+    bars: [...page.querySelectorAll('.bar')].map(bar => bar.getBoundingClientRect().width) };
   for (const element of page.body.querySelectorAll('*')) {
     if (![...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())) continue;
-    const style = view.getComputedStyle(element), svg = element.closest('svg');
-    const box = element.getBoundingClientRect();
+    const style = view.getComputedStyle(element), box = element.getBoundingClientRect();
     if (!box.width) continue;
-    const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
-    const colour = svg ? style.fill : style.color;
-    out.texts.push({ text: element.textContent.trim().slice(0, 40), size: parseFloat(style.fontSize) * scale,
-      contrast: contrast(colour, background(element, view)) });
+    out.texts.push({ text: element.textContent.trim().slice(0, 40), size: parseFloat(style.fontSize),
+      contrast: contrast(style.color, background(element, view)) });
     if (box.right > view.innerWidth + 1 || box.left < -1) out.outside.push(element.textContent.slice(0, 40));
   }
   document.querySelector('#measured').textContent = JSON.stringify(out);

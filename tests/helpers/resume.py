@@ -21,7 +21,7 @@ from train.config import Config
 from train.engine import Result
 
 # Values in the log that differ between two equal runs.
-MEASURED = {"images_per_s", "data_wait_percent"}
+MEASURED = {"time", "images_per_s", "data_wait_percent"}
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from shards.common.errors import ShardfeedError, UsageError
-from train.curves import METRICS, PICTURE, draw, main
+from train.curves import METRICS, PICTURE, axis_of, draw, main
 
 LINES: list[dict[str, Any]] = [
     {"event": "train", "epoch": 1, "step": 10, "loss": 2.0, "lr": 0.1, "images_per_s": 90.0},
@@ -43,6 +43,32 @@ def test_every_curve_shows_its_numbers_over_the_steps(tmp_path: Path, monkeypatc
         ([10, 20], "[0.1, 0.2]"),
         ([10, 20], "[90.0, 110.0]"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("curves", "axis"),
+    [
+        ([[300.0, *range(20, 0, -1)]], (0.15, 18.85)),  # of 21 values three are early
+        ([[7.0, *range(20, 0, -1)]], None),
+        ([[*range(20, 0, -1), 300.0]], None),  # a late outlier is news
+        ([[5.0, *range(1000, 1020)]], (1001.15, 1019.85)),
+        ([[300.0, *range(20, 0, -1)], [1.0, 18.0]], (0.15, 18.85)),
+        ([[float("nan"), 5.0]], None),
+        ([[5.0, 1.0, 1.0]], None),
+        ([[], []], None),
+    ],
+)
+def test_an_early_outlier_does_not_squash_the_rest(curves: list[list[float]], axis: tuple[float, float] | None) -> None:
+    assert axis_of(curves) == (axis and pytest.approx(axis))
+
+
+def test_the_picture_says_what_is_off_its_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, title, **__: titles.append(title))
+    losses = [900.0, 6.0, 5.0, 4.0, 3.0, 2.0]
+    lines = [{"event": "train", "step": i, "loss": loss} for i, loss in enumerate(losses)]
+    draw(write(tmp_path, lines))
+    assert titles[:2] == ["loss (early values are off the scale)", "accuracy in percent"]
 
 
 def test_the_command_draws_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

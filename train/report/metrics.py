@@ -11,10 +11,10 @@ curves.png                the curves of metrics.jsonl, drawn at the end: train/c
 tensorboard/              the numbers of metrics.jsonl, if the extra [tensorboard] is installed
 wandb/                    W&B's own files, with --wandb: train/report/boards.py
 
-A "train" line covers the steps since the "train" line before it: loss is the mean over their images; lr and
-gradient_norm are the last step's; images_per_s and data_wait_percent leave out evaluation and saving; skipped_steps
-counts, from the beginning of the run, the steps that changed nothing because a gradient was not finite; gpu_memory_mib
-is the peak of this rank's tensors.
+Each line of metrics.jsonl has the time when it was written (UTC). A "train" line covers the steps since the "train"
+line before it: loss is the mean over their images; lr and gradient_norm are the last step's; images_per_s and
+data_wait_percent leave out evaluation and saving; skipped_steps counts, from the beginning of the run, the steps that
+changed nothing because a gradient was not finite; gpu_memory_mib is the peak of this rank's tensors.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
@@ -144,9 +145,10 @@ class Recorder:
         """One line of metrics.jsonl, and the same numbers to the boards. `step`: the optimizer steps taken."""
         if self._out is None or self._metrics is None:
             return
-        rounded = {name: _rounded(value) for name, value in values.items()}
+        line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="seconds"), "epoch": epoch, "step": step}
+        line |= {name: _rounded(value) for name, value in values.items()}
         with room_in(self._out):
-            self._metrics.write(json.dumps({"event": event, "epoch": epoch, "step": step, **rounded}) + "\n")
+            self._metrics.write(json.dumps(line) + "\n")
             self._metrics.flush()
         for board in self._boards:
             board.write(event, epoch, step, values)

@@ -118,7 +118,7 @@ def test_the_result_has_means_and_their_difference() -> None:
     }
     options = Options(Path("data"), "source", seeds=2)
     result = summary(options, Config(Path("data")), reached, 60.0)
-    assert result.title.endswith("mean top-1 54.50% (shardfeed) and 53.75% (PIL and torchvision), +0.75 points")
+    assert result.findings == ("Mean top-1 54.50% (shardfeed) and 53.75% (PIL and torchvision), +0.75 points.",)
     assert result[OURS].values == (54.0, 55.0)
     assert result.settings["difference in points"] == 0.75
 

@@ -1,11 +1,10 @@
 """`python -m benchmarks loaders`, from the command line to the table, the JSON line and the files."""
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import datasets
+import msgspec
 import pytest
 from PIL import Image
 
@@ -14,11 +13,9 @@ from benchmarks.commands import loaders
 from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
-from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.naive import open_rows
-from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo
 
@@ -84,7 +81,6 @@ def test_the_command_measures_and_ends_with_json(
         ({"--batch-size": "30"}, "less than a batch"),
         ({"--batch-size": "0"}, "at least 1"),
         ({"--threads": "0"}, "at least 1"),
-        ({"--sweep": "0"}, "at least 1"),
         ({"--workers": "-1"}, "0 or more"),
         ({"--size": "64"}, "does not fit"),
         ({"--rounds": "0"}, "rounds"),
@@ -118,58 +114,6 @@ def test_a_source_that_is_not_there_is_a_usage_error_from_the_other_process(
     words = ["loaders", "--data", str(small_split.root), "--source", str(tmp_path / "nowhere")]
     assert main([*words, "--size", "32", "--batch-size", "4", "--out", str(tmp_path)]) == 2
     assert "nowhere" in capsys.readouterr().err
-
-
-class _Fake:
-    """An entry of the roster, and its process: images/s by the number of threads; None refuses to start."""
-
-    title, processes, environment = "fake", False, None
-
-    def __init__(self, speeds: dict[int, int | None]) -> None:
-        self.options: dict[str, int] = {}
-        self.speeds = speeds
-        self.running: list[int] = []
-
-    def start(self, task: PeerTask) -> "_FakeProcess":
-        if self.speeds[task.threads] is None:
-            raise ShardfeedError(f"cannot work with {task.threads}")
-        self.running.append(task.threads)
-        return _FakeProcess(self, task.threads)
-
-
-class _FakeProcess:
-    def __init__(self, entry: _Fake, threads: int) -> None:
-        self.entry, self.threads = entry, threads
-
-    def turn(self, schedule: Schedule) -> Interval:
-        return Interval(self.entry.speeds[self.threads] or 0, 1.0)
-
-    def close(self) -> None:
-        self.entry.running.remove(self.threads)
-
-    def __enter__(self) -> "_FakeProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _started(entry: _Fake, sweep: tuple[int, ...]) -> Any:
-    options = loaders.Options(data=Path("D"), source="S", sweep=sweep)
-    return loaders.started(entry, options, BatchSpec(), Path("W"), raw=False)  # type: ignore[arg-type]
-
-
-def test_a_sweep_takes_the_best_and_passes_over_what_is_refused() -> None:
-    entry = _Fake({1: 10, 2: 30, 3: 20, 4: None})
-    assert _started(entry, (1, 2, 3, 4)).threads == 2
-    assert entry.running == [2]
-
-
-def test_a_sweep_in_which_nothing_works_says_why() -> None:
-    entry = _Fake({3: None, 4: None})
-    with pytest.raises(ShardfeedError, match="cannot work with 3"):
-        _started(entry, (3, 4))
-    assert entry.running == []
 
 
 @pytest.mark.slow
@@ -206,19 +150,19 @@ def test_all_rows_are_measured_and_written(
             "batch_size": 32,
         }
         row = f"{options.data.name}, {options.crop}, {options.dtype}"
-        return dataclasses.replace(_result(row), settings={**work, "row": row, "images": 9, "size": 224})
+        return msgspec.structs.replace(_result(row), settings={**work, "row": row, "images": 9, "size": 224})
 
     made: list[str] = []
     monkeypatch.setattr(loaders, "compare", compare)
-    monkeypatch.setattr(rows, "_make", lambda options, encoding: made.append(encoding))
-    rows.run(rows.Options(source="S", batch_sizes=(32,), work=tmp_path / "work", out=tmp_path))
+    monkeypatch.setattr(rows, "run_command", lambda *words: made.append(words[-5]))
+    rows.run(rows.Options(source="S", work=tmp_path / "work", out=tmp_path))
     assert made == ["jpeg", "raw"]
-    assert [(each.batch_size, each.data.name, each.crop, each.dtype) for each in asked] == [
-        (32, "shards-jpeg", "random", "float32"),
-        (32, "shards-jpeg", "random", "uint8"),
-        (32, "shards-jpeg", "rrc", "float32"),
-        (32, "shards-raw", "random", "float32"),
-        (32, "shards-raw", "random", "uint8"),
+    assert [(each.data.name, each.crop, each.dtype) for each in asked] == [
+        ("shards-jpeg", "random", "float32"),
+        ("shards-jpeg", "random", "uint8"),
+        ("shards-jpeg", "rrc", "float32"),
+        ("shards-raw", "random", "float32"),
+        ("shards-raw", "random", "uint8"),
     ]
     assert {each.peers for each in asked} == {("all",)}
     last = json.loads(capsys.readouterr().out.splitlines()[-1])

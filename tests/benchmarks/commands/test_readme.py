@@ -1,8 +1,8 @@
 """`python -m benchmarks readme`: which results count, the table, the command without paths, the picture."""
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -32,7 +32,7 @@ def _result(encoding: str, dtype: str, speed: float = 4000.0, day: int = 2) -> R
         settings={**work, "resize": 256, "stored": 256, "images": 900},
         skipped={"SPDL": "not installed", "shardfeed, GPU, region": "needs a CUDA GPU, and torch sees none"},
     )
-    return dataclasses.replace(result, date=f"2026-01-{day:02}T03:04:05+00:00")
+    return msgspec.structs.replace(result, date=f"2026-01-{day:02}T03:04:05+00:00")
 
 
 def test_the_latest_result_of_each_work_counts_in_the_order_of_the_rows() -> None:
@@ -42,13 +42,13 @@ def test_the_latest_result_of_each_work_counts_in_the_order_of_the_rows() -> Non
 
 
 def test_results_that_do_not_belong_together_are_refused() -> None:
-    other = dataclasses.replace(_result("raw", "uint8"), hardware={"cpu": "another", "cores": 1, "gpu": None})
+    other = msgspec.structs.replace(_result("raw", "uint8"), hardware={"cpu": "another", "cores": 1, "gpu": None})
     with pytest.raises(UsageError, match="differ in machine"):
         chosen([_result("jpeg", "uint8"), other])
     with pytest.raises(UsageError, match="differ in seconds: give those of one"):
-        chosen([_result("jpeg", "uint8"), dataclasses.replace(_result("raw", "uint8"), seconds=0.1)])
+        chosen([_result("jpeg", "uint8"), msgspec.structs.replace(_result("raw", "uint8"), seconds=0.1)])
     with pytest.raises(UsageError, match="not of stages"):
-        chosen([dataclasses.replace(other, benchmark="stages")])
+        chosen([msgspec.structs.replace(other, benchmark="stages")])
     with pytest.raises(UsageError, match="give results"):
         chosen([])
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.commands.scale import Options, make_up, over_epochs, run, thread_counts, widen
+from benchmarks.commands.scale import Options, growth, make_up, run, thread_counts, widen
+from benchmarks.measure.result import Series
 from benchmarks.stages import probe
-from benchmarks.stages.probe import Probe, Probed
 from shards import Loader, open_dataset
-from shards.common.errors import ShardfeedError, UsageError
+from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo, write_split
 
@@ -38,26 +38,25 @@ def test_made_up_images_are_a_data_set(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_probe_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     split = write_split(tmp_path, [jpeg(photo(256, 260, i)) for i in range(8)], short_side=256)
-    found = probe.run(Probe(str(split.root), 2, seconds=0.05, epochs=3))
-    assert min(found.imports_s, found.first_batch_s, found.images_per_s) > 0
-    assert found.memory_mb > 50
-    assert len(found.by_epoch_mb) == 3
+    found = probe.apart(probe.start, split.root, 2, 0.05)
+    assert min(value for value, _ in found.values()) > 0
+    assert found["resident memory"][0] > 50
+    assert len(probe.apart(probe.memory, split.root, 2, 3)) == 3
 
 
 @pytest.mark.slow
-def test_a_probe_that_fails_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ShardfeedError, match="failed"):
-        probe.run(Probe(str(tmp_path), 2))
+def test_a_probe_that_fails_raises_what_it_raised(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="manifest"):
+        probe.apart(probe.start, tmp_path, 2, 0.05)
 
 
-def test_settled_memory_is_compared_with_the_last() -> None:
-    first, last = over_epochs([10, 50, 90, *[100] * 5, *[95] * 7, *[101] * 5])
-    assert (first.name, first.values) == ("resident memory, epochs 4 to 8", (100,) * 5)
-    assert (last.name, last.values) == ("resident memory, epochs 16 to 20", (101,) * 5)
+def test_growth_is_that_of_the_two_figures_beside_it() -> None:
+    early, late = Series("resident memory, epochs 4 to 8", (1000.0, 1029.0, 1098.0)), Series("late", (1098.0,))
+    assert growth(early, late) == "Resident memory: 1,029 MB in epochs 4 to 8, 1,098 MB in late: +6.7%."
 
 
-@pytest.mark.parametrize(("cores", "counts"), [(1, [1, 2]), (2, [1, 2, 3]), (6, [1, 2, 4, 6, 7]), (8, [1, 2, 4, 8, 9])])
-def test_threads_double_up_to_the_cores_and_one_more(cores: int, counts: list[int]) -> None:
+@pytest.mark.parametrize(("cores", "counts"), [(1, (1, 2)), (2, (1, 2, 3)), (6, (1, 2, 4, 6, 7)), (8, (1, 2, 4, 8, 9))])
+def test_threads_double_up_to_the_cores_and_one_more(cores: int, counts: tuple[int, ...]) -> None:
     assert thread_counts(cores) == counts
 
 
@@ -68,15 +67,19 @@ def test_the_command_ends_with_json_and_leaves_no_data_set(
     (tmp_path / "scratch").mkdir()
     # In processes of their own they take seconds each; above they are tested as they are.
     monkeypatch.setattr(
-        "benchmarks.commands.scale.run_probe", lambda probe: Probed(1.0, 0.5, 20.0, 900.0, (900.0,) * probe.epochs)
+        "benchmarks.commands.scale.apart",
+        lambda function, data, size, *more: (
+            [900.0] * 20
+            if function is probe.memory
+            else {"speed": (20.0, "images/s"), "start to first batch": (0.5, "s")}
+        ),
     )
     split = write_split(tmp_path / "data", [jpeg(photo(256, 260, i)) for i in range(8)], short_side=256)
     run(Options(split.root, rows=(32, 64), batch_size=4, threads=(1, 2), seconds=0.05, out=tmp_path / "out"))
     lines = capsys.readouterr().out.splitlines()
     points = {(each["settings"].get("group"), each["name"]) for each in json.loads(lines[-1])["series"]}
     assert {("start to first batch", "start to first batch, rows 32"), ("speed", "speed, threads 2")} <= points
-    [grown] = [line for line in lines if line.startswith("resident memory, epochs 16 to 20 / ")]
-    assert grown.split()[-4:] == ["times", "1.00", "1.00", "1.00"]
+    assert "Resident memory: 900 MB in epochs 4 to 8, 900 MB in epochs 16 to 20: +0.0%." in lines
     assert not list((tmp_path / "scratch").iterdir())
 
 

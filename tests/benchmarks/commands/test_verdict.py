@@ -59,7 +59,7 @@ def test_the_command_says_it_in_words_and_ends_with_json(
     assert any(line.startswith("What to change: Nothing in the loader") for line in lines)
     result = json.loads(lines[-1])
     assert result["settings"]["bottleneck"] == "model"
-    assert result["settings"]["finding 1"] == lines[0]
+    assert result["findings"][0] == lines[0]
     [written] = tmp_path.glob("verdict-*.json")
     assert json.loads(written.read_text()) == result
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.measure.harness import Interval, Schedule, Spread
-from benchmarks.measure.result import SCHEMA, Ratio, Result, Series, read, write
+from benchmarks.measure.result import Ratio, Result, Series, read, write
 from shards.common.errors import ShardfeedError
 
 
@@ -47,11 +47,11 @@ def test_series_and_ratios_are_taken_round_by_round() -> None:
     [
         (lambda value: value.pop("series"), "required field `series`"),
         (lambda value: value.update(extra=1), "extra"),
-        (lambda value: value.update(schema=SCHEMA + 1), f"schema {SCHEMA + 1}"),
+        (lambda value: value.update(schema=2), r"enum value 2 - at `\$.schema"),
         (lambda value: value.update(rounds="3"), "Expected `int`, got `str` - at `\\$.rounds`"),
         (lambda value: value.update(rounds=True), "Expected `int`, got `bool` - at `\\$.rounds`"),
         (lambda value: value["series"][1].update(values=[1.0, "2"]), r"series\[1\].values\[1\]"),
-        (lambda value: value["series"][0].update(values=[]), "no figure"),
+        (lambda value: value["series"][0].update(values=[]), r"length >= 1 - at `\$.series\[0\].values"),
         (lambda value: value["settings"].update(batch_size=[64]), "array` - at `\\$.settings"),
         (lambda value: value["skipped"].update(other=None), "null` - at `\\$.skipped"),
     ],
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_refused_by_name(spoil: Callable[[Any], object], me
     path.write_text(json.dumps(value))
     with pytest.raises(ShardfeedError, match=message) as caught:
         read(path)
-    assert str(path) in str(caught.value) or message == "no figure"
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", "nonsense"])

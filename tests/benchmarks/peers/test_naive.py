@@ -10,7 +10,7 @@ from torchvision.transforms import functional
 
 from benchmarks.measure.settings import BatchSpec, DType
 from benchmarks.peers.naive import PilImages
-from benchmarks.processes.dataloader import random_batches
+from benchmarks.processes.dataloader import batches_of, random_loader
 from shards.decode import MEAN, STD
 from tests.conftest import photo
 
@@ -41,7 +41,7 @@ def test_flips_and_crops_are_drawn_anew() -> None:
 def test_batches_go_on_beyond_an_epoch(dtype: DType) -> None:
     spec = BatchSpec(batch_size=2, resize=40, size=32, dtype=dtype)
     seen = []
-    with random_batches(PilImages(_rows(), spec), spec, workers=0) as stream:
+    with batches_of(lambda: random_loader(PilImages(_rows(), spec), spec, workers=0)) as stream:
         for _ in range(5):
             images, labels = next(stream)
             assert images.shape == (2, 3, 32, 32)
@@ -55,7 +55,7 @@ def test_batches_go_on_beyond_an_epoch(dtype: DType) -> None:
 def test_worker_processes_end_with_the_block() -> None:
     before = set(multiprocessing.active_children())
     spec = BatchSpec(batch_size=2, resize=40, size=32)
-    with random_batches(PilImages(_rows(), spec), spec, workers=1) as stream:
+    with batches_of(lambda: random_loader(PilImages(_rows(), spec), spec, workers=1)) as stream:
         next(stream)
         assert set(multiprocessing.active_children()) - before
     assert not set(multiprocessing.active_children()) - before

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ def test_the_recorder_writes_its_files_line_by_line(tmp_path: Path) -> None:
         recorder.epoch_time(1, ClockReading(2.5, 0.1, 100), 0.5, 40.0)
         # Before the end, so that a killed run keeps them.
         lines = (tmp_path / "new/metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == [
-            {"event": "train", "epoch": 1, "step": 20, "loss": 1.23457, "lr": 1e-5, "skipped_steps": 3}
-        ]
+        [line] = [json.loads(line) for line in lines]
+        written = datetime.fromisoformat(line.pop("time"))
+        assert timedelta(0) <= datetime.now(UTC) - written < timedelta(minutes=5)
+        assert line == {"event": "train", "epoch": 1, "step": 20, "loss": 1.23457, "lr": 1e-5, "skipped_steps": 3}
         assert lines[0].endswith('"skipped_steps": 3}')  # a count is written as one
         recorder.total_time(ClockReading(2.5, 0.1, 100), 3.5, 40.0, 28)
     with (tmp_path / "new/epoch_times.csv").open() as file:
