@@ -15,7 +15,8 @@ from shards.common.cli.unknown import EXPLAINED, SYNONYMS
 from tests import ROOT
 
 # Options of Slurm's sbatch, and those that every command has.
-FOREIGN = {"--array", "--debug", "--json", "--help"}
+# Of Slurm, of torchrun, and those that stand anywhere on a line.
+FOREIGN = {"--array", "--standalone", "--nproc-per-node", "--debug", "--json", "--help"}
 OPTION = re.compile(r"(?<![\w-])--(?:no-)?[a-z][a-z0-9-]*[a-z0-9]")
 NAMED = re.compile(r"(?:python -m|shardfeed) (preprocess|shards|train|model|benchmarks)(?: ([a-z-]+))?")
 GROUPS = ("shards", "model", "benchmarks")
