@@ -41,7 +41,7 @@ from shards.sampling.batch import Cursor, PlannedBatch
 
 READ_COLD, READ, DECODE, LOADER = "read, cold", "read", "+ decode", "loader"
 ON_GPU, COPY = "loader, GPU", "copy to GPU"
-DISK, CACHE, LIBJPEG = "disk, cold, in sequence", "page cache, in sequence", "libjpeg-turbo alone"
+DISK, CACHE, LIBJPEG = "disk, cold", "page cache", "libjpeg-turbo alone"
 # What limits each stage; the page cache where the images are stored decoded.
 LIMIT = {READ_COLD: DISK, READ: CACHE, DECODE: LIBJPEG, LOADER: LIBJPEG, ON_GPU: CACHE}
 # Reads in flight, as many as the loader has, the bytes of each, and the reads between two counts.

@@ -83,14 +83,17 @@ def training() -> Iterator[Program]:
     import torch
 
     import shards.loader  # noqa: F401  # imported before forking
+    from shards.common.errors import UsageError
     from tests.helpers.resume import assert_same, tiny_models
     from train.__main__ import main
     from train.checkpoints.resume import CHECKPOINTS, LAST, read_checkpoint
     from train.report.metrics import TOTAL_TIME
 
     def step(out: Path) -> int:
-        last = out / CHECKPOINTS / LAST
-        return int(read_checkpoint(last)["step"]) if last.exists() else 0
+        try:
+            return int(read_checkpoint(out / CHECKPOINTS / LAST)["step"])
+        except (FileNotFoundError, UsageError):  # there is none yet, or it is between two renames
+            return 0
 
     def progress(out: Path) -> int | None:
         return None if (out / TOTAL_TIME).exists() else step(out)

@@ -1,11 +1,11 @@
 """A command's result for programs: one line of JSON, the last that it prints."""
 
 import contextlib
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 _wanted = False
 
@@ -24,11 +24,7 @@ def json_wanted(wanted: bool) -> Iterator[None]:
 def show_result(value: Any) -> None:
     """Prints `value` as JSON with --json or where stdout is no terminal: people have read the lines above it.
 
-    Dataclasses become objects, paths and other values without a form of their own in JSON their text.
+    Dataclasses and structs become objects, paths and other values without a form of their own in JSON their text.
     """
     if _wanted or not sys.stdout.isatty():
-        print(json.dumps(value, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+        print(msgspec.json.encode(value, enc_hook=str).decode())

@@ -116,7 +116,8 @@ def test_a_cache_smaller_than_what_is_read_at_once_falls_back_to_ranges(
     split = opened(url, cache(tmp_path, 0.08, local))
     shards = Prefetcher(split.remote_shards())
     with pytest.warns(
-        UserWarning, match=r"is read by range requests, sample by sample, which is slower \(--cache-size"
+        UserWarning,
+        match=r"is read by range requests, sample by sample, which is slower \(`python -m train --cache-size",
     ):
         read_epoch(shards, split, order, 0, local, Share(1))
     assert any(request.range for request in s3.requests)

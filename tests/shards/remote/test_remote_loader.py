@@ -124,7 +124,7 @@ def test_a_store_that_is_gone_ends_an_epoch_that_skips_damaged_samples(
     warnings.simplefilter("ignore")
     with (
         loader(split, "blocks", on_error="skip") as remote,
-        pytest.raises(ShardfeedError, match=r"4 of the 32 shards of train cannot be fetched, more than on_error"),
+        pytest.raises(ShardfeedError, match=r"4 of the 32 shards of train cannot be fetched, too many"),
     ):
         list(remote)
 
