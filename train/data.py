@@ -110,8 +110,9 @@ def _common(setup: Setup) -> dict[str, Any]:
         "world_size": world.size,
         "device": "gpu" if world.on_gpu else "cpu",
         "device_id": world.local_rank,
-        # float16 halves the bytes of a batch; autocast would convert it to float16 anyway.
-        "dtype": "float16" if setup.dtype == torch.float16 else "float32",
+        # float16 halves the bytes of a batch, which autocast makes of fewer bits anyway. float16 has more of them than
+        # bfloat16, and normalised pixels lie far inside its range.
+        "dtype": "float16" if world.on_gpu and setup.dtype in (torch.float16, torch.bfloat16) else "float32",
         "threads": config.threads,
         "decode": config.feeding.decode,
     }

@@ -85,7 +85,7 @@ def train(config: Config) -> Result:
     began = time.perf_counter()
     refuse_results(config)
     split, held_out = open_splits(config)
-    with joined(config.device) as world:
+    with joined(config.device, config.memory.offload) as world:
         network, setup = set_up(config, len(split.class_names), world)
         with (
             memory_advice(config, setup.batch.micro_batch, world.size),
@@ -133,7 +133,7 @@ def _train_epochs(
         if epoch > run.epoch:
             set_training_size(loader, setup.config, epoch)
         rest = Watched(rest_of_epoch(loader, setup), wait, saver.at_batch)
-        loss = train_epoch(run, rest, recorder, epoch, saver.at_step)
+        loss = train_epoch(run, rest, recorder, epoch, saver.at_step, loader.gpu_wait)
         if len(rest):
             run.learner.settle(setup.world)
             saver.at_epoch_end()
@@ -158,13 +158,18 @@ def _train_epochs(
 
 
 def train_epoch(
-    run: Run, batches: Batches, recorder: Recorder, epoch: int, after_step: Callable[[], None] = lambda: None
+    run: Run,
+    batches: Batches,
+    recorder: Recorder,
+    epoch: int,
+    after_step: Callable[[], None] = lambda: None,
+    gpu_wait: Callable[[], float] = lambda: 0.0,
 ) -> float:
     """One pass over `batches`, an epoch or the rest of one; returns the mean loss over all ranks' images of the epoch.
 
     An optimizer step takes as many micro-batches as make up --batch-size, and the epoch's last step what is left.
     Losses stay on the device until they are logged or saved: reading one makes the host wait for the GPU.
-    `after_step` is called between two steps.
+    `after_step` is called between two steps. `gpu_wait`: seconds that the GPU has waited for data since the last call.
     """
     config, world, in_a_step = run.setup.config, run.setup.world, run.setup.batch.accumulate
     run.learner.parallel.train()
@@ -187,6 +192,8 @@ def train_epoch(
             ends_epoch = first == firsts[-1]
             ends_warm_up = run.clock.warmed_up is None and run.step >= WARM_UP_STEPS and not ends_epoch
             if ends_epoch or ends_warm_up or run.step % config.log_every == 0:
+                read_losses(run)  # waits for the GPU, whose waits for data are then over
+                run.clock.add_wait(gpu_wait())
                 bar.show_wait(_log(run, recorder, lr=lr, gradient_norm=norm))
             if ends_warm_up:
                 run.clock.warmed_up = run.clock.last_log
@@ -198,8 +205,7 @@ def train_epoch(
 
 
 def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> float:
-    """A line about the steps since the line before; returns the data-wait in percent."""
-    read_losses(run)
+    """A line about the steps since the line before, whose losses were read; returns the data-wait in percent."""
     loss, run.losses.unlogged = sum(run.losses.unlogged), []
     run.losses.of_epoch += loss
     lap = run.clock.lap()

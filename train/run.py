@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from model import build_model
 from shards.common.errors import UsageError
 from train.config import Config
 from train.optim.batch_split import BatchSplit, split_batch
 from train.optim.gpu_memory import choose_micro_batch
-from train.optim.optimizer import allow_tf32, choose_dtype, make_average, make_optimizer, make_schedule
+from train.optim.optimizer import MovingAverage, allow_tf32, choose_dtype, make_average, make_optimizer, make_schedule
 from train.ranks.distributed import OnEveryRank, World, max_over_ranks, sum_over_ranks
 from train.ranks.parallel import local_part, make_local_sgd, parallelize, settle
 from train.report.clock import Clock
@@ -45,7 +44,7 @@ class Learner:
 
     network: nn.Module
     parallel: nn.Module
-    average: AveragedModel | None
+    average: MovingAverage | None
     local_sgd: PeriodicModelAverager | None
     optimizer: Optimizer
     schedule: LRScheduler

@@ -131,3 +131,22 @@ def test_evaluation_takes_batches_that_training_computes_at_a_time(tmp_path: Pat
     setup = setup_of(Config(data, size=16, batch=64, micro_batch=4, threads=1, device="cpu"))
     with held_out_loader(open_dataset(data)["validation"], setup) as loader:
         assert [len(labels) for _, labels in loader] == [4, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("device", "computed", "delivered"),
+    [
+        ("cuda", torch.float16, "float16"),
+        ("cuda", torch.bfloat16, "float16"),
+        ("cuda", torch.float32, "float32"),
+        ("cpu", torch.bfloat16, "float32"),
+    ],
+)
+def test_batches_have_half_the_bytes_where_a_gpu_computes_in_half_precision(
+    device: str, computed: torch.dtype, delivered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("shards.Loader", lambda split, **given: asked.update(given))
+    config = Config(Path("unused"))
+    training_loader(object(), setup_of(config, World(device=torch.device(device)), computed))  # type: ignore[arg-type]
+    assert asked["dtype"] == delivered

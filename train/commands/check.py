@@ -42,7 +42,7 @@ def check(config: Config) -> None:
 
     Raises ShardfeedError, naming the check, at the first that fails.
     """
-    with joined(config.device) as world:
+    with joined(config.device, config.memory.offload) as world:
         with _named("imports and devices"):
             dtype = choose_dtype(config, world.device)
             _ = shards.Loader  # imports DALI

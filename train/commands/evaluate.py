@@ -31,7 +31,7 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy
         require_file(path)
     held_out = held_out_split(config)
     assert held_out is not None, "Config refuses --evaluate with --val-split none"
-    with joined(config.device) as world:
+    with joined(config.device, config.memory.offload) as world:
         # All files are read before the first evaluation, which may take long.
         planned = [_plan(config, given, held_out, path, quiet=not world.is_main) for path in config.evaluate]
         reached = []

@@ -51,7 +51,7 @@ def find_lr(config: Config) -> Suggestion:
     """
     config.out.mkdir(parents=True, exist_ok=True)  # before the test, so that a wrong --out fails at once
     split = training_split(config)
-    with joined(config.device) as world:
+    with joined(config.device, config.memory.offload) as world:
         network, setup = set_up(config, len(split.class_names), world)
         count = setup.batch.accumulate
         with memory_advice(config, setup.batch.micro_batch, world.size), training_loader(split, setup) as loader:

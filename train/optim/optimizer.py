@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from shards.common.errors import UsageError
 from train.config import Config
@@ -82,21 +82,38 @@ class _Ramp:
         return self._high + (self._end - self._high) * min(1.0, fallen)
 
 
-def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
+class MovingAverage(AveragedModel):
+    """torch's average, updated without a look at its counter, which would make the host wait for the GPU each time."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, network: nn.Module, *, first: bool = False) -> None:
+        """Copies the network's values if this is the `first` update, otherwise mixes them in."""
+        ours, theirs = ([*each.parameters(), *each.buffers()] for each in (self.module, network))
+        mixed = [(own, other) for own, other in zip(ours, theirs, strict=True) if own.is_floating_point() and not first]
+        if mixed:
+            torch._foreach_lerp_([own for own, _ in mixed], [other for _, other in mixed], 1 - self._decay)
+        for own, other in zip(ours, theirs, strict=True):
+            if first or not own.is_floating_point():  # batch norm's count of batches is no average
+                own.copy_(other)
+        self.n_averaged += 1
+
+
+def make_average(network: nn.Module, decay: float) -> MovingAverage | None:
     """The moving average (EMA) of the weights, and of batch norm's statistics; None for a decay of 0.
 
     It is evaluated and saved in place of the network, because it is less noisy.
     """
-    if not decay:
-        return None
-    mix = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=mix, use_buffers=True)
+    return MovingAverage(network, decay) if decay else None
 
 
-def update_average(average: AveragedModel | None, network: nn.Module, step: int, every: int) -> None:
+def update_average(average: MovingAverage | None, network: nn.Module, step: int, every: int) -> None:
     """After optimizer step `step`, counted from 1: copies the first step's weights, then mixes in every n-th step's."""
     if average is not None and (step == 1 or step % every == 0):
-        average.update_parameters(network)
+        average.update_parameters(network, first=step == 1)
 
 
 def choose_dtype(config: Config, device: torch.device) -> torch.dtype:

@@ -95,8 +95,10 @@ def read_world(environment: Mapping[str, str], device: Device, gpus: int) -> Wor
 
 
 @contextmanager
-def joined(device: Device) -> Iterator[World]:
+def joined(device: Device, offloads: bool = False) -> Iterator[World]:
     """This process's place among the ranks; with several, also their process group, destroyed at the end.
+
+    offloads: whether tensors that lie on the CPU are exchanged although the ranks compute on GPUs.
 
     After an error, NCCL's group is not destroyed: that would wait for the other ranks, which wait for this one in an
     exchange (see `leave` in train/__main__.py). Raises ShardfeedError where another rank ended during an exchange.
@@ -107,7 +109,7 @@ def joined(device: Device) -> Iterator[World]:
     if world.size == 1:
         yield world
         return
-    _join(world)
+    _join(world, offloads)
     failed = True
     try:
         yield world
@@ -135,7 +137,14 @@ def lost_rank(error: RuntimeError) -> bool:
     return from_exchange and any(each in words for each in LOST)
 
 
-def _join(world: World) -> None:
+def backend(world: World, offloads: bool) -> str:
+    """Who exchanges tensors; with --offload, some of them lie on the CPU, where NCCL cannot reach them."""
+    if not world.on_gpu:
+        return "gloo"
+    return "cpu:gloo,cuda:nccl" if offloads else "nccl"
+
+
+def _join(world: World, offloads: bool) -> None:
     """Makes the process group. Raises ShardfeedError where the ranks do not find each other."""
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if world.is_main and shared and (warning := node_warning(os.environ)):
@@ -143,7 +152,7 @@ def _join(world: World) -> None:
     try:
         # Without the agent's store, rank 0 makes one at MASTER_ADDR and MASTER_PORT.
         dist.init_process_group(
-            "nccl" if world.on_gpu else "gloo",
+            backend(world, offloads),
             store=rendezvous(_store_of_agent(), world.rank, world.size) if shared else None,
             rank=world.rank,
             world_size=world.size,

@@ -71,6 +71,10 @@ class Clock:
                 return
             yield batch
 
+    def add_wait(self, seconds: float) -> None:
+        """Adds a wait for data that the host has not seen: the GPU's, which gets batches that are not decoded yet."""
+        self._waited += seconds
+
     def count(self, images: int) -> None:
         """Adds images that have been trained on."""
         self._images += images

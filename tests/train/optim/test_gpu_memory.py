@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train.engine
-from shards.common.errors import ShardfeedError
+from shards.common.errors import OutOfMemory, ShardfeedError
 from tests.helpers.training import write_dataset
 from train.__main__ import main
 from train.config import Config
@@ -32,6 +32,36 @@ def test_sizes_are_halved_until_one_fits(first: int, most: int, fitting: int) ->
 
     assert halve_until(attempt, first) == fitting
     assert tried == sorted(tried, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+        "Expected canUse32BitIndexMath(input) to be true",
+        "Tensors with more than 2**31 elements need 32-bit index math",
+    ],
+)
+def test_errors_that_mean_too_many_images_are_taken_as_such(words: str) -> None:
+    def attempt(size: int) -> None:
+        if size > 4:
+            raise RuntimeError(words)
+
+    assert halve_until(attempt, 16) == 4
+
+
+def test_another_error_of_the_attempt_comes_out_of_the_search() -> None:
+    def attempt(size: int) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        halve_until(attempt, 16)
+
+
+def test_memory_that_the_loader_lacks_gets_the_same_advice() -> None:
+    with pytest.raises(ShardfeedError, match="give --micro-batch 8"), memory_advice(CONFIG, 16, 1):
+        raise OutOfMemory("DALI has no memory left")
 
 
 def test_if_not_even_one_image_fits_that_is_said() -> None:

@@ -12,7 +12,15 @@ from torch import nn
 
 from shards.common.errors import UsageError
 from train.config import Config
-from train.optim.optimizer import allow_tf32, choose_dtype, make_optimizer, make_schedule, scale_gradients
+from train.optim.optimizer import (
+    allow_tf32,
+    choose_dtype,
+    make_average,
+    make_optimizer,
+    make_schedule,
+    scale_gradients,
+    update_average,
+)
 from train.options import Distributed, Update
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -138,6 +146,34 @@ def _products_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_products_as_before")
+def test_the_average_begins_with_the_first_step_and_moves_by_what_is_new() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = make_average(network, 0.75)
+    assert average is not None
+    with torch.no_grad():
+        for step, value in enumerate((4.0, 100.0, 8.0), start=1):
+            for each in (*network.parameters(), *network.buffers()):
+                each.fill_(value)
+            update_average(average, network, step, every=3)
+    *means, batches = (each.flatten()[0].item() for each in (*average.module.parameters(), *average.module.buffers()))
+    assert set(means) == {0.75 * 4 + 0.25 * 8}
+    assert batches == 8  # batch norm's count of batches
+
+
+def test_the_average_is_updated_without_a_look_at_a_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one makes the host wait for the GPU."""
+    network = nn.Linear(2, 2)
+    average = make_average(network, 0.9)
+
+    def read(*_: object) -> Any:
+        raise AssertionError("a tensor was read")
+
+    for name in ("__bool__", "item", "tolist", "__int__", "__float__", "cpu", "to"):
+        monkeypatch.setattr(torch.Tensor, name, read)
+    for step in (1, 2):
+        update_average(average, network, step, every=1)
+
+
 def test_tf32_is_allowed_for_matrices_and_convolutions_alike() -> None:
     for allow in (True, False):
         allow_tf32(allow)

@@ -126,6 +126,23 @@ def test_a_rank_that_fails_does_not_wait_for_nccl(
 
 
 @pytest.mark.parametrize(
+    ("device", "offloads", "expected"),
+    [("cpu", False, "gloo"), ("cpu", True, "gloo"), ("cuda", False, "nccl"), ("cuda", True, "cpu:gloo,cuda:nccl")],
+)
+def test_tensors_that_were_offloaded_can_be_exchanged(
+    device: str, offloads: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL knows only tensors on GPUs; clipping the gradients of offloaded weights exchanges their norm."""
+    made: list[str] = []
+    monkeypatch.setattr("train.ranks.distributed.read_world", lambda *_: World(0, 2, 0, torch.device(device)))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: made.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with joined("auto", offloads):
+        assert made == [expected]
+
+
+@pytest.mark.parametrize(
     ("error", "lost"),
     [
         (RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41822"), True),

@@ -57,6 +57,15 @@ def test_time_until_a_batch_comes_is_waiting_and_time_spent_on_it_is_not() -> No
     assert clock.read() == ClockReading(seconds=10, waited=2, images=32)
 
 
+def test_waits_of_the_gpu_count_as_waiting_for_data() -> None:
+    time = Time()
+    clock = Clock(time)
+    clock.start()
+    time.seconds += 4
+    clock.add_wait(1.5)
+    assert clock.read() == ClockReading(seconds=4, waited=1.5)
+
+
 def test_images_and_waiting_are_shares_of_a_window() -> None:
     window = ClockReading(seconds=30.0, waited=4.0, images=700) - ClockReading(seconds=10.0, waited=2.0, images=500)
     assert window == ClockReading(seconds=20.0, waited=2.0, images=200)
