@@ -18,9 +18,10 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 # Of a URL, also where "//" became "/" in a path, where the URL follows another one ("simplecache::"), or where a colon
 # or an "@" is percent-encoded. After "://" a password may hold a slash; without a colon it is taken for a token.
 _USERS = (
-    re.compile(r"(?<=://)[^/@:\s'\"]*:[^@\s'\"]*@"),
-    re.compile(r"(?<=://)[^/@\s'\"]+@"),
-    re.compile(r"[^/@:\s'\"(]*(?::|%3A)[^/@\s'\"]+?(?:@|%40)(?=[\w.\[-])", re.IGNORECASE),
+    re.compile(r"(?<=://)[^/@:\s'\"]{0,500}:[^@\s'\"]{0,500}@"),
+    re.compile(r"(?<=://)[^/@\s'\"]{1,500}@"),
+    # Begins where a word does, and has a longest password: a text of strangers, which may be long, is read once.
+    re.compile(r"(?<![^/@:\s'\"(])[^/@:\s'\"(]*?(?::|%3A)[^/@\s'\"]{1,500}?(?:@|%40)(?=[\w.\[-])", re.IGNORECASE),
 )
 _QUERY = re.compile(r"(?<=[?&])([\w-]+)=[^&\s'\"<>]+")
 _HEADER = re.compile(r"(Authorization|X-Amz-Security-Token|Cookie)(['\"]?\s*[:=]\s*).*", re.IGNORECASE)
@@ -40,6 +41,8 @@ def without_secrets(text: str) -> str:
 
 def without_users(text: str) -> str:
     """`text` with the user and the password of each URL replaced by HIDDEN."""
+    if "@" not in text and "%40" not in text:
+        return text
     for user in _USERS:
         text = user.sub(f"{HIDDEN}@", text)
     return text

@@ -34,6 +34,9 @@ Descriptors = npt.NDArray[np.intc]
 Trouble = tuple[int, str | ShardfeedError]
 
 DAMAGED = "is damaged (its checksum is wrong)"
+# Samples that a thread reads at a time, if there are that many for each: waking it takes as long as reading a few.
+# Several batches are being read, so all threads have work.
+PART = 16
 # Seconds between two looks at the stop event while bytes do not come.
 LOOK = 0.05
 
@@ -182,11 +185,9 @@ class SampleReader:
 
     def _submit(self, batch: PlannedBatch, data: Any, target: Destination) -> Reading:
         count = len(batch)
-        parts = [
-            self._readers.submit(self._read, batch, target, np.arange(first, count, self._threads))
-            for first in range(min(self._threads, count))
-        ]
-        reading = Reading(batch, data, parts, self._stop)
+        parts = min(self._threads, -(-count // PART))
+        futures = [self._readers.submit(self._read, batch, target, np.arange(i, count, parts)) for i in range(parts)]
+        reading = Reading(batch, data, futures, self._stop)
         self._under_way.append(reading)
         return reading
 

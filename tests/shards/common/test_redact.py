@@ -2,7 +2,7 @@
 
 import pytest
 
-from shards.common.redact import without_secrets
+from shards.common.redact import without_secrets, without_users
 from tests.helpers.s3 import ACCESS, SECRET
 
 
@@ -48,3 +48,10 @@ def test_users_are_masked_wherever_they_stand(place: str) -> None:
 )
 def test_other_words_stay(harmless: str) -> None:
     assert without_secrets(harmless) == harmless
+
+
+def test_the_longest_passwords_are_hidden_and_long_words_without_any_stay() -> None:
+    password, word = "a1:" * 166, "x" * 100_000
+    for place in (f"http://user:{password}@host/x", f"http:/user:{password}@host/x"):
+        assert without_users(f"at {place}") == f"at {place.partition('user')[0]}***@host/x"
+    assert without_users(f"@ {word}") == f"@ {word}"
