@@ -7,10 +7,10 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import contextlib
 import signal
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 from shards.dataset import Split
@@ -24,9 +24,12 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
-# An example may be slow on a machine that does other things too; that is no failure.
-hypothesis.settings.register_profile("shardfeed", deadline=None)
-hypothesis.settings.load_profile("shardfeed")
+with contextlib.suppress(ImportError):  # tests/gpu needs none
+    import hypothesis
+
+    # An example may be slow on a machine that does other things too; that is no failure.
+    hypothesis.settings.register_profile("shardfeed", deadline=None)
+    hypothesis.settings.load_profile("shardfeed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -114,7 +114,7 @@ def steps(data: Path, source: str | None, results: Path, little: bool) -> tuple[
     train = ["--size", "32", "--batch-size", "16", "--micro-batch", "8", "--steps", "1"] if little else []
     of_recipes = ["benchmarks", "train", "--data", str(data), *fast, *train, *out, "--recipe"]
     return (
-        Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests")), 0.15),
+        Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests" / "gpu")), 0.15),
         Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.4),
         Step("stages", ("benchmarks", "stages", "--data", str(data), *fast, *pictures, *out), 0.15),
         *(Step(f"train {recipe}", (*of_recipes, recipe), 0.1) for recipe in ("cnn", "rn18_16")),

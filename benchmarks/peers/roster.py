@@ -72,6 +72,7 @@ ROSTER = {
     "fast-dct": Entry("shardfeed, fast DCT", "shardfeed", encodings=JPEG, options={"fast_idct": True}),
     "gpu": Entry("shardfeed, GPU, CPU decodes", "shardfeed", options={"device": "gpu", "decode": "cpu"}),
     "gpu-region": Entry("shardfeed, GPU, region", "shardfeed", options={"device": "gpu", "decode": "region"}),
+    "gpu-hybrid": Entry("shardfeed, GPU, both", "shardfeed", options={"device": "gpu", "decode": "hybrid"}),
     "gpu-hardware": Entry("shardfeed, GPU, JPEG engines", "shardfeed", options={"device": "gpu", "decode": "hardware"}),
     # DALI's own share is 0.65; the best one depends on the GPU and the images.
     **{

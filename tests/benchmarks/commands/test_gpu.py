@@ -1,6 +1,8 @@
 """`python -m benchmarks gpu`: what it would run, that a failure stops nothing, and that the time is kept."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from benchmarks.commands import gpu
 from benchmarks.commands.gpu import Options, Step, perform, steps
 from shards.common.cli import parse
 from shards.dataset import Split
+from tests import ROOT
 
 
 def _python(name: str, code: str, directory: Path, share: float = 1.0) -> Step:
@@ -114,3 +117,41 @@ def test_failures_are_named_at_the_end(
     assert json.loads(out.splitlines()[-1])["failed"] == ["breaks"]
     assert "breaks failed" in err
     assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+@pytest.mark.parametrize("target", ["test-gpu", "bench-gpu"])
+def test_a_machine_with_its_own_python_installs_nothing(target: str) -> None:
+    words = ["make", "-n", target, "VENV=none", "PYTHON=python3.12", "MINUTES=7", "RESULTS=/tmp/results"]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "pip" not in said
+    assert "venv" not in said
+    assert said.rstrip().splitlines()[-1].startswith("python3.12 -m ")
+    if target == "bench-gpu":
+        assert "--minutes 7 --out /tmp/results" in said
+
+
+COLLECT = """
+import sys
+
+BLOCKED = ("datasets", "hypothesis", "moto", "s3fs", "ray", "matplotlib", "jinja2", "simplejpeg", "xdist")
+
+
+class Block:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(name)
+
+
+sys.meta_path.insert(0, Block())
+
+import pytest
+
+plugins = ["-p", "no:xdist", "-p", "no:xdist.looponfail", "-p", "no:hypothesispytest"]
+sys.exit(pytest.main(["--collect-only", "-q", *plugins, "tests/gpu"]))
+"""
+
+
+def test_the_tests_for_a_gpu_are_collected_without_the_packages_of_others() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "test_the_gpu_graph_agrees_with_the_cpu_graph" in done.stdout

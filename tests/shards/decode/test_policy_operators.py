@@ -253,24 +253,3 @@ def test_a_graph_for_a_gpu_can_be_made(policy: Policy) -> None:
     serialized = graph(batch_size=4, num_threads=1, device_id=None).serialize()
     assert b"WarpAffine" in serialized
     assert b"random__" not in serialized
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_gpu_does_what_a_cpu_does(policy: Policy) -> None:
-    from nvidia.dali import fn, types
-    from nvidia.dali.pipeline import pipeline_def
-
-    images, drawn = photos(), draws(policy, np.arange(BATCH), 5, 0)
-
-    @pipeline_def(enable_conditionals=True)
-    def graph() -> object:
-        pixels = fn.external_source(name="images", dtype=types.UINT8, ndim=3, layout="HWC")
-        fed = {name: fn.external_source(name=name, dtype=types.INT32, ndim=1) for name in INPUTS}
-        return apply(policy, pixels.gpu(), fed)
-
-    made = graph(batch_size=BATCH, num_threads=1, device_id=0, prefetch_queue_depth=1)
-    (output,) = made.run(images=images, **drawn)
-    found = output.as_cpu().as_array()
-    difference = np.abs(found.astype(int) - augmented(policy, images, drawn)).mean(axis=(1, 2, 3))
-    assert difference.max() < 1.0

@@ -12,11 +12,9 @@ from shards.common.errors import OutOfMemory, ShardfeedError
 from tests.helpers.training import write_dataset
 from train.__main__ import main
 from train.config import Config
-from train.optim.batch_split import split_batch
 from train.optim.gpu_memory import choose_micro_batch, halve_until, memory_advice
 from train.options import Memory
 from train.ranks.distributed import World
-from train.run import make_network
 
 CONFIG = Config(Path("unused"), size=32)
 
@@ -105,18 +103,3 @@ def test_a_run_without_memory_ends_in_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "give --micro-batch 8 or auto" in error
-
-
-@pytest.mark.gpu
-def test_the_trial_leaves_the_network_as_it_is_and_finds_what_fits() -> None:
-    world = World(device=torch.device("cuda", 0))
-    config = dataclasses.replace(CONFIG, model="resnet18", size=224, batch=1 << 16, micro_batch="auto")
-    network = make_network(config, 10, world)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    generator = torch.cuda.get_rng_state()
-    chosen = choose_micro_batch(network, config, world, torch.float16)
-    assert 1 <= chosen < config.batch
-    assert split_batch(config.batch, chosen, 1).images == config.batch
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert torch.equal(torch.cuda.get_rng_state(), generator)

@@ -1,0 +1,59 @@
+"""Batches on a GPU: the same crop windows and pixels as on a CPU, within the rounding of other decoders."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shards import Loader
+from shards.dataset import Split
+from shards.format.ppm import ppm
+from tests.conftest import photo, write_split
+
+pytestmark = pytest.mark.gpu
+
+
+def load(split: Split, **options: Any) -> Loader:
+    return Loader(split, **{"batch_size": 4, "train": True, "size": 32, "resize": 40, "threads": 2, **options})
+
+
+def test_the_gpu_graph_agrees_with_the_cpu_graph(small_split: Split) -> None:
+    with load(small_split, batch_size=29) as loader:
+        expected, labels = next(iter(loader))
+    with load(small_split, batch_size=29, device="gpu") as loader:
+        images, gpu_labels = next(iter(loader))
+    assert images.is_cuda
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gpu_labels.cpu(), labels)
+    # nvJPEG's inverse DCT may differ from libjpeg-turbo's by one step of 255, which is 0.0175 here.
+    assert (images.cpu() - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("decode", ["cpu", "region", "hardware", "hybrid"])
+@pytest.mark.parametrize("crop", ["random", "center", "rrc"])
+def test_every_decoder_for_a_gpu_shows_the_same_windows(small_split: Split, decode: str, crop: str) -> None:
+    with load(small_split, batch_size=29, crop=crop) as loader:
+        expected, _ = next(iter(loader))
+    with load(small_split, batch_size=29, crop=crop, device="gpu", decode=decode) as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("crop", ["random", "rrc"])
+def test_stored_pixels_reach_a_gpu_as_they_are(tmp_path: Path, crop: str) -> None:
+    raw = write_split(tmp_path, [ppm(photo(40, 40 + i, i)) for i in range(12)], short_side=40, encoding="raw")
+    with load(raw, batch_size=12, crop=crop) as loader:
+        expected, _ = next(iter(loader))
+    with load(raw, batch_size=12, crop=crop, device="gpu") as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.02
+
+
+def test_the_gpu_graph_puts_out_float16(small_split: Split) -> None:
+    with load(small_split, batch_size=29, device="gpu") as loader:
+        expected, _ = next(iter(loader))
+    with load(small_split, batch_size=29, device="gpu", dtype="float16") as loader:
+        images, _ = next(iter(loader))
+    assert images.dtype == torch.float16
+    assert (images.float() - expected).abs().max() < 0.01
