@@ -18,14 +18,24 @@ _PARENT, _TIMES = 1, slice(11, 15)
 
 
 def hardware() -> dict[str, str | int | float | bool | None]:
-    """The processor, the cores this process may use, memory in GiB, the GPU (None without one), the system."""
+    """The processor, the cores this process may use, memory in GiB, the GPU (None without one), the system.
+
+    With a GPU also the version of nvJPEG and the JPEG engines that it finds, which decide what really decodes.
+    """
     import torch  # not at the top: processes that measure memory must not load it
 
+    from shards.decode import nvjpeg
+
+    decoding: dict[str, str | int | None] = {}
+    if torch.cuda.is_available():
+        version = nvjpeg.version()
+        decoding = {"nvjpeg": version and f"{version[0]}.{version[1]}", "jpeg_engines": nvjpeg.engines(0)}
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        **decoding,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 

@@ -1,10 +1,14 @@
-"""Processor seconds are those of this process and of what it started."""
+"""Facts of the machine; processor seconds are those of this process and of what it started."""
 
 import subprocess
 import sys
 import time
 
-from benchmarks.measure.machine import processor_seconds
+import pytest
+import torch
+
+from benchmarks.measure.machine import hardware, processor_seconds
+from shards.decode import nvjpeg
 
 BUSY = (
     "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\nprint('done', flush=True)\n"
@@ -26,3 +30,13 @@ def test_work_of_a_child_counts_while_it_lives_and_after_its_end() -> None:
         child.stdout.readline()
         assert processor_seconds() - before >= 0.19
     assert processor_seconds() - before >= 0.19
+
+
+def test_a_gpu_s_decoder_is_part_of_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "jpeg_engines" not in hardware()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(nvjpeg, "version", lambda: (13, 3))
+    monkeypatch.setattr(nvjpeg, "engines", lambda _: 7)
+    found = hardware()
+    assert (found["gpu"], found["nvjpeg"], found["jpeg_engines"]) == ("a GPU", "13.3", 7)
