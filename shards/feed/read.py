@@ -185,7 +185,8 @@ class SampleReader:
 
     def _submit(self, batch: PlannedBatch, data: Any, target: Destination) -> Reading:
         count = len(batch)
-        parts = min(self._threads, -(-count // PART))
+        # Threads that also compute are one a core, and each batch is for all of them.
+        parts = min(self._threads, count if self._stored is not None else -(-count // PART))
         futures = [self._readers.submit(self._read, batch, target, np.arange(i, count, parts)) for i in range(parts)]
         reading = Reading(batch, data, futures, self._stop)
         self._under_way.append(reading)
