@@ -69,6 +69,8 @@ class Preview:
     crop: Crop | None = None
     """How images are cropped: random: Resize and RandomCrop, the default of the split train; rrc: RandomResizedCrop;
     center: the default of other splits."""
+    pad: int = 0
+    """With --crop random: black pixels around the images before they are cropped."""
     augment: Literal["none"] | Policy = "none"
     """Augmentation after the crop: TrivialAugment, RandAugment or AutoAugment."""
     seed: int = 0
@@ -166,6 +168,7 @@ def draw(options: Preview) -> None:
         size=options.size,
         resize=options.resize,
         crop=options.crop,
+        padding=options.pad,
         augment=options.augment,
         seed=options.seed,
         epoch=options.epoch,

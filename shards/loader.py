@@ -64,6 +64,8 @@ class Loader:
         the shorter side that the shards were made with.
     crop: "random" (Resize, RandomCrop; the default for training), "center" (Resize, CenterCrop) or "rrc"
         (RandomResizedCrop, as torchvision defines it).
+    padding: for crop="random", black pixels added on each side of the resized image, as RandomCrop(size, padding) does;
+        4 is usual for images of 32 pixels.
     flip: mirror half of the images, drawn as the crops are; by default where `train` is set. Not for digits or text.
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
         for ImageNet), as torchvision defines them, or "none". A sample's operations are drawn as its crop is.
@@ -112,6 +114,7 @@ class Loader:
         size: int = SIZE,
         resize: int | None = None,
         crop: Crop | None = None,
+        padding: int = 0,
         flip: bool | None = None,
         augment: Policy | Literal["none"] = "none",
         order: Order | None = None,
@@ -164,6 +167,7 @@ class Loader:
             size=size,
             block_shards=whole_number("window", window, 1, MOST),
             augment=policy,
+            padding=whole_number("padding", padding, 0),
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
@@ -177,6 +181,7 @@ class Loader:
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
+            pads=device == "gpu" and sampling.padding > 0,
             fast_idct=flag("fast_idct", fast_idct),
             hw_decoder_load=hw_decoder_load,
             fancy_upsampling=choose_upsampling(decoder),

@@ -28,6 +28,7 @@ def preview(
     size: int,
     resize: int | None = None,
     crop: Crop | None = None,
+    padding: int = 0,
     augment: Policy | Literal["none"] = "none",
     seed: int = 0,
     epoch: int = 0,
@@ -35,7 +36,7 @@ def preview(
     """Draws the first `count` samples of an epoch as a model gets them, without the normalisation.
 
     train: order, crops and flips of training; otherwise the centre crop, in the order of the split. size, resize, crop,
-    augment: as for `Loader`.
+    padding, augment: as for `Loader`.
     Writes a PNG to `output`, whatever its name ends in.
     """
     if count < 1:
@@ -50,6 +51,7 @@ def preview(
         size=size,
         resize=resize,
         crop=crop,
+        padding=padding,
         augment=augment,
         seed=seed,
         dtype="uint8",

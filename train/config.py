@@ -189,6 +189,13 @@ class Config:
             raise UsageError(f"--precision {self.precision} needs a GPU: take bfloat16 or float32 on a CPU")
         if self.sizes.start_size is not None and self.sizes.start_size > self.size:
             raise UsageError(f"--start-size {self.sizes.start_size} is more than --size {self.size}: give both")
+        if self.feeding.pad and self.crop != "random":
+            raise UsageError(f"--pad is for --crop random, not {self.crop}")
+        smallest = self.sizes.start_size or self.size
+        if self.feeding.pad >= smallest:
+            raise UsageError(
+                f"--pad must be less than the {smallest} pixels of a training image, not {self.feeding.pad}"
+            )
         if self.memory.offload and self.distributed.parallel != "fsdp":
             raise UsageError("--offload needs --parallel fsdp")
         if self.distributed.parallel == "fsdp":

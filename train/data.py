@@ -74,6 +74,7 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
         train=True,
         size=training_size(config, epoch=1),
         crop=config.crop,
+        padding=config.feeding.pad,
         order=config.order,
         flip=config.feeding.flip,
         augment=config.feeding.augment,

@@ -60,6 +60,9 @@ class Feeding:
     flip: bool = True
     """Mirrors half of the training images, anew each epoch; --no-flip: none, as for digits and text."""
 
+    pad: int = 0
+    """With --crop random: black pixels around training images before they are cropped; 4 is usual for 32 pixels."""
+
     window: int = BLOCK_SHARDS
     """Shards that --order blocks reads and shuffles together."""
 
@@ -75,6 +78,7 @@ class Feeding:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        require("pad", self.pad, 0)
         require("window", self.window, 1)
         _ = self.cache  # raises UsageError for a --cache-size that is no size
 

@@ -19,6 +19,7 @@ from shards.decode.resample import resample, resample_normalise
 Int32Array = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
+Pixels = UInt8Array | Float32Array
 # Start and end of n windows, (n, 2) each: (row, column) in pixels of their regions, also between pixels.
 Corners = tuple[Float32Array, Float32Array]
 
@@ -52,6 +53,18 @@ class Finisher:
             lambda first, last: _normalise(images[first:last], mirror[first:last], SCALE, BIAS, out[first:last]),
         )
         return out
+
+    def shift(self, images: Pixels, shift: Int32Array) -> None:
+        """Moves each image in place, by `shift` (n, 2) rows down and columns to the right; what it leaves is black.
+
+        `images`: uint8 (n, height, width, 3), or normalised float32 (n, 3, height, width), contiguous.
+        """
+        lines, step, black = images, shift, BIAS
+        if images.dtype == np.uint8:
+            count, height, width, _ = images.shape
+            lines = images.reshape(count, 1, height, 3 * width)
+            step, black = shift * np.array([1, 3], np.int32), np.zeros(1, np.uint8)
+        self._each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
 
     def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
         """The window `cut` of each region (height, width, 3), antialiased bilinear, mirrored: (n, size, size, 3)."""
@@ -161,6 +174,29 @@ def _scale_reversed(plane: UInt8Array, scale: np.float32, bias: np.float32, out:
     last = np.uint64(out.size - 1)
     for x in range(np.uint64(out.size)):
         out[x] = np.float32(plane[last - x]) * scale + bias
+
+
+@numba.njit(nogil=True, cache=True)
+def _shift(images: Pixels, shift: Int32Array, black: Pixels) -> None:
+    """Moves the values of `images` (n, planes, height, width) in place; `black` (planes,) is what comes in."""
+    count, planes, height, width = images.shape
+    line = np.empty(width, images.dtype)
+    for i in range(count):
+        down, right = shift[i]
+        if down == 0 and right == 0:
+            continue
+        first, last = max(right, 0), min(width + right, width)  # the columns that get values of the image
+        for c in range(planes):
+            for step in range(height):
+                y = height - 1 - step if down > 0 else step  # each line is read before another is written over it
+                out = images[i, c, y]
+                if 0 <= y - down < height:
+                    _copy(images[i, c, y - down][first - right : last - right], line[first:last])
+                    _copy(line[first:last], out[first:last])
+                    out[:first] = black[c]
+                    out[last:] = black[c]
+                else:
+                    out[:] = black[c]
 
 
 @numba.njit(nogil=True, cache=True)

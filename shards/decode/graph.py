@@ -5,8 +5,8 @@
     pixels = decoder.pop()             # in the order of push
 
 The graph holds no random operator. It is told of each sample the region to decode, the crop window to resize and
-whether to mirror, and it decodes just the region. On a GPU it also resizes, applies the augmentation policy, mirrors
-and normalises. On a CPU it ends with uint8 pixels, because DALI's pixel operators are slow there
+whether to mirror, and it decodes just the region. On a GPU it also resizes, pads, applies the augmentation policy,
+mirrors and normalises. On a CPU it ends with uint8 pixels, because DALI's pixel operators are slow there
 (docs/decisions.md has figures): `shards/decode/finish.py` does that part.
 """
 
@@ -68,6 +68,8 @@ class GraphConfig:
     """DALI's decoding threads on the CPU; of stored pixels on a CPU, samples finished at a time."""
     augment: Policy | None = None
     """The augmentation policy that the graph applies, after the resize."""
+    pads: bool = False
+    """Whether the graph moves each image by its crop window's `shift`, after the resize and before the policy."""
     device_id: int | None = None
     """The CUDA device; None builds a graph that runs on the CPU alone."""
     fast_idct: bool = False
@@ -97,8 +99,11 @@ class GraphConfig:
     def inputs(self) -> tuple[str, ...]:
         """The graph's inputs; names as in `shards.sampling.crops.CropWindows`, and the output's `size`."""
         first = "rows" if self.decode == "raw" else "encoded"
-        resize = ("start", "end", "size") if self.resize else ()
-        return (first, "anchor", "shape", "mirror", *resize, *(POLICY_INPUTS if self.augment is not None else ()))
+        resize = ("start", "end") if self.resize else ()
+        size = ("size",) if self.resize or self.pads else ()
+        shift = ("shift",) if self.pads else ()
+        policy = POLICY_INPUTS if self.augment is not None else ()
+        return (first, "anchor", "shape", "mirror", *resize, *size, *shift, *policy)
 
 
 class GraphDecoder:
@@ -151,6 +156,7 @@ class GraphDecoder:
             "start": windows.start,
             "end": windows.end,
             "size": np.full((len(batch), 2), batch.size, np.float32),
+            "shift": windows.shift,
             **batch.draws,
         }
         if batch.rows is None:
@@ -194,12 +200,12 @@ def _definition(config: GraphConfig) -> Any:
 
 @do_not_convert
 def _regions(config: GraphConfig) -> tuple[Any, dict[str, Any]]:
-    """uint8 (height, width, 3): the region of each sample, resized where the graph does that; and all inputs."""
+    """uint8 (height, width, 3): each sample's region, resized and moved where the graph does that; and all inputs."""
     kinds = {
         "encoded": (types.UINT8, 1),
         "rows": (types.UINT8, 3),
         "mirror": (types.INT32, 0),
-        **dict.fromkeys(("anchor", "shape", *POLICY_INPUTS), (types.INT32, 1)),
+        **dict.fromkeys(("anchor", "shape", "shift", *POLICY_INPUTS), (types.INT32, 1)),
         **dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1)),
     }
     fed = {
@@ -222,6 +228,15 @@ def _regions(config: GraphConfig) -> tuple[Any, dict[str, Any]]:
             interp_type=types.INTERP_LINEAR,
             # A triangular filter as wide as the scale: what torchvision's antialias=True does.
             antialias=True,
+        )
+    if config.pads:
+        images = fn.slice(
+            images,
+            start=-fed["shift"],
+            shape=fn.cast(fed["size"], dtype=types.INT32),
+            axis_names="HW",
+            out_of_bounds_policy="pad",
+            fill_values=0,
         )
     return images, fed
 

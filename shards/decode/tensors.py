@@ -1,7 +1,7 @@
 """Turns the output of the decoder into the tensors of a batch, without unnecessary copies.
 
-On a CPU the rest of the work is done here: resize, augmentation policy, mirror, normalisation. On a GPU the graph has
-done it all. The memory of a batch belongs to its tensors.
+On a CPU the rest of the work is done here: resize, padding, augmentation policy, mirror, normalisation. On a GPU the
+graph has done it all. The memory of a batch belongs to its tensors.
 """
 
 from typing import Any
@@ -35,30 +35,40 @@ class CpuTensors:
 
     def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
         """The tensors of a batch. `decoded`: a TensorList of the graph's, or an array that `StoredPixels` finished."""
-        if self._policy is not None:
-            images = self._augmented(self._policy, decoded, batch)
-        elif isinstance(decoded, np.ndarray):
-            images = self._tensor(decoded)
-        elif self._resizes:
-            resize = self._finisher.resize if self._pixels_wanted else self._finisher.resize_normalise
-            cut = (batch.windows.start, batch.windows.end)
-            images = self._tensor(resize(_regions(decoded), cut, batch.size, batch.windows.mirror))
-        else:
-            # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
-            images = self._mirrored(from_dlpack(decoded.as_tensor()), batch.windows.mirror)
+        images = self._plain(decoded, batch) if self._policy is None else self._augmented(self._policy, decoded, batch)
         return images, torch.from_numpy(batch.labels)
 
     def close(self) -> None:
         """Ends the threads."""
         self._finisher.close()
 
+    def _plain(self, decoded: Any, batch: PlannedBatch) -> torch.Tensor:
+        """Without a policy; padding comes last."""
+        windows = batch.windows
+        if isinstance(decoded, np.ndarray):
+            images = self._tensor(decoded)
+        elif self._resizes:
+            resize = self._finisher.resize if self._pixels_wanted else self._finisher.resize_normalise
+            cut = (windows.start, windows.end)
+            images = self._tensor(resize(_regions(decoded), cut, batch.size, windows.mirror))
+        else:
+            # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
+            images = self._mirrored(from_dlpack(decoded.as_tensor()), windows.mirror)
+        if windows.shift.any():
+            # In mirror images left is right.
+            shift = windows.shift * np.stack([np.ones_like(windows.mirror), 1 - 2 * windows.mirror], axis=-1)
+            self._finisher.shift((images.permute(0, 2, 3, 1) if self._pixels_wanted else images).numpy(), shift)
+        return images
+
     def _augmented(self, policy: PolicyGraph, decoded: Any, batch: PlannedBatch) -> torch.Tensor:
-        """With the policy between the resize and the mirror, as on a GPU."""
+        """With padding and then the policy between the resize and the mirror, as on a GPU."""
         pixels, mirror = decoded, batch.windows.mirror
         if not isinstance(decoded, np.ndarray):
             cut = (batch.windows.start, batch.windows.end)
             # For a crop window that has the size of the output already, the resize is an exact copy.
             pixels = self._finisher.resize(_regions(decoded), cut, batch.size, np.zeros_like(mirror))
+        if batch.windows.shift.any():
+            self._finisher.shift(pixels, batch.windows.shift)
         return self._mirrored(from_dlpack(policy(pixels, batch.draws)), mirror)
 
     def _mirrored(self, pixels: torch.Tensor, mirror: npt.NDArray[np.int32]) -> torch.Tensor:

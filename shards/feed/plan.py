@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
 from shards.sampling.crops import Crop, CropWindows, crop_windows
@@ -36,6 +37,14 @@ class SamplingConfig:
     """Shards in a shuffle block of the order "blocks"."""
     augment: Policy | None = None
     """The augmentation policy, if any."""
+    padding: int = 0
+    """Black pixels on each side of the resized image, for the crop "random"."""
+
+    def __post_init__(self) -> None:
+        if self.padding and self.crop != "random":
+            raise UsageError(f"padding is for crop='random', not {self.crop!r}")
+        if self.padding >= self.size:
+            raise UsageError(f"padding must be less than size, which is {self.size}, not {self.padding}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class Planner:
             flip=config.flip,
             seed=config.seed,
             epoch=cursor.epoch,
+            padding=config.padding,
         )
         ranges, rows = self._bytes(ids, windows)
         return PlannedBatch(

@@ -3,7 +3,9 @@
 `random` and `center`: Resize(resize) and then RandomCrop(size) or CenterCrop(size), as torchvision defines them. Here
 the crop window is chosen in the coordinates of the resized image, with torchvision's rounding, and then carried back to
 the stored image: only the pixels needed are decoded, and one resize reads just the window. Where the stored image has
-the wanted shorter side already, the two coordinates are the same integers and nothing is resized.
+the wanted shorter side already, the two coordinates are the same integers and nothing is resized. `random` may have
+padding, RandomCrop(size, padding): its window may then reach beyond the resized image, by so many pixels, which are
+black. What is decoded and resized is the nearest window inside the image, and its pixels are moved afterwards.
 
 `rrc`: torchvision's RandomResizedCrop(size), whose window is whole pixels of the stored image.
 
@@ -46,6 +48,9 @@ class CropWindows:
     """(n, 2): the lower right corner of the crop window, in the decoded region."""
     mirror: npt.NDArray[np.int32]
     """(n,): 1 to flip left and right, else 0."""
+    shift: npt.NDArray[np.int32]
+    """(n, 2): rows and columns by which the window's pixels move down and right before the flip; what they leave is
+    black. 0 without padding."""
 
 
 def resized(height: npt.NDArray[np.int64], width: npt.NDArray[np.int64], resize: int) -> npt.NDArray[np.int64]:
@@ -67,10 +72,12 @@ def crop_windows(
     flip: bool,
     seed: int,
     epoch: int,
+    padding: int = 0,
 ) -> CropWindows:
     """The crop windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
-    `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it).
+    `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it);
+    `padding`: black pixels on each side of the resized image, for `random`.
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
     if crop in FROM_STORED:
@@ -81,8 +88,10 @@ def crop_windows(
         )
     stored = np.stack([height, width], axis=-1).astype(np.int64)
     target = resized(stored[:, 0], stored[:, 1], resize)
-    corner = FROM_RESIZED[crop](ids, target - size, seed, epoch)
-    return _in_stored(corner, size, stored, target, mirror)
+    room = target - size
+    corner = FROM_RESIZED[crop](ids, room + 2 * padding, seed, epoch) - padding
+    inside = np.clip(corner, 0, room)
+    return _in_stored(inside, size, stored, target, mirror, inside - corner)
 
 
 def _random_corner(
@@ -112,6 +121,7 @@ def _in_stored(
     stored: npt.NDArray[np.int64],
     target: npt.NDArray[np.int64],
     mirror: npt.NDArray[np.int32],
+    shift: npt.NDArray[np.int64],
 ) -> CropWindows:
     """Carries windows from the resized image (`target`) to the stored one (`stored`).
 
@@ -129,6 +139,7 @@ def _in_stored(
         start=(start - first).astype(np.float32),
         end=(end - first).astype(np.float32),
         mirror=mirror,
+        shift=shift.astype(np.int32),
     )
 
 
@@ -188,6 +199,7 @@ def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> Crop
         start=np.zeros(shape.shape, np.float32),
         end=shape.astype(np.float32),
         mirror=mirror,
+        shift=np.zeros_like(shape),
     )
 
 

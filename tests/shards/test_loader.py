@@ -60,8 +60,12 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
     )
 
 
-def reference(split: Split, ids: list[int], *, size: int, resize: int, train: bool, number: int = 0) -> torch.Tensor:
-    """uint8 (n, 3, size, size): Pillow's decode, torchvision's Resize, the crop and flip of (seed 0, epoch, sample)."""
+def reference(
+    split: Split, ids: list[int], *, size: int, resize: int, train: bool, number: int = 0, padding: int = 0
+) -> torch.Tensor:
+    """uint8 (n, 3, size, size): Pillow's decode, torchvision's Resize and Pad, the crop and flip of (seed 0, epoch,
+    sample).
+    """
     images = []
     for sample in ids:
         picture = Image.open(io.BytesIO(stored(split, sample))).convert("RGB")
@@ -75,12 +79,15 @@ def reference(split: Split, ids: list[int], *, size: int, resize: int, train: bo
             flip=train,
             seed=0,
             epoch=number,
+            padding=padding,
         )
         resized = F.resize(picture, [resize])
         # Back from the stored image's coordinates to those of the resized one, where the corner is whole.
         scale = np.array([resized.height / picture.height, resized.width / picture.width])
         top, left = np.rint((chosen.anchor[0] + chosen.start[0]) * scale).astype(int).tolist()
-        cropped = F.pil_to_tensor(F.crop(resized, top, left, size, size))
+        padded = F.pad(resized, [padding])
+        down, right = (padding - chosen.shift[0]).tolist()
+        cropped = F.pil_to_tensor(F.crop(padded, top + down, left + right, size, size))
         images.append(F.hflip(cropped) if chosen.mirror[0] else cropped)
     return torch.stack(images)
 

@@ -14,7 +14,7 @@ from tests.helpers.training import setup_of, write_dataset
 from train.__main__ import parse_config
 from train.config import Config
 from train.data import held_out_loader, held_out_split, open_splits, training_loader, training_size
-from train.options import Sizes, Validation
+from train.options import Feeding, Sizes, Validation
 from train.ranks.distributed import World
 from train.recipes import RECIPES
 
@@ -124,6 +124,17 @@ def test_no_flip_mirrors_nothing(tmp_path: Path, flip: bool) -> None:
         [(images, _)], [(stored, _)] = loader, upright
     as_stored = [any(torch.equal(image, each) for each in stored) for image in images]
     assert all(as_stored) != flip
+
+
+def test_padding_moves_training_images_and_none_of_evaluation(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 32})
+    config = Config(data, size=16, batch=32, micro_batch=32, threads=1, device="cpu", feeding=Feeding(pad=3))
+    split, setup = open_dataset(data)["train"], setup_of(config)
+    same = {"batch_size": 32, "size": 16, "threads": 1}
+    with training_loader(split, setup) as loader, Loader(split, train=True, padding=3, **same) as padded:
+        assert torch.equal(next(iter(loader))[0], next(iter(padded))[0])
+    with held_out_loader(split, setup) as loader, Loader(split, train=False, **same) as upright:
+        assert torch.equal(next(iter(loader))[0], next(iter(upright))[0])
 
 
 def test_evaluation_takes_batches_that_training_computes_at_a_time(tmp_path: Path) -> None:

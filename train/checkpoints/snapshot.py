@@ -39,7 +39,7 @@ FREE = {
 }  # fmt: skip
 
 # Options that snapshots of before them do not name, with the values that they stood for.
-SINCE = {"flip": True}
+SINCE = {"flip": True, "pad": 0}
 
 
 def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str | int | float | None]:

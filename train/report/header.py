@@ -65,12 +65,13 @@ def parameters(network: nn.Module) -> int:
 def hints(split: Split, config: Config) -> list[str]:
     """What the options do not do here, and what would help."""
     size = config.size
-    if config.crop != "random" or split.manifest.settings.short_side != size:
+    if config.crop != "random" or config.feeding.pad or split.manifest.settings.short_side != size:
         return []
     if (split.index.height != size).any() or (split.index.width != size).any():
         return []  # the longer side leaves room
     line = (
         f"--crop random cuts nothing off: every image is stored at {size} x {size} pixels, which is --size. "
-        f"--crop rrc cuts, and so does a smaller --size; --val-size {size} then leaves the evaluation as it is"
+        f"--pad {size // 8} puts a black border around it to cut from; --crop rrc cuts too, and so does a smaller "
+        f"--size: --val-size {size} then leaves the evaluation as it is"
     )
     return [line]

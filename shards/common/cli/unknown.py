@@ -45,6 +45,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "out-dir": ("out", "output"),
     "output": ("out",),
     "output-dir": ("out", "output"),
+    "padding": ("pad",),
     "print-freq": ("log-every",),
     "random-erase": ("erase",),
     "reprob": ("erase",),

@@ -222,6 +222,14 @@ def test_options_that_would_do_nothing_are_refused(device: Device, options: dict
         graph(device, **options)
 
 
+@pytest.mark.parametrize("resize", [True, False])
+@pytest.mark.parametrize("augment", [None, "trivial"])
+def test_padding_comes_after_the_resize_and_before_policy_and_mirror(resize: bool, augment: Policy | None) -> None:
+    names = [name for name, _ in operators(graph("gpu", resize=resize, pads=True, augment=augment))]
+    shifted = [(name, values) for name, values in nodes(graph("gpu", resize=resize, pads=True, augment=augment))]
+    print(names, shifted)
+
+
 def test_the_cpu_graph_stays_on_the_cpu() -> None:
     assert operators(graph("cpu")) == [("decoders__ImageSlice", "cpu"), ("Resize", "cpu")]
 

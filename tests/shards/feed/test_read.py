@@ -38,7 +38,7 @@ def planned(
         cursor=Cursor(0, 0),
         ids=np.arange(count),
         labels=np.zeros(count, np.int64),
-        windows=CropWindows(corner, corner, exact, exact, flag),
+        windows=CropWindows(corner, corner, exact, exact, flag, corner),
         size=1,
         ranges=ByteRanges(shard.astype(np.int32), offset, size, np.broadcast_to(np.array(crc32, np.int64), count)),
         upcoming=upcoming,

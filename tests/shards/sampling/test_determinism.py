@@ -36,6 +36,11 @@ def test_windows_and_flips_are_fixed_for_ever(crop: Crop, expected: str) -> None
     assert digest(cut.anchor, cut.shape, cut.start, cut.end, cut.mirror) == expected
 
 
+def test_padded_windows_are_fixed_for_ever() -> None:
+    cut = crop_windows("random", IDS, HEIGHT, WIDTH, resize=250, size=224, flip=True, seed=7, epoch=3, padding=28)
+    assert digest(cut.anchor, cut.shape, cut.start, cut.end, cut.mirror, cut.shift) == "e6820651dfdaf1b1"
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [("trivial", "6166e4b3bc4e61ba"), ("rand", "abcb7c6c2c65cb54"), ("auto", "bfe187f3e25f9219")],

@@ -76,12 +76,15 @@ def test_a_snapshot_of_before_an_option_existed_is_of_a_run_with_its_default(con
     own = identity(config, split, torch.float32)
     snapshot = {
         "format": FORMAT,
-        "identity": {name: value for name, value in own.items() if name != "flip"},
+        "identity": {name: value for name, value in own.items() if name not in ("flip", "pad")},
         "ranks": 1,
     }
     refuse_other(Path("last.pt"), snapshot, own, 1)
     other = identity(dataclasses.replace(config, feeding=Feeding(flip=False)), split, torch.float32)
     with pytest.raises(UsageError, match="flip is True there and False here"):
+        refuse_other(Path("last.pt"), snapshot, other, 1)
+    other = identity(dataclasses.replace(config, feeding=Feeding(pad=4)), split, torch.float32)
+    with pytest.raises(UsageError, match="pad is 0 there and 4 here"):
         refuse_other(Path("last.pt"), snapshot, other, 1)
 
 

@@ -7,7 +7,7 @@ import pytest
 from shards.dataset import Split, open_dataset
 from tests.helpers.training import setup_of, tiny_network, write_dataset
 from tests.train.test_engine import SMALL
-from train.options import Update
+from train.options import Feeding, Update
 from train.ranks.distributed import World
 from train.report.header import data_line, hints, model_line, step_words
 from train.run import begin
@@ -59,7 +59,9 @@ def test_a_random_crop_that_cuts_nothing_off_is_said(splits: dict[str, Split], s
     split = splits["train"]
     [line] = hints(split, dataclasses.replace(CONFIG, size=16))
     assert line.startswith("--crop random cuts nothing off: every image is stored at 16 x 16 pixels")
+    assert "--size. --pad 2 puts a black border around it to cut from; --crop rrc cuts too" in line
     assert "--val-size 16 then" in line
+    assert hints(split, dataclasses.replace(CONFIG, size=16, feeding=Feeding(pad=2))) == []
     assert hints(split, dataclasses.replace(CONFIG, size=8)) == []
     assert hints(split, dataclasses.replace(CONFIG, size=16, crop="rrc")) == []
     assert hints(small_split, dataclasses.replace(CONFIG, size=40)) == []  # longer sides of 40 to 64 pixels
