@@ -630,7 +630,7 @@ def resized_crops(split: Split, ids: list[int], size: int) -> torch.Tensor:
     for sample in ids:
         pixels = torch.from_numpy(decoded(stored(split, sample))).permute(2, 0, 1)
         height, width = pixels.shape[1:]
-        sides = {"height": np.array([height]), "width": np.array([width])}
+        sides: dict[str, Any] = {"height": np.array([height]), "width": np.array([width])}
         chosen = crop_windows("rrc", np.array([sample]), **sides, resize=0, size=size, flip=True, seed=0, epoch=0)
         (top, left), (rows, columns) = chosen.anchor[0].tolist(), chosen.shape[0].tolist()
         image = F.resized_crop(pixels, top, left, rows, columns, [size, size], antialias=True)

@@ -130,7 +130,7 @@ def test_padding_moves_training_images_and_none_of_evaluation(tmp_path: Path) ->
     data = write_dataset(tmp_path, {"train": 32})
     config = Config(data, size=16, batch=32, micro_batch=32, threads=1, device="cpu", feeding=Feeding(pad=3))
     split, setup = open_dataset(data)["train"], setup_of(config)
-    same = {"batch_size": 32, "size": 16, "threads": 1}
+    same: dict[str, Any] = {"batch_size": 32, "size": 16, "threads": 1}
     with training_loader(split, setup) as loader, Loader(split, train=True, padding=3, **same) as padded:
         assert torch.equal(next(iter(loader))[0], next(iter(padded))[0])
     with held_out_loader(split, setup) as loader, Loader(split, train=False, **same) as upright:

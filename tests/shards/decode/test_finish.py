@@ -37,9 +37,9 @@ def test_flip_mirrors_the_chosen_images_in_place(finisher: Finisher, width: int)
     assert np.array_equal(images, expected)
 
 
-def moved(image: np.ndarray, down: int, right: int, black: float) -> np.ndarray:
-    """`image` (height, width), value by value."""
-    out = np.full_like(image, black)
+def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """`image` (height, width, 3), pixel by pixel."""
+    out = np.zeros_like(image)
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             if 0 <= y - down < image.shape[0] and 0 <= x - right < image.shape[1]:
@@ -48,21 +48,17 @@ def moved(image: np.ndarray, down: int, right: int, black: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 31), (5, 4)])
-def test_shift_moves_each_image_in_place_and_leaves_black(finisher: Finisher, height: int, width: int) -> None:
-    shift = np.array([(0, 0), (2, -3), (-4, 1), (0, 3), (-1, 0)], np.int32)
+def test_shift_moves_pixels_and_normalised_values_in_place_and_leaves_black(
+    finisher: Finisher, height: int, width: int
+) -> None:
+    upright, shift = np.zeros(5, np.int32), np.array([(0, 0), (2, -3), (-4, 1), (0, 3), (-1, 0)], np.int32)
     images = np.stack([photo(height, width, seed) for seed in range(5)])
-    values = finisher.normalise(images, np.zeros(5, np.int32))
-    levels = [
-        np.stack([moved(image[..., c], *by, 0) for c in range(3)]) for image, by in zip(images, shift, strict=True)
-    ]
-    black = finisher.normalise(np.zeros_like(images), np.zeros(5, np.int32))[0, :, 0, 0]
-    floats = [
-        np.stack([moved(image[c], *by, black[c]) for c in range(3)]) for image, by in zip(values, shift, strict=True)
-    ]
+    expected = np.stack([moved(image, down, right) for image, (down, right) in zip(images, shift, strict=True)])
+    values = finisher.normalise(images, upright)
     finisher.shift(images, shift)
     finisher.shift(values, shift)
-    assert np.array_equal(images.transpose(0, 3, 1, 2), np.stack(levels))
-    assert np.array_equal(values, np.stack(floats))
+    assert np.array_equal(images, expected)
+    assert np.array_equal(values, finisher.normalise(expected, upright))
 
 
 def test_memory_is_used_again_only_when_nothing_refers_to_it(finisher: Finisher) -> None:

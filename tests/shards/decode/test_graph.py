@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import itertools
 import struct
@@ -5,10 +6,16 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shards.common.errors import UsageError
+from shards.dataset import Split
+from shards.decode.finish import Finisher
 from shards.decode.graph import Decode, Device, DType, GraphConfig, GraphDecoder, build, out_of_memory
+from shards.feed.plan import Planner, SamplingConfig
+from shards.sampling.batch import Cursor
+from shards.sampling.order import Share
 from shards.sampling.policies import Policy
 
 
@@ -225,9 +232,31 @@ def test_options_that_would_do_nothing_are_refused(device: Device, options: dict
 @pytest.mark.parametrize("resize", [True, False])
 @pytest.mark.parametrize("augment", [None, "trivial"])
 def test_padding_comes_after_the_resize_and_before_policy_and_mirror(resize: bool, augment: Policy | None) -> None:
-    names = [name for name, _ in operators(graph("gpu", resize=resize, pads=True, augment=augment))]
-    shifted = [(name, values) for name, values in nodes(graph("gpu", resize=resize, pads=True, augment=augment))]
-    print(names, shifted)
+    plain, padded = (operators(graph("gpu", resize=resize, augment=augment, pads=pads)) for pads in (False, True))
+    before = 2 if resize else 1
+    assert padded[:before] == plain[:before]
+    assert padded[before:] == [("Cast", "cpu"), ("_ArithmeticGenericOp", "cpu"), ("Slice", "gpu"), *plain[before:]]
+
+
+@pytest.mark.parametrize("resize", [40, 50])
+def test_the_graph_moves_images_as_a_cpu_does_after_it(small_split: Split, resize: int) -> None:
+    sampling = SamplingConfig(Share(4), 0, 0, "index", "random", True, resize=resize, size=32, padding=20)
+    with contextlib.closing(Planner(small_split, sampling, Cursor(0, 0), check=False)) as planner:
+        batch = planner.next()
+    file = small_split.shard_paths[0].read_bytes()
+    pieces = [slice(at, at + size) for at, size in zip(batch.ranges.offset, batch.ranges.size, strict=True)]
+    data = [np.frombuffer(bytearray(file[piece]), np.uint8) for piece in pieces]
+
+    def images(pads: bool) -> np.ndarray:
+        with contextlib.closing(GraphDecoder(graph("cpu", resize=resize != 40, pads=pads))) as decoder:
+            decoder.push(batch, data)
+            return np.array(decoder.pop().as_tensor())
+
+    expected = images(pads=False)
+    with contextlib.closing(Finisher(1)) as finisher:
+        finisher.shift(expected, batch.windows.shift)
+    assert batch.windows.shift.any(axis=1).all()
+    assert np.array_equal(images(pads=True), expected)
 
 
 def test_the_cpu_graph_stays_on_the_cpu() -> None:
