@@ -90,7 +90,7 @@ def crop_windows(
     target = resized(stored[:, 0], stored[:, 1], resize)
     room = target - size
     corner = FROM_RESIZED[crop](ids, room + 2 * padding, seed, epoch) - padding
-    inside = np.clip(corner, 0, room)
+    inside = np.minimum(np.maximum(corner, 0), room)
     return _in_stored(inside, size, stored, target, mirror, inside - corner)
 
 
