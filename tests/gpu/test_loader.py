@@ -50,6 +50,15 @@ def test_stored_pixels_reach_a_gpu_as_they_are(tmp_path: Path, crop: str) -> Non
     assert (images.cpu() - expected).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize("options", [{}, {"resize": 60}, {"augment": "trivial"}])
+def test_padding_is_a_cpus(small_split: Split, options: dict[str, Any]) -> None:
+    with load(small_split, batch_size=29, padding=16, **options) as loader:
+        expected, _ = next(iter(loader))
+    with load(small_split, batch_size=29, padding=16, device="gpu", **options) as loader:
+        images, _ = next(iter(loader))
+    assert (images.cpu() - expected).abs().mean() < 0.03
+
+
 def test_the_gpu_graph_puts_out_float16(small_split: Split) -> None:
     with load(small_split, batch_size=29, device="gpu") as loader:
         expected, _ = next(iter(loader))

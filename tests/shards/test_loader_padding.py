@@ -107,11 +107,3 @@ def test_padding_stays_when_the_size_changes(split: Split) -> None:
 def test_padding_is_for_random_crops_alone(small_split: Split, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="padding is for crop='random', not '"):
         load(small_split, padding=4, **options)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("options", [{}, {"resize": 60}, {"augment": "trivial"}])
-def test_padding_on_a_gpu_is_that_on_a_cpu(split: Split, options: dict[str, Any]) -> None:
-    expected, _ = first(split, padding=16, **options)
-    images, _ = first(split, padding=16, device="gpu", **options)
-    assert (images.cpu() - expected).abs().mean() < 0.03
