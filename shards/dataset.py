@@ -20,6 +20,7 @@ from shards.common.arguments import as_path, shown
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
+from shards.common.terminal import counted
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
@@ -78,7 +79,8 @@ class Split:
 
     def __repr__(self) -> str:
         shards, classes = len(self.info.shards), len(self.class_names)
-        return f"<Split {self.title}: {len(self):,} samples in {shards:,} shards, {classes:,} classes, {self.place}>"
+        samples, where = counted(len(self), "sample"), counted(shards, "shard")
+        return f"<Split {self.title}: {samples} in {where}, {counted(classes, 'class', 'classes')}, {self.place}>"
 
     @property
     def title(self) -> str:

@@ -112,6 +112,7 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int
         median = "median " if least < chosen else ""
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
-            f"choose a smaller size{'' if least == chosen and resize is None else ' or a larger resize'}"
+            f"choose a size of at most {least} (`python -m train --size {least}`)"
+            f"{'' if least == chosen and resize is None else ', or a larger resize'}"
         )
     return chosen

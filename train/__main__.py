@@ -73,6 +73,11 @@ def given(words: Sequence[str]) -> set[str]:
 
 def _run(words: list[str]) -> None:
     config = parse_config(words)
+    from shards.dataset import open_dataset
+    from shards.remote.object_store import is_url
+
+    if not is_url(config.data):
+        open_dataset(config.data)  # a mistyped path need not wait for torch
     # By default PyTorch's CPU threads spin while they wait for each other, on cores that the loader's threads need:
     # that made training 3 times slower on a busy machine of two cores. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -16,6 +16,7 @@ from benchmarks.measure.result import Result, Series, Setting
 from benchmarks.measure.settings import BatchSpec, DType, LoaderSettings, batch_spec, command_line
 from benchmarks.report.table import number, show
 from benchmarks.stages.ladder import LOADER, READ, READ_COLD, ladder
+from shards.common.terminal import counted
 from shards.dataset import choose_split
 from shards.sampling.crops import Crop
 from shards.sampling.order import Order
@@ -57,7 +58,7 @@ def run(options: Options) -> None:
     settings, stored = LoaderSettings(split, batch, options.order, options.threads), split.manifest.settings
     title = (
         f"The stages of one run: {batch.batch_size} x 3 x {batch.size} x {batch.size} {batch.dtype}, "
-        f"crop {batch.crop}, {settings.threads} threads"
+        f"crop {batch.crop}, {counted(settings.threads, 'thread')}"
     )
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     series = ladder(settings, schedule)

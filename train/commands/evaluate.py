@@ -47,6 +47,10 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy
 def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, quiet: bool) -> Config:
     """The configuration by which the weights in `path` are evaluated; unless `quiet`, stderr says what it is."""
     about = about_of(read_saved(path))
+    if about is not None and len(about.class_names) != len(held_out.class_names):
+        raise UsageError(
+            f"{path} is for {len(about.class_names)} classes, but the data set has {len(held_out.class_names)}"
+        )
     own = config if about is None else merge(config, given, about)
     taken = describe_run(held_out, own)
     if about is None:

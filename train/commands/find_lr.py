@@ -86,19 +86,24 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
-    """The learning rate at which the smoothed loss falls fastest, before its least value.
+    """The learning rate at which the smoothed loss falls fastest, on its last way down to its least value.
 
-    Raises ShardfeedError if the loss does not fall.
+    What it does before is noise of the batches: at the first rates it cannot fall. Raises ShardfeedError if the loss
+    does not fall by more than that noise.
     """
-    finite = [loss if math.isfinite(loss) else math.inf for loss in smoothed]
+    finite = np.asarray([loss if math.isfinite(loss) else math.inf for loss in smoothed])
     lowest = int(np.argmin(finite))
-    if lowest < FEWEST // 2:
+    first = finite[len(finite) // 20 : max(FEWEST // 2, len(finite) // 4)]
+    start, noise = float(np.median(first)), float(first.max() - first.min())
+    drop = start - float(finite[lowest])
+    if lowest < FEWEST // 2 or not drop > 2 * noise:
         raise ShardfeedError(
-            "the loss fell at no learning rate: is the batch large enough, and are the labels right? "
-            "Look at the first lines of metrics.jsonl of a short run"
+            "the loss fell at no learning rate by more than its noise: is the batch large enough, and are the labels "
+            "right? Look at the first lines of metrics.jsonl of a short run"
         )
-    slopes = np.gradient(np.asarray(finite[: lowest + 1]), np.log(np.asarray(rates[: lowest + 1])))
-    return float(rates[int(np.argmin(slopes))])
+    begin = int(np.flatnonzero(finite[:lowest] >= start - drop / 4)[-1])
+    slopes = np.gradient(finite[begin : lowest + 1], np.log(np.asarray(rates[begin : lowest + 1])))
+    return float(rates[begin + int(np.argmin(slopes))])
 
 
 def _write(out: Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:

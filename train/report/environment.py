@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from shards.common.terminal import counted
 from shards.common.versions import versions
 from shards.dataset import Split
 from train.ranks.distributed import World
@@ -20,7 +21,7 @@ def device_name(world: World) -> str:
     """The GPU's name, or the CPU's architecture and the number of threads that PyTorch uses."""
     if world.on_gpu:
         return torch.cuda.get_device_name(world.device)
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"CPU ({platform.machine()}, {counted(torch.get_num_threads(), 'thread')})"
 
 
 def peak_memory(world: World) -> int:

@@ -3,6 +3,7 @@
 from torch import nn
 from tqdm import tqdm
 
+from shards.common.terminal import counted
 from shards.dataset import Split
 from train.config import Config
 from train.report.environment import device_name
@@ -44,8 +45,8 @@ def model_line(run: Run) -> str:
     precision = "tf32" if config.precision == "tf32" else str(setup.dtype).removeprefix("torch.")
     return (
         f"model: {config.model} of {parameters(run.learner.network):,} parameters on {ranks}"
-        f"{device_name(setup.world)} in {precision}; {config.epochs} epochs, {run.total_steps:,} steps of "
-        f"{step_words(setup)}, learning rate up to {config.max_lr:g}"
+        f"{device_name(setup.world)} in {precision}; {counted(config.epochs, 'epoch')}, "
+        f"{counted(run.total_steps, 'step')} of {step_words(setup)}, learning rate up to {config.max_lr:g}"
     )
 
 

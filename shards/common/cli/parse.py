@@ -41,7 +41,7 @@ def parse(config: type[Config], args: Sequence[str], prog: str, default: Config 
             parsed: Config = tyro.cli(config, args=[_at_home(word) for word in args], prog=prog, **extra)
             return parsed
     except SystemExit:
-        raise UsageError(_one_line(box.getvalue(), options) + see) from None
+        raise UsageError(_one_line(_COLOUR.sub("", box.getvalue()), options) + see) from None
 
 
 def _at_home(word: str) -> str:
@@ -50,6 +50,8 @@ def _at_home(word: str) -> str:
     return f"{name}{equals}{Path(value).expanduser()}" if value.startswith(("~/", "~")) else word
 
 
+# What tyro puts around words where stdout is a terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Rows that end the message; and the column from which on a row is the help text of an option.
 _ADVICE = ("For full helptext", "Argument helptext", "Got errors")
 _HELP_COLUMN = 9

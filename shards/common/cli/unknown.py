@@ -9,8 +9,10 @@ from shards.common.cli.options import Option
 # Options of timm's and torchvision's training scripts, and what they are called here: the first that the command has.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "aa": ("augment",),
+    "arch": ("model",),
     "auto-augment": ("augment",),
     "b": ("batch-size", "batch-sizes"),
+    "batch": ("batch-size", "batch-sizes"),
     "base-lr": ("max-lr",),
     "bs": ("batch-size", "batch-sizes"),
     "checkpoint-hist": ("keep-every",),
@@ -50,6 +52,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "random-erase": ("erase",),
     "reprob": ("erase",),
     "sched": ("schedule",),
+    "size": ("short-side",),
     "smoothing": ("label-smoothing",),
     "sync-every": ("period",),
     "torchcompile": ("compile",),
@@ -83,7 +86,7 @@ EXPLAINED = {
 }
 
 # How like a known name an unknown one must be to be taken for a slip.
-ALIKE = 0.7
+ALIKE = 0.8
 
 
 def unknown_options(words: Sequence[str], options: Sequence[Option], allowed: Sequence[str]) -> list[str]:
@@ -112,4 +115,8 @@ def _hint(given: str, known: set[str], options: Sequence[Option]) -> str:
 
 
 # Options of other commands that are given by position here.
-_CALLED = {"DIR": ("data", "data-path", "data-dir"), "OUT": ("output", "output-dir"), "SOURCE": ("data", "dataset")}
+_CALLED = {
+    "DIR": ("data", "data-path", "data-dir"),
+    "OUT": ("output", "output-dir", "dst"),
+    "SOURCE": ("data", "dataset", "src"),
+}

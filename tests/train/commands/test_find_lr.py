@@ -34,6 +34,20 @@ def test_a_loss_that_never_falls_gives_no_suggestion(curve: list[float]) -> None
         suggest(RATES, curve)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_the_first_batches_is_no_slope(seed: int) -> None:
+    """The smoothed loss moves fastest at its very beginning, where it is the mean of few batches."""
+    noise = np.random.default_rng(seed).normal(0, 0.1, 100)
+    falling = 2.5 - 0.4 / (1 + np.exp(-3 * (np.log(RATES) - np.log(1e-2))))
+    assert 1e-3 < suggest(RATES, smooth((falling + noise).tolist())) < 0.3
+
+
+def test_a_loss_that_only_wobbles_gives_no_suggestion() -> None:
+    noise = np.random.default_rng(1).normal(2.5, 0.1, 100)
+    with pytest.raises(ShardfeedError, match="by more than its noise"):
+        suggest(RATES, smooth(noise.tolist()))
+
+
 def test_smoothing_begins_at_the_first_loss_and_follows() -> None:
     assert smooth([3.0] * 20) == pytest.approx([3.0] * 20)
     assert smooth([1.0, 2.0])[1] == pytest.approx((0.9 * 1 + 2) / 1.9)

@@ -1,4 +1,5 @@
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -216,3 +217,23 @@ def test_neither_a_message_nor_a_traceback_repeats_a_secret(
     assert "Traceback" in said
     assert said.count("signed with ***") == 4
     assert "s3cr3t" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "missing: --data DIR"),
+        (["--data", "x", "--batch-size", "abc"], "--batch-size takes a whole number, not 'abc'"),
+        (["--data", "x", "--crop", "foo"], "--crop takes random or rrc, not 'foo'"),
+    ],
+)
+def test_in_a_terminal_too_a_mistake_is_one_plain_line(words: list[str], said: str) -> None:
+    """There tyro draws its boxes in colours."""
+    ours, theirs = pty.openpty()
+    command, environment = [sys.executable, "-m", "train", *words], {**os.environ, "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=theirs, stderr=subprocess.PIPE, text=True) as done:
+        _, error = done.communicate()
+    os.close(theirs)
+    os.close(ours)
+    assert error == f"python -m train: {said} (see python -m train --help)\n"

@@ -30,6 +30,8 @@ def said(command: str, *words: str) -> str:
         ("train", "--model-ema-decay", "--ema"),
         ("train", "--smoothing", "--label-smoothing"),
         ("train", "--auto-augment", "--augment"),
+        ("train", "--arch", "--model"),
+        ("preprocess", "--size", "--short-side"),
         ("train", "--clip-grad-norm", "--clip"),
         ("preprocess", "--num-workers", "--workers"),
         ("preprocess", "--img-size", "--short-side"),
@@ -45,6 +47,10 @@ def test_the_right_option_is_named(command: str, word: str, right: str) -> None:
     assert said(command, word, "1") == f"there is no option {given}: did you mean {right}?"
 
 
+def test_what_is_like_no_option_is_not_taken_for_one() -> None:
+    assert said("train", "--pretrained") == "there is no option --pretrained."
+
+
 @pytest.mark.parametrize(
     ("command", "word", "right"),
     [
@@ -54,6 +60,7 @@ def test_the_right_option_is_named(command: str, word: str, right: str) -> None:
         ("train", "--warmup-epochs", "--pct-start"),
         ("shards info", "--data", "DIR by itself"),
         ("preprocess", "--output", "OUT by itself"),
+        ("preprocess", "--src", "SOURCE by itself"),
     ],
 )
 def test_what_is_no_single_option_here_is_explained(command: str, word: str, right: str) -> None:
