@@ -86,6 +86,8 @@ def _run(words: list[str]) -> None:
         from train.commands.check import check
 
         check(config)
+        if is_main():
+            show_result({"check": "passed"})
     elif config.evaluate:
         from train.commands.evaluate import evaluate_files, table
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def check(data: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[i
     captured = capsys.readouterr()
     assert not (data.parent / "new").exists()
     lines = [line for line in captured.out.splitlines() if not line.startswith("note  ")]
+    if status == 0:
+        assert json.loads(lines.pop()) == {"check": "passed"}
     assert all(line.startswith("ok  ") for line in lines)
     return status, [line.removeprefix("ok  ").partition(":")[0] for line in lines], captured.err
 
