@@ -135,7 +135,6 @@ class Loader:
         on_error: Literal["raise", "skip", "omit"] = "raise",
     ) -> None:
         self._split = split = one_split(split)
-        _ = split.index  # a damaged one is an error here, not in the first batch
         train = flag("train", train)
         self._share = Share(
             whole_number("batch_size", batch_size, 1, MOST_SAMPLES),

@@ -189,6 +189,7 @@ class FeedLoop:
         # that is running, because it is prepared several batches ahead.
         self._stream = None if config.graph.device == "cpu" else _cuda.Stream(config.graph.device_id)
         self._waits: deque[tuple[Any, Any]] = deque()  # events on the consumer's stream around its waits for batches
+        self._waited = 0.0  # seconds of waits that are over and were not asked for yet
         self._depths = Depths.of(split, config.graph)
         self._process = os.getpid()
         self._stop = threading.Event()
@@ -214,11 +215,14 @@ class FeedLoop:
 
     def gpu_wait(self) -> float:
         """Seconds that the consumer's stream has waited for batches since the last call, where that is over."""
-        seconds = 0.0
+        self._count_waits()
+        seconds, self._waited = self._waited, 0.0
+        return seconds
+
+    def _count_waits(self) -> None:
         while self._waits and self._waits[0][1].query():
             before, after = self._waits.popleft()
-            seconds += before.elapsed_time(after) / 1000
-        return seconds
+            self._waited += before.elapsed_time(after) / 1000
 
     def stop(self) -> None:
         """Ends the loop and waits until its threads are gone; what they wait for is given up."""
@@ -230,13 +234,14 @@ class FeedLoop:
     def _handed_over(self, delivered: Delivered, stream: torch.cuda.Stream) -> Delivered:
         """A copy of the batch for the stream that is current now.
 
-        The memory of the original is DALI's, which uses it again in the order of the loop's stream. The copy takes a
-        few microseconds of the GPU's memory; it belongs to torch, which knows the streams of its own memory.
+        The memory of the original is DALI's, which uses it again in the order of the loop's stream. The copy takes
+        microseconds on the GPU; its memory is torch's, which knows the stream that uses it.
         """
         current = torch.cuda.current_stream(self._config.graph.device_id)
         before = current.record_event(_cuda.Event(enable_timing=True))
         current.wait_event(delivered.made)
         self._waits.append((before, current.record_event(_cuda.Event(enable_timing=True))))
+        self._count_waits()  # with every batch: a loop of a user's own never asks for them
         images, labels = (each.clone() for each in delivered.tensors)
         stream.wait_stream(current)
         return replace(delivered, tensors=(images, labels))

@@ -34,7 +34,8 @@ class FeedRunner:
     def __init__(self, split: Split, config: FeedConfig) -> None:
         self.config = config
         self._split = split
-        _ = split.index  # here, where Ctrl-C ends the wait for a store that stalls
+        # Here a damaged index is an error before the first batch, and Ctrl-C ends the wait for a store that stalls.
+        _ = split.index
         self._shards = open_shards(split)
         self._loop: FeedLoop | None = None
         _open.add(self)

@@ -180,6 +180,15 @@ def test_the_time_that_the_gpu_waits_is_counted_once(small_split: Split, gpu: Gp
         assert loader.gpu_wait() == 0
 
 
+def test_waits_do_not_pile_up_in_a_loop_that_never_asks_for_them(small_split: Split, gpu: Gpu) -> None:
+    with load(small_split) as loader:
+        for _ in loader:
+            pass
+        assert loader._feed._loop is not None
+        assert not loader._feed._loop._waits
+        assert loader.gpu_wait() == 0.25 * len(loader)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("Can't allocate 9 bytes on device 3."), MemoryError("std::bad_alloc")])
 def test_memory_that_runs_out_is_said_with_what_takes_less(small_split: Split, gpu: Gpu, error: Exception) -> None:
     def output() -> Output:
