@@ -26,7 +26,7 @@ from preprocess.options import Options
 from shards.common import cli
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
-from shards.remote.object_store import is_url
+from shards.remote.urls import is_url
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,7 +34,8 @@ from shards.common.signals import stopped_by_signals
 from shards.common.space import free_bytes, size
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
-from shards.remote.object_store import ObjectStore, is_url
+from shards.remote.object_store import ObjectStore
+from shards.remote.urls import is_url
 
 
 def preprocess(options: Options) -> None:

@@ -16,7 +16,7 @@ from shards.common.machine import check_workers
 from shards.common.terminal import counted
 from shards.dataset import Split, open_dataset
 from shards.preview import preview
-from shards.remote.object_store import is_url
+from shards.remote.urls import is_url
 from shards.sampling.crops import Crop
 from shards.sampling.policies import Policy
 

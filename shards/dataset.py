@@ -25,8 +25,9 @@ from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
 from shards.remote.cache import WRONG_BYTES, Cache
-from shards.remote.object_store import ObjectStore, is_url
+from shards.remote.object_store import ObjectStore
 from shards.remote.shards import RemoteShards
+from shards.remote.urls import is_url
 from shards.sampling.order import held_out, held_out_count
 
 TRAINING = "train"

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,14 @@ def real_images() -> list[bytes]:
         pytest.skip("the real sample images are not on this machine")
     rows = pq.read_table(files[0], columns=["image"]).slice(0, 60).column("image")
     return [row["bytes"].as_py() for row in rows]
+
+
+@pytest.fixture
+def tf32_as_before() -> Iterator[None]:
+    """Puts back whether products are rounded to TF32, which is a setting of the process."""
+    import torch
+
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolution

@@ -74,7 +74,7 @@ def given(words: Sequence[str]) -> set[str]:
 def _run(words: list[str]) -> None:
     config = parse_config(words)
     from shards.dataset import open_dataset
-    from shards.remote.object_store import is_url
+    from shards.remote.urls import is_url
 
     if not is_url(config.data):
         open_dataset(config.data)  # a mistyped path need not wait for torch

@@ -24,7 +24,8 @@ from preprocess.options import Options
 from preprocess.sources import open_source
 from shards.common.errors import MissingDependency, ShardfeedError
 from shards.format.layout import shard_name
-from shards.remote.object_store import ObjectStore, is_url
+from shards.remote.object_store import ObjectStore
+from shards.remote.urls import is_url
 
 # How often a shard is started again after its worker or machine was lost.
 RETRIES = 5

@@ -18,7 +18,7 @@ from preprocess.sources import folder, tables
 from preprocess.sources.mirror import mirrored
 from preprocess.sources.source import ChosenSplits, Source, StoredSource, choose
 from shards.common.errors import UsageError
-from shards.remote.object_store import is_url
+from shards.remote.urls import is_url
 
 if TYPE_CHECKING:
     import datasets

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from shards.common.errors import Cancelled, ShardfeedError
+from shards.common.redact import without_secrets
 
 # Errors of this machine's disk, which waiting does not mend.
 LOCAL_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -64,6 +65,12 @@ def say_once(line: str, pause: float) -> None:
             return
         _said_until = now + pause
     print(line, file=sys.stderr, flush=True)
+
+
+def said(error: BaseException | None) -> str:
+    """The error on one line, without credentials."""
+    words = " ".join(str(error).split())
+    return without_secrets(f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
 
 def _answers(error: BaseException | None) -> Iterator[tuple[Any, Any]]:

@@ -9,7 +9,6 @@ shards/common/redact.py.
 import asyncio
 import contextlib
 import errno
-import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -29,9 +28,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
-from shards.common.redact import check_no_secrets, without_secrets
-from shards.remote.answers import is_refused, may_pass, retry_after, say_once
+from shards.common.errors import Cancelled, ShardfeedError, UsageError
+from shards.common.redact import check_no_secrets
+from shards.remote.answers import is_refused, may_pass, retry_after, said, say_once
+from shards.remote.urls import open_anew, open_files
 
 T = TypeVar("T")
 
@@ -42,34 +42,14 @@ LONGEST_PAUSE = 30.0
 LONGEST_WISH = 600.0
 # Seconds between two looks at the stop event while an answer does not come.
 LOOK = 0.05
-# The packages that open a kind of URL, as extras of this project; others come with `datasets` or Python.
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 # The verb of requests for a part of a file.
 RANGE = "read in part"
 # Requests for which a missing file means a missing bucket.
 WRITING = frozenset({"uploaded", "written"})
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]")
-# Held while a file system is opened anew.
-_opening = threading.Lock()
+# URLs of servers that answer with whole files, and what guards them.
+_noting = threading.Lock()
 _without_ranges: set[str] = set()
-
-_CHAIN = re.compile(r"[A-Za-z0-9+.-]+::.*:/")
-_ALMOST = re.compile(rf"({'|'.join([*EXTRAS, 'hf'])}):", re.IGNORECASE)
-
-
-def is_url(place: str | Path) -> bool:
-    """Whether `place` is a URL and not a path. Raises UsageError for what is nearly one: `s3:/BUCKET`, `cache::s3://`."""
-    shown = without_secrets(str(place))
-    if _CHAIN.match(str(place)):
-        raise UsageError(f"{shown}: URLs in a chain are not read: give the last one alone, as {shown.split('::')[-1]}")
-    if _URL.match(str(place)):
-        return True
-    if almost := _ALMOST.match(str(place)):
-        raise UsageError(
-            f"{shown} is not a URL: write {almost[1].lower()}://BUCKET/PATH (or ./{shown} for a directory)"
-        )
-    return False
 
 
 @dataclass(frozen=True)
@@ -100,7 +80,7 @@ class ObjectStore:
                 f"{self.url} holds a #, and what follows it never reaches a web server: leave it out, or write %23 for "
                 "a # in a name"
             )
-        self._open()
+        open_files(self.url)
 
     def __str__(self) -> str:
         return self.url
@@ -215,31 +195,13 @@ class ObjectStore:
         except FileNotFoundError:
             return []
 
-    def _open(self) -> Any:
-        """The file system. fsspec keeps one of each kind for a process."""
-        import fsspec
-
-        scheme = self.scheme
-        try:
-            return fsspec.filesystem(scheme)
-        except ImportError:
-            extra = EXTRAS.get(scheme)
-            how = f"pip install 'shardfeed[{extra}]'" if extra else f"install fsspec's package for {scheme}://"
-            raise MissingDependency(f"{self.url} cannot be opened: {how}") from None
-        except ValueError:
-            raise UsageError(
-                f"{self.url}: fsspec knows no {scheme}:// - give s3://, gs://, hf:// or https://"
-            ) from None
-        except Exception as error:  # no credentials, for some stores
-            raise ShardfeedError(f"{self.url} cannot be opened: {_said(error)}") from None
-
     @property
     def knows_ranges(self) -> bool:
         """False once an answer to a request for a part of a file was the whole file."""
         return self.url not in _without_ranges
 
     def _warn_no_ranges(self) -> None:
-        with _opening:
+        with _noting:
             known = not self.knows_ranges
             _without_ranges.add(self.url)
         if not known:
@@ -249,13 +211,6 @@ class ObjectStore:
                 "(`python -m train --cache-size`)",
                 stacklevel=2,
             )
-
-    def _open_anew(self, refused: Any) -> Any:
-        """The file system with credentials as they are now, in place of `refused`, whose credentials have expired."""
-        with _opening:
-            if self._open() is refused:  # no other thread has opened it anew
-                type(refused).clear_instance_cache()
-            return self._open()
 
     def _wished(self, state: RetryCallState) -> float:
         """Seconds that the store asks to wait, at most LONGEST_WISH; says so. 0 where it asks for nothing."""
@@ -287,7 +242,7 @@ class ObjectStore:
         def attempt() -> T:
             if stop.is_set():
                 raise Cancelled
-            files = self._open()
+            files = open_files(self.url)
             # The libraries keep listings, which know nothing of what other processes have written since. A range is of
             # a shard that stays what it is, and on the Hub new listings for each would be several requests more.
             if what != RANGE:
@@ -299,13 +254,13 @@ class ObjectStore:
             except Exception as error:
                 if not is_refused(error):
                     raise
-                return call(self._open_anew(files), path)
+                return call(open_anew(self.url, files), path)
 
         cannot = f"{self.at(name)} cannot be {what}"
         try:
             return attempts(attempt)
         except RetryError as error:
-            last = _said(error.last_attempt.exception())
+            last = said(error.last_attempt.exception())
             raise ShardfeedError(
                 f"{cannot} ({ATTEMPTS} attempts; the last: {last}): check the network and the store, and start the "
                 "same command again"
@@ -315,12 +270,12 @@ class ObjectStore:
         except FileNotFoundError as error:
             if what not in WRITING:
                 raise
-            raise ShardfeedError(f"{cannot}: {_said(error)}; check the spelling of the bucket") from None
+            raise ShardfeedError(f"{cannot}: {said(error)}; check the spelling of the bucket") from None
         except Exception as error:
             if not is_refused(error):
                 raise
             hint = "are the credentials right, and may they do this?"
-            raise ShardfeedError(f"{cannot}: {_said(error)}; {hint}") from None
+            raise ShardfeedError(f"{cannot}: {said(error)}; {hint}") from None
 
 
 def _until(stop: threading.Event | None, files: Any, method: str, *given: Any, **named: Any) -> Any:
@@ -344,8 +299,3 @@ def _stored(name: str, entry: dict[str, Any]) -> Stored:
     marks = ("ETag", "etag", "oid", "blob_id", "LastModified", "last_modified", "updated", "mtime")
     version = next((str(entry[mark]) for mark in marks if entry.get(mark)), "")
     return Stored(name, int(entry["size"] or 0), f"{entry['size']} {version}")
-
-
-def _said(error: BaseException | None) -> str:
-    words = " ".join(str(error).split())
-    return without_secrets(f"{type(error).__name__}: {words}" if words else type(error).__name__)

@@ -1,7 +1,6 @@
 """Training on a GPU: precision, and the search for a micro-batch that fits."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,7 @@ pytestmark = pytest.mark.gpu
 CONFIG = Config(Path("unused"), size=32)
 
 
-@pytest.fixture
-def _products_as_before() -> Iterator[None]:
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = matmul
-    torch.backends.cudnn.allow_tf32 = convolution
-
-
-@pytest.mark.usefixtures("_products_as_before")
+@pytest.mark.usefixtures("tf32_as_before")
 def test_tf32_is_less_exact_than_float32_on_a_gpu() -> None:
     left, right = torch.randn(2, 256, 256, dtype=torch.float64, device="cuda")
     errors = {}

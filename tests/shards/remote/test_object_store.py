@@ -14,7 +14,8 @@ import pytest
 
 from shards.common.errors import Cancelled, MissingDependency, ShardfeedError, UsageError
 from shards.remote.answers import retry_after
-from shards.remote.object_store import ATTEMPTS, LONGEST_WISH, ObjectStore, is_url
+from shards.remote.object_store import ATTEMPTS, LONGEST_WISH, ObjectStore
+from shards.remote.urls import is_url
 from tests.helpers.s3 import ACCESS, S3, first
 
 pytest_plugins = ("tests.helpers.s3_server",)

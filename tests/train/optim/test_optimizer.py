@@ -1,6 +1,5 @@
 """The optimizer, the learning rate of every step, and the precision."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +136,6 @@ def rounded() -> list[bool]:
     return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
 
-@pytest.fixture
-def _products_as_before() -> Iterator[None]:
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = matmul
-    torch.backends.cudnn.allow_tf32 = convolution
-
-
-@pytest.mark.usefixtures("_products_as_before")
 def test_the_average_begins_with_the_first_step_and_moves_by_what_is_new() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = make_average(network, 0.75)
@@ -174,6 +164,7 @@ def test_the_average_is_updated_without_a_look_at_a_counter(monkeypatch: pytest.
         update_average(average, network, step, every=1)
 
 
+@pytest.mark.usefixtures("tf32_as_before")
 def test_tf32_is_allowed_for_matrices_and_convolutions_alike() -> None:
     for allow in (True, False):
         allow_tf32(allow)
