@@ -5,7 +5,7 @@
 
 A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
 of (seeds, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
-integers, and five that guard it.
+integers, and six that guard it.
 """
 
 import dataclasses
@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Literal, Never
 
+import torch
+
 from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
-from shards.decode.tensors import Batch
 from shards.defaults import (
     SIZE,
     choose_decoder,
@@ -41,6 +42,7 @@ from shards.sampling.policies import POLICIES, Policy
 # The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
     "samples": "a split of another size",
+    "subset": "another part of the split",
     "seed": "another seed",
     "order_seed": "another order_seed",
     "order": "another order",
@@ -97,9 +99,10 @@ class Loader:
         wrong. "raise": it ends the iteration. "skip": the next one that is whole takes its place. "omit": its batch
         comes without it, and may even be empty; for validation, where a copy would falsify the accuracy. `skipped`
         counts them.
+    ids: yield (images, labels, ids) instead; `split.keys()[ids]` are the names of the samples.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
-    strides; labels (B,) int64; both on the device.
+    strides; labels (B,) int64; both on the device; ids (B,) int64 on the CPU, rows of `split.index`.
 
     Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for shards that cannot
     be read. A damaged sample ends the iteration with a ShardfeedError that names it.
@@ -133,6 +136,7 @@ class Loader:
         drop_last: bool | None = None,
         check: Literal["auto", "crc", "none"] = "auto",
         on_error: Literal["raise", "skip", "omit"] = "raise",
+        ids: bool = False,
     ) -> None:
         self._split = split = one_split(split)
         train = flag("train", train)
@@ -186,7 +190,7 @@ class Loader:
             fancy_upsampling=choose_upsampling(decoder),
             largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
         )
-        skip, self._omit = on_error != "raise", on_error == "omit"
+        skip, self._omit, self._ids = on_error != "raise", on_error == "omit", flag("ids", ids)
         checks = check == "crc" or (check == "auto" and (skip or decoder != "raw"))
         self._feed = FeedRunner(split, FeedConfig(sampling, graph, checks, skip))
         # Runs when the loader is freed and, before Python ends threads, when Python exits.
@@ -208,7 +212,7 @@ class Loader:
         """Steps of this rank in a whole epoch."""
         return self._share.steps(len(self._split))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """The rest of the current epoch: all of it, unless `load_state_dict` put the loader in its middle.
 
         An iteration that is left early ends its epoch: the next one gives the next epoch.
@@ -221,7 +225,9 @@ class Loader:
             delivered = self._take()
             self._cursor = Cursor(epoch, self._cursor.position + self._share.global_batch)
             self._skipped += len(delivered.replaced)
-            yield delivered.without_replaced() if self._omit else delivered.tensors
+            if self._omit:
+                delivered = delivered.without_replaced()
+            yield (*delivered.tensors, torch.tensor(delivered.ids)) if self._ids else delivered.tensors
             if self._moves != moves:
                 raise ShardfeedError("the loader was moved to another place while it was iterated over")
         self.set_epoch(epoch + 1)
@@ -275,6 +281,7 @@ class Loader:
             "seed": sampling.seed,
             "order_seed": sampling.order_seed,
             "samples": len(self._split),
+            "subset": 0 if self._split.view is None else self._split.view.identity,
             "order": ORDERS.index(sampling.order),
             "window": sampling.block_shards if sampling.order == "blocks" else 0,
             "epoch": self._cursor.epoch,
@@ -290,8 +297,8 @@ class Loader:
         if not isinstance(state, dict):
             raise UsageError(f"not the state of a loader: {shown(state)} is not what state_dict() returns")
         own = self.state_dict()
-        if "seed" in state:  # states of before `order_seed` have one seed for both
-            state = {"order_seed": state["seed"], **state}
+        if "seed" in state:  # earlier states have one seed for both, and do not name a part of a split
+            state = {"order_seed": state["seed"], "subset": own["subset"], **state}
         missing = own.keys() - state.keys()
         if missing:
             raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -39,9 +40,12 @@ def open_splits(config: Config) -> tuple["shards.Split", "shards.Split | None"]:
 
 
 def training_split(config: Config) -> "shards.Split":
-    """The split `train`, without what --val-fraction holds out. Raises UsageError where there is none."""
-    split, fraction = choose_split(config.data, [TRAINING], config.feeding.cache), config.validation.val_fraction
-    return split if fraction is None else split.hold_out(fraction)[0]
+    """What to train on: the split `train`, or the part of it that the options choose.
+
+    Raises UsageError where there is no such split, and for a part that cannot be.
+    """
+    split, fraction = _of_training(config), config.validation.val_fraction
+    return _classes(config, split if fraction is None else split.hold_out(fraction)[0])
 
 
 def held_out_split(config: Config) -> "shards.Split | None":
@@ -50,17 +54,30 @@ def held_out_split(config: Config) -> "shards.Split | None":
     if name == "none":
         return None
     if fraction is not None:
-        return choose_split(config.data, [TRAINING], cache).hold_out(fraction)[1]
-    if name != "auto":
-        return choose_split(config.data, [name], cache)
+        return _classes(config, _of_training(config).hold_out(fraction)[1])
     there = open_dataset(config.data, cache)
-    if not any(each in there for each in VALIDATION):
+    if name == "auto" and not any(each in there for each in VALIDATION):
         raise UsageError(
             f"{config.data} has no split to validate on ({', '.join(VALIDATION)}), only {', '.join(there)}: "
             f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
             "--val-split none trains without validation"
         )
-    return choose_split(config.data, VALIDATION, cache)
+    split = choose_split(config.data, VALIDATION if name == "auto" else [name], cache)
+    if isinstance(config.samples.subset, Path):
+        classes = _of_training(config).class_names
+        split = split if classes == split.class_names else split.where(classes)
+    return _classes(config, split)
+
+
+def _of_training(config: Config) -> "shards.Split":
+    """The split `train`, or what --subset takes of it."""
+    split, subset = choose_split(config.data, [TRAINING], config.feeding.cache), config.samples.subset
+    return split if subset is None else split.subset(subset)
+
+
+def _classes(config: Config, split: "shards.Split") -> "shards.Split":
+    """`split` under the classes of --class-map."""
+    return split if config.samples.class_map is None else split.map_classes(config.samples.class_map)
 
 
 def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":

@@ -89,6 +89,23 @@ class Feeding:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Which samples of the data set are used, and under which classes."""
+
+    subset: float | Path | None = None
+    """Trains on a part: a fraction of each class, such as 0.1, or a file that names samples or classes, one a line.
+    Classes named there are the only ones of validation, too."""
+
+    class_map: Path | None = None
+    """A file that gives classes new ones: a line a class, its name, a tab, the new name. Others are left out."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if isinstance(self.subset, float) and not 0 < self.subset < 1:
+            raise UsageError(f"--subset must lie between 0 and 1, or be a file, not {self.subset:g}")
+
+
+@dataclass(frozen=True)
 class Validation:
     """What the network is validated on."""
 

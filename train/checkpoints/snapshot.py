@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 
-# Options that change nothing in the arithmetic of a step but rounding. Of `precision` the resolved type counts. Another
-# micro-batch gives batch norm other batches, as another number of ranks does.
+# Options that change nothing in the arithmetic of a step but rounding. Of `precision` the resolved type counts, of
+# `subset` and `class_map` what they choose. Another micro-batch gives batch norm other batches, as another number of
+# ranks does.
 FREE = {
     "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "find_lr",
     "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload", "bad_losses",
-    "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir", "cache_size",
+    "subset", "class_map", "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir",
+    "cache_size",
 }  # fmt: skip
 
 # Options that snapshots of before them do not name, with the values that they stood for.
@@ -52,6 +54,7 @@ def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str 
         "classes": len(split.class_names),
         "images": len(split),
         "fingerprint": split.manifest.fingerprint,
+        "part": 0 if split.view is None else split.view.identity,
         "precision": "tf32" if config.precision == "tf32" else str(dtype).removeprefix("torch."),
         **{name: value for name, value in options.items() if name not in FREE},
     }
@@ -64,7 +67,8 @@ def refuse_other(path: Path, snapshot: Mapping[str, Any], own: Mapping[str, Any]
     """
     if snapshot["format"] != FORMAT:
         raise UsageError(f"{path} has format {snapshot['format']}; this version reads format {FORMAT}")
-    theirs = {**SINCE, **snapshot["identity"]}
+    # Earlier snapshots do not name the part of the split that they are of: --val-fraction alone made one.
+    theirs = {**SINCE, "part": own.get("part"), **snapshot["identity"]}
     differing = [name for name in own if theirs.get(name) != own[name]]
     if differing:
         differences = "; ".join(f"{name} is {theirs.get(name)} there and {own[name]} here" for name in differing[:3])
