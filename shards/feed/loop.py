@@ -212,7 +212,8 @@ class FeedLoop:
             self._ready.put(result)  # for the next call: the thread is gone, and nothing else will come
             raise result
         self._slots.release()
-        self.cursor = self.cursor.after(self._config.sampling.share, len(self._split))
+        sampling = self._config.sampling
+        self.cursor = self.cursor.after(sampling.share, sampling.draw.length(len(self._split)))
         return result if self._stream is None else self._handed_over(result, self._stream)
 
     def gpu_wait(self) -> float:
