@@ -17,9 +17,10 @@ from typing import Any, Literal, Never
 
 import torch
 
-from shards.common.arguments import flag, one_of, shown, whole_number
+from shards.common.arguments import channels, flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from shards.decode import MEAN, STD
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.defaults import (
     SIZE,
@@ -52,6 +53,8 @@ GUARDS = {
 }
 # More samples in a batch than any memory holds: where DALI is asked for so many, it ends the process.
 MOST_SAMPLES = 2**20
+# Least standard deviation of a channel: no photographs have one so small, and float16 has room for its values.
+LEAST_STD = 1e-3
 # Ranks, devices, and shards of a shuffle block: numbers that numpy's int64 holds in every product.
 MOST = 2**31 - 1
 
@@ -96,7 +99,8 @@ class Loader:
     hw_decoder_load: for "hardware" and "hybrid", the share of images that goes to the engines, 0 to 1; None leaves it
         to DALI.
     fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
-    dtype: "float32" or, on a GPU, "float16": normalised by ImageNet's mean and standard deviation; or "uint8": pixels.
+    dtype: "float32" or, on a GPU, "float16": normalised by `mean` and `std`; or "uint8": pixels.
+    mean, std: of red, green and blue in [0, 1]: a value is (pixel / 255 - mean) / std; by default ImageNet's.
     threads: decoding threads; by default the cores that this process may use, divided by the ranks on this machine,
         and one more, which fills the gaps between batches. Stored pixels on a CPU need no decoding: these threads read
         and finish them, one a core.
@@ -145,6 +149,8 @@ class Loader:
         hw_decoder_load: float | None = None,
         fast_idct: bool = False,
         dtype: DType = "float32",
+        mean: tuple[float, float, float] = MEAN,
+        std: tuple[float, float, float] = STD,
         threads: int | None = None,
         drop_last: bool | None = None,
         check: Literal["auto", "crc", "none"] = "auto",
@@ -205,6 +211,8 @@ class Loader:
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             pads=device == "gpu" and sampling.padding > 0,
+            mean=channels("mean", mean, 0),
+            std=channels("std", std, LEAST_STD),
             fast_idct=flag("fast_idct", fast_idct),
             hw_decoder_load=hw_decoder_load,
             fancy_upsampling=choose_upsampling(decoder),

@@ -1,6 +1,7 @@
 """Arguments of public functions: each has the type that its function needs, or one line says which one has not."""
 
 import dataclasses
+import math
 import operator
 import os
 from collections.abc import Sequence
@@ -48,6 +49,19 @@ def share(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
         raise UsageError(f"{name} must be a number from 0 to 1, not {shown(value)}")
     return float(value)
+
+
+def channels(name: str, value: Any, least: float) -> tuple[float, float, float]:
+    """`value` as three floats from `least` to 1: red, green and blue. Raises UsageError for anything else."""
+    try:
+        red, green, blue = (float(each) for each in value)
+    except (TypeError, ValueError):
+        red = green = blue = math.nan
+    if not all(least <= each <= 1 for each in (red, green, blue)):
+        raise UsageError(
+            f"{name} must be three numbers from {least:g} to 1, of red, green and blue in [0, 1], not {shown(value)}"
+        )
+    return red, green, blue
 
 
 def one_of(name: str, value: Any, known: Sequence[Word]) -> Word:

@@ -1,9 +1,11 @@
 """From stored bytes to the pixels of a batch: the DALI graph, and on a CPU what follows it.
 
-Pixels of float batches are (pixel / 255 - MEAN) / STD for each channel.
+Pixels of float batches are (pixel / 255 - mean) / std for each channel, by default with MEAN and STD.
 """
 
 # Mean and standard deviation of ImageNet's training pixels, red, green and blue, scaled to [0, 1]: the values that
 # torchvision's references and its pretrained weights use.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# Red, green and blue.
+Channels = tuple[float, float, float]

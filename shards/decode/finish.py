@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from shards.decode import MEAN, STD
+from shards.decode import MEAN, STD, Channels
 from shards.decode.buffers import Buffers
 from shards.decode.resample import resample, resample_normalise
 
@@ -23,8 +23,10 @@ Pixels = UInt8Array | Float32Array
 # Start and end of n windows, (n, 2) each: (row, column) in pixels of their regions, also between pixels.
 Corners = tuple[Float32Array, Float32Array]
 
-SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
-BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
+
+def scale_and_bias(mean: Channels, std: Channels) -> tuple[Float32Array, Float32Array]:
+    """What pixels are multiplied by and what is added then, for each channel (3,): (pixel / 255 - mean) / std."""
+    return (1.0 / (255.0 * np.array(std))).astype(np.float32), (-np.array(mean) / np.array(std)).astype(np.float32)
 
 
 class Finisher:
@@ -33,8 +35,9 @@ class Finisher:
     Results lie in memory that is used again once no tensor refers to it (shards/decode/buffers.py).
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, mean: Channels = MEAN, std: Channels = STD) -> None:
         self._threads = threads
+        self._scale, self._bias = scale_and_bias(mean, std)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-finish")
         self._buffers = Buffers()
 
@@ -45,12 +48,14 @@ class Finisher:
     def normalise(self, images: UInt8Array, mirror: Int32Array) -> Float32Array:
         """Mirrored and normalised copies of `images` (n, height, width, 3): float32 (n, 3, height, width), contiguous.
 
-        (pixel / 255 - MEAN) / STD for each channel.
+        (pixel / 255 - mean) / std for each channel.
         """
         out = self._buffers.take((len(images), 3, *images.shape[1:3]), np.float32)
         self._each(
             len(images),
-            lambda first, last: _normalise(images[first:last], mirror[first:last], SCALE, BIAS, out[first:last]),
+            lambda first, last: _normalise(
+                images[first:last], mirror[first:last], self._scale, self._bias, out[first:last]
+            ),
         )
         return out
 
@@ -59,7 +64,7 @@ class Finisher:
 
         `images`: uint8 (n, height, width, 3), or normalised float32 (n, 3, height, width), contiguous.
         """
-        lines, step, black = images, shift, BIAS
+        lines, step, black = images, shift, self._bias
         if images.dtype == np.uint8:
             count, height, width, _ = images.shape
             lines = images.reshape(count, 1, height, 3 * width)
@@ -85,7 +90,7 @@ class Finisher:
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                resample_normalise(regions[i], cut[0][i], cut[1][i], mirror[i], SCALE, BIAS, out[i])
+                resample_normalise(regions[i], cut[0][i], cut[1][i], mirror[i], self._scale, self._bias, out[i])
 
         self._each(len(regions), work)
         return out

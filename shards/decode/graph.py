@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from shards.common.arguments import one_of, share
 from shards.common.errors import MissingDependency, UsageError
-from shards.decode import MEAN, STD
+from shards.decode import MEAN, STD, Channels
 from shards.sampling.batch import PlannedBatch
 from shards.sampling.policies import INPUTS as POLICY_INPUTS
 from shards.sampling.policies import Policy
@@ -78,6 +78,10 @@ class GraphConfig:
     """For "hardware" and "hybrid": the share of a batch's images that goes to the engines; None leaves it to DALI."""
     fancy_upsampling: bool = True
     """Whether a GPU upsamples chroma as the CPU does."""
+    mean: Channels = MEAN
+    """Subtracted from each channel of pixels in [0, 1] where they are normalised: in the graph or after it."""
+    std: Channels = STD
+    """What the differences are divided by."""
     largest: tuple[int, int] = (0, 0)
     """Height and width that no stored image exceeds: the engines' memory is taken at once. 0 lets it grow."""
 
@@ -92,6 +96,8 @@ class GraphConfig:
             raise UsageError(f"hw_decoder_load is for decode='hardware' or 'hybrid', not {self.decode!r}")
         if self.hw_decoder_load is not None:
             share("hw_decoder_load", self.hw_decoder_load)
+        if self.dtype == "uint8" and (self.mean, self.std) != (MEAN, STD):
+            raise UsageError("dtype='uint8' gives pixels as they are: mean and std do not apply")
         if self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}")
 
@@ -251,7 +257,7 @@ def _wrapped(batch: Any) -> Any:
 @do_not_convert
 def _outputs(config: GraphConfig, images: Any, fed: dict[str, Any]) -> Any:
     if config.device == "gpu":
-        return _mirror_normalise(images, fed["mirror"], config.dtype)
+        return _mirror_normalise(images, fed["mirror"], config)
     # DALI drops an input that nothing reads, and refuses to be fed it; shards/decode/finish.py mirrors on the CPU.
     return images, fed["mirror"]
 
@@ -292,14 +298,14 @@ def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
     return fn.slice(images, fed["anchor"], fed["shape"], axis_names="HW")
 
 
-def _mirror_normalise(images: Any, mirror: Any, dtype: DType) -> Any:
-    """(pixel / 255 - MEAN) / STD, or the pixels themselves for uint8; channels last in memory."""
-    plain = dtype == "uint8"
+def _mirror_normalise(images: Any, mirror: Any, config: GraphConfig) -> Any:
+    """(pixel / 255 - mean) / std, or the pixels themselves for uint8; channels last in memory."""
+    plain = config.dtype == "uint8"
     return fn.crop_mirror_normalize(
         images,
         mirror=mirror,
-        dtype={"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}[dtype],
+        dtype={"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}[config.dtype],
         output_layout="HWC",
-        mean=[0.0] * 3 if plain else [255 * value for value in MEAN],
-        std=[1.0] * 3 if plain else [255 * value for value in STD],
+        mean=[0.0] * 3 if plain else [255 * value for value in config.mean],
+        std=[1.0] * 3 if plain else [255 * value for value in config.std],
     )

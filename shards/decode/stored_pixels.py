@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from shards.common.pread import read_at, will_read
 from shards.decode.buffers import Buffers
-from shards.decode.finish import BIAS, SCALE, cut_normalise, cut_out
+from shards.decode.finish import cut_normalise, cut_out, scale_and_bias
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
 from shards.sampling.batch import NOT_COMPARED, PlannedBatch
@@ -39,7 +39,8 @@ class StoredPixels:
 
     def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
         self.config = config
-        self._normalises = config.dtype != "uint8" and augment is None
+        normalises = config.dtype != "uint8" and augment is None
+        self._normalise = scale_and_bias(config.mean, config.std) if normalises else None
         self._resizes = resizes
         self._mirrors = augment is None
         self._buffers = Buffers()
@@ -52,7 +53,7 @@ class StoredPixels:
         Its memory is used again once nothing refers to it.
         """
         count, size = len(batch), batch.size
-        if self._normalises:
+        if self._normalise is not None:
             return self._buffers.take((count, 3, size, size), np.float32)
         return self._buffers.take((count, size, size, 3), np.uint8)
 
@@ -71,7 +72,7 @@ class StoredPixels:
             windows.shape.astype(np.int64),
             (windows.start, windows.end) if self._resizes else None,
             windows.mirror if self._mirrors else np.zeros_like(windows.mirror),
-            (SCALE, BIAS) if self._normalises else None,
+            self._normalise,
             np.asarray(places, np.int64),
             images,
         )

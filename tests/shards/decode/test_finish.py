@@ -29,6 +29,26 @@ def test_normalise_is_torchvisions(finisher: Finisher, width: int) -> None:
     assert np.abs(finisher.normalise(images, MIRROR) - expected.numpy()).max() < 1e-5
 
 
+def test_another_mean_and_deviation_are_taken_in_every_pass() -> None:
+    mean, std = (0.5, 0.25, 0.0), (0.5, 1.0, 0.125)
+    finisher = Finisher(threads=1, mean=mean, std=std)
+    images = np.stack([photo(20, 20, seed) for seed in range(5)])
+    expected = F.normalize(
+        F.to_dtype(torch.from_numpy(images).permute(0, 3, 1, 2), torch.float32, scale=True), mean, std
+    )
+    upright = np.zeros(5, np.int32)
+    corners = np.zeros((5, 2), np.float32), np.full((5, 2), 20, np.float32)
+    found = finisher.normalise(images, upright)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        finisher.resize_normalise(list(images), corners, 20, upright), expected.numpy(), atol=1e-5
+    )
+    finisher.shift(found, np.full((5, 2), 1, np.int32))
+    black = -np.array(mean) / np.array(std)
+    np.testing.assert_allclose(found[:, :, 0, 0], np.tile(black, (5, 1)), atol=1e-6)
+    finisher.close()
+
+
 @pytest.mark.parametrize("width", [1, 2, 31])
 def test_flip_mirrors_the_chosen_images_in_place(finisher: Finisher, width: int) -> None:
     images = np.stack([photo(9, width, seed) for seed in range(5)])

@@ -11,8 +11,9 @@ import pytest
 
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from shards.decode import MEAN, STD
 from shards.decode.finish import Finisher
-from shards.decode.graph import Decode, Device, DType, GraphConfig, GraphDecoder, build, out_of_memory
+from shards.decode.graph import Decode, Device, DType, GraphConfig, GraphDecoder, build, fn, out_of_memory
 from shards.feed.plan import Planner, SamplingConfig
 from shards.sampling.batch import Cursor
 from shards.sampling.order import Share
@@ -91,6 +92,25 @@ def test_the_gpu_graph_decodes_mixed_and_finishes_on_the_gpu() -> None:
         ("Resize", "gpu"),
         ("CropMirrorNormalize", "gpu"),
     ]
+
+
+def test_the_gpu_graph_normalises_by_the_mean_and_deviation_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[dict[str, Any]] = []
+    normalise = fn.crop_mirror_normalize
+    monkeypatch.setattr(fn, "crop_mirror_normalize", lambda *images, **o: taken.append(o) or normalise(*images, **o))
+    mean, std = (0.5, 0.25, 0.0), (0.5, 1.0, 0.125)
+    for wanted in (graph("gpu", mean=mean, std=std), graph("gpu"), graph("gpu", "uint8")):
+        build(wanted)
+    assert [(each["mean"], each["std"]) for each in taken] == [
+        ([127.5, 63.75, 0.0], [127.5, 255.0, 31.875]),
+        ([255 * value for value in MEAN], [255 * value for value in STD]),
+        ([0.0] * 3, [1.0] * 3),
+    ]
+
+
+def test_pixels_are_not_normalised_so_a_mean_for_them_is_refused() -> None:
+    with pytest.raises(UsageError, match="dtype='uint8' gives pixels as they are: mean and std do not apply"):
+        graph("cpu", "uint8", mean=(0.5, 0.5, 0.5))
 
 
 def test_the_gpu_graph_may_decode_on_the_cpu_and_does_the_rest_on_the_gpu() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as F
 
 from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
@@ -50,6 +51,16 @@ def test_batches_are_those_of_jpegs(pair: tuple[Split, Split], crop: str, dtype:
     encoded, raw = pair
     expected = epoch(encoded, crop=crop, dtype=dtype)
     assert equal(epoch(raw, crop=crop, dtype=dtype), expected)
+
+
+@pytest.mark.parametrize("how", [{"crop": "center"}, {"crop": "rrc"}, {"padding": 4}, {"augment": "rand"}])
+def test_another_mean_and_deviation_normalise_the_same_pixels(pair: tuple[Split, Split], how: dict[str, Any]) -> None:
+    mean, std = (0.5, 0.25, 0.0), (0.5, 1.0, 0.125)
+    for split in pair:
+        pixels = epoch(split, dtype="uint8", **how)
+        for (found, _), (expected, _) in zip(epoch(split, mean=mean, std=std, **how), pixels, strict=True):
+            values = F.normalize(F.to_dtype(expected, torch.float32, scale=True), mean, std)
+            assert (found - values).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("augment", ["trivial", "rand"])
