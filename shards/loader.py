@@ -37,7 +37,7 @@ from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
 from shards.sampling.batch import Cursor
-from shards.sampling.crops import CROPS, Crop
+from shards.sampling.crops import CROPS, REACH, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES, Policy
 
@@ -73,6 +73,8 @@ class Loader:
         (RandomResizedCrop, as torchvision defines it).
     padding: for crop="random", black pixels added on each side of the resized image, as RandomCrop(size, padding) does;
         4 is usual for images of 32 pixels.
+    interpolation: the filter of the resize, antialiased as Pillow's: "bilinear", or "bicubic" as most published weights
+        want it.
     flip: mirror half of the images, drawn as the crops are; by default where `train` is set. Not for digits or text.
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
         for ImageNet), as torchvision defines them, or "none". A sample's operations are drawn as its crop is.
@@ -131,6 +133,7 @@ class Loader:
         resize: int | None = None,
         crop: Crop | None = None,
         padding: int = 0,
+        interpolation: Interpolation = "bilinear",
         flip: bool | None = None,
         augment: Policy | Literal["none"] = "none",
         order: Order | None = None,
@@ -180,6 +183,7 @@ class Loader:
         one_of("augment", augment, ("none", *POLICIES))
         policy = None if augment == "none" else augment
         cropped: Crop = ("random" if train else "center") if crop is None else one_of("crop", crop, CROPS)
+        interpolation = one_of("interpolation", interpolation, list(REACH))
         size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
         seed = whole_number("seed", seed)
         sampling = SamplingConfig(
@@ -197,6 +201,7 @@ class Loader:
             augment=policy,
             padding=whole_number("padding", padding, 0),
             draw=draw,
+            interpolation=interpolation,
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
@@ -208,6 +213,7 @@ class Loader:
             batch_size=self._share.batch_size,
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
+            interpolation=interpolation,
             device_id=device_id if device == "gpu" else None,
             augment=policy if device == "gpu" else None,
             pads=device == "gpu" and sampling.padding > 0,

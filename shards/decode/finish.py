@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shards.decode import MEAN, STD, Channels
 from shards.decode.buffers import Buffers
 from shards.decode.resample import resample, resample_normalise
+from shards.sampling.crops import Interpolation
 
 Int32Array = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]
@@ -35,8 +36,11 @@ class Finisher:
     Results lie in memory that is used again once no tensor refers to it (shards/decode/buffers.py).
     """
 
-    def __init__(self, threads: int, mean: Channels = MEAN, std: Channels = STD) -> None:
+    def __init__(
+        self, threads: int, interpolation: Interpolation = "bilinear", mean: Channels = MEAN, std: Channels = STD
+    ) -> None:
         self._threads = threads
+        self._cubic = interpolation == "bicubic"
         self._scale, self._bias = scale_and_bias(mean, std)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-finish")
         self._buffers = Buffers()
@@ -72,12 +76,12 @@ class Finisher:
         self._each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
 
     def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
-        """The window `cut` of each region (height, width, 3), antialiased bilinear, mirrored: (n, size, size, 3)."""
+        """The window `cut` of each region (height, width, 3), antialiased, mirrored: uint8 (n, size, size, 3)."""
         out = self._buffers.take((len(regions), size, size, 3), np.uint8)
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                resample(regions[i], cut[0][i], cut[1][i], mirror[i], out[i])
+                resample(regions[i], cut[0][i], cut[1][i], mirror[i], self._cubic, out[i])
 
         self._each(len(regions), work)
         return out
@@ -90,7 +94,9 @@ class Finisher:
 
         def work(first: int, last: int) -> None:
             for i in range(first, last):
-                resample_normalise(regions[i], cut[0][i], cut[1][i], mirror[i], self._scale, self._bias, out[i])
+                resample_normalise(
+                    regions[i], cut[0][i], cut[1][i], mirror[i], self._cubic, self._scale, self._bias, out[i]
+                )
 
         self._each(len(regions), work)
         return out

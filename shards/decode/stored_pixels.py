@@ -70,7 +70,7 @@ class StoredPixels:
             rows.width,
             windows.anchor[:, 1].astype(np.int64),
             windows.shape.astype(np.int64),
-            (windows.start, windows.end) if self._resizes else None,
+            (windows.start, windows.end, self.config.interpolation == "bicubic") if self._resizes else None,
             windows.mirror if self._mirrors else np.zeros_like(windows.mirror),
             self._normalise,
             np.asarray(places, np.int64),
@@ -167,6 +167,7 @@ def _finish(  # type: ignore[no-untyped-def]
         # The region alone: the filter must not see what lies beside it, as where nothing else was decoded.
         region = rows[:, left[i] : left[i] + across]
         if normalise is None:
-            resample(region, resize[0][i], resize[1][i], mirror[i], out)
+            resample(region, resize[0][i], resize[1][i], mirror[i], resize[2], out)
         else:
-            resample_normalise(region, resize[0][i], resize[1][i], mirror[i], normalise[0], normalise[1], out)
+            scale, bias = normalise
+            resample_normalise(region, resize[0][i], resize[1][i], mirror[i], resize[2], scale, bias, out)

@@ -30,7 +30,7 @@ class CpuTensors:
     def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
         self._pixels_wanted = config.dtype == "uint8"
         self._resizes = resizes
-        self._finisher = Finisher(config.threads, config.mean, config.std)
+        self._finisher = Finisher(config.threads, config.interpolation, config.mean, config.std)
         self._policy = None if augment is None else PolicyGraph(augment, config.batch_size, config.threads)
 
     def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:

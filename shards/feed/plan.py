@@ -13,7 +13,7 @@ import numpy.typing as npt
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
-from shards.sampling.crops import Crop, CropWindows, crop_windows
+from shards.sampling.crops import Crop, CropWindows, Interpolation, crop_windows
 from shards.sampling.draw import EACH_ONCE, Draw
 from shards.sampling.order import BLOCK_SHARDS, Order, Share, upcoming
 from shards.sampling.policies import Policy, draws
@@ -42,6 +42,8 @@ class SamplingConfig:
     """Black pixels on each side of the resized image, for the crop "random"."""
     draw: Draw = EACH_ONCE
     """Which samples an epoch holds."""
+    interpolation: Interpolation = "bilinear"
+    """The filter of the resize, which says how much around a crop window is decoded."""
 
     def __post_init__(self) -> None:
         if self.padding and self.crop != "random":
@@ -113,6 +115,7 @@ class Planner:
             seed=config.seed,
             epoch=cursor.epoch,
             padding=config.padding,
+            interpolation=config.interpolation,
         )
         ranges, rows = self._bytes(ids, windows)
         return PlannedBatch(

@@ -25,6 +25,10 @@ from shards.sampling.order import AREA, FLIP, LEFT, RATIO, TOP
 
 Crop = Literal["random", "center", "rrc"]
 
+# The filter of the resize, and how far it reads around an output pixel: in output pixels, but at least stored ones.
+Interpolation = Literal["bilinear", "bicubic"]
+REACH: dict[Interpolation, int] = {"bilinear": 1, "bicubic": 2}
+
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
 
@@ -73,11 +77,13 @@ def crop_windows(
     seed: int,
     epoch: int,
     padding: int = 0,
+    interpolation: Interpolation = "bilinear",
 ) -> CropWindows:
     """The crop windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
     `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it);
-    `padding`: black pixels on each side of the resized image, for `random`.
+    `padding`: black pixels on each side of the resized image, for `random`; `interpolation`: the filter of the resize,
+    which says how much around a window is decoded.
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
     if crop in FROM_STORED:
@@ -91,7 +97,7 @@ def crop_windows(
     room = target - size
     corner = FROM_RESIZED[crop](ids, room + 2 * padding, seed, epoch) - padding
     inside = np.minimum(np.maximum(corner, 0), room)
-    return _in_stored(inside, size, stored, target, mirror, inside - corner)
+    return _in_stored(inside, size, stored, target, mirror, inside - corner, REACH[interpolation])
 
 
 def _random_corner(
@@ -122,15 +128,16 @@ def _in_stored(
     target: npt.NDArray[np.int64],
     mirror: npt.NDArray[np.int32],
     shift: npt.NDArray[np.int64],
+    reach: int,
 ) -> CropWindows:
     """Carries windows from the resized image (`target`) to the stored one (`stored`).
 
-    The decoded region is the window plus what the antialiasing filter reads around it: a triangle
-    whose radius is one output pixel, but at least one stored pixel.
+    The decoded region is the window plus what the antialiasing filter reads around it: its radius is `reach` output
+    pixels, but at least as many stored pixels.
     """
     scale = stored / target
     start, end = corner * scale, (corner + size) * scale
-    margin = np.where(scale == 1.0, 0.0, np.maximum(scale, 1.0) + 1.0)
+    margin = np.where(scale == 1.0, 0.0, reach * np.maximum(scale, 1.0) + 1.0)
     first = np.maximum(np.floor(start - margin), 0).astype(np.int64)
     last = np.minimum(np.ceil(end + margin), stored).astype(np.int64)
     return CropWindows(

@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import importlib
 import itertools
 import struct
 import weakref
@@ -13,7 +14,7 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.decode import MEAN, STD
 from shards.decode.finish import Finisher
-from shards.decode.graph import Decode, Device, DType, GraphConfig, GraphDecoder, build, fn, out_of_memory
+from shards.decode.graph import Decode, Device, DType, GraphConfig, GraphDecoder, build, out_of_memory
 from shards.feed.plan import Planner, SamplingConfig
 from shards.sampling.batch import Cursor
 from shards.sampling.order import Share
@@ -96,8 +97,14 @@ def test_the_gpu_graph_decodes_mixed_and_finishes_on_the_gpu() -> None:
 
 def test_the_gpu_graph_normalises_by_the_mean_and_deviation_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[dict[str, Any]] = []
+    fn: Any = importlib.import_module("nvidia.dali.fn")
     normalise = fn.crop_mirror_normalize
-    monkeypatch.setattr(fn, "crop_mirror_normalize", lambda *images, **o: taken.append(o) or normalise(*images, **o))
+
+    def recorded(images: Any, **options: Any) -> Any:
+        taken.append(options)
+        return normalise(images, **options)
+
+    monkeypatch.setattr(fn, "crop_mirror_normalize", recorded)
     mean, std = (0.5, 0.25, 0.0), (0.5, 1.0, 0.125)
     for wanted in (graph("gpu", mean=mean, std=std), graph("gpu"), graph("gpu", "uint8")):
         build(wanted)
