@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import functional
+from torchvision.transforms import InterpolationMode, functional
 
 from model.weights import About
 from shards.common.arguments import as_path, shown
@@ -44,7 +44,8 @@ def to_tensor(image: Image.Image, about: About) -> Tensor:
     """
     if not isinstance(image, Image.Image) or image.mode != "RGB":
         raise UsageError(f"image must be an RGB image of Pillow's, as open_image(path) gives, not {shown(image)}")
-    cropped = functional.center_crop(functional.resize(image, [about.resize]), [about.size, about.size])
+    resized = functional.resize(image, [about.resize], InterpolationMode(about.interpolation))
+    cropped = functional.center_crop(resized, [about.size, about.size])
     pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).float() / 255
     normalised: Tensor = functional.normalize(pixels, list(about.mean), list(about.std))
     return normalised

@@ -1,12 +1,15 @@
-"""The networks by name, and how one is built."""
+"""The networks by name, and how one is built: our own, torchvision's, and as `timm:NAME` any of timm's."""
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import nn
 from torchvision.models import convnext_tiny, efficientnet_b0, resnet18, resnet34, resnet50, resnet101
 
 from model.blur import blur_strided
 from model.cnn import Cnn
+from model.names import TIMM, check_name, unknown
 from model.recompute import recompute_blocks
 from shards.common.arguments import whole_number
 from shards.common.errors import UsageError
@@ -25,17 +28,91 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpoint: bool = False) -> nn.Module:
     """A new network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
 
+    name: one of `MODELS`, or "timm:" and a name of timm's, with or without the tag of its weights.
     Its initial weights come from torch's global random generator: call `torch.manual_seed` first.
     blur_pool: anti-aliased strided convolutions, see model/blur.py.
-    checkpoint: gradient checkpointing, less memory for more time, see model/recompute.py.
+    checkpoint: gradient checkpointing, less memory for more time, see model/recompute.py; of timm's networks, timm's
+    own, which counts a step twice in the running statistics of batch norm.
 
-    Raises UsageError for an unknown name, fewer than one class, or blur_pool where no convolution has a stride.
+    Raises UsageError for an unknown name, fewer than one class, or blur_pool where no convolution has a stride, and
+    MissingDependency for a network of timm's where timm is not installed.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    network = MODELS[name](whole_number("num_classes", num_classes, 1))
+    check_name(name, MODELS)
+    num_classes = whole_number("num_classes", num_classes, 1)
+    network = _of_timm(name, num_classes) if name.startswith(TIMM) else MODELS[name](num_classes)
     if blur_pool and not blur_strided(network):
         raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
-    if checkpoint:
+    if checkpoint and name.startswith(TIMM):
+        network.set_grad_checkpointing(True)  # type: ignore[operator]  # every network of timm's has it
+    elif checkpoint:
         recompute_blocks(network)
     return network
+
+
+def _of_timm(name: str, num_classes: int) -> nn.Module:
+    network: nn.Module = timm_of(name).create_model(name.removeprefix(TIMM), num_classes=num_classes)
+    return network
+
+
+def timm_of(name: str) -> Any:
+    """The module timm. Raises UsageError where it does not know the network `name`, or a tag in it."""
+    import timm
+
+    inner = name.removeprefix(TIMM)
+    known = timm.list_models()
+    if inner.partition(".")[0] not in known:
+        raise unknown(name, [TIMM + each for each in known], f"the {len(known):,} that timm.list_models() gives")
+    tagged = [TIMM + each for each in timm.list_models(f"{inner.partition('.')[0]}.*", pretrained=True)]
+    if "." in inner and name not in tagged:
+        raise unknown(name, tagged, ", ".join(tagged[:5]) + (" ..." if len(tagged) > 5 else ""))
+    return timm
+
+
+def fixed_side(network: nn.Module) -> int | None:
+    """The side of the only images that a network takes, in pixels, as most vision transformers have it; or None."""
+    published = getattr(network, "pretrained_cfg", None) or {}
+    return int(published["input_size"][1]) if published.get("fixed_input_size") else None
+
+
+def head_of(network: nn.Module) -> tuple[str, ...]:
+    """The names of the layers that give the logits: what timm calls the classifier, otherwise the last linear layer."""
+    named = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
+    if named:
+        return (named,) if isinstance(named, str) else tuple(named)
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return tuple(linear[-1:])
+
+
+def in_head(network: nn.Module) -> Callable[[str], bool]:
+    """Whether a name, of a layer or of a tensor in the state dict, belongs to the head."""
+    heads = head_of(network)
+    return lambda name: any(name == head or name.startswith(f"{head}.") for head in heads)
+
+
+def freeze_body(network: nn.Module) -> None:
+    """From here on only the head is trained; see `train_mode`."""
+    of_head = in_head(network)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = of_head(name)
+
+
+def train_mode(network: nn.Module, wrapped: nn.Module, *, frozen: bool) -> None:
+    """Training mode; of a frozen body evaluation mode, so its statistics stay and it drops nothing.
+
+    wrapped: the network as several ranks train it. A body that computes as in evaluation gives the same features of an
+    image in every epoch, which is what linear probes measure (MoCo, DINO, MAE) and what Keras does for a frozen layer.
+    """
+    wrapped.train()
+    if frozen:
+        of_head = in_head(network)
+        for name, module in network.named_modules():
+            if not of_head(name):
+                module.training = False
+
+
+@torch.no_grad()
+def copy_into(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Copies tensors of the network's own names and shapes, whatever their type and device."""
+    own = network.state_dict()
+    for key, value in state.items():
+        own[key].copy_(value)

@@ -27,6 +27,7 @@ from shards.common.arguments import as_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.decode import MEAN, STD
+from shards.sampling.crops import Interpolation
 
 ATTRIBUTE = "shardfeed"
 # A checkpoint is known by this entry, and has the description in the other: train/checkpoints/snapshot.py.
@@ -54,6 +55,8 @@ class About:
     """Subtracted from red, green and blue in [0, 1]."""
     std: tuple[float, float, float] = STD
     """What the differences are divided by."""
+    interpolation: Interpolation = "bilinear"
+    """The filter of the resize, antialiased."""
     flip_tta: bool = False
     """Whether the prediction is the mean over the image and its mirror image."""
 
@@ -61,9 +64,10 @@ class About:
         mean, std = (" ".join(f"{value:g}" for value in each) for each in (self.mean, self.std))
         blurred = " with blur pooling" if self.blur_pool else ""
         mirrored = ", mean over mirror images" if self.flip_tta else ""
+        filtered = " by bicubic" if self.interpolation == "bicubic" else ""
         return (
-            f"{self.model}{blurred}, {len(self.class_names):,} classes; images: shorter side {self.resize}, centre "
-            f"crop {self.size}, mean {mean}, std {std}{mirrored}"
+            f"{self.model}{blurred}, {len(self.class_names):,} classes; images: shorter side {self.resize}{filtered}, "
+            f"centre crop {self.size}, mean {mean}, std {std}{mirrored}"
         )
 
     def __repr__(self) -> str:

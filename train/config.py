@@ -16,8 +16,10 @@ from train.options import (
     Feeding,
     Memory,
     Mixing,
+    Pixels,
     Samples,
     Sizes,
+    Start,
     Update,
     Validation,
     option,
@@ -32,6 +34,7 @@ Device = Literal["auto", "cpu", "gpu"]
 _FLAT = tyro.conf.arg(name="")
 
 # Titles in the help; options without one come first.
+BEGINNING = Group("Pretrained weights and fine-tuning")
 STEPS = Group("Steps, learning rate and loss")
 IMAGES = Group("Reading, cropping and augmenting images")
 RESULTS = Group("Log and checkpoints")
@@ -62,7 +65,8 @@ class Config:
     """Directory for the weights, metrics and checkpoints."""
 
     model: str = "cnn"
-    """The network: cnn, resnet18, resnet34, resnet50, resnet101, efficientnet_b0 or convnext_tiny."""
+    """The network: cnn, resnet18, resnet34, resnet50, resnet101, efficientnet_b0 or convnext_tiny; or timm: and a name
+    of timm's, such as timm:vit_small_patch16_224.augreg_in21k_ft_in1k."""
 
     blur_pool: bool = False
     """Blur before convolutions with a stride (arXiv:1904.11486)."""
@@ -146,11 +150,14 @@ class Config:
     """Only checks the installation, the data set and a few training steps, in seconds."""
 
     evaluate: Annotated[tuple[Path, ...], INSTEAD] = ()
-    """Only prints the accuracy of these weights (.pth files or checkpoints) on the validation split."""
+    """Only prints the accuracy of these weights on the validation split: .pth files, checkpoints, or names of models,
+    whose published weights are meant."""
 
     find_lr: Annotated[bool, INSTEAD] = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
+    start: Annotated[Start, _FLAT, BEGINNING] = field(default_factory=Start)
+    pixels: Annotated[Pixels, tyro.conf.Fixed] = field(default_factory=Pixels)
     samples: Annotated[Samples, _FLAT, SAMPLES] = field(default_factory=Samples)
     validation: Annotated[Validation, _FLAT, SIZES] = field(default_factory=Validation)
     feeding: Annotated[Feeding, _FLAT, IMAGES] = field(default_factory=Feeding)

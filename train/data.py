@@ -1,5 +1,6 @@
 """What training reads: the splits, the loader of each, and the size of the images of an epoch."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ def _common(setup: Setup) -> dict[str, Any]:
         "dtype": "float16" if world.on_gpu and setup.dtype in (torch.float16, torch.bfloat16) else "float32",
         "threads": config.threads,
         "decode": config.feeding.decode,
+        **dataclasses.asdict(config.pixels),
     }
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from model.networks import train_mode
 from model.weights import write_state
 from shards.common.signals import StopRequest
 from shards.dataset import Split
@@ -86,7 +87,8 @@ def train(config: Config) -> Result:
     refuse_results(config)
     split, held_out = open_splits(config)
     with joined(config.device, config.memory.offload) as world:
-        network, setup = set_up(config, len(split.class_names), world)
+        network, setup = set_up(config, split, world)
+        config = setup.config
         with (
             memory_advice(config, setup.batch.micro_batch, world.size),
             training_loader(split, setup) as loader,
@@ -172,7 +174,7 @@ def train_epoch(
     `after_step` is called between two steps. `gpu_wait`: seconds that the GPU has waited for data since the last call.
     """
     config, world, in_a_step = run.setup.config, run.setup.world, run.setup.batch.accumulate
-    run.learner.parallel.train()
+    train_mode(run.learner.network, run.learner.parallel, frozen=config.start.freeze)
     run.clock.start()
     if epoch != run.epoch:
         run.enter(epoch)

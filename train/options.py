@@ -9,7 +9,9 @@ import tyro
 
 from shards.common.arguments import check_fields
 from shards.common.errors import UsageError
+from shards.decode import MEAN, STD
 from shards.remote.cache import Cache, cache_home, parse_size
+from shards.sampling.crops import Interpolation
 from shards.sampling.order import BLOCK_SHARDS
 
 
@@ -91,6 +93,45 @@ class Feeding:
     def cache(self) -> Cache:
         """The cache of remote shards. Raises UsageError if `cache_size` is no size."""
         return Cache(self.cache_dir or cache_home(), parse_size(self.cache_size))
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that training begins with, and which of them it changes."""
+
+    pretrained: bool = False
+    """Begins with the weights that torchvision or timm publish for --model. Images are then normalised, resized and
+    evaluated as those weights want it."""
+
+    init: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Begins with the weights in this file: a .pth file or checkpoint of ours, a .safetensors, or a state dict of
+    torchvision or timm."""
+
+    freeze: bool = False
+    """Trains the last layer alone; the others compute as in evaluation, without dropout, and keep their statistics."""
+
+    backbone_lr_scale: float = 1.0
+    """The learning rate of all but the last layer, as a multiple of the last layer's, which is --max-lr."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 < self.backbone_lr_scale <= 1:
+            raise UsageError(f"--backbone-lr-scale must be above 0 and at most 1, not {self.backbone_lr_scale:g}")
+        if self.pretrained and self.init is not None:
+            raise UsageError("--pretrained and --init both say what to begin with: give one")
+        if self.freeze and not (self.pretrained or self.init):
+            raise UsageError("--freeze trains the last layer of given weights alone: add --pretrained or --init FILE")
+        if self.freeze and self.backbone_lr_scale != 1:
+            raise UsageError("--freeze trains nothing but the last layer: leave --backbone-lr-scale out")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels become values. No option: the weights that a run begins with say it."""
+
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)

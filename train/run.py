@@ -11,7 +11,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from model import build_model
+from model.networks import freeze_body
 from shards.common.errors import UsageError
+from shards.dataset import Split
+from train.checkpoints.start import begin_with
 from train.config import Config
 from train.optim.batch_split import BatchSplit, split_batch
 from train.optim.gpu_memory import choose_micro_batch
@@ -102,14 +105,17 @@ class Run:
         self.clock.enter_epoch()
 
 
-def set_up(config: Config, num_classes: int, world: World) -> tuple[nn.Module, Setup]:
-    """The network that `config` names, and everything that is decided once.
+def set_up(config: Config, split: Split, world: World) -> tuple[nn.Module, Setup]:
+    """The network that `config` names, for the classes of `split`, and everything that is decided once.
 
-    Raises UsageError for options that do not fit this machine or the number of ranks.
+    Of the configuration in the setup, `pixels` and `val_resize` are as the weights want it that training begins with.
+    Raises UsageError for options that do not fit this machine, the number of ranks, the weights or the network, and
+    what `read_start` and `published` raise.
     """
     allow_tf32(config.precision == "tf32")
     dtype = choose_dtype(config, world.device)
-    network = make_network(config, num_classes, world)
+    network = make_network(config, len(split.class_names), world)
+    config = begin_with(network, config, split, world)
     largest = choose_micro_batch(network, config, world, dtype)
     return network, Setup(config, world, dtype, split_batch(config.batch, largest, world.size))
 
@@ -121,6 +127,8 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
     """
     torch.manual_seed(config.seed)
     network = build_model(config.model, num_classes, blur_pool=config.blur_pool, checkpoint=config.memory.recompute)
+    if config.start.freeze:
+        freeze_body(network)
     torch.manual_seed(config.seed + world.rank)
     return network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

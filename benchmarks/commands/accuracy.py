@@ -114,7 +114,7 @@ def run(options: Options) -> None:
     with joined("auto") as world:
         for seed, name in watched(turns, lambda turn: f"seed {turn[0]}, {turn[1]}", "run"):
             seeded = dataclasses.replace(config, seed=seed)
-            network, setup = set_up(seeded, len(held_out.class_names), world)
+            network, setup = set_up(seeded, held_out, world)
             usual = _usual(rows, held_out_rows, held_out, setup, workers)
             opened = _ours(split, held_out, setup) if name == OURS else contextlib.nullcontext(usual)
             began = time.perf_counter()

@@ -79,7 +79,7 @@ def run(options: Options) -> None:
     split = choose_split(options.data, [TRAINING])
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     with joined(options.device) as world:
-        _, setup = set_up(config, len(split.class_names), world)
+        _, setup = set_up(config, split, world)
         task, cached = training_task(split, setup, options.steps)
         synthetic = (torch.randn_like(cached[0]), torch.randint_like(cached[1], task.classes))
         contenders = [

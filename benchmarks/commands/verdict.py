@@ -96,7 +96,7 @@ def measured(options: Options) -> tuple[list[Series], Verdict]:
     config = configured(options.recipe, options.data, threads=options.threads, order=options.order, size=options.size)
     split, asked, here = choose_split(options.data, ["train"]), options.gpu_images_per_s, torch.cuda.is_available()
     with joined(config.device) as world:
-        _, setup = set_up(config, len(split.class_names), world)
+        _, setup = set_up(config, split, world)
         micro_batch = setup.batch.micro_batch
         # For a GPU that is not here the loader gives pixels, which the GPU would normalise.
         dtype: DType = "uint8" if asked else "float32"

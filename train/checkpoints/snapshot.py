@@ -21,6 +21,7 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.config import Config
 from train.data import rest_of_epoch, training_size
+from train.options import Pixels
 from train.ranks.distributed import World, gather_on_main
 from train.ranks.parallel import load_states, network_state, optimizer_state
 from train.run import Learner, Run
@@ -41,14 +42,18 @@ FREE = {
 }  # fmt: skip
 
 # Options that snapshots of before them do not name, with the values that they stood for.
-SINCE = {"flip": True, "pad": 0, "num_repeats": 1}
+SINCE = {
+    "flip": True, "pad": 0, "num_repeats": 1, "pretrained": False, "init": None, "freeze": False,
+    "backbone_lr_scale": 1.0, **dataclasses.asdict(Pixels()),
+}  # fmt: skip
 
 
-def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str | int | float | None]:
+def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, Any]:
     """What must be the same for a run to go on: the data set and every option that the arithmetic depends on."""
     options: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
         options |= value if isinstance(value, dict) else {name: value}
+    options["init"] = options["init"] and options["init"].name  # the file may move
     return {
         "model": config.model,
         "classes": len(split.class_names),

@@ -3,15 +3,18 @@
 model/weights.py describes the file, and how to use it without a data set.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from model.weights import About, about_of, read_saved, save_weights, state_of
-from shards.common.errors import ShardfeedError, UsageError
+from model.start import Start, read_start
+from model.weights import About, save_weights
+from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.config import Config
+from train.options import Pixels
 
 __all__ = ["WEIGHTS", "describe", "describe_run", "load_weights", "save_weights"]
 
@@ -26,6 +29,7 @@ def describe(
     resize: int | None = None,
     blur_pool: bool = False,
     flip_tta: bool = False,
+    pixels: Pixels = Pixels(),  # noqa: B008 - frozen
 ) -> About:
     """What the file of the weights says of a network that was evaluated on `held_out` with these values.
 
@@ -37,7 +41,15 @@ def describe(
         resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
         resize = resize if stored is None else min(resize, stored)
     names = held_out.class_names
-    return About(model=model, class_names=names, size=size, resize=resize, blur_pool=blur_pool, flip_tta=flip_tta)
+    return About(
+        model=model,
+        class_names=names,
+        size=size,
+        resize=resize,
+        blur_pool=blur_pool,
+        flip_tta=flip_tta,
+        **dataclasses.asdict(pixels),
+    )
 
 
 def describe_run(held_out: Split, config: Config) -> About:
@@ -50,27 +62,28 @@ def describe_run(held_out: Split, config: Config) -> About:
         resize=sizes.val_resize,
         blur_pool=config.blur_pool,
         flip_tta=sizes.flip_tta,
+        pixels=config.pixels,
     )
 
 
 def load_weights(model: nn.Module, path: Path) -> About | None:
-    """Loads weights that `save_weights` wrote, or a checkpoint's, into `model`; returns what the file says of them.
+    """Loads all weights of `model` from a file; returns what the file says of them. Raises as `load_whole`."""
+    start = read_start(path)
+    load_whole(model, start)
+    return start.about
+
+
+def load_whole(model: nn.Module, start: Start) -> None:
+    """Loads weights into `model`, each of them, for evaluation.
 
     Raises UsageError if there is no such file or it is of another model or class count; ShardfeedError if the
     file is damaged or is no state dict.
     """
-    saved = read_saved(path)
-    about, saved = about_of(saved), state_of(saved)
-    if not isinstance(saved, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in saved.items()
-    ):
-        raise ShardfeedError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
-    _compare(model.state_dict(), saved, path, about)
-    model.load_state_dict(saved)
-    return about
+    _compare(model.state_dict(), start.state, start.title, start.about)
+    model.load_state_dict(start.state)
 
 
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, about: About | None) -> None:
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: str, about: About | None) -> None:
     named = "" if about is None else f", {about.model}{' with blur pooling' if about.blur_pool else ''}"
     advice = "name its model with --model" if about is None else "leave --model and --blur-pool to the file"
     missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()

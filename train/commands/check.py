@@ -63,7 +63,8 @@ def check(config: Config) -> None:
             _passed(world, "data set opens", f"{sizes}, {len(split.class_names):,} classes")
 
         with _named("model and batch"):
-            network, setup = set_up(config, len(split.class_names), world)
+            network, setup = set_up(config, split, world)
+            config = setup.config
             detail = f"{config.model} of {parameters(network):,} parameters; {step_words(setup)} a step"
             _passed(world, "model and batch", detail)
 

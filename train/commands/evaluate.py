@@ -1,7 +1,8 @@
 """`python -m train --data DIR --evaluate FILE...`: the accuracy of saved weights on the held-out split.
 
 A file of weights, or a checkpoint, says which network it is of and how its images are prepared for evaluation. That
-counts in place of the recipe's values; an option on the command line overrides it, and a line says so.
+counts in place of the recipe's values; an option on the command line overrides it, and a line says so. In place of a
+file the name of a model means the weights that are published of it, and their images.
 """
 
 import dataclasses
@@ -9,14 +10,21 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from model.weights import About, about_of, read_saved, require_file
-from shards.common.errors import UsageError
+from model.names import TIMM
+from model.networks import MODELS
+from model.published import published
+from model.start import Start, read_start
+from model.weights import About, require_file
+from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
-from train.checkpoints.weights import describe_run, load_weights
+from train.checkpoints.start import as_wanted
+from train.checkpoints.weights import describe_run, load_whole
 from train.config import Config
 from train.data import held_out_loader, held_out_split
 from train.optim.gpu_memory import memory_advice
-from train.ranks.distributed import joined
+from train.options import Pixels
+from train.options import Start as Begin
+from train.ranks.distributed import World, joined, try_on_main
 from train.report.accuracy import Accuracy, evaluate, without
 from train.run import set_up
 
@@ -25,28 +33,44 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy
     """The accuracy of each file of `config.evaluate`, in that order, each with its own network and sizes of images.
 
     given: the fields of `config` that override what a file says, of model, blur_pool, size, val_size, val_resize and
-    flip_tta. Raises as `load_weights` does, and UsageError for weights of images that were normalised in another way.
+    flip_tta. Raises as `load_whole`, `read_start` and `published` do.
     """
     for path in config.evaluate:
-        require_file(path)
+        if not is_model(path):
+            require_file(path)
     held_out = held_out_split(config)
     assert held_out is not None, "Config refuses --evaluate with --val-split none"
     with joined(config.device, config.memory.offload) as world:
         # All files are read before the first evaluation, which may take long.
-        planned = [_plan(config, given, held_out, path, quiet=not world.is_main) for path in config.evaluate]
+        planned = [_plan(config, given, held_out, path, world) for path in config.evaluate]
         reached = []
         for path, own in zip(config.evaluate, planned, strict=True):
-            network, setup = set_up(own, len(held_out.class_names), world)
-            load_weights(network, path)
+            network, setup = set_up(own, held_out, world)
+            load_whole(network, _read(path, world))
             micro_batch = setup.batch.micro_batch
             with memory_advice(own, micro_batch, world.size), held_out_loader(held_out, setup) as batches:
                 reached.append(evaluate(network, batches, len(held_out), setup)[0])
     return reached
 
 
-def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, quiet: bool) -> Config:
-    """The configuration by which the weights in `path` are evaluated; unless `quiet`, stderr says what it is."""
-    about = about_of(read_saved(path))
+def is_model(path: Path) -> bool:
+    """Whether the name of a model is meant, and no file."""
+    return not path.exists() and (str(path) in MODELS or str(path).startswith(TIMM))
+
+
+def _read(path: Path, world: World) -> Start:
+    """The weights in a file or, read on the main rank alone, those that are published of a model."""
+    if is_model(path):
+        return try_on_main(lambda: published(str(path)), (ShardfeedError, OSError), world)
+    return read_start(path)
+
+
+def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, world: World) -> Config:
+    """The configuration by which the weights in `path` are evaluated; stderr says what it is, on the main rank."""
+    start = _read(path, world)
+    about = start.about
+    if about is not None and is_model(path):
+        return _plan_published(config, given, held_out, start, about, world)
     if about is not None and len(about.class_names) != len(held_out.class_names):
         raise UsageError(
             f"{path} is for {len(about.class_names)} classes, but the data set has {len(held_out.class_names)}"
@@ -56,11 +80,6 @@ def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, q
     if about is None:
         line = f"{path} does not say what it is of, so the options do: {taken}"
     else:
-        if (about.mean, about.std) != (taken.mean, taken.std):
-            raise UsageError(
-                f"{path} is of images normalised by mean {about.mean} and std {about.std}, and the loader has "
-                f"{taken.mean} and {taken.std}: evaluate it in a program of your own (model/weights.py)"
-            )
         ours, theirs = (dataclasses.asdict(each) for each in (taken, about))
         changed = [
             f"{name} {ours[name]} by the options and {theirs[name]} by the file"
@@ -68,10 +87,26 @@ def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, q
             if name != "class_names" and ours[name] != theirs[name]
         ]
         line = f"{path}: {taken}" + (f" ({'; '.join(changed)})" if changed else "")
-    if not quiet:
+    if world.is_main:
         print(line, file=sys.stderr)
         if about is not None:
             _compare_names(about.class_names, held_out.class_names, path)
+    return own
+
+
+def _plan_published(
+    config: Config, given: Collection[str], held_out: Split, start: Start, about: About, world: World
+) -> Config:
+    """As `_plan`, for weights that name no classes: their labels are taken to be those of the data set."""
+    own = merge(config, given, about)
+    resize = own.sizes.val_resize if "val_resize" in given else None
+    sizes = dataclasses.replace(own.sizes, val_resize=resize)
+    own = as_wanted(dataclasses.replace(own, model=about.model, blur_pool=False, sizes=sizes), about, held_out)
+    if world.is_main:
+        print(
+            f"{start.title}: {describe_run(held_out, own)}; its labels are taken to be those of the data set",
+            file=sys.stderr,
+        )
     return own
 
 
@@ -88,6 +123,8 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
         config,
         model=config.model if "model" in given else about.model,
         blur_pool=config.blur_pool if "blur_pool" in given else about.blur_pool,
+        start=Begin(),  # the weights to evaluate are all that is loaded
+        pixels=Pixels(about.mean, about.std, about.interpolation),
         sizes=dataclasses.replace(
             sizes,
             val_size=size,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from model.networks import train_mode
 from shards.common.errors import ShardfeedError
 from train.config import Config
 from train.data import training_loader, training_split
@@ -52,11 +53,11 @@ def find_lr(config: Config) -> Suggestion:
     config.out.mkdir(parents=True, exist_ok=True)  # before the test, so that a wrong --out fails at once
     split = training_split(config)
     with joined(config.device, config.memory.offload) as world:
-        network, setup = set_up(config, len(split.class_names), world)
+        network, setup = set_up(config, split, world)
         count = setup.batch.accumulate
         with memory_advice(config, setup.batch.micro_batch, world.size), training_loader(split, setup) as loader:
             run = begin(network, setup, micro_batches=len(loader))
-            run.learner.parallel.train()
+            train_mode(network, run.learner.parallel, frozen=config.start.freeze)
             # Each iteration over the loader is the next epoch. Steps go on across the epochs' ends.
             epochs = itertools.repeat(loader, math.ceil(STEPS * count / len(loader)))
             micro_batches = itertools.chain.from_iterable(epochs)
@@ -64,7 +65,7 @@ def find_lr(config: Config) -> Suggestion:
             rates, losses = np.geomspace(FIRST, LAST, steps).tolist(), list[float]()
             for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
                 for group in run.learner.optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group["initial_lr"] / run.learner.optimizer.param_groups[0]["initial_lr"]
                 loss, images = accumulate(run, itertools.islice(micro_batches, count), count)
                 losses.append(float(sum_over_ranks(loss, world)) / images / world.size)
                 if not math.isfinite(losses[-1]) or (smooth(losses)[-1] > RISE * min(smooth(losses))):

@@ -49,7 +49,8 @@ def bytes_needed(config: Config, network: nn.Module, ranks: int) -> int:
     """Bytes of all checkpoints and of the weights that lie in --out at once."""
     weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
     moments = 2 if config.update.optimizer == "adamw" else int(config.update.momentum > 0)
-    one = weights * (1 + moments + (config.update.ema > 0))
+    frozen = sum(each.numel() * each.element_size() for each in network.parameters() if not each.requires_grad)
+    one = weights * (1 + moments + (config.update.ema > 0)) - moments * frozen
     if ranks > 1 and config.distributed.parallel == "local-sgd":
         one *= 1 + ranks  # each rank has weights and an optimizer of its own
     kept = AT_ONCE + (config.epochs // config.keep_every if config.keep_every else 0)

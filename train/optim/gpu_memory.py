@@ -96,7 +96,8 @@ def _try(network: nn.Module, config: Config, world: World, dtype: torch.dtype, s
     kept = [buffer.clone() for buffer in network.buffers()]
     copies = 3 + bool(config.update.ema)  # two moments and the gradients' buckets
     try:
-        _reserve = [torch.empty_like(each) for each in network.parameters() for _ in range(copies)]
+        trained = [each for each in network.parameters() if each.requires_grad]
+        _reserve = [torch.empty_like(each) for each in trained for _ in range(copies)]
         _loader = torch.empty((LOADER_BATCHES, size, 3, side, side), device=world.device)
         _libraries = torch.empty(LEFT_FREE, dtype=torch.uint8, device=world.device)
         images = torch.randn(size, 3, side, side, device=world.device).contiguous(memory_format=torch.channels_last)

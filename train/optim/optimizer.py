@@ -3,6 +3,8 @@
 A *step* is an optimizer step: `batch` images, or what is left of them at the end of an epoch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -10,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
+from model.networks import in_head
 from shards.common.errors import UsageError
 from train.config import Config
 
@@ -18,17 +21,12 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101) or SGD with Nesterov momentum, at the schedule's first rate.
 
     Fused: one pass over the weights, and on a GPU the check for overflow needs no transfer to the host. With
-    `decay="kernels"` weights of fewer than two dimensions (norms and biases) do not decay.
+    `decay="kernels"` weights of fewer than two dimensions (norms and biases) do not decay. Frozen weights are in no
+    group.
     """
     update, lr = config.update, config.max_lr / config.div_factor
-    parameters = list(model.parameters())
-    if update.decay == "kernels":
-        groups = [
-            {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
-        ]
-    else:
-        groups = [{"params": parameters, "weight_decay": config.weight_decay}]
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    groups = [group for part in _parts(model, config) for group in _decayed(*part, config)]
     # The fused kernels do not accept weights that FSDP has divided over the ranks.
     fused = not any(isinstance(each, DTensor) for each in parameters)
     if update.optimizer == "adamw":
@@ -40,6 +38,30 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
         for each in parameters:
             optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
     return optimizer
+
+
+def _parts(model: nn.Module, config: Config) -> list[tuple[list[nn.Parameter], float]]:
+    """The trained weights, with the learning rate at which they begin; first those whose peak is --max-lr."""
+    trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    lr, scale = config.max_lr / config.div_factor, config.start.backbone_lr_scale
+    if scale == 1:
+        return [([each for _, each in trained], lr)]
+    of_head = in_head(model)
+    return [
+        ([each for name, each in trained if of_head(name)], lr),
+        ([each for name, each in trained if not of_head(name)], scale * lr),
+    ]
+
+
+def _decayed(parameters: list[nn.Parameter], lr: float, config: Config) -> list[dict[str, Any]]:
+    """The groups of weights that begin at one learning rate: one, or two where only kernels decay."""
+    if config.update.decay == "all":
+        return [{"params": parameters, "weight_decay": config.weight_decay, "lr": lr}]
+    kernels, others = ([each for each in parameters if (each.ndim >= 2) == wide] for wide in (True, False))
+    return [
+        {"params": kernels, "weight_decay": config.weight_decay, "lr": lr},
+        {"params": others, "weight_decay": 0.0, "lr": lr},
+    ]
 
 
 def make_schedule(optimizer: Optimizer, config: Config, total_steps: int) -> LRScheduler:
@@ -56,7 +78,7 @@ def make_schedule(optimizer: Optimizer, config: Config, total_steps: int) -> LRS
         pct_start += 1e-9
     return OneCycleLR(
         optimizer,
-        max_lr=config.max_lr,
+        max_lr=[config.max_lr * (group["lr"] / optimizer.param_groups[0]["lr"]) for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=pct_start,
         div_factor=config.div_factor,

@@ -64,6 +64,8 @@ def options_of(config: Any, default: Any = None, group: str = "") -> Iterator[Op
     hints, helps = get_type_hints(config, include_extras=True), _docstrings(config)
     for field in dataclasses.fields(config):
         kind, extras = _unwrapped(hints[field.name])
+        if tyro.conf.Fixed in extras:
+            continue
         value = _default(field) if default is None else getattr(default, field.name)
         title = next((each.title for each in extras if isinstance(each, Group)), group)
         if dataclasses.is_dataclass(kind):

@@ -1,0 +1,140 @@
+"""The weights that torchvision and timm publish, and how they want their images prepared.
+
+torchvision's come from its web server into torch's hub directory (TORCH_HOME), timm's from the Hugging Face hub into
+that hub's cache (HF_HOME). A file that lies there already needs no network.
+"""
+
+import contextlib
+import http.client
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.hub import HASH_REGEX, download_url_to_file
+from torchvision.models import WeightsEnum, get_model_weights, list_models
+
+from model.names import TIMM, check_name
+from model.networks import MODELS, timm_of
+from model.start import Start, checked_state, read_start
+from model.weights import About
+from shards.common.errors import ShardfeedError, UsageError
+
+FILTERS = ("bilinear", "bicubic")
+
+
+def published(name: str) -> Start:
+    """The weights of the network `name` as they are published, all classes of them; downloaded where need be.
+
+    Raises UsageError for a network without such weights, ShardfeedError where they cannot be had.
+    """
+    check_name(name, MODELS)
+    about = wanted(name)
+    if about is None:
+        raise UsageError(f"nobody publishes weights of {name}: --pretrained is for networks of torchvision and timm")
+    if not name.startswith(TIMM):
+        return _of_torchvision(name, about)
+    return _of_timm(name, about)
+
+
+def wanted(name: str) -> About | None:
+    """How the published weights of the network `name` want their images; None where there are none.
+
+    Raises UsageError where the loader cannot give them so.
+    """
+    if name.startswith(TIMM):
+        return _wanted_of_timm(name)
+    if name not in list_models():
+        return None
+    transforms: Any = _weights(name).transforms()
+    return About(
+        model=name,
+        class_names=(),
+        size=transforms.crop_size[0],
+        resize=transforms.resize_size[0],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+    )
+
+
+def _weights(name: str) -> WeightsEnum:
+    """The newest weights of torchvision's network `name`."""
+    weights: WeightsEnum = get_model_weights(name).DEFAULT
+    return weights
+
+
+def _of_torchvision(name: str, about: About) -> Start:
+    weights = _weights(name)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not path.is_file():
+        print(f"{weights}: from {weights.url} to {path}", file=sys.stderr)
+        digest = HASH_REGEX.search(path.name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            download_url_to_file(weights.url, str(path), digest and digest.group(1), progress=sys.stderr.isatty())
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            raise ShardfeedError(
+                f"{weights} could not be downloaded from {weights.url} ({_line(error)}): without network put that file "
+                f"at {path}, or give it as --init FILE"
+            ) from error
+    return Start(f"{weights} ({path.name})", read_start(path).state, about)
+
+
+def _of_timm(name: str, about: About) -> Start:
+    timm, inner = timm_of(name), name.removeprefix(TIMM)
+    entry = timm.get_pretrained_cfg(inner)
+    print(f"{name}: weights from {entry.hf_hub_id or entry.url} or the cache", file=sys.stderr)
+    try:
+        with _quiet():
+            donor = timm.create_model(inner, pretrained=True)
+    except Exception as error:  # of the hub, its HTTP client, safetensors, torch: no type in common
+        raise ShardfeedError(
+            f"the weights of {name} could not be had from {entry.hf_hub_id or entry.url} ({_line(error)}): without "
+            "network fill the cache of the Hugging Face hub on another machine (HF_HOME), or give a file as --init FILE"
+        ) from error
+    squashed = "" if entry.crop_mode == "center" else f", published with {entry.crop_mode} images, here centre crops"
+    return Start(f"{name}{squashed}", checked_state(donor.state_dict(), name), about)
+
+
+def _wanted_of_timm(name: str) -> About | None:
+    timm = timm_of(name)
+    entry = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    if entry is None or not entry.has_weights:
+        return None
+    images = timm.data.resolve_data_config(pretrained_cfg=entry.to_dict())
+    channels, height, width = images["input_size"]
+    if (channels, images["interpolation"] in FILTERS) != (3, True) or height != width:
+        raise UsageError(
+            f"{name} takes images of {height} x {width} pixels, {channels} channels, resized by "
+            f"{images['interpolation']}: the loader gives square ones of three, resized by {' or '.join(FILTERS)}"
+        )
+    return About(
+        model=name,
+        class_names=(),
+        size=height,
+        resize=math.floor(height / images["crop_pct"]),  # as timm's own transform
+        mean=tuple(images["mean"]),
+        std=tuple(images["std"]),
+        interpolation=images["interpolation"],
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub's warning for each attempt: the error says it once."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's words."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,163 @@
+"""Weights that a network begins with: files of ours and of others, what is wrong with them, and a head made anew.
+
+start = read_start("backbone.safetensors")     # or model/published.py: what torchvision and timm publish
+for line in fit(network, start, class_names): print(line)
+"""
+
+import argparse
+import importlib.util
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.networks import copy_into, in_head
+from model.weights import About, about_of, is_checkpoint, read_saved, require_file, state_of
+from shards.common.arguments import as_path
+from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+
+SAFETENSORS = ".safetensors"
+# Where the training scripts of torchvision and timm keep the state dict in their checkpoints.
+INSIDE = ("model", "state_dict")
+# What wrappers put before each name: DistributedDataParallel, torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
+# The first bytes of torch.save before version 1.6, without an archive: torchvision's oldest weights.
+OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Names that a message shows.
+FEW = 3
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights, where they are from, and what they say of themselves; None where they say nothing."""
+
+    title: str
+    state: dict[str, Tensor]
+    about: About | None = None
+
+
+def read_start(path: str | Path) -> Start:
+    """The weights in a file: ours, a checkpoint, a state dict that torch.save wrote, or .safetensors.
+
+    No code in the file is run. Raises UsageError where there is no such file, ShardfeedError where it is damaged or
+    holds no weights, MissingDependency for .safetensors where that package is not installed.
+    """
+    path = as_path("the file of the weights", path)
+    require_file(path)
+    if path.suffix == SAFETENSORS:
+        return Start(str(path), checked_state(_read_safetensors(path), path))
+    with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, in others' checkpoints
+        saved = _read(path)
+    if not is_checkpoint(saved) and isinstance(saved, Mapping):
+        for name in INSIDE:
+            if isinstance(saved.get(name), Mapping):
+                return Start(str(path), checked_state(saved[name], path))
+    return Start(str(path), checked_state(state_of(saved), path), about_of(saved))
+
+
+def _read(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            old = file.read(len(OLD)) == OLD
+        return torch.load(path, map_location="cpu", weights_only=True) if old else read_saved(path)
+    except (ShardfeedError, pickle.UnpicklingError) as error:
+        if isinstance(error.__cause__ or error, pickle.UnpicklingError):
+            raise ShardfeedError(
+                f"{path} is damaged, or was not written by torch.save, or holds more than tensors and plain values: "
+                "save its state dict alone"
+            ) from error
+        raise
+
+
+def _read_safetensors(path: Path) -> Any:
+    if importlib.util.find_spec("safetensors") is None:
+        raise MissingDependency(f"{path} needs the package safetensors: pip install 'shardfeed[timm]'")
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ShardfeedError(f"{path} is damaged, or is no file of safetensors ({error})") from error
+
+
+def checked_state(state: Any, path: str | Path) -> dict[str, Tensor]:
+    """`state` as a dict of names, without those of wrappers, to tensors. Raises ShardfeedError if it is none."""
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ShardfeedError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
+    for wrapper in WRAPPERS:
+        if state and all(key.startswith(wrapper) for key in state):
+            state = {key.removeprefix(wrapper): value for key, value in state.items()}
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise ShardfeedError(f"{path} is no file of ordinary weights: {key} is sparse, quantized or without values")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ShardfeedError(f"{path} has values in {key} that are not finite")
+    return dict(state)
+
+
+def fit(network: nn.Module, start: Start, class_names: Sequence[str]) -> list[str]:
+    """Copies the weights into `network`, but for a head of other classes; returns what to say of it, a line each.
+
+    class_names: those that the network is for. A head stays as it is where the weights have none, one of another class
+    count, or one whose classes have other names. Tensors that only one side has are named in a line.
+
+    Raises UsageError where a tensor outside the head has another shape, or none has a name of the network's.
+    """
+    own, state, of_head = network.state_dict(), start.state, in_head(network)
+    common = [key for key in own if key in state]
+    body = [key for key in common if not of_head(key)]
+    wrong = [key for key in body if own[key].shape != state[key].shape]
+    if not body:
+        raise UsageError(
+            f"{start.title} is of another model: none of its {len(state)} tensors ({_first(state)}) has the name of "
+            f"one outside the head here ({_first(own)})"
+        )
+    if wrong:
+        shapes = f"{tuple(state[wrong[0]].shape)} instead of {tuple(own[wrong[0]].shape)}"
+        raise UsageError(
+            f"{start.title} is of another model: {len(wrong)} of its tensors have other shapes here, first {wrong[0]} "
+            f"with {shapes}"
+        )
+    lines = [f"weights: {len(body)} tensors of {start.title}"]
+    head = [key for key in own if of_head(key)]
+    if why := _why_new(start, [key for key in head if key in state], own, class_names):
+        lines.append(f"new head of {_many(len(class_names))}{why}")
+    elif head:
+        body += [key for key in head if key in state]
+        if len(body) == len(own):
+            lines = [f"weights: all {len(body)} tensors of {start.title}"]
+    copy_into(network, {key: state[key] for key in body})
+    # Files of before batch norm counted its batches have no such tensors, and nothing reads them.
+    missing = [k for k in own if k not in state and not of_head(k) and not k.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in own and not of_head(key)]
+    if missing:
+        lines.append(f"{len(missing)} tensors are not in the file and stay random: {_first(missing)}")
+    if surplus:
+        lines.append(f"{len(surplus)} tensors of the file have no place in the network: {_first(surplus)}")
+    return lines
+
+
+def _why_new(start: Start, there: list[str], own: Mapping[str, Tensor], class_names: Sequence[str]) -> str:
+    """Why the head is not taken from the weights; empty where it is."""
+    if not there:
+        return ": the weights have none"
+    if any(own[key].shape != start.state[key].shape for key in there):
+        return f" in place of one for {len(start.state[there[0]]):,}"
+    if start.about is not None and start.about.class_names and start.about.class_names != tuple(class_names):
+        return " in place of one for classes of other names"
+    return ""
+
+
+def _many(count: int) -> str:
+    return "1 class" if count == 1 else f"{count:,} classes"
+
+
+def _first(names: Any) -> str:
+    names = list(names)
+    return ", ".join(names[:FEW]) + (" ..." if len(names) > FEW else "")
