@@ -7,9 +7,14 @@ import sys
 
 import shards
 
-if not hasattr(shards, "open_dataset"):
+if "open_dataset" not in getattr(shards, "__all__", ()):
     print(f"{shards.__file__} hides this project's shards: start `shardfeed benchmarks` instead", file=sys.stderr)
     sys.exit(2)
+
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m benchmarks")  # while the modules below load
 
 from shards.common.cli import LazyCommand, run_commands
 

@@ -18,9 +18,14 @@ from typing import Any
 
 import shards
 
-if not hasattr(shards, "open_dataset"):
+if "open_dataset" not in getattr(shards, "__all__", ()):
     print(f"{shards.__file__} hides this project's shards: start `shardfeed preprocess` instead", file=sys.stderr)
     sys.exit(2)
+
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m preprocess")  # while the modules below load
 
 from preprocess.options import Options
 from shards.common import cli

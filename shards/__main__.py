@@ -4,13 +4,20 @@ python -m shards preview DIR    a picture of one batch as the loader feeds it
 """
 
 import sys
+
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m shards")  # while the modules below load
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from shards.common.cli import Command, run_commands, show_result
+import shards
+from shards.common.cli import Command, loading, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
 from shards.common.terminal import counted
@@ -71,6 +78,8 @@ class Preview:
     center: the default of other splits."""
     pad: int = 0
     """With --crop random: black pixels around the images before they are cropped."""
+    flip: bool = True
+    """Mirrors half of the images of the split train, as training does; --no-flip: none, as with train --no-flip."""
     augment: Literal["none"] | Policy = "none"
     """Augmentation after the crop: TrivialAugment, RandAugment or AutoAugment."""
     seed: int = 0
@@ -160,10 +169,13 @@ def draw(options: Preview) -> None:
     splits = open_dataset(options.data)
     if options.split not in splits:
         raise UsageError(f"{options.data} has no split {options.split!r}: it has {', '.join(splits)}")
+    with loading("torch and DALI", "shards.loader"):
+        _ = shards.Loader
     preview(
         splits[options.split],
         options.output,
         train=options.split == "train",
+        flip=options.split == "train" and options.flip,
         count=options.count,
         size=options.size,
         resize=options.resize,
