@@ -20,7 +20,7 @@ from shards.common.arguments import as_path, shown
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
-from shards.common.terminal import counted
+from shards.common.terminal import cache_moves, counted
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
@@ -88,8 +88,13 @@ class Split:
         """The name for people, which says what part of the split this is."""
         if self.part is None:
             return self.name
-        share = f"{100 * self.part.fraction:g}%"
-        return f"{self.name} without {share} held out" if self.part.rest else f"{share} held out of {self.name}"
+        held = f"the {100 * self.part.fraction:g}% held out"
+        return f"{self.name} without {held}" if self.part.rest else f"{held} of {self.name}"
+
+    @property
+    def short_title(self) -> str:
+        """The name before a figure, as in "test loss": held-out, for a part that is held out of training."""
+        return "held-out" if self.part is not None and not self.part.rest else self.name
 
     def hold_out(self, fraction: float) -> tuple["Split", "Split"]:
         """The split without a random `fraction` of its samples, and those: always the same ones, whatever the seed.
@@ -254,10 +259,7 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ShardfeedError(
-            f"the cache in {cache.directory} cannot be written: {reason} (XDG_CACHE_HOME, or `python -m train "
-            "--cache-dir`, moves it)"
-        ) from None
+        raise ShardfeedError(f"the cache in {cache.directory} cannot be written: {reason} ({cache_moves()})") from None
 
 
 def _open_remote(remote: ObjectStore, cache: Cache) -> Dataset:

@@ -17,26 +17,19 @@ from typing import Any, Literal, Never
 
 from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.decode.tensors import Batch
-from shards.defaults import (
-    SIZE,
-    choose_decoder,
-    choose_device,
-    choose_threads,
-    choose_upsampling,
-    one_split,
-    pixels,
-    shorter_side,
-)
+from shards.defaults import choose_decoder, choose_device, choose_threads, choose_upsampling, one_split
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
 from shards.sampling.batch import Cursor
-from shards.sampling.crops import CROPS, Crop
+from shards.sampling.crops import CROPS, SIZE, Crop
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES, Policy
+from shards.sizes import pixels, shorter_side
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
@@ -145,8 +138,8 @@ class Loader:
         if self._share.drop_last and len(split) < self._share.global_batch:
             raise UsageError(
                 f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch "
-                "(`python -m train --batch-size`), or Loader(drop_last=False)"
+                f"{self._share.global_batch}: choose a smaller "
+                f"{advice('batch_size, or drop_last=False', 'batch (`python -m train --batch-size`)')}"
             )
         one_of("on_error", on_error, ("raise", "skip", "omit"))
         one_of("check", check, ("auto", "crc", "none"))
