@@ -7,6 +7,7 @@ from torchvision.models import convnext_tiny, efficientnet_b0, resnet18, resnet3
 
 from model.blur import blur_strided
 from model.cnn import Cnn
+from model.names import check_name
 from model.recompute import recompute_blocks
 from shards.common.arguments import whole_number
 from shards.common.errors import UsageError
@@ -31,8 +32,7 @@ def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpo
 
     Raises UsageError for an unknown name, fewer than one class, or blur_pool where no convolution has a stride.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    check_name(name, MODELS)
     network = MODELS[name](whole_number("num_classes", num_classes, 1))
     if blur_pool and not blur_strided(network):
         raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
