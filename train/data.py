@@ -1,18 +1,22 @@
-"""What training reads: the splits, the loader of each, and the size of the images of an epoch."""
+"""What training reads: the splits, the loader of each, and the size of the images of an epoch.
+
+Importing this loads neither torch nor DALI, so that a wrong name of a split need not wait for them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 import shards
 from shards.common.errors import UsageError
-from shards.dataset import TRAINING, VALIDATION, choose_split, open_dataset
+from shards.dataset import TRAINING, VALIDATION, open_dataset
 from shards.sampling.order import Share
 from train.config import Config
-from train.run import Setup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from train.run import Setup
 
 # While images grow, their sizes are multiples of this, so that feature maps keep whole sizes through five halvings.
 MULTIPLE = 32
@@ -23,7 +27,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __iter__(self) -> Iterator[tuple["Tensor", "Tensor"]]: ...
 
 
 def skipped(batches: Batches) -> int:
@@ -32,38 +36,55 @@ def skipped(batches: Batches) -> int:
     return count
 
 
-# The types of this module are in quotes where looking them up would load DALI, which importing it need not.
 def open_splits(config: Config) -> tuple["shards.Split", "shards.Split | None"]:
-    """The training split and the held-out one. Raises UsageError where one is missing."""
-    return training_split(config), held_out_split(config)
+    """The training split and the held-out one, their indices read and compared with the manifest.
+
+    Raises UsageError where one is missing, ShardfeedError for a damaged index.
+    """
+    training, held_out = training_split(config), held_out_split(config)
+    for split in (training, held_out):
+        if split is not None:
+            _ = split.index
+    return training, held_out
 
 
 def training_split(config: Config) -> "shards.Split":
-    """The split `train`, without what --val-fraction holds out. Raises UsageError where there is none."""
-    split, fraction = choose_split(config.data, [TRAINING], config.feeding.cache), config.validation.val_fraction
+    """The split `train`, without what --val-fraction holds out; no index is read yet. Raises UsageError without it."""
+    split, fraction = _named(config, TRAINING), config.validation.val_fraction
     return split if fraction is None else split.hold_out(fraction)[0]
 
 
 def held_out_split(config: Config) -> "shards.Split | None":
-    """What to validate on; None with --val-split none. Raises UsageError where the data set has no such split."""
-    name, fraction, cache = config.validation.val_split, config.validation.val_fraction, config.feeding.cache
+    """What to validate on; None with --val-split none. Raises UsageError where the data set has no such split.
+
+    No index is read yet.
+    """
+    name, fraction = config.validation.val_split, config.validation.val_fraction
     if name == "none":
         return None
     if fraction is not None:
-        return choose_split(config.data, [TRAINING], cache).hold_out(fraction)[1]
+        return _named(config, TRAINING).hold_out(fraction)[1]
     if name != "auto":
-        return choose_split(config.data, [name], cache)
-    there = open_dataset(config.data, cache)
-    if not any(each in there for each in VALIDATION):
-        raise UsageError(
-            f"{config.data} has no split to validate on ({', '.join(VALIDATION)}), only {', '.join(there)}: "
-            f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
-            "--val-split none trains without validation"
-        )
-    return choose_split(config.data, VALIDATION, cache)
+        return _named(config, name)
+    there = open_dataset(config.data, config.feeding.cache)
+    for each in VALIDATION:
+        if each in there:
+            return there[each]
+    raise UsageError(
+        f"{config.data} has no split to validate on ({', '.join(VALIDATION)}), only {', '.join(there)}: "
+        f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
+        "--val-split none trains without validation"
+    )
 
 
-def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
+def _named(config: Config, name: str) -> "shards.Split":
+    there = open_dataset(config.data, config.feeding.cache)
+    if name not in there:
+        raise UsageError(f"{config.data} has no split {name}: it has {', '.join(there)}")
+    return there[name]
+
+
+def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     """This rank's micro-batches, in a new order each epoch. The last images that do not fill one on every rank are
     left out.
     """
@@ -84,7 +105,7 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
     )
 
 
-def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
+def held_out_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     """Every image exactly once over all ranks, centre-cropped; with --on-error skip, every whole one.
 
     A damaged image is never replaced here: a copy of another one would count twice. The batches are as large as
@@ -102,7 +123,7 @@ def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
     )
 
 
-def _common(setup: Setup) -> dict[str, Any]:
+def _common(setup: "Setup") -> dict[str, Any]:
     """The arguments that both loaders have in common."""
     config, world = setup.config, setup.world
     return {
@@ -113,7 +134,7 @@ def _common(setup: Setup) -> dict[str, Any]:
         "device_id": world.local_rank,
         # float16 halves the bytes of a batch, which autocast makes of fewer bits anyway. float16 has more of them than
         # bfloat16, and normalised pixels lie far inside its range.
-        "dtype": "float16" if world.on_gpu and setup.dtype in (torch.float16, torch.bfloat16) else "float32",
+        "dtype": "float16" if world.on_gpu and setup.dtype.itemsize == 2 else "float32",
         "threads": config.threads,
         "decode": config.feeding.decode,
     }
@@ -129,11 +150,11 @@ class RestOfEpoch:
     def __len__(self) -> int:
         return self.micro_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple["Tensor", "Tensor"]]:
         return iter(self.loader)
 
 
-def rest_of_epoch(loader: "shards.Loader", setup: Setup) -> RestOfEpoch:
+def rest_of_epoch(loader: "shards.Loader", setup: "Setup") -> RestOfEpoch:
     """The next iteration of the training loader: a whole epoch or, after resuming within one, the rest of it."""
     state, batch, world = loader.state_dict(), setup.batch, setup.world
     share = Share(batch.micro_batch, world.rank, world.size, drop_last=True)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from model.weights import About, about_of, read_saved, require_file
+from model.options import PTH, require_files
+from model.weights import About, about_of, read_saved
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.checkpoints.weights import describe_run, load_weights
@@ -17,18 +18,19 @@ from train.config import Config
 from train.data import held_out_loader, held_out_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined
-from train.report.accuracy import Accuracy, evaluate, without
+from train.report.accuracy import Accuracy, evaluate, figures, without
 from train.run import set_up
 
 
-def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy]:
-    """The accuracy of each file of `config.evaluate`, in that order, each with its own network and sizes of images.
+def evaluate_files(config: Config, given: Collection[str] = ()) -> tuple[str, list[Accuracy]]:
+    """The name of the split, and the accuracy of each file of `config.evaluate`, in that order.
+
+    Each is evaluated with its own network and sizes of images.
 
     given: the fields of `config` that override what a file says, of model, blur_pool, size, val_size, val_resize and
     flip_tta. Raises as `load_weights` does, and UsageError for weights of images that were normalised in another way.
     """
-    for path in config.evaluate:
-        require_file(path)
+    require_files(PTH, *config.evaluate)
     held_out = held_out_split(config)
     assert held_out is not None, "Config refuses --evaluate with --val-split none"
     with joined(config.device, config.memory.offload) as world:
@@ -40,8 +42,8 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy
             load_weights(network, path)
             micro_batch = setup.batch.micro_batch
             with memory_advice(own, micro_batch, world.size), held_out_loader(held_out, setup) as batches:
-                reached.append(evaluate(network, batches, len(held_out), setup)[0])
-    return reached
+                reached.append(evaluate(network, batches, len(held_out), setup, held_out.short_title)[0])
+    return held_out.title, reached
 
 
 def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, quiet: bool) -> Config:
@@ -106,6 +108,11 @@ def _compare_names(trained: Sequence[str], here: Sequence[str], path: Path) -> N
                 file=sys.stderr,
             )
             return
+
+
+def in_words(split: str, paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:
+    """The figures for people: a line for one file, a table for several. split: its name."""
+    return table(paths, reached) if len(reached) > 1 else f"{split}: {figures(reached[0])}"
 
 
 def table(paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:

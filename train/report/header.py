@@ -31,11 +31,17 @@ def data_line(split: Split, held_out: Split | None, run: Run, micro_batches: int
         f"; {left_out:,} images, others in each epoch, are left out because they fill no "
         f"{'step' if config.update.drop_last else 'micro-batch'}"
     )
-    beside = "no validation" if held_out is None else f"{len(held_out):,} in {held_out.title}"
-    return (
-        f"data: {len(split):,} images in {split.title}, {beside}, "
-        f"{len(split.class_names):,} classes{without if left_out else ''}"
-    )
+    return f"data: {split_words(split, held_out)}{without if left_out else ''}"
+
+
+def split_words(split: Split, held_out: Split | None) -> str:
+    """The sizes of both splits: "270 images in train and 30 held out of it (10%), 10 classes"."""
+    beside = ", no validation"
+    if held_out is not None:
+        beside = f", {len(held_out):,} in {held_out.name}"
+        if held_out.part is not None:
+            beside = f" and {len(held_out):,} held out of it ({100 * held_out.part.fraction:g}%)"
+    return f"{len(split):,} images in {split.name}{beside}, {counted(len(split.class_names), 'class', 'classes')}"
 
 
 def model_line(run: Run) -> str:
