@@ -7,7 +7,7 @@ into the cache; its shards follow when they are needed (shards/remote/prefetch.p
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,18 @@ from shards.remote.cache import WRONG_BYTES, Cache
 from shards.remote.object_store import ObjectStore
 from shards.remote.shards import RemoteShards
 from shards.remote.urls import is_url
-from shards.sampling.order import held_out, held_out_count
+from shards.sampling.order import held_out
+from shards.subset import (
+    View,
+    balanced_rows,
+    chosen_rows,
+    class_numbers,
+    mapped_classes,
+    numbers_by_name,
+    read_class_map,
+    read_names,
+    rows_of_names,
+)
 
 TRAINING = "train"
 # What a split to validate on is called, the usual name first.
@@ -43,34 +54,22 @@ class Origin:
     cache: Cache
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some of a split's samples: a fraction that is held out of training, or, with `rest`, all others."""
-
-    fraction: float
-    rest: bool
-
-
 @dataclass(frozen=True, repr=False)
 class Split:
-    """One split of a data set, or a part of one (`hold_out`). A sample's id is its row in `index`.
+    """One split of a data set, or a part of one. A sample's id is its row in `index`.
 
     `root`: the directory of the data set; for a remote one, the directory in the cache that holds its manifest and
-    indices.
+    indices. `view`: what a part shows of the whole split.
     """
 
     root: Path
     name: str
     manifest: Manifest
     origin: Origin | None = None
-    part: Part | None = None
+    view: View | None = None
 
     def __len__(self) -> int:
-        samples = self.info.samples
-        if self.part is None:
-            return samples
-        count = held_out_count(samples, self.part.fraction)
-        return samples - count if self.part.rest else count
+        return self.info.samples if self.view is None else len(self.view.rows)
 
     def __getitem__(self, index: Any) -> Never:
         raise UsageError(
@@ -86,15 +85,56 @@ class Split:
     @property
     def title(self) -> str:
         """The name for people, which says what part of the split this is."""
-        if self.part is None:
-            return self.name
-        held = f"the {100 * self.part.fraction:g}% held out"
-        return f"{self.name} without {held}" if self.part.rest else f"{held} of {self.name}"
+        return self.name if self.view is None else self.view.title
 
     @property
     def short_title(self) -> str:
         """The name before a figure, as in "test loss": held-out, for a part that is held out of training."""
-        return "held-out" if self.part is not None and not self.part.rest else self.name
+        return "held-out" if self.view is not None and self.view.held_out else self.name
+
+    def select(self, ids: Any) -> "Split":
+        """The samples with these ids, or where a mask (n,) is true; in this split's order, whatever theirs.
+
+        Raises UsageError where they are no ids, where one comes twice, and where there are none.
+        """
+        rows = chosen_rows(ids, len(self))
+        return self._part(rows, f"{len(rows):,} of {self.title}")
+
+    def where(self, classes: Sequence[str | int]) -> "Split":
+        """The samples of these classes, given by name or number, as a split that has these classes alone.
+
+        The classes keep their order and are numbered anew from 0. A name may be the first word of a class name, such
+        as a WNID. Raises UsageError for a class that there is not, and where there is no sample.
+        """
+        numbers = class_numbers(classes, self.class_names)
+        table = np.full(len(self.class_names), -1, np.int32)
+        table[numbers] = np.arange(len(numbers))
+        names = tuple(self.class_names[number] for number in numbers)
+        return self._relabelled(table, names, f"{counted(len(names), 'class', 'classes')} of {self.title}")
+
+    def subset(self, what: float | str | Path) -> "Split":
+        """A fraction of each class, or what a file names: classes (as `where` takes them) or samples, one a line.
+
+        A fraction takes at least one sample a class, and always the same ones. Samples are named by their keys.
+        Raises UsageError for any other fraction, and for a file with a name that the split does not have.
+        """
+        if not isinstance(what, str | Path):
+            rows = balanced_rows(self.labels, what)
+            return self._part(rows, f"{100 * what:g}% of {self.title}")
+        names = read_names(what)
+        if names[0] in numbers_by_name(self.class_names):
+            return self.where(names)
+        return self.select(rows_of_names(what, names, [self.keys()]))
+
+    def map_classes(self, classes: Mapping[str, str] | str | Path) -> "Split":
+        """The samples under other classes: a mapping of class names to new ones, or a file with a line for each.
+
+        The new classes are numbered in the order of their names. Samples of classes that have no new one are left
+        out. Raises UsageError for a class that there is not, and for a file that cannot be read so.
+        """
+        new_of = classes if isinstance(classes, Mapping) else read_class_map(classes)
+        table, names = mapped_classes(new_of, self.class_names)
+        return self._relabelled(table, names, f"{self.title} in {counted(len(names), 'class', 'classes')}")
 
     def hold_out(self, fraction: float) -> tuple["Split", "Split"]:
         """The split without a random `fraction` of its samples, and those: always the same ones, whatever the seed.
@@ -104,10 +144,27 @@ class Split:
         """
         if not 0 < fraction < 1:
             raise UsageError(f"the fraction to hold out must lie between 0 and 1, not {fraction}")
-        if len(self) < 2 or self.part is not None:
+        if len(self) < 2:
             raise UsageError(f"nothing can be held out of {self!r}")
-        rest, held = (dataclasses.replace(self, part=Part(fraction, rest)) for rest in (True, False))
-        return rest, held
+        held, share = held_out(len(self), fraction), f"{100 * fraction:g}%"
+        rest = self._part(np.flatnonzero(~held), f"{self.title} without the {share} held out", divided=self.title)
+        titled = f"the {share} held out of {self.title}"
+        return rest, self._part(np.flatnonzero(held), titled, held_out=True, divided=self.title)
+
+    def _part(self, ids: npt.NDArray[np.int64], title: str, **changes: Any) -> "Split":
+        """Samples of this split, by ascending id; `changes` are of its view."""
+        whole = self.view or View(np.arange(len(self)), self.name)
+        labels = None if whole.labels is None else whole.labels[ids]
+        changes = {"rows": whole.rows[ids], "title": title, "labels": labels, **changes}
+        return dataclasses.replace(self, view=dataclasses.replace(whole, **changes))
+
+    def _relabelled(self, table: npt.NDArray[np.int32], names: tuple[str, ...], title: str) -> "Split":
+        """The samples whose class has a number of 0 or more in `table`, under that number."""
+        labels = table[self.labels]
+        ids = np.flatnonzero(labels >= 0)
+        if not len(ids):
+            raise UsageError(f"{self.title} has no sample of these classes")
+        return self._part(ids, title, labels=labels[ids], class_names=names)
 
     @property
     def place(self) -> str:
@@ -122,7 +179,8 @@ class Split:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each class, by its label."""
-        return self.manifest.class_names
+        names = None if self.view is None else self.view.class_names
+        return self.manifest.class_names if names is None else names
 
     @property
     def shard_paths(self) -> list[Path]:
@@ -151,14 +209,17 @@ class Split:
         path = self._index_path()
         # A wrong length is the plainer message, so it comes before the hash.
         index = Index.read(path)
-        index.check(path, self.info.shards, len(self.class_names), self.manifest.settings.encoding)
+        index.check(path, self.info.shards, len(self.manifest.class_names), self.manifest.settings.encoding)
         if self.info.index is not None and index_info(path) != self.info.index:
             raise ShardfeedError(
                 f"{path} is not the index that the manifest names (its SHA-256 differs): it is damaged, or of another "
                 "version of the data set; copy the data set again, or mend it with `python -m preprocess SOURCE OUT "
                 "--repair`"
             )
-        return index if self._rows is None else index.rows(self._rows)
+        if self.view is None:
+            return index
+        shown = index.rows(self.view.rows)
+        return shown if self.view.labels is None else dataclasses.replace(shown, label=self.view.labels)
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -169,15 +230,7 @@ class Split:
         """The key of each sample in its tar, (n,) of str; read from disk at each call."""
         keys = Index.read(self._index_path(), keys=True).key
         assert keys is not None
-        return keys if self._rows is None else keys[self._rows]
-
-    @cached_property
-    def _rows(self) -> npt.NDArray[np.bool_] | None:
-        """Which samples of the whole split are in this part; None for all."""
-        if self.part is None:
-            return None
-        chosen = held_out(self.info.samples, self.part.fraction)
-        return ~chosen if self.part.rest else chosen
+        return keys if self.view is None else keys[self.view.rows]
 
     def _index_path(self) -> Path:
         path = split_dir(self.root, self.name) / INDEX

@@ -4,18 +4,25 @@ import os
 import warnings
 from typing import Any, cast
 
+import numpy as np
 import torch
 
-from shards.common.arguments import one_of, shown, whole_number
+from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers, usable_cores
+from shards.common.terminal import counted
 from shards.dataset import Split
 from shards.decode import nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
+from shards.sampling.draw import Draw, balanced_weights
 
 # Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
 # Only where nvJPEG cannot be asked.
 JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
+
+# Positions of an epoch, which take 8 bytes each, and copies of a sample in one.
+MOST_DRAWS = 2**30
+MOST_REPEATS = 1000
 
 
 def default_threads(raw: bool = False) -> int:
@@ -84,3 +91,25 @@ def choose_upsampling(decoder: Decode) -> bool:
         stacklevel=2,
     )
     return False
+
+
+def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_repeats: Any) -> Draw:
+    """How epochs draw their samples. Raises UsageError for weights that are none, and for what does not go together."""
+    chances = None
+    if isinstance(weights, str):
+        one_of("weights", weights, ("balanced",))
+        chances = balanced_weights(split.labels)
+    elif weights is not None:
+        try:
+            chances = np.array(weights, np.float64)
+        except (TypeError, ValueError):
+            chances = np.empty(0)
+        if chances.shape != (len(split),) or not np.isfinite(chances).all() or (chances < 0).any() or not chances.any():
+            raise UsageError(
+                f'weights must be "balanced" or {counted(len(split), "number")} from 0 up, one for each sample, of '
+                f"which one is above 0, not {shown(weights)}"
+            )
+    count = None if num_samples is None else whole_number("num_samples", num_samples, 1, MOST_DRAWS)
+    return Draw(
+        chances, count, flag("replacement", replacement), whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
+    )

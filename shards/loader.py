@@ -5,7 +5,7 @@
 
 A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
 of (seeds, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
-integers, and five that guard it.
+integers, and seven that guard it.
 """
 
 import dataclasses
@@ -15,13 +15,21 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Literal, Never
 
+import torch
+
 from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
-from shards.decode.tensors import Batch
-from shards.defaults import choose_decoder, choose_device, choose_threads, choose_upsampling, one_split
+from shards.defaults import (
+    choose_decoder,
+    choose_device,
+    choose_threads,
+    choose_upsampling,
+    draw_of,
+    one_split,
+)
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
@@ -34,10 +42,12 @@ from shards.sizes import pixels, shorter_side
 # The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
     "samples": "a split of another size",
+    "subset": "another part of the split",
     "seed": "another seed",
     "order_seed": "another order_seed",
     "order": "another order",
     "window": "another window",
+    "draw": "other weights, num_samples or num_repeats",
 }
 # More samples in a batch than any memory holds: where DALI is asked for so many, it ends the process.
 MOST_SAMPLES = 2**20
@@ -66,6 +76,13 @@ class Loader:
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
     window: shards in a shuffle block.
+    weights: the chance of each sample, (n,), in any unit, or "balanced", which makes all classes as likely. Samples are
+        then drawn anew each epoch. By default an epoch holds each sample once.
+    num_samples: for weights: how many an epoch draws, over all ranks; by default as many as the split has.
+    replacement: for weights: an epoch may hold a sample more than once, each time with another crop.
+    num_repeats: an epoch holds this many copies of each of fewer samples (repeated augmentation), in the same global
+        batch, on different ranks, each with another crop; as timm's RepeatAugSampler, an epoch has as many images as
+        the split, rounded down to a multiple of 256.
     seed: of crops, flips and policies, and of the order where `order_seed` is None.
     order_seed: of the order of samples, to change the order or the augmentation alone.
     rank, world_size: the global rank and the number of ranks.
@@ -90,9 +107,10 @@ class Loader:
         wrong. "raise": it ends the iteration. "skip": the next one that is whole takes its place. "omit": its batch
         comes without it, and may even be empty; for validation, where a copy would falsify the accuracy. `skipped`
         counts them.
+    ids: yield (images, labels, ids) instead; `split.keys()[ids]` are the names of the samples.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
-    strides; labels (B,) int64; both on the device.
+    strides; labels (B,) int64; both on the device; ids (B,) int64 on the CPU, rows of `split.index`.
 
     Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for shards that cannot
     be read. A damaged sample ends the iteration with a ShardfeedError that names it.
@@ -112,6 +130,10 @@ class Loader:
         augment: Policy | Literal["none"] = "none",
         order: Order | None = None,
         window: int = BLOCK_SHARDS,
+        weights: Any = None,
+        num_samples: int | None = None,
+        replacement: bool = True,
+        num_repeats: int = 1,
         seed: int = 0,
         order_seed: int | None = None,
         rank: int = 0,
@@ -126,6 +148,7 @@ class Loader:
         drop_last: bool | None = None,
         check: Literal["auto", "crc", "none"] = "auto",
         on_error: Literal["raise", "skip", "omit"] = "raise",
+        ids: bool = False,
     ) -> None:
         self._split = split = one_split(split)
         train = flag("train", train)
@@ -135,9 +158,13 @@ class Loader:
             whole_number("world_size", world_size, 1, MOST),
             train if drop_last is None else flag("drop_last", drop_last),
         )
-        if self._share.drop_last and len(split) < self._share.global_batch:
+        draw = draw_of(split, weights, num_samples, replacement, num_repeats)
+        if weights is not None and order not in (None, "global"):
+            raise UsageError(f"weights draw samples in random order: order={shown(order)} does not apply")
+        self._samples = draw.length(len(split))
+        if self._share.drop_last and self._samples < self._share.global_batch:
             raise UsageError(
-                f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
+                f"an epoch of the split {split.name} has {self._samples} samples, fewer than one global batch of "
                 f"{self._share.global_batch}: choose a smaller "
                 f"{advice('batch_size, or drop_last=False', 'batch (`python -m train --batch-size`)')}"
             )
@@ -152,7 +179,9 @@ class Loader:
             share=self._share,
             seed=seed,
             order_seed=seed if order_seed is None else whole_number("order_seed", order_seed),
-            order=("global" if train else "index") if order is None else one_of("order", order, ORDERS),
+            order=("index" if weights is None and not train else "global")
+            if order is None
+            else one_of("order", order, ORDERS),
             crop=cropped,
             flip=train if flip is None else flag("flip", flip),
             resize=shorter_side(split, size, resize, cropped),
@@ -160,6 +189,7 @@ class Loader:
             block_shards=whole_number("window", window, 1, MOST),
             augment=policy,
             padding=whole_number("padding", padding, 0),
+            draw=draw,
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
@@ -179,7 +209,7 @@ class Loader:
             fancy_upsampling=choose_upsampling(decoder),
             largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
         )
-        skip, self._omit = on_error != "raise", on_error == "omit"
+        skip, self._omit, self._ids = on_error != "raise", on_error == "omit", flag("ids", ids)
         checks = check == "crc" or (check == "auto" and (skip or decoder != "raw"))
         self._feed = FeedRunner(split, FeedConfig(sampling, graph, checks, skip))
         # Runs when the loader is freed and, before Python ends threads, when Python exits.
@@ -199,9 +229,9 @@ class Loader:
 
     def __len__(self) -> int:
         """Steps of this rank in a whole epoch."""
-        return self._share.steps(len(self._split))
+        return self._share.steps(self._samples)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """The rest of the current epoch: all of it, unless `load_state_dict` put the loader in its middle.
 
         An iteration that is left early ends its epoch: the next one gives the next epoch.
@@ -210,11 +240,13 @@ class Loader:
             self.set_epoch(self._cursor.epoch + 1)
         self._entered = True
         epoch, moves = self._cursor.epoch, self._moves
-        for _ in range(self._share.steps(len(self._split), self._cursor.position)):
+        for _ in range(self._share.steps(self._samples, self._cursor.position)):
             delivered = self._take()
             self._cursor = Cursor(epoch, self._cursor.position + self._share.global_batch)
             self._skipped += len(delivered.replaced)
-            yield delivered.without_replaced() if self._omit else delivered.tensors
+            if self._omit:
+                delivered = delivered.without_replaced()
+            yield (*delivered.tensors, torch.tensor(delivered.ids)) if self._ids else delivered.tensors
             if self._moves != moves:
                 raise ShardfeedError("the loader was moved to another place while it was iterated over")
         self.set_epoch(epoch + 1)
@@ -228,6 +260,11 @@ class Loader:
             return self._feed.take(self._cursor)
         finally:
             self._taking.release()
+
+    @property
+    def samples(self) -> int:
+        """Samples that a whole epoch holds over all ranks: those of the split, unless they are drawn otherwise."""
+        return self._samples
 
     @property
     def epoch(self) -> int:
@@ -268,7 +305,9 @@ class Loader:
             "seed": sampling.seed,
             "order_seed": sampling.order_seed,
             "samples": len(self._split),
+            "subset": 0 if self._split.view is None else self._split.view.identity,
             "order": ORDERS.index(sampling.order),
+            "draw": sampling.draw.identity,
             "window": sampling.block_shards if sampling.order == "blocks" else 0,
             "epoch": self._cursor.epoch,
             "position": self._cursor.position,
@@ -283,8 +322,8 @@ class Loader:
         if not isinstance(state, dict):
             raise UsageError(f"not the state of a loader: {shown(state)} is not what state_dict() returns")
         own = self.state_dict()
-        if "seed" in state:  # states of before `order_seed` have one seed for both
-            state = {"order_seed": state["seed"], **state}
+        if "seed" in state:  # earlier states have one seed for both, and name neither a part of a split nor weights
+            state = {"order_seed": state["seed"], "subset": own["subset"], "draw": 0, **state}
         missing = own.keys() - state.keys()
         if missing:
             raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")

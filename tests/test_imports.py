@@ -17,7 +17,8 @@ ALLOWED = {
     "shards/format": {"shards/common"},
     "shards/sampling": {"shards/common"},
     "shards/remote": {"shards/common", "shards/format"},
-    "shards/dataset": {"shards/common", "shards/format", "shards/remote", "shards/sampling"},
+    "shards/subset": {"shards/common", "shards/sampling"},
+    "shards/dataset": {"shards/common", "shards/format", "shards/remote", "shards/sampling", "shards/subset"},
     "shards/decode": {"shards/common", "shards/sampling"},
     "shards/feed": {
         *("shards/common", "shards/format", "shards/sampling", "shards/decode", "shards/dataset"),

@@ -16,6 +16,7 @@ from train.options import (
     Feeding,
     Memory,
     Mixing,
+    Samples,
     Sizes,
     Update,
     Validation,
@@ -35,6 +36,7 @@ STEPS = Group("Steps, learning rate and loss")
 IMAGES = Group("Reading, cropping and augmenting images")
 RESULTS = Group("Log and checkpoints")
 INSTEAD = Group("In place of training")
+SAMPLES = Group("Samples and classes")
 SIZES = Group("Sizes of images that change, and evaluation")
 MIXING = Group("Mixing within batches")
 MEMORY = Group("Memory and compilation")
@@ -149,6 +151,7 @@ class Config:
     find_lr: Annotated[bool, INSTEAD] = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
+    samples: Annotated[Samples, _FLAT, SAMPLES] = field(default_factory=Samples)
     validation: Annotated[Validation, _FLAT, SIZES] = field(default_factory=Validation)
     feeding: Annotated[Feeding, _FLAT, IMAGES] = field(default_factory=Feeding)
     update: Annotated[Update, _FLAT, STEPS] = field(default_factory=Update)

@@ -5,6 +5,7 @@ Importing this loads neither torch nor DALI, so that a wrong name of a split nee
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import shards
@@ -49,9 +50,12 @@ def open_splits(config: Config) -> tuple["shards.Split", "shards.Split | None"]:
 
 
 def training_split(config: Config) -> "shards.Split":
-    """The split `train`, without what --val-fraction holds out; no index is read yet. Raises UsageError without it."""
-    split, fraction = _named(config, TRAINING), config.validation.val_fraction
-    return split if fraction is None else split.hold_out(fraction)[0]
+    """What to train on: the split `train`, or the part of it that the options choose. Of a whole one no index is read.
+
+    Raises UsageError where there is no such split, and for a part that cannot be.
+    """
+    split, fraction = _of_training(config), config.validation.val_fraction
+    return _classes(config, split if fraction is None else split.hold_out(fraction)[0])
 
 
 def held_out_split(config: Config) -> "shards.Split | None":
@@ -63,9 +67,15 @@ def held_out_split(config: Config) -> "shards.Split | None":
     if name == "none":
         return None
     if fraction is not None:
-        return _named(config, TRAINING).hold_out(fraction)[1]
-    if name != "auto":
-        return _named(config, name)
+        return _classes(config, _of_training(config).hold_out(fraction)[1])
+    split = _named(config, name) if name != "auto" else _usual(config)
+    if isinstance(config.samples.subset, Path):
+        classes = _of_training(config).class_names
+        split = split if classes == split.class_names else split.where(classes)
+    return _classes(config, split)
+
+
+def _usual(config: Config) -> "shards.Split":
     there = open_dataset(config.data, config.feeding.cache)
     for each in VALIDATION:
         if each in there:
@@ -75,6 +85,17 @@ def held_out_split(config: Config) -> "shards.Split | None":
         f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
         "--val-split none trains without validation"
     )
+
+
+def _of_training(config: Config) -> "shards.Split":
+    """The split `train`, or what --subset takes of it."""
+    split, subset = _named(config, TRAINING), config.samples.subset
+    return split if subset is None else split.subset(subset)
+
+
+def _classes(config: Config, split: "shards.Split") -> "shards.Split":
+    """`split` under the classes of --class-map."""
+    return split if config.samples.class_map is None else split.map_classes(config.samples.class_map)
 
 
 def _named(config: Config, name: str) -> "shards.Split":
@@ -100,6 +121,7 @@ def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
         flip=config.feeding.flip,
         augment=config.feeding.augment,
         window=config.feeding.window,
+        num_repeats=config.feeding.num_repeats,
         on_error=config.on_error,
         **_common(setup),
     )
@@ -156,9 +178,9 @@ class RestOfEpoch:
 
 def rest_of_epoch(loader: "shards.Loader", setup: "Setup") -> RestOfEpoch:
     """The next iteration of the training loader: a whole epoch or, after resuming within one, the rest of it."""
-    state, batch, world = loader.state_dict(), setup.batch, setup.world
+    position, batch, world = loader.state_dict()["position"], setup.batch, setup.world
     share = Share(batch.micro_batch, world.rank, world.size, drop_last=True)
-    micro_batches = share.steps(state["samples"], state["position"])
+    micro_batches = share.steps(loader.samples, position)
     if setup.config.update.drop_last:
         micro_batches = batch.steps(micro_batches, drop_last=True) * batch.accumulate
     return RestOfEpoch(loader, micro_batches)

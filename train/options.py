@@ -63,6 +63,10 @@ class Feeding:
     pad: int = 0
     """With --crop random: black pixels around training images before they are cropped; 4 is usual for 32 pixels."""
 
+    num_repeats: int = 1
+    """Repeated augmentation: an epoch has so many differently augmented copies of each of fewer images, on different
+    ranks where there are several."""
+
     window: int = BLOCK_SHARDS
     """Shards that --order blocks reads and shuffles together."""
 
@@ -80,12 +84,30 @@ class Feeding:
         check_fields(self)
         require("pad", self.pad, 0)
         require("window", self.window, 1)
+        require("num_repeats", self.num_repeats, 1)
         _ = self.cache  # raises UsageError for a --cache-size that is no size
 
     @property
     def cache(self) -> Cache:
         """The cache of remote shards. Raises UsageError if `cache_size` is no size."""
         return Cache(self.cache_dir or cache_home(), parse_size(self.cache_size))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which samples of the data set are used, and under which classes."""
+
+    subset: float | Path | None = None
+    """Trains on a part: a fraction of each class, such as 0.1, or a file that names samples or classes, one a line.
+    Classes named there are the only ones of validation, too."""
+
+    class_map: Path | None = None
+    """A file that gives classes new ones: a line a class, its name, a tab, the new name. Others are left out."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if isinstance(self.subset, float) and not 0 < self.subset < 1:
+            raise UsageError(f"--subset must lie between 0 and 1, or be a file, not {self.subset:g}")
 
 
 @dataclass(frozen=True)

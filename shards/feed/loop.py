@@ -30,6 +30,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from shards.common.errors import OutOfMemory, ShardfeedError
@@ -94,21 +95,22 @@ class FeedConfig:
 
 @dataclass(frozen=True)
 class Delivered:
-    """A finished batch: its tensors, and the places of the samples that stand for damaged ones."""
+    """A finished batch: its tensors, its sample ids, and the places of the samples that stand for damaged ones."""
 
     tensors: Batch
+    ids: npt.NDArray[np.int64]
     replaced: frozenset[int] = frozenset()
     made: Any = None
     """On a GPU, the event on the loop's stream after which the tensors are whole."""
 
-    def without_replaced(self) -> Batch:
-        """The tensors without those samples: smaller ones, which may be empty."""
+    def without_replaced(self) -> "Delivered":
+        """The batch without those samples: a smaller one, which may be empty."""
         if not self.replaced:
-            return self.tensors
+            return self
         images, labels = self.tensors
-        kept = torch.tensor([i for i in range(len(labels)) if i not in self.replaced], dtype=torch.long)
-        kept = kept.to(labels.device)
-        return images[kept], labels[kept]
+        kept = np.array([i for i in range(len(labels)) if i not in self.replaced], np.int64)
+        places = torch.from_numpy(kept).to(labels.device)
+        return replace(self, tensors=(images[places], labels[places]), ids=self.ids[kept], replaced=frozenset())
 
 
 class Decoder(Protocol):
@@ -168,7 +170,7 @@ def feed(
             continue
 
         whole = decoding.popleft()
-        finished = [Delivered(tensors(pixels, whole.batch), whole.replaced)]
+        finished = [Delivered(tensors(pixels, whole.batch), whole.batch.ids, whole.replaced)]
         del whole, pixels  # while it waits, this function must not keep the memory of a batch from being used again
         yield finished.pop()
 
@@ -210,7 +212,8 @@ class FeedLoop:
             self._ready.put(result)  # for the next call: the thread is gone, and nothing else will come
             raise result
         self._slots.release()
-        self.cursor = self.cursor.after(self._config.sampling.share, len(self._split))
+        sampling = self._config.sampling
+        self.cursor = self.cursor.after(sampling.share, sampling.draw.length(len(self._split)))
         return result if self._stream is None else self._handed_over(result, self._stream)
 
     def gpu_wait(self) -> float:

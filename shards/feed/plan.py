@@ -14,7 +14,8 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
 from shards.sampling.crops import Crop, CropWindows, crop_windows
-from shards.sampling.order import BLOCK_SHARDS, Order, Share, epoch_order, upcoming
+from shards.sampling.draw import EACH_ONCE, Draw
+from shards.sampling.order import BLOCK_SHARDS, Order, Share, upcoming
 from shards.sampling.policies import Policy, draws
 
 
@@ -39,6 +40,8 @@ class SamplingConfig:
     """The augmentation policy, if any."""
     padding: int = 0
     """Black pixels on each side of the resized image, for the crop "random"."""
+    draw: Draw = EACH_ONCE
+    """Which samples an epoch holds."""
 
     def __post_init__(self) -> None:
         if self.padding and self.crop != "random":
@@ -77,6 +80,7 @@ class Planner:
         self._split = split
         self._config = config
         self._next = cursor
+        self._length = config.draw.length(len(split))
         self._raw = split.manifest.settings.encoding == "raw"
         self._unchecked = np.full(len(split.info.shards), not check)  # shards of which no sample was checked yet
         self._check = check
@@ -87,19 +91,20 @@ class Planner:
     def next(self) -> PlannedBatch:
         """The batch at the cursor, which moves on by one step."""
         share = self._config.share
-        if share.steps(len(self._split), self._next.position) == 0:
+        if share.steps(self._length, self._next.position) == 0:
             self._next = Cursor(self._next.epoch + 1, 0)
         cursor = self._next
-        ids = share.take(self._orders.of(cursor.epoch), cursor.position)
-        self._next = cursor.after(share, len(self._split))
-        return self.batch(cursor, ids, self._upcoming(cursor))
+        drawn = share.take(self._orders.of(cursor.epoch), cursor.position)
+        self._next = cursor.after(share, self._length)
+        return self.batch(cursor, drawn, self._upcoming(cursor))
 
-    def batch(self, cursor: Cursor, ids: npt.NDArray[np.int64], upcoming: list[int] | None = None) -> PlannedBatch:
-        """The batch of these samples, as they look at this cursor."""
+    def batch(self, cursor: Cursor, drawn: npt.NDArray[np.int64], upcoming: list[int] | None = None) -> PlannedBatch:
+        """The batch of these draws, as they look at this cursor."""
         config, index = self._config, self._split.index
+        ids = drawn % len(index)
         windows = crop_windows(
             config.crop,
-            ids,
+            drawn,
             index.height[ids],
             index.width[ids],
             resize=config.resize,
@@ -113,12 +118,13 @@ class Planner:
         return PlannedBatch(
             cursor=cursor,
             ids=ids,
+            drawn=drawn,
             labels=index.label[ids].astype(np.int64),
             windows=windows,
             size=config.size,
             ranges=ranges,
             rows=rows,
-            draws={} if config.augment is None else draws(config.augment, ids, config.seed, cursor.epoch),
+            draws={} if config.augment is None else draws(config.augment, drawn, config.seed, cursor.epoch),
             upcoming=upcoming,
         )
 
@@ -168,7 +174,7 @@ class Planner:
         """The shards of `horizon` positions, the next epoch's included where its order is known already."""
         shard, share = self._split.index.shard, self._config.share
         numbers = upcoming(shard, self._orders.of(cursor.epoch), share, cursor.position, horizon)
-        rest = cursor.position + horizon - len(self._split)
+        rest = cursor.position + horizon - self._length
         after = self._orders.after(cursor.epoch) if rest > 0 else None
         return numbers if after is None else numbers + upcoming(shard, after, share, 0, rest)
 
@@ -177,7 +183,7 @@ class Planner:
         every = list(range(len(self._split.info.shards)))
         if self._split.origin is not None and self._split.info.bytes > self._split.origin.cache.bytes:
             return every
-        return list(dict.fromkeys(self._shards_ahead(cursor, len(self._split)) + every))
+        return list(dict.fromkeys(self._shards_ahead(cursor, self._length) + every))
 
 
 class _Orders:
@@ -195,7 +201,7 @@ class _Orders:
         for number in (epoch, epoch + 1):
             if number not in self._orders:
                 self._orders[number] = self._thread.submit(
-                    epoch_order, self._shard, config.order, config.order_seed, number, config.block_shards
+                    config.draw.draws, self._shard, config.order, config.order_seed, number, config.block_shards
                 )
         self._orders = {number: order for number, order in self._orders.items() if number in (epoch, epoch + 1)}
         return self._orders[epoch].result()

@@ -67,8 +67,8 @@ class Index:
     def __repr__(self) -> str:
         return f"<Index of {len(self):,} samples in {len(np.unique(self.shard)):,} shards>"
 
-    def rows(self, part: slice | npt.NDArray[np.bool_]) -> "Index":
-        """Some of the rows: a slice as views of these columns, chosen ones as copies."""
+    def rows(self, part: slice | npt.NDArray[Any]) -> "Index":
+        """Some of the rows: a slice as views of these columns, those of a mask or of an array of numbers as copies."""
         columns: dict[str, Any] = {name: getattr(self, name)[part] for name in DTYPES}
         return Index(**columns, key=None if self.key is None else self.key[part])
 

@@ -61,6 +61,8 @@ class PlannedBatch:
     cursor: Cursor
     ids: npt.NDArray[np.int64]
     """(n,): rows of the split's index."""
+    drawn: npt.NDArray[np.int64]
+    """(n,): the draws (see draw.py) that crop windows, flips and policies follow from."""
     labels: npt.NDArray[np.int64]
     """(n,)"""
     windows: CropWindows

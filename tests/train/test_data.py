@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from tests.helpers.training import setup_of, write_dataset
 from train.__main__ import parse_config
 from train.config import Config
 from train.data import held_out_loader, held_out_split, open_splits, training_loader, training_size
-from train.options import Feeding, Sizes, Validation
+from train.options import Feeding, Samples, Sizes, Validation
 from train.ranks.distributed import World
 from train.recipes import RECIPES
 
@@ -79,6 +80,42 @@ def test_training_never_sees_what_is_held_out_and_each_other_image_once(tmp_path
     assert len(set(train_0 + train_1)) == len(train_0 + train_1) == 32  # 36, of which 8 are a step of both ranks
     assert not set(held) & set(train_0 + train_1)
     assert sorted(seen(seed=5, rank=0)[1] + seen(seed=5, rank=1)[1]) == held
+
+
+def test_a_fraction_is_trained_on_and_the_whole_of_another_split_validates(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 40, "validation": 9}, classes=4)
+    split, held_out = open_splits(Config(data, samples=Samples(subset=0.25)))
+    assert held_out is not None
+    assert np.bincount(split.labels).tolist() == [2, 2, 2, 2]  # a quarter of 10, rounded to even
+    assert (len(split), len(held_out)) == (8, 9)
+
+
+def test_classes_that_a_file_names_are_the_only_ones_of_both_splits(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 40, "validation": 9}, classes=4)
+    names = tmp_path / "classes.txt"
+    names.write_text("class 3\nclass 1\n")
+    split, held_out = open_splits(Config(data, samples=Samples(subset=names)))
+    assert held_out is not None
+    assert split.class_names == held_out.class_names == ("class 1", "class 3")
+    assert np.bincount(split.labels).tolist() == [10, 10]
+    assert held_out.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_class_map_holds_for_both_splits_and_for_what_is_held_out(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 40, "validation": 9}, classes=4)
+    new = tmp_path / "map.tsv"
+    new.write_text("class 3\todd\nclass 1\todd\nclass 0\teven\n")
+    for validation in (Validation(), Validation(val_fraction=0.5)):
+        split, held_out = open_splits(Config(data, samples=Samples(class_map=new), validation=validation))
+        assert held_out is not None
+        assert split.class_names == held_out.class_names == ("even", "odd")
+        assert set(held_out.labels) == {0, 1}
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
+def test_a_subset_is_a_fraction_or_a_file(fraction: float) -> None:
+    with pytest.raises(UsageError, match="--subset must lie between 0 and 1, or be a file"):
+        Samples(subset=fraction)
 
 
 @pytest.mark.parametrize(("recipe", "small"), [("rn50_16", 12), ("rn18_88", 66)])

@@ -17,18 +17,20 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 # Exists only between two renames; then it is the newest.
 NEW = "new.pt"
 
-# Options that change nothing in the arithmetic of a step but rounding. Of `precision` the resolved type counts. Another
-# micro-batch gives batch norm other batches, as another number of ranks does.
+# Options that change nothing in the arithmetic of a step but rounding. Of `precision` the resolved type counts, of
+# `subset` and `class_map` what they choose. Another micro-batch gives batch norm other batches, as another number of
+# ranks does.
 FREE = {
     "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "find_lr",
     "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload", "bad_losses",
-    "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir", "cache_size",
+    "subset", "class_map", "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir",
+    "cache_size",
 }  # fmt: skip
 # Those of them on which the result of a complete run depends.
-RESULTING = {"precision", "val_size", "val_resize", "flip_tta", "val_split"}
+RESULTING = {"subset", "class_map", "precision", "val_size", "val_resize", "flip_tta", "val_split"}
 
 # Options that files of before them do not name, with the values that they stood for.
-SINCE = {"flip": True, "pad": 0}
+SINCE = {"flip": True, "pad": 0, "num_repeats": 1}
 
 
 def result_of(config: Config) -> Result | None:

@@ -39,6 +39,7 @@ def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str 
         "classes": len(split.class_names),
         "images": len(split),
         "fingerprint": split.manifest.fingerprint,
+        "part": 0 if split.view is None else split.view.identity,
         "precision": "tf32" if config.precision == "tf32" else str(dtype).removeprefix("torch."),
         **{name: value for name, value in flat(config).items() if name not in FREE},
     }
@@ -51,7 +52,8 @@ def refuse_other(path: Path, snapshot: Mapping[str, Any], own: Mapping[str, Any]
     """
     if snapshot["format"] != FORMAT:
         raise UsageError(f"{path} has format {snapshot['format']}; this version reads format {FORMAT}")
-    theirs = {**SINCE, **snapshot["identity"]}
+    # Earlier snapshots do not name the part of the split that they are of: --val-fraction alone made one.
+    theirs = {**SINCE, "part": own.get("part"), **snapshot["identity"]}
     differing = [name for name in own if theirs.get(name) != own[name]]
     if differing:
         differences = "; ".join(f"{name} is {theirs.get(name)} there and {own[name]} here" for name in differing[:3])

@@ -88,6 +88,20 @@ def test_a_snapshot_of_before_an_option_existed_is_of_a_run_with_its_default(con
         refuse_other(Path("last.pt"), snapshot, other, 1)
 
 
+def test_a_snapshot_of_another_part_of_the_split_is_refused(config: Config) -> None:
+    split = open_dataset(config.data)["train"]
+    first, second, whole = (
+        identity(config, part, torch.float32) for part in (split.select([0, 1]), split.select([0, 2]), split)
+    )
+    snapshot: dict[str, Any] = {"format": FORMAT, "identity": dict(first), "ranks": 1}
+    refuse_other(Path("last.pt"), snapshot, first, 1)
+    for other in (second, {**whole, "images": 2}):
+        with pytest.raises(UsageError, match=r"part is [0-9]+ there and [0-9]+ here"):
+            refuse_other(Path("last.pt"), snapshot, other, 1)
+    del snapshot["identity"]["part"]  # as in those of earlier versions
+    refuse_other(Path("last.pt"), snapshot, second, 1)
+
+
 def test_images_grow_between_epochs_and_incomplete_steps_are_left_out(cases: Path) -> None:
     steps = [line["step"] for line in left_behind(cases / "everything")["lines"] if line["event"] == "validation"]
     assert steps == [4, 8, 12]
