@@ -22,7 +22,7 @@ from shards.common.cli import Command, loading, run_commands
 
 def _export(options: Export) -> None:
     require_files(PTH, options.model)
-    with loading("torch", "model.export"):
+    with loading("torch", "torch"):
         from model import export
 
     export.run(options)
@@ -31,7 +31,7 @@ def _export(options: Export) -> None:
 def _predict(options: Predict) -> None:
     require_files(PTH, options.model)
     require_files("the paths of images", *options.images)
-    with loading("torch", "model.predict"):
+    with loading("torch", "torch"):
         from model import predict
 
     predict.run(options)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,10 @@ def run_id() -> str | None:
     return None if name == "none" else name
 
 
-def flat(config: Any) -> dict[str, Any]:
+def flat(config: Config | Mapping[str, Any]) -> dict[str, Any]:
     """The options by name, without the groups in which a Config or its JSON has them."""
     options: dict[str, Any] = {}
-    for name, value in (config if isinstance(config, dict) else dataclasses.asdict(config)).items():
+    for name, value in (dataclasses.asdict(config) if isinstance(config, Config) else config).items():
         options |= value if isinstance(value, dict) else {name: value}
     return options
 
@@ -88,20 +89,28 @@ def flat(config: Any) -> dict[str, Any]:
 def _refuse_other_options(config: Config) -> None:
     """Raises UsageError where the complete run in `out` is of other data or options, or lacks its weights."""
     out, written = config.out, _written(config.out)
+    why = ""
+    if not written:
+        why = f" whose {CONFIG} cannot be read"
+    elif not (out / WEIGHTS).exists():
+        why = f" without its {WEIGHTS}"
+    elif differing := _differing(config, written):
+        why = f" of other options ({'; '.join(differing[:3])})"
+    if why:
+        raise UsageError(f"{out} holds a complete run{why}: choose another --out, or remove it to train again")
+
+
+def _differing(config: Config, written: Mapping[str, Any]) -> list[str]:
+    """In words, what the result depends on and is not as `written` says."""
     theirs = {**SINCE, **flat(written)}
     ours = json.loads(json.dumps(flat(config), default=str))
     ours = {name: value for name, value in ours.items() if name not in FREE or name in RESULTING}
     ours["fingerprint"] = training_split(config).manifest.fingerprint
-    differing = [
-        f"{name} is {theirs.get(name)} there and {ours[name]} here" for name in ours if theirs.get(name) != ours[name]
+    return [
+        f"{name} is {theirs.get(name)} there and {value} here"
+        for name, value in ours.items()
+        if theirs.get(name) != value
     ]
-    why = f" of other options ({'; '.join(differing[:3])})" if differing else ""
-    if not written:
-        why = f" whose {CONFIG} cannot be read"
-    if not (out / WEIGHTS).exists():
-        why = f" without its {WEIGHTS}"
-    if why:
-        raise UsageError(f"{out} holds a complete run{why}: choose another --out, or remove it to train again")
 
 
 def _written(out: Path) -> dict[str, Any]:
