@@ -11,6 +11,8 @@ The way of a sample's bytes, and the thread on which each step runs:
                                                                                           only a hand-over
     ready                  finished batches wait for `take`                               the consumer's thread
 
+For a GPU several small batches are planned, read and decoded as one, and handed on as views of it.
+
 Samples that are stored decoded are finished by the thread that read them, and the decoder only passes them on.
 
 A loop opens its planner, reader, decoder and finishing threads, and closes them when it ends. One event ends every wait
@@ -168,9 +170,23 @@ def feed(
             continue
 
         whole = decoding.popleft()
-        finished = [Delivered(tensors(pixels, whole.batch), whole.replaced)]
+        finished = by_steps(Delivered(tensors(pixels, whole.batch), whole.replaced), planner.batch_size)
         del whole, pixels  # while it waits, this function must not keep the memory of a batch from being used again
-        yield finished.pop()
+        while finished:
+            yield finished.popleft()
+
+
+def by_steps(delivered: Delivered, batch_size: int) -> deque[Delivered]:
+    """Batches that were decoded together as the batches of single steps: views, or the batch itself if it is one."""
+    images, labels = delivered.tensors
+    if len(labels) <= batch_size:
+        return deque([delivered])
+    parts: deque[Delivered] = deque()
+    for first in range(0, len(labels), batch_size):
+        places = range(first, min(first + batch_size, len(labels)))
+        tensors = (images[places.start : places.stop], labels[places.start : places.stop])
+        parts.append(Delivered(tensors, frozenset(place - first for place in delivered.replaced if place in places)))
+    return parts
 
 
 class FeedLoop:
@@ -274,7 +290,8 @@ class FeedLoop:
                 return stack.enter_context(contextlib.closing(part))
 
             stored = StoredPixels(graph, resizes, sampling.augment) if graph.decode == "raw" and not on_gpu else None
-            planner = opened(Planner(split, sampling, cursor, check=check))
+            together = graph.batch_size // sampling.share.batch_size
+            planner = opened(Planner(split, sampling, cursor, check=check, together=together))
             reader = opened(SampleReader(self._shards, threads=depths.readers, stop=self._stop, stored=stored))
             damaged = DamagedSamples(split, planner, reader, skip=self._config.skip_damaged)
             decoder: Decoder = opened(stored or GraphDecoder(graph, self._stream))
