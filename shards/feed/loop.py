@@ -92,6 +92,9 @@ class FeedConfig:
     """Compare every sample with its CRC-32."""
     skip_damaged: bool
     """Put the next whole sample in the place of a damaged one."""
+    lends: bool = False
+    """On a GPU, hand over DALI's own memory in place of a copy. A batch is then valid until the next is taken, so only
+    benchmarks, which look at none longer, set this: benchmarks/peers/shardfeed.py."""
 
 
 @dataclass(frozen=True)
@@ -248,19 +251,22 @@ class FeedLoop:
         self._thread.join()
 
     def _handed_over(self, delivered: Delivered, stream: torch.cuda.Stream) -> Delivered:
-        """A copy of the batch for the stream that is current now.
+        """A copy of the batch for the stream that is current now; the batch itself where it is lent.
 
         The memory of the original is DALI's, which uses it again in the order of the loop's stream. The copy takes
-        microseconds on the GPU; its memory is torch's, which knows the stream that uses it.
+        microseconds on the GPU; its memory is torch's, which knows the stream that uses it. A batch that is lent is
+        freed after the next one was taken, so after all that the consumer had queued by then.
         """
         current = torch.cuda.current_stream(self._config.graph.device_id)
         before = current.record_event(_cuda.Event(enable_timing=True))
         current.wait_event(delivered.made)
         self._waits.append((before, current.record_event(_cuda.Event(enable_timing=True))))
         self._count_waits()  # with every batch: a loop of a user's own never asks for them
-        images, labels = (each.clone() for each in delivered.tensors)
+        tensors = delivered.tensors
+        if not self._config.lends:
+            tensors = (tensors[0].clone(), tensors[1].clone())
         stream.wait_stream(current)
-        return replace(delivered, tensors=(images, labels))
+        return replace(delivered, tensors=tensors)
 
     def _with_event(self, delivered: Delivered) -> Delivered:
         return delivered if self._stream is None else replace(delivered, made=self._stream.record_event())

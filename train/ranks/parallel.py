@@ -47,7 +47,7 @@ def parallelize(
     if world.size == 1:
         return model
     if config.distributed.parallel == "fsdp":
-        return _divide(model, config, world, dtype)
+        return divide(model, config, world, dtype)
     with warnings.catch_warnings():
         # Newer versions call this option `forward_sync_buffers`; older ones do not know that name.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
@@ -61,7 +61,7 @@ def parallelize(
         )
 
 
-def _divide(model: nn.Module, config: Config, world: World, dtype: torch.dtype) -> nn.Module:
+def divide(model: nn.Module, config: Config, world: World, dtype: torch.dtype) -> nn.Module:
     """Divides the model's weights over the ranks in place, block by block: only one block's are whole at a time.
 
     A rank keeps its part of the weights, their gradients and the optimizer's state in float32. Ranks exchange weights

@@ -5,8 +5,10 @@ tests marked `gpu`.
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,6 +183,38 @@ def test_a_batch_is_copied_on_the_stream_that_is_current_and_its_memory_waits_fo
         f"other waits for an event on loop {DEVICE}",
         f"loop {DEVICE} waits for other",
     ]
+
+
+def test_a_batch_that_is_lent_is_dalis_own_until_the_next_and_is_freed_after_the_consumers_work(
+    small_split: Split, gpu: Gpu
+) -> None:
+    freed: list[int] = []
+
+    def free(number: int) -> None:
+        freed.append(number)
+        gpu.note(f"freed {number}")
+
+    def output() -> Output:
+        images = torch.ones(gpu.inside.pop(0), SIZE, SIZE, 3)
+        number = len(made)
+        made.append(images.data_ptr())
+        weakref.finalize(images.untyped_storage(), free, number)
+        return Output(images)
+
+    made: list[int] = []
+    gpu.output = output
+    with load(small_split) as loader:
+        loader._feed.config = replace(loader._feed.config, lends=True)
+        batches = iter(loader)
+        first, _ = next(batches)
+        assert first.data_ptr() == made[0]
+        del first
+        assert not freed  # the consumer's kernels may still read it
+        gpu.calls.clear()
+        next(batches)
+        assert freed == [0]
+        waits = [call for call in gpu.calls if call == f"loop {DEVICE} waits for consumer" or call == "freed 0"]
+        assert waits == [f"loop {DEVICE} waits for consumer", "freed 0"]
 
 
 def test_the_time_that_the_gpu_waits_is_counted_once(small_split: Split, gpu: Gpu) -> None:
