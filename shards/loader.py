@@ -26,6 +26,7 @@ from shards.defaults import (
     choose_decoder,
     choose_device,
     choose_threads,
+    choose_together,
     choose_upsampling,
     draw_of,
     one_split,
@@ -90,8 +91,8 @@ class Loader:
     device_id: the number of the CUDA device, for "gpu".
     decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
         work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images), "hybrid"
-        (engines and cores share the windows) or "auto", which is "hardware" where nvJPEG finds engines and "region"
-        elsewhere.
+        (engines and cores share the windows) or "auto": "cpu" where this rank has cores enough for it, otherwise
+        "hardware" where nvJPEG finds engines, and "region" elsewhere.
     hw_decoder_load: for "hardware" and "hybrid", the share of images that goes to the engines, 0 to 1; None leaves it
         to DALI.
     fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
@@ -193,12 +194,12 @@ class Loader:
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
-        decoder = choose_decoder(split, decode, device, device_id)
+        decoder = choose_decoder(split, decode, device, device_id, threads)
         graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
-            batch_size=self._share.batch_size,
+            batch_size=self._share.batch_size * choose_together(self._share, device, len(split)),
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             device_id=device_id if device == "gpu" else None,

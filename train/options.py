@@ -71,8 +71,8 @@ class Feeding:
     """Shards that --order blocks reads and shuffles together."""
 
     decode: Literal["auto", "cpu", "region", "hardware", "hybrid"] = "auto"
-    """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; auto: the engines where the GPU
-    has them."""
+    """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; hybrid: both; auto: cpu where a
+    rank has cores enough, otherwise the engines where the GPU has them."""
 
     cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory of the cache for the shards of a data set at a URL; ~/.cache/shardfeed if not given."""
