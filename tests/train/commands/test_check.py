@@ -73,7 +73,7 @@ def test_a_directory_without_a_data_set(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_batch_larger_than_the_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, names, error = check(data, capsys, "--batch-size", "13")
     assert (status, names) == (2, NAMES[:5])
-    assert "check failed: batch shape: the split train has 12 samples" in error
+    assert "check failed: batch shape: an epoch of the split train has 12 samples" in error
 
 
 def test_a_label_without_a_class(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
