@@ -6,6 +6,7 @@ masked as in shards/common/redact.py, and commands of this project are named as 
 """
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ started_as = "python -m"
 
 # Modules inside them, such as `python -m train.curves`, have no command of their own.
 _NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
+CTRL_C = 4  # columns for what a terminal shows of it
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
 # stand for bytes of file names that are no UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -39,6 +41,21 @@ def as_started(text: str) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number of things in words: 1 file, 1,200 files. `plural`: where it is not made by an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def progress_bar(steps: Any = None, **options: Any) -> Any:
+    """A bar of `tqdm` on stderr, with its `options`; silent where that is no terminal.
+
+    At the right it leaves room for the ^C that a terminal shows for Ctrl-C: a full line would go on in the next one,
+    and the bar be drawn there again.
+    """
+    from tqdm import tqdm  # not at the top: --help shows no bar
+
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns - CTRL_C
+    except (OSError, ValueError, AttributeError):
+        width = 0
+    return tqdm(steps, disable=None, ncols=width if width > 0 else None, **options)
 
 
 class CleanStream:
