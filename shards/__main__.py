@@ -170,7 +170,9 @@ def _files(names: Sequence[str]) -> str:
 
 def _mend(data: str | Path) -> str:
     """What mends a data set whose source is there."""
-    return f"`python -m preprocess SOURCE {shlex.quote(str(data))} --repair` makes files of SOURCE again, byte for byte"
+    return (
+        f"`python -m preprocess SOURCE {shlex.quote(str(data))} --repair` makes damaged files again from their source"
+    )
 
 
 def draw(options: Preview) -> None:
