@@ -17,7 +17,7 @@ from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
 from benchmarks.peers.naive import open_rows
-from benchmarks.peers.roster import Entry
+from benchmarks.peers.roster import ROWS, Entry
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards.common.errors import ShardfeedError, UsageError
@@ -280,7 +280,7 @@ def test_a_row_that_fails_does_not_stop_the_others(
         return msgspec.structs.replace(result, settings={**work, "row": "r", "images": 9, "batch_size": 1, "size": 8})
 
     monkeypatch.setattr(loaders, "compare", compare)
-    monkeypatch.setattr(rows, "ROWS", rows.ROWS[:3])
+    monkeypatch.setattr(rows, "ROWS", ROWS[:3])
     monkeypatch.setattr(rows, "run_command", lambda *words: None)
     assert main(["peers", "--source", "S", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr()
