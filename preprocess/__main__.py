@@ -43,8 +43,9 @@ def _run(options: Options) -> None:
     # The image libraries take seconds to import, which --help should not wait for.
     from preprocess.run import preprocess
 
-    preprocess(options)
-    cli.show_result({"out": options.out, **(_splits(Path(options.out)) if not is_url(options.out) else {})})
+    expected = preprocess(options)
+    made = _splits(Path(options.out)) if not is_url(options.out) else {}
+    cli.show_result({"out": options.out, **({"estimate": expected.figures()} if expected else made)})
 
 
 def _splits(out: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _command_runs = False
 
 # Modules inside them, such as `python -m train.curves`, have no command of their own.
 _NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
+CTRL_C = 4  # columns for what a terminal shows of it
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
 # stand for bytes of file names that are no UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -65,6 +66,21 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def progress_bar(steps: Any = None, **options: Any) -> Any:
+    """A bar of `tqdm` on stderr, with its `options`; silent where that is no terminal.
+
+    At the right it leaves room for the ^C that a terminal shows for Ctrl-C: a full line would go on in the next one,
+    and the bar be drawn there again.
+    """
+    from tqdm import tqdm  # not at the top: --help shows no bar
+
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns - CTRL_C
+    except (OSError, ValueError, AttributeError):
+        width = 0
+    return tqdm(steps, disable=None, ncols=width if width > 0 else None, **options)
 
 
 def wrapped(line: str) -> str:
