@@ -55,8 +55,8 @@ class Config:
     """Directory of the data set, or its URL."""
 
     recipe: str = "cnn"
-    """The recipe that sets the values of the other options: cnn, demo, smoke, rn18_16, rn18_88, rn50_16, rn50_88 or
-    efficientnet_b0."""
+    """The recipe that sets the values of the other options: cnn, demo, smoke, rn18_16, rn18_88, rn50_16, rn50_88,
+    rn50_a2, rn50_a3, efficientnet_b0, convnext_t, deit_s or vit_s16_90."""
 
     out: Path = Path("Results")
     """Directory for the weights, metrics and checkpoints."""
@@ -66,6 +66,10 @@ class Config:
 
     blur_pool: bool = False
     """Blur before convolutions with a stride (arXiv:1904.11486)."""
+
+    drop_path: float | None = None
+    """Stochastic depth (arXiv:1603.09382): the chance with which the last residual block is left out while training,
+    earlier ones less often; None: the network's own."""
 
     epochs: int = 16
     """Passes over the training split."""
@@ -177,6 +181,10 @@ class Config:
             require_positive("clip", self.clip)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise UsageError(f"--weight-decay must be 0 or more, not {self.weight_decay}")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise UsageError(f"--drop-path must be from 0 to below 1, not {self.drop_path}")
+        if self.update.loss == "bce" and self.label_smoothing:
+            raise UsageError("--loss bce has no --label-smoothing: give 0, or --loss ce")
         for name in ("pct_start", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{option(name)} must be from 0 to 1, not {getattr(self, name)}")

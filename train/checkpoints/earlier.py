@@ -31,7 +31,7 @@ FREE = {
 RESULTING = {"subset", "class_map", "precision", "val_size", "val_resize", "flip_tta", "val_split"}
 
 # Options that files of before them do not name, with the values that they stood for.
-SINCE = {"flip": True, "pad": 0, "num_repeats": 1}
+SINCE = {"flip": True, "pad": 0, "num_repeats": 1, "loss": "ce", "ema_warm_up": False, "drop_path": None}
 
 
 def result_of(config: Config) -> Result | None:
