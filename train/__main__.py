@@ -4,6 +4,7 @@
     torchrun --standalone --nproc-per-node 8 -m train --data DIR    the same, one process per GPU
     python -m train --data DIR --check                              is everything ready? A few seconds
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth [MORE.pth ...]     with a table
+    python -m train --evaluate FILE.pth --eval-set DIR [MORE ...]   on other data sets, such as ImageNet-V2
     python -m train --data DIR --recipe rn18_16 --find-lr           a range test of the learning rate
 
 The same command again goes on with a run that was cut short (--resume). Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save the
@@ -35,7 +36,7 @@ import tyro
 from shards.common.cli import guarded, loading, parse, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import duration
-from train.config import Config
+from train.config import NO_DATA, Config
 from train.ranks.error_file import write_error_file
 from train.recipes import find_recipe
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_config(words: Sequence[str]) -> Config:
     """The recipe that the words name, with the values of the other words in place of its own."""
     recipe = find_recipe(words)
-    return parse(Config, words, PROG, default=recipe(tyro.MISSING))
+    elsewhere = any(word.partition("=")[0] in ("--eval-set", "--eval_set") for word in words)
+    return parse(Config, words, PROG, default=recipe(NO_DATA if elsewhere else tyro.MISSING))
 
 
 def _run_on_a_rank(words: list[str]) -> None:
@@ -99,12 +101,11 @@ def _run(words: list[str]) -> None:
             show_result({"check": "passed"})
     elif config.evaluate:
         with loading(*LIBRARIES):
-            from train.commands.evaluate import evaluate_files, in_words
+            from train.commands.evaluate import as_json, evaluate_files, in_words
 
             load_dali()
-        split, reached = evaluate_files(config, given(words))
-        whole = reached[0] if len(reached) == 1 else dict(zip(map(str, config.evaluate), reached, strict=True))
-        _print(in_words(split, config.evaluate, reached), whole)
+        reached = evaluate_files(config, given(words))
+        _print(in_words(reached), as_json(reached))
     elif config.find_lr:
         with loading(*LIBRARIES):
             from train.commands.find_lr import find_lr

@@ -28,6 +28,8 @@ from train.options import (
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "gpu"]
 
+# In place of a data set, with --eval-set.
+NO_DATA = Path()
 # The command line shows the options of a nested dataclass without its name.
 _FLAT = tyro.conf.arg(name="")
 
@@ -152,6 +154,10 @@ class Config:
     evaluate: Annotated[tuple[Path, ...], INSTEAD] = ()
     """Only prints the accuracy of these weights (.pth files or checkpoints) on the validation split."""
 
+    eval_set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR"), INSTEAD] = ()
+    """With --evaluate, in place of --data: other data sets, each a directory or URL. Their classes are matched by name;
+    of fewer classes only the logits are compared."""
+
     find_lr: Annotated[bool, INSTEAD] = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
@@ -190,6 +196,8 @@ class Config:
                 raise UsageError(f"{option(name)} must be from 0 to 1, not {getattr(self, name)}")
         if self.check + bool(self.evaluate) + self.find_lr > 1:
             raise UsageError("--check, --evaluate and --find-lr exclude each other")
+        if self.eval_set and (not self.evaluate or self.data != NO_DATA):
+            raise UsageError("--eval-set is for --evaluate, and takes the place of --data: give the data there")
         if self.evaluate and self.validation.val_split == "none":
             raise UsageError("--evaluate needs a split: leave out --val-split none")
         self._require_fit()

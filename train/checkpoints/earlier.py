@@ -22,10 +22,10 @@ NEW = "new.pt"
 # `subset` and `class_map` what they choose. Another micro-batch gives batch norm other batches, as another number of
 # ranks does.
 FREE = {
-    "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "find_lr",
-    "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload", "bad_losses",
-    "subset", "class_map", "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir",
-    "cache_size",
+    "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "eval_set",
+    "find_lr", "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload",
+    "bad_losses", "subset", "class_map", "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode",
+    "cache_dir", "cache_size",
 }  # fmt: skip
 # Those of them on which the result of a complete run depends.
 RESULTING = {"subset", "class_map", "precision", "val_size", "val_resize", "flip_tta", "val_split"}

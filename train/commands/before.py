@@ -7,6 +7,7 @@ from model.options import PTH, require_files
 from shards.remote.urls import is_url
 from shards.sizes import shorter_side
 from train.checkpoints.earlier import result_of
+from train.commands.eval_sets import evaluation_splits
 from train.config import Config
 from train.data import held_out_split, training_split
 from train.report.result import Result
@@ -23,7 +24,10 @@ def refuse(config: Config) -> Result | None:
     result = None
     if not config.evaluate and not config.find_lr and _on_one_machine():
         result = result_of(config)
-    if not is_url(config.data):
+    if config.eval_set:
+        if not any(map(is_url, config.eval_set)):
+            evaluation_splits(config)
+    elif not is_url(config.data):
         _refuse_data(config)
     return result
 

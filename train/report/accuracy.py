@@ -1,6 +1,6 @@
 """Top-1 and top-5 accuracy over a whole split, exact on any number of ranks, and the accuracy of each class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,11 +40,17 @@ class ClassCounts:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, batches: Batches, images_expected: int, setup: Setup, name: str = "validation"
+    network: nn.Module,
+    batches: Batches,
+    images_expected: int,
+    setup: Setup,
+    name: str = "validation",
+    columns: Sequence[int] | None = None,
 ) -> tuple[Accuracy, ClassCounts]:
     """The accuracy of `network` over all ranks' batches, which together hold each whole image of the split once.
 
-    name: of the split, for people.
+    name: of the split, for people. columns: the number that each class of the split has for the network, of whose
+    logits the others are left out; None: the same numbers.
     Each rank counts its images and the correct guesses; one exchange adds up the counts. With fewer than five classes
     every guess is among the best five. With --flip-tta the logits are the mean over each image and its mirror image.
     Raises ShardfeedError if seen and damaged images together are not `images_expected`, or all are damaged.
@@ -55,7 +61,7 @@ def evaluate(
     def logits_of(images: Tensor) -> Tensor:
         with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
             logits: Tensor = network(images.contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        return logits.float() if columns is None else logits[:, columns].float()
 
     # Asked for before the first batch: in a network divided by FSDP, every forward pass is an exchange too.
     most_batches = int(max_over_ranks(torch.tensor(float(len(batches))), world))
