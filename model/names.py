@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from shards.common.errors import MissingDependency, UsageError
@@ -21,6 +22,11 @@ def check_name(name: Any, known: Collection[str]) -> None:
         require_timm(name)
     elif not isinstance(name, str) or name not in known:
         raise unknown(name, known, f"{', '.join(known)} or {TIMM}NAME")
+
+
+def is_model(path: Path) -> bool:
+    """Whether what stands for a file of weights is the name of a network, and no file."""
+    return not path.exists() and (str(path) in NAMES or str(path).startswith(TIMM))
 
 
 def require_timm(name: str) -> None:

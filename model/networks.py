@@ -25,12 +25,24 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpoint: bool = False) -> nn.Module:
+# The networks with stochastic depth; the others have no argument for it.
+DROP_PATH: dict[str, Callable[..., nn.Module]] = {"efficientnet_b0": efficientnet_b0, "convnext_tiny": convnext_tiny}
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    blur_pool: bool = False,
+    drop_path: float | None = None,
+    checkpoint: bool = False,
+) -> nn.Module:
     """A new network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
 
     name: one of `MODELS`, or "timm:" and a name of timm's, with or without the tag of its weights.
     Its initial weights come from torch's global random generator: call `torch.manual_seed` first.
     blur_pool: anti-aliased strided convolutions, see model/blur.py.
+    drop_path: the rate of stochastic depth in the last block; None: the network's own.
     checkpoint: gradient checkpointing, less memory for more time, see model/recompute.py; of timm's networks, timm's
     own, which counts a step twice in the running statistics of batch norm.
 
@@ -39,7 +51,14 @@ def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpo
     """
     check_name(name, MODELS)
     num_classes = whole_number("num_classes", num_classes, 1)
-    network = _of_timm(name, num_classes) if name.startswith(TIMM) else MODELS[name](num_classes)
+    if name.startswith(TIMM):
+        network = _of_timm(name, num_classes, drop_path)
+    elif drop_path is None:
+        network = MODELS[name](num_classes)
+    elif name in DROP_PATH:
+        network = DROP_PATH[name](num_classes=num_classes, stochastic_depth_prob=drop_path)
+    else:
+        raise UsageError(f"{name} has no drop path: leave it out, or choose one of {', '.join(DROP_PATH)}")
     if blur_pool and not blur_strided(network):
         raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
     if checkpoint and name.startswith(TIMM):
@@ -49,8 +68,12 @@ def build_model(name: str, num_classes: int, *, blur_pool: bool = False, checkpo
     return network
 
 
-def _of_timm(name: str, num_classes: int) -> nn.Module:
-    network: nn.Module = timm_of(name).create_model(name.removeprefix(TIMM), num_classes=num_classes)
+def _of_timm(name: str, num_classes: int, drop_path: float | None) -> nn.Module:
+    timm, more = timm_of(name), {} if drop_path is None else {"drop_path_rate": drop_path}
+    try:
+        network: nn.Module = timm.create_model(name.removeprefix(TIMM), num_classes=num_classes, **more)
+    except TypeError:
+        raise UsageError(f"{name} has no drop path: leave it out") from None
     return network
 
 

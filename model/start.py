@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from model.networks import copy_into, in_head
-from model.weights import About, about_of, is_checkpoint, read_saved, require_file, state_of
+from model.options import PTH, require_files
+from model.weights import About, about_of, is_checkpoint, read_saved, state_of
 from shards.common.arguments import as_path
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 
@@ -47,7 +48,7 @@ def read_start(path: str | Path) -> Start:
     holds no weights, MissingDependency for .safetensors where that package is not installed.
     """
     path = as_path("the file of the weights", path)
-    require_file(path)
+    require_files(PTH, path)
     if path.suffix == SAFETENSORS:
         return Start(str(path), checked_state(_read_safetensors(path), path))
     with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, in others' checkpoints

@@ -12,13 +12,10 @@ from shards.common.errors import UsageError
 from shards.common.machine import check_workers, usable_cores
 from shards.common.terminal import counted
 from shards.dataset import Split
-from shards.decode import nvjpeg
+from shards.decode import DECODED_TOGETHER, nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
-from shards.format.index import MAX_JPEG_SIDE
-from shards.sampling.crops import FROM_RESIZED, Crop
-from shards.sampling.crops import RESIZE as RESIZE
-from shards.sampling.crops import SIZE as SIZE
 from shards.sampling.draw import Draw, balanced_weights
+from shards.sampling.order import Share
 
 # Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
 # Only where nvJPEG cannot be asked.
@@ -27,6 +24,11 @@ JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
 # Positions of an epoch, which take 8 bytes each, and copies of a sample in one.
 MOST_DRAWS = 2**30
 MOST_REPEATS = 1000
+# What decode="auto" weighs: two estimates, to be replaced by measurements on a GPU. Pixels/s that a logical core
+# decodes: a third of what a core of an AMD EPYC did (0.325 ms for 256 x 341 pixels), since logical cores share a real
+# one and have other work. Images/s that the fastest recipe here trains at most on one H100: ResNet-18 at 160 pixels.
+PIXELS_PER_S_A_CORE = 90e6
+FASTEST_TRAINING = 12_000
 
 
 def default_threads(raw: bool = False) -> int:
@@ -42,11 +44,6 @@ def one_split(split: Any) -> Split:
     if isinstance(split, dict) and all(isinstance(each, Split) for each in split.values()) and split:
         raise UsageError(f"split must be one split and not the whole data set: choose one of {', '.join(split)}")
     raise UsageError(f'split must be a split, as open_dataset("DIR")["train"] is, not {shown(split)}')
-
-
-def pixels(name: str, value: Any) -> int:
-    """A side of images, as an int. Raises UsageError for what cannot be one."""
-    return whole_number(name, value, 1, MAX_JPEG_SIDE)
 
 
 def choose_threads(threads: int | None, raw: bool) -> int:
@@ -68,8 +65,24 @@ def choose_device(wanted: str, device_id: int) -> Device:
     return "gpu" if gpus else "cpu"
 
 
-def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
-    """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
+def cpu_suffices(cores: int, pixels_an_image: float) -> bool:
+    """Whether so many cores of one rank should decode images as fast as any recipe trains on them: by estimates."""
+    return cores * PIXELS_PER_S_A_CORE >= FASTEST_TRAINING * pixels_an_image
+
+
+def choose_together(share: Share, device: Device, samples: int) -> int:
+    """How many batches in a row are decoded as one: several small ones for a GPU, within an epoch."""
+    if device == "cpu":
+        return 1
+    return max(1, min(DECODED_TOGETHER // share.batch_size, share.steps(samples)))
+
+
+def choose_decoder(split: Split, wanted: str, device: Device, device_id: int, threads: int | None = None) -> Decode:
+    """What decodes the split's samples, in the terms of the graph. `threads`: as the caller asks for them, if at all.
+
+    "auto" leaves a GPU to the network where the CPU decodes fast enough: its pixels are then also those of a run
+    without a GPU. Raises UsageError for a decoder that cannot.
+    """
     one_of("decode", wanted, ("auto", "cpu", "region", *ON_ENGINES))
     if split.manifest.settings.encoding == "raw":
         if wanted not in ("auto", "cpu"):
@@ -77,6 +90,8 @@ def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) ->
         return "raw"
     if device == "cpu" or wanted in ("cpu", "region"):
         return "cpu" if wanted == "auto" else cast(Decode, wanted)
+    if wanted == "auto" and cpu_suffices(choose_threads(threads, raw=True), _mean_pixels(split)):
+        return "cpu"
     engines = nvjpeg.engines(device_id)
     if wanted == "auto":
         known = torch.cuda.get_device_capability(device_id) in JPEG_ENGINES if engines is None else engines > 0
@@ -87,6 +102,12 @@ def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) ->
             "driver's capability `video` (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video). decode='region' needs none"
         )
     return cast(Decode, wanted)
+
+
+def _mean_pixels(split: Split) -> float:
+    """Pixels of the split's mean image."""
+    index = split.index
+    return float((index.height.astype(np.int64) * index.width).mean()) if len(split) else 0.0
 
 
 def choose_upsampling(decoder: Decode) -> bool:
@@ -122,25 +143,3 @@ def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_
     return Draw(
         chances, count, flag("replacement", replacement), whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
     )
-
-
-def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int:
-    """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit."""
-    if size < 1:
-        raise UsageError(f"size must be at least 1 pixel, not {size}")
-    stored = split.manifest.settings.short_side
-    chosen = round(size * RESIZE / SIZE) if resize is None else resize
-    if resize is None and stored is not None:
-        chosen = min(chosen, stored)
-    least = chosen
-    if resize is None and stored is None and len(split):
-        # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
-        least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
-    if crop in FROM_RESIZED and size > least:
-        median = "median " if least < chosen else ""
-        raise UsageError(
-            f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
-            f"choose a size of at most {least} (`python -m train --size {least}`)"
-            f"{'' if least == chosen and resize is None else ', or a larger resize'}"
-        )
-    return chosen

@@ -19,27 +19,27 @@ import torch
 
 from shards.common.arguments import channels, flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode import MEAN, STD
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.defaults import (
-    SIZE,
     choose_decoder,
     choose_device,
     choose_threads,
+    choose_together,
     choose_upsampling,
     draw_of,
     one_split,
-    pixels,
-    shorter_side,
 )
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
 from shards.sampling.batch import Cursor
-from shards.sampling.crops import CROPS, REACH, Crop, Interpolation
+from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES, Policy
+from shards.sizes import pixels, shorter_side
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
@@ -96,8 +96,8 @@ class Loader:
     device_id: the number of the CUDA device, for "gpu".
     decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
         work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images), "hybrid"
-        (engines and cores share the windows) or "auto", which is "hardware" where nvJPEG finds engines and "region"
-        elsewhere.
+        (engines and cores share the windows) or "auto": "cpu" where this rank has cores enough for it, otherwise
+        "hardware" where nvJPEG finds engines, and "region" elsewhere.
     hw_decoder_load: for "hardware" and "hybrid", the share of images that goes to the engines, 0 to 1; None leaves it
         to DALI.
     fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
@@ -175,8 +175,8 @@ class Loader:
         if self._share.drop_last and self._samples < self._share.global_batch:
             raise UsageError(
                 f"an epoch of the split {split.name} has {self._samples} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch "
-                "(`python -m train --batch-size`), or Loader(drop_last=False)"
+                f"{self._share.global_batch}: choose a smaller "
+                f"{advice('batch_size, or drop_last=False', 'batch (`python -m train --batch-size`)')}"
             )
         one_of("on_error", on_error, ("raise", "skip", "omit"))
         one_of("check", check, ("auto", "crc", "none"))
@@ -205,12 +205,12 @@ class Loader:
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
-        decoder = choose_decoder(split, decode, device, device_id)
+        decoder = choose_decoder(split, decode, device, device_id, threads)
         graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
-            batch_size=self._share.batch_size,
+            batch_size=self._share.batch_size * choose_together(self._share, device, len(split)),
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             interpolation=interpolation,

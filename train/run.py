@@ -105,8 +105,8 @@ class Run:
         self.clock.enter_epoch()
 
 
-def set_up(config: Config, split: Split, world: World) -> tuple[nn.Module, Setup]:
-    """The network that `config` names, for the classes of `split`, and everything that is decided once.
+def set_up(config: Config, split: Split, world: World, classes: int | None = None) -> tuple[nn.Module, Setup]:
+    """The network that `config` names, for the classes of `split` or so many, and everything that is decided once.
 
     Of the configuration in the setup, `pixels` and `val_resize` are as the weights want it that training begins with.
     Raises UsageError for options that do not fit this machine, the number of ranks, the weights or the network, and
@@ -114,7 +114,7 @@ def set_up(config: Config, split: Split, world: World) -> tuple[nn.Module, Setup
     """
     allow_tf32(config.precision == "tf32")
     dtype = choose_dtype(config, world.device)
-    network = make_network(config, len(split.class_names), world)
+    network = make_network(config, classes or len(split.class_names), world)
     config = begin_with(network, config, split, world)
     largest = choose_micro_batch(network, config, world, dtype)
     return network, Setup(config, world, dtype, split_batch(config.batch, largest, world.size))
@@ -126,7 +126,13 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
     Afterwards the global random generators, which dropout draws from, differ from rank to rank.
     """
     torch.manual_seed(config.seed)
-    network = build_model(config.model, num_classes, blur_pool=config.blur_pool, checkpoint=config.memory.recompute)
+    network = build_model(
+        config.model,
+        num_classes,
+        blur_pool=config.blur_pool,
+        drop_path=config.drop_path,
+        checkpoint=config.memory.recompute,
+    )
     if config.start.freeze:
         freeze_body(network)
     torch.manual_seed(config.seed + world.rank)
@@ -156,7 +162,7 @@ def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | N
     average = make_average(network, config.update.ema)
     if config.memory.compile:
         network.compile()
-    parallel = parallelize(network, config, world, accumulates=setup.batch.accumulate > 1)
+    parallel = parallelize(network, config, world, accumulates=setup.batch.accumulate > 1, dtype=setup.dtype)
     optimizer = make_optimizer(network, config)
     learner = Learner(
         network=network,

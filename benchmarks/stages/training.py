@@ -5,43 +5,32 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
 from benchmarks.measure.progress import announce
+from benchmarks.measure.result import Setting
+from benchmarks.peers.shardfeed import chosen
 from shards import Split
 from shards.decode.tensors import Batch
-from train.config import Config
 from train.data import training_loader
 from train.engine import train_epoch
 from train.optim.batch_split import BatchSplit
-from train.recipes import find_recipe
 from train.report.metrics import Recorder
 from train.run import Setup, begin, make_network
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every contender does: `steps` optimizer steps at a time, as `setup` says."""
+    """What every contender does: `steps` optimizer steps at a time, as `setup` says. decoding: what decodes, how."""
 
     setup: Setup
     classes: int
     steps: int
-
-
-def configured(recipe: str, data: Path, **changes: Any) -> Config:
-    """The recipe with those of `changes` that are not None, and with images at their full size from the first epoch.
-
-    Raises UsageError for a recipe that does not exist and values that make no sense.
-    """
-    config = find_recipe(["--recipe", recipe])(data)
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, start_size=None), **given)
+    decoding: Mapping[str, Setting] = field(default_factory=dict)
 
 
 def training_task(split: Split, setup: Setup, steps: int) -> tuple[TrainingTask, Batch]:
@@ -49,7 +38,8 @@ def training_task(split: Split, setup: Setup, steps: int) -> tuple[TrainingTask,
     with training_loader(split, setup) as loader:
         cached = next(iter(loader))
         epoch = setup.batch.steps(len(loader))
-    return TrainingTask(setup, len(split.class_names), min(steps, epoch)), cached
+        decoding = chosen(loader._feed.config.graph)
+    return TrainingTask(setup, len(split.class_names), min(steps, epoch), decoding), cached
 
 
 @dataclass(frozen=True)

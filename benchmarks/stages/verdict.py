@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks.measure.harness import Spread
 from benchmarks.measure.result import Series
 from benchmarks.report.table import number
-from benchmarks.stages.ladder import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
+from benchmarks.stages.names import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
 
 MODEL = "model"
 HELD = 1.25  # a stage that is not faster than the slowest by this factor holds it back
@@ -23,7 +23,7 @@ SUBJECT = {
     READ: "The loader's Python, or reading from memory,",
     DECODE: "Decoding",
     LOADER: "Resizing, normalising and handing over",
-    ON_GPU: "Decoding on the GPU",
+    ON_GPU: "Decoding for the GPU",
     COPY: "The copy to the GPU",
 }
 ADVICE = {

@@ -1,11 +1,14 @@
 """The planner: decides, batch by batch, which samples a batch holds and which bytes to read.
 
+Small batches for a GPU are planned several at a time, since it decodes many images at once (`together`). Neighbours in
+a batch do not matter to a sample, so it looks the same.
+
 It never ends: after an epoch's last batch comes the next epoch's first, so the decoder has no gap between epochs. A
 plan follows from the split's index, the configuration and the cursor; the cursor is the only state.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +71,7 @@ class Planner:
     `check`: every sample is read whole and its CRC-32 compared. Otherwise that is done with the first sample of each
     shard, which tells a shard of another data set apart; and of samples that are stored decoded only the rows of the
     crop window are read.
+    `together`: how many batches of one epoch, at most, are planned as one.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Planner:
         cursor: Cursor,
         *,
         check: bool,
+        together: int = 1,
         ahead: Lookahead = Lookahead(),
     ) -> None:
         self._split = split
@@ -86,19 +91,29 @@ class Planner:
         self._raw = split.manifest.settings.encoding == "raw"
         self._unchecked = np.full(len(split.info.shards), not check)  # shards of which no sample was checked yet
         self._check = check
+        self._together = together
         self._ahead = ahead
         self._announced = (-1, -1)
         self._orders = _Orders(split, config)
 
     def next(self) -> PlannedBatch:
-        """The batch at the cursor, which moves on by one step."""
-        share = self._config.share
-        if share.steps(self._length, self._next.position) == 0:
+        """The batch at the cursor, or several as one; the cursor moves on by as many steps."""
+        share, samples = self._config.share, self._length
+        if share.steps(samples, self._next.position) == 0:
             self._next = Cursor(self._next.epoch + 1, 0)
         cursor = self._next
-        drawn = share.take(self._orders.of(cursor.epoch), cursor.position)
-        self._next = cursor.after(share, self._length)
+        steps = max(1, min(self._together, share.steps(samples, cursor.position)))
+        # A rank's samples of several steps in a row are those of one step with as many times the samples.
+        several = replace(share, batch_size=steps * share.batch_size)
+        drawn = several.take(self._orders.of(cursor.epoch), cursor.position)
+        for _ in range(steps):
+            self._next = self._next.after(share, samples)
         return self.batch(cursor, drawn, self._upcoming(cursor))
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one step."""
+        return self._config.share.batch_size
 
     def batch(self, cursor: Cursor, drawn: npt.NDArray[np.int64], upcoming: list[int] | None = None) -> PlannedBatch:
         """The batch of these draws, as they look at this cursor."""

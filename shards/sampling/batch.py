@@ -56,7 +56,7 @@ class PixelRows:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One batch of one rank, n samples."""
+    """One batch of one rank, n samples, or several in a row that are decoded together."""
 
     cursor: Cursor
     ids: npt.NDArray[np.int64]

@@ -16,7 +16,8 @@ def random_resnet18() -> nn.Module:
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def in_hub_cache(network: nn.Module, directory: Path, patch: pytest.MonkeyPatch) -> Path:

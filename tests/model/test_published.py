@@ -175,7 +175,7 @@ def test_a_frozen_body_computes_as_in_evaluation_and_keeps_its_statistics() -> N
     assert torch.equal(first, second)  # no dropout
     first.sum().backward()
     assert [name for name, each in network.named_parameters() if each.grad is not None] == ["head.weight", "head.bias"]
-    assert network.head.training
+    assert [name for name, module in network.named_modules() if module.training] == ["head"]
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 

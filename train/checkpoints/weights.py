@@ -13,12 +13,12 @@ from model.start import Start, read_start
 from model.weights import About, save_weights
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from shards.sampling.crops import RESIZE, SIZE
 from train.config import Config
 from train.options import Pixels
+from train.report.result import WEIGHTS
 
 __all__ = ["WEIGHTS", "describe", "describe_run", "load_weights", "save_weights"]
-
-WEIGHTS = "imagenet_trained_model.pth"
 
 
 def describe(
@@ -36,8 +36,6 @@ def describe(
     resize: as for `Loader`, with the same default.
     """
     if resize is None:
-        from shards.defaults import RESIZE, SIZE  # loads DALI, which the rest of this module does not need
-
         resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
         resize = resize if stored is None else min(resize, stored)
     names = held_out.class_names

@@ -1,5 +1,7 @@
 """`python -m train --data DIR --evaluate FILE...`: the accuracy of saved weights on the held-out split.
 
+With `--eval-set DIR...` in place of --data: on other data sets, such as ImageNet-V2, in a table.
+
 A file of weights, or a checkpoint, says which network it is of and how its images are prepared for evaluation. That
 counts in place of the recipe's values; an option on the command line overrides it, and a line says so. In place of a
 file the name of a model means the weights that are published of it, and their images.
@@ -9,53 +11,86 @@ import dataclasses
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from model.names import TIMM
-from model.networks import MODELS
+from model.names import is_model
+from model.options import PTH, require_files
 from model.published import published
 from model.start import Start, read_start
-from model.weights import About, require_file
-from shards.common.errors import ShardfeedError, UsageError
+from model.weights import About
+from shards.common.errors import ShardfeedError
 from shards.dataset import Split
 from train.checkpoints.start import as_wanted
 from train.checkpoints.weights import describe_run, load_whole
+from train.commands.eval_sets import class_columns, evaluation_splits
 from train.config import Config
-from train.data import held_out_loader, held_out_split
+from train.data import held_out_loader
 from train.optim.gpu_memory import memory_advice
 from train.options import Pixels
 from train.options import Start as Begin
 from train.ranks.distributed import World, joined, try_on_main
-from train.report.accuracy import Accuracy, evaluate, without
+from train.report.accuracy import Accuracy, evaluate, figures, without
 from train.run import set_up
 
 
-def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy]:
-    """The accuracy of each file of `config.evaluate`, in that order, each with its own network and sizes of images.
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """What the weights in a file reach on a split, which is called `name`."""
+
+    weights: Path
+    name: str
+    accuracy: Accuracy
+
+
+def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]:
+    """The accuracy of each file of `config.evaluate` on each data set of `config.eval_set`, or on the data's split.
+
+    Each is evaluated with its own network and sizes of images.
 
     given: the fields of `config` that override what a file says, of model, blur_pool, size, val_size, val_resize and
-    flip_tta. Raises as `load_whole`, `read_start` and `published` do.
+    flip_tta. Raises as `load_whole`, `read_start` and `published` do, and UsageError for weights of other classes.
     """
-    for path in config.evaluate:
-        if not is_model(path):
-            require_file(path)
-    held_out = held_out_split(config)
-    assert held_out is not None, "Config refuses --evaluate with --val-split none"
+    require_files(PTH, *(path for path in config.evaluate if not is_model(path)))
+    splits = evaluation_splits(config)
+    names = _names(config, splits)
     with joined(config.device, config.memory.offload) as world:
         # All files are read before the first evaluation, which may take long.
-        planned = [_plan(config, given, held_out, path, world) for path in config.evaluate]
-        reached = []
-        for path, own in zip(config.evaluate, planned, strict=True):
-            network, setup = set_up(own, held_out, world)
-            load_whole(network, _read(path, world))
-            micro_batch = setup.batch.micro_batch
-            with memory_advice(own, micro_batch, world.size), held_out_loader(held_out, setup) as batches:
-                reached.append(evaluate(network, batches, len(held_out), setup)[0])
-    return reached
+        plans = [
+            _plan(config, given, split, start, path, world)
+            for path, start in ((path, _read(path, world)) for path in config.evaluate)
+            for split in splits
+        ]
+        return [_evaluated(plan, name, world) for plan, name in zip(plans, names * len(config.evaluate), strict=True)]
 
 
-def is_model(path: Path) -> bool:
-    """Whether the name of a model is meant, and no file."""
-    return not path.exists() and (str(path) in MODELS or str(path).startswith(TIMM))
+def _names(config: Config, splits: Sequence[Split]) -> list[str]:
+    """What each split is called in a table: its title, or that of its data set where several are evaluated on."""
+    if not config.eval_set:
+        return [split.title for split in splits]
+    last = [place.rstrip("/").rpartition("/")[2] for place in config.eval_set]
+    return last if len(set(last)) == len(last) else list(config.eval_set)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    path: Path
+    split: Split
+    config: Config
+    classes: int
+    """Of the weights."""
+    columns: list[int] | None
+    """See `class_columns`."""
+    start: Start | None = None
+    """The weights themselves, where no file has them."""
+
+
+def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
+    network, setup = set_up(plan.config, plan.split, world, plan.classes)
+    load_whole(network, _read(plan.path, world) if plan.start is None else plan.start)
+    micro_batch, split = setup.batch.micro_batch, plan.split
+    with memory_advice(plan.config, micro_batch, world.size), held_out_loader(split, setup) as batches:
+        accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns)
+    return Reached(plan.path, name, accuracy)
 
 
 def _read(path: Path, world: World) -> Start:
@@ -65,49 +100,44 @@ def _read(path: Path, world: World) -> Start:
     return read_start(path)
 
 
-def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, world: World) -> Config:
-    """The configuration by which the weights in `path` are evaluated; stderr says what it is, on the main rank."""
-    start = _read(path, world)
+def _plan(config: Config, given: Collection[str], held_out: Split, start: Start, path: Path, world: World) -> _Plan:
+    """How the weights `start`, from `path`, are evaluated; on the main rank stderr says what they are of."""
     about = start.about
     if about is not None and is_model(path):
-        return _plan_published(config, given, held_out, start, about, world)
-    if about is not None and len(about.class_names) != len(held_out.class_names):
-        raise UsageError(
-            f"{path} is for {len(about.class_names)} classes, but the data set has {len(held_out.class_names)}"
-        )
+        return _plan_published(config, given, held_out, start, about, path, world)
     own = config if about is None else merge(config, given, about)
     taken = describe_run(held_out, own)
     if about is None:
         line = f"{path} does not say what it is of, so the options do: {taken}"
     else:
+        taken = dataclasses.replace(taken, class_names=about.class_names)
         ours, theirs = (dataclasses.asdict(each) for each in (taken, about))
         changed = [
             f"{name} {ours[name]} by the options and {theirs[name]} by the file"
             for name in ours
-            if name != "class_names" and ours[name] != theirs[name]
+            if ours[name] != theirs[name]
         ]
         line = f"{path}: {taken}" + (f" ({'; '.join(changed)})" if changed else "")
     if world.is_main:
         print(line, file=sys.stderr)
-        if about is not None:
-            _compare_names(about.class_names, held_out.class_names, path)
-    return own
+    if about is None:
+        return _Plan(path, held_out, own, len(held_out.class_names), None)
+    columns = class_columns(about.class_names, held_out.class_names, path, held_out.place, not world.is_main)
+    return _Plan(path, held_out, own, len(about.class_names), columns)
 
 
 def _plan_published(
-    config: Config, given: Collection[str], held_out: Split, start: Start, about: About, world: World
-) -> Config:
+    config: Config, given: Collection[str], held_out: Split, start: Start, about: About, path: Path, world: World
+) -> _Plan:
     """As `_plan`, for weights that name no classes: their labels are taken to be those of the data set."""
     own = merge(config, given, about)
     resize = own.sizes.val_resize if "val_resize" in given else None
     sizes = dataclasses.replace(own.sizes, val_resize=resize)
     own = as_wanted(dataclasses.replace(own, model=about.model, blur_pool=False, sizes=sizes), about, held_out)
     if world.is_main:
-        print(
-            f"{start.title}: {describe_run(held_out, own)}; its labels are taken to be those of the data set",
-            file=sys.stderr,
-        )
-    return own
+        taken = describe_run(held_out, own)
+        print(f"{start.title}: {taken}; its labels are taken to be those of the data set", file=sys.stderr)
+    return _Plan(path, held_out, own, len(held_out.class_names), None, start)
 
 
 def merge(config: Config, given: Collection[str], about: About) -> Config:
@@ -134,24 +164,27 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
     )
 
 
-def _compare_names(trained: Sequence[str], here: Sequence[str], path: Path) -> None:
-    """Warns if a label means another class than in training: the figures would be wrong and look right."""
-    for label, (theirs, ours) in enumerate(zip(trained, here, strict=False)):
-        if theirs != ours:
-            print(
-                f"{path} was trained on other classes: label {label} is {theirs!r} there and {ours!r} here",
-                file=sys.stderr,
-            )
-            return
-
-
-def table(paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:
-    """A line per file, the best top-1 marked, for people."""
-    width = max(len(str(path)) for path in paths)
-    best = max(each.top1 for each in reached)
+def in_words(reached: Sequence[Reached]) -> str:
+    """The figures for people: a line for one, a table for several."""
+    if len(reached) == 1:
+        return f"{reached[0].name}: {figures(reached[0].accuracy)}"
+    sets = len({each.name for each in reached}) > 1
+    heads = [f"{each.weights} on {each.name}" if sets else str(each.weights) for each in reached]
+    width = max(map(len, heads))
     lines = [f"{'weights':<{width}}   top-1   top-5     loss"]
-    for path, each in zip(paths, reached, strict=True):
-        mark = "  best" if each.top1 == best else ""
-        figures = f"{each.top1:5.2f}%  {each.top5:5.2f}%  {each.loss:7.4f}"
-        lines.append(f"{path!s:<{width}}  {figures}{mark}{without(each)}")
+    for head, each in zip(heads, reached, strict=True):
+        found = each.accuracy
+        best = not sets and found.top1 == max(other.accuracy.top1 for other in reached)
+        said = f"{found.top1:5.2f}%  {found.top5:5.2f}%  {found.loss:7.4f}"
+        lines.append(f"{head:<{width}}  {said}{'  best' if best else ''}{without(found)}")
     return "\n".join(lines)
+
+
+def as_json(reached: Sequence[Reached]) -> Any:
+    """The figures for programs: of one alone; by file; or by file and data set."""
+    if len(reached) == 1:
+        return reached[0].accuracy
+    if len({each.name for each in reached}) == 1:
+        return {str(each.weights): each.accuracy for each in reached}
+    files = dict.fromkeys(each.weights for each in reached)
+    return {str(file): {each.name: each.accuracy for each in reached if each.weights == file} for file in files}

@@ -58,6 +58,7 @@ def test_the_command_measures_all_three_and_ends_with_json(
     assert all(0 <= value <= 100 for series in result["series"][3:] for value in series["values"])
     assert [(ratio["of"], ratio["to"]) for ratio in result["ratios"]] == [(REAL, CACHED), (REAL, SYNTHETIC)]
     assert result["settings"]["micro_batch"] == 4
+    assert result["settings"]["decode"] == "cpu"
     assert result["command"].startswith("python -m benchmarks train --data ")
     [written] = tmp_path.glob("train-*.json")
     assert read(written).title == "cnn at 16 pixels, float32, 8 images a step in micro-batches of 4"
@@ -128,7 +129,8 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_pytorch_s_threads_sleep_while_training_is_measured() -> None:
     code = (
-        "import os, sys; from benchmarks.measure.machine import sleep_while_waiting as sleep; print('begun'); sleep();"
+        "import os, sys; from benchmarks.measure.machine import sleep_while_waiting as sleep; print('begun'); "
+        "sys.modules['torch'] = sys; sleep();"
         "print(os.environ['OMP_WAIT_POLICY'], os.getpid(), sys.argv[1:])"
     )
     environment = {name: value for name, value in os.environ.items() if name != WAIT_POLICY}
