@@ -8,10 +8,10 @@ from torch import nn
 from torchvision import models
 
 
-def random_resnet18() -> nn.Module:
+def random_resnet18() -> models.ResNet:
     """torchvision's network of 1,000 classes, with running statistics that are not those of a new one."""
     torch.manual_seed(1)
-    network = models.resnet18()
+    network: models.ResNet = models.resnet18()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
             module.running_mean.normal_(std=0.1)

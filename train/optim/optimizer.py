@@ -76,7 +76,9 @@ def _of_timm(name: str, groups: list[dict[str, Any]], lr: float, weight_decay: f
     try:
         timm_optim = importlib.import_module("timm.optim")
     except ImportError:
-        raise MissingDependency(f"--optimizer {name} is timm's, which is not installed: pip install timm") from None
+        raise MissingDependency(
+            f"--optimizer {name} is timm's, which is not installed: pip install 'shardfeed[timm]'"
+        ) from None
     optimizer: Optimizer = timm_optim.create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=weight_decay)
     return optimizer
 
