@@ -62,7 +62,10 @@ def build_model(
     if blur_pool and not blur_strided(network):
         raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
     if checkpoint and name.startswith(TIMM):
-        network.set_grad_checkpointing(True)  # type: ignore[operator]  # every network of timm's has it
+        try:
+            network.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AssertionError, AttributeError):  # as timm's networks without it answer
+            raise UsageError(f"{name} has no gradient checkpointing: leave checkpoint out (--no-recompute)") from None
     elif checkpoint:
         recompute_blocks(network)
     return network
@@ -73,6 +76,8 @@ def _of_timm(name: str, num_classes: int, drop_path: float | None) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(name.removeprefix(TIMM), num_classes=num_classes, **more)
     except TypeError:
+        if drop_path is None:
+            raise
         raise UsageError(f"{name} has no drop path: leave it out") from None
     return network
 

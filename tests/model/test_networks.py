@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 def test_an_unknown_model_is_refused_with_the_known_names() -> None:
     names = "cnn, resnet18, resnet34, resnet50, resnet101, efficientnet_b0, convnext_tiny"
-    with pytest.raises(UsageError, match=f"'alexnet': choose one of {names}$"):
+    with pytest.raises(UsageError, match=f"'alexnet': choose one of {names} or timm:NAME$"):
         build_model("alexnet", 10)
 
 

@@ -126,7 +126,7 @@ def test_two_ranks_train_the_head_as_one_does(root: Path) -> None:
     fsdp = {**values, "distributed": Distributed(parallel="fsdp")}
     on_two_ranks(
         [
-            Undisturbed(config(root, "ddp", FROZEN, **values)),
+            Undisturbed(config(root, "ddp", FROZEN, **{**values, "micro_batch": 4})),  # a static graph
             Undisturbed(config(root, "fsdp", FROZEN, **fsdp)),
             Undisturbed(config(root, "fsdp-slower", SLOWER, **fsdp)),
         ]

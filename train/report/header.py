@@ -54,9 +54,11 @@ def model_line(run: Run) -> str:
     """Parameters, device, precision, steps, batch and learning rate."""
     setup, config = run.setup, run.setup.config
     ranks = f"{setup.world.size} x " if setup.world.size > 1 else ""
+    trained = sum(each.numel() for each in run.learner.network.parameters() if each.requires_grad)
+    frozen = f" ({trained:,} trained)" if config.start.freeze else ""
     precision = "tf32" if config.precision == "tf32" else str(setup.dtype).removeprefix("torch.")
     return (
-        f"model: {config.model} of {parameters(run.learner.network):,} parameters on {ranks}"
+        f"model: {config.model} of {parameters(run.learner.network):,} parameters{frozen} on {ranks}"
         f"{device_name(setup.world)} in {precision}; {counted(config.epochs, 'epoch')}, "
         f"{counted(run.total_steps, 'step')} of {step_words(setup)}, learning rate up to {config.max_lr:g}"
     )
@@ -71,7 +73,7 @@ def step_words(setup: Setup) -> str:
 
 
 def parameters(network: nn.Module) -> int:
-    """The number of trained values; of the whole network, also where FSDP has divided it over the ranks."""
+    """The number of weights; of the whole network, also where FSDP has divided it over the ranks."""
     return sum(each.numel() for each in network.parameters())
 
 
