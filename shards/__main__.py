@@ -1,6 +1,7 @@
 """python -m shards info DIR      what is in a data set
 python -m shards verify DIR     whether everything in a data set is as it was written
 python -m shards preview DIR    a picture of one batch as the loader feeds it
+python -m shards index SOURCE   an index of tars that others wrote, so that they are read in place
 """
 
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shards.common.cli import Command, run_commands, show_result
+from shards.common.cli import Command, LazyCommand, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
 from shards.common.terminal import counted
@@ -181,6 +182,8 @@ COMMANDS = {
     "info": Command(Info, info, "what is in a data set"),
     "verify": Command(Verify, check, "whether everything in a data set is as it was written"),
     "preview": Command(Preview, draw, "a picture of one batch as the loader feeds it"),
+    # By name alone: this package imports none of those above it, and indexing cleans images as a conversion does.
+    "index": LazyCommand("preprocess.index.options", "an index of tars of others, so that they are read in place"),
 }
 
 if __name__ == "__main__":

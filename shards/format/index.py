@@ -144,6 +144,9 @@ class Index:
             yield "size", self.size != _ppm_length(self.width, self.height), "that of a PPM of so many pixels"
         else:
             yield "size", self.size < 1, "1 or more"
+        if any(shard.place for shard in shards):
+            yield from self._wrong_ranges(shards)
+            return
         # Each image follows a header block, and each but a shard's first the sample before: image, header, label.
         end = self.offset + -(-self.size.astype(np.int64) // BLOCK) * BLOCK
         expected = np.full(len(self), BLOCK, np.int64)
@@ -152,6 +155,18 @@ class Index:
         yield "offset", self.offset != expected, "where the sample before ends"
         length = np.repeat(np.array([shard.bytes for shard in shards], np.int64), samples)
         yield "offset", end + 4 * BLOCK > length, "inside the shard"  # its label and the two blocks of a tar's end
+
+    def _wrong_ranges(self, shards: Sequence[ShardInfo]) -> Iterator[tuple[str, npt.NDArray[np.bool_], str]]:
+        """As `_wrong`, of the offsets in tars of others: samples anywhere in the shard, in its order."""
+        end, first = self.offset + self.size, np.ones(len(self), bool)
+        first[1:] = self.shard[1:] != self.shard[:-1]
+        least = np.full(len(self), BLOCK, np.int64)
+        least[1:] = end[:-1]
+        least[first] = BLOCK
+        yield "offset", self.offset < least, "behind the sample before"
+        samples = [shard.samples for shard in shards]
+        length = np.repeat(np.array([shard.bytes for shard in shards], np.int64), samples)
+        yield "offset", (self.offset > length) | (end > length), "inside the shard"
 
 
 def _outside(column: npt.NDArray[np.int32], least: int, most: int) -> npt.NDArray[np.bool_]:
