@@ -29,7 +29,7 @@ class Info:
     """Prints what is in a data set: where it came from, its settings, its splits."""
 
     data: Place
-    """The directory that `python -m preprocess` wrote, or its URL."""
+    """The directory that `python -m preprocess` wrote, or its URL; or what `python -m shards index` has indexed."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,11 @@ def info(options: Info) -> None:
     stored = "original sizes" if settings.short_side is None else f"shorter side {settings.short_side}"
     print(f"source       {manifest.source}")
     how = f"JPEG, quality {settings.quality} where encoded anew" if settings.encoding == "jpeg" else "raw pixels"
-    print(f"stored       {how}, {stored}")
-    print(f"order        seed {settings.seed}, up to {counted(settings.shard_size, 'sample')} a shard")
+    if manifest.indexed:
+        print("stored       tars of others, read where they lie, original sizes")
+    else:
+        print(f"stored       {how}, {stored}")
+        print(f"order        seed {settings.seed}, up to {counted(settings.shard_size, 'sample')} a shard")
     print(f"classes      {len(manifest.class_names):,}: {', '.join(manifest.class_names[:4])}, ...")
     print(f"made by      shardfeed {manifest.program_version}, format version {manifest.format_version}")
     print(f"fingerprint  {manifest.fingerprint}")
@@ -110,9 +113,12 @@ def info(options: Info) -> None:
     bad = [path for split in splits.values() for path in _wrong_length(split)]
     if bad:
         shown = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        advice = f"`python -m shards verify {options.data}` says more"
+        if manifest.indexed:
+            advice = f"`python -m shards index '{manifest.source}'` indexes them anew"
         raise ShardfeedError(
             f"{counted(len(bad), 'shard is', 'shards are')} missing or not as long as the manifest says: {shown}; "
-            f"`python -m shards verify {options.data}` says more"
+            f"{advice}"
         )
     show_result(
         {
@@ -141,7 +147,13 @@ def check(options: Verify) -> None:
 
     if is_url(options.data):
         raise UsageError(f"verify reads every byte of a data set: copy {options.data} to this machine first")
-    found = verify(options.data, options.decode, options.workers)
+    splits = open_dataset(options.data)
+    split = next(iter(splits.values()))
+    if split.origin is not None:
+        raise UsageError(
+            f"verify reads every byte of a data set: copy the tars of {options.data} to this machine first"
+        )
+    found = verify(split.root, options.decode, options.workers)
     for problem in found.problems:
         print(problem)
     if found.problems:
@@ -178,7 +190,7 @@ def draw(options: Preview) -> None:
     show_result({"picture": options.output})
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command | LazyCommand] = {
     "info": Command(Info, info, "what is in a data set"),
     "verify": Command(Verify, check, "whether everything in a data set is as it was written"),
     "preview": Command(Preview, draw, "a picture of one batch as the loader feeds it"),

@@ -25,7 +25,7 @@ from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
 from shards.indexed.find import find_index
-from shards.indexed.places import check_below, shard_path, shard_url, urls, warn_of_changes
+from shards.indexed.places import check_below, shard_url, urls, warn_of_changes
 from shards.indexed.source import common_directory
 from shards.remote.cache import WRONG_BYTES, Cache
 from shards.remote.object_store import ObjectStore
@@ -127,14 +127,14 @@ class Split:
         """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
         if self.origin is not None:
             raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
-        return [shard_path(self.root, self.name, shard) for shard in self.info.shards]
+        return [shard.path(self.root, self.name) for shard in self.info.shards]
 
     def shard_place(self, number: int) -> str:
         """The path or the URL of a shard, for people."""
         shard = self.info.shards[number]
         if self.origin is not None:
             return shard_url(str(self.origin.remote), self.name, shard)
-        return str(shard_path(self.root, self.name, shard))
+        return str(shard.path(self.root, self.name))
 
     def remote_shards(self) -> RemoteShards:
         """Access to single shards of a remote data set."""

@@ -1,4 +1,4 @@
-"""The end of an indexing job: the table, the shards of cleaned images and the rejects of each split, and the manifest."""
+"""The end of an indexing job: writes table, cleaned images and rejects of each split, and makes the manifest."""
 
 import dataclasses
 import hashlib
@@ -58,13 +58,13 @@ def finish(job: TarJob, source: Source, out: Path, results: Sequence[TarResult],
         )
     return Manifest(
         format_version=INDEXED_VERSION,
-        program_version=version("shardfeed"),
+        program_version=version("shardfeed") or "",
         source=source.given,
         fingerprint=content.hexdigest(),
         class_names=names,
         settings=Settings(short_side=None, quality=100, shard_size=SHARD_SIZE),
         splits=splits,
-        libraries={name: version(name) for name in ("Pillow", "simplejpeg")},
+        libraries={name: version(name) or "" for name in ("Pillow", "simplejpeg")},
     )
 
 

@@ -15,7 +15,7 @@ from preprocess.index.finish import finish
 from preprocess.index.labels import JSON, Label
 from preprocess.index.options import Options
 from preprocess.index.scan import Rules
-from preprocess.index.tar_job import Task, TarJob, TarResult, listed_samples
+from preprocess.index.tar_job import TarJob, TarResult, Task, listed_samples
 from preprocess.job.slices import locked
 from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
 from shards.common.cli import show_result
@@ -64,19 +64,19 @@ def index(options: Options) -> None:
 
 
 def _check_source(options: Options) -> None:
-    """Raises UsageError for a directory that holds another data set."""
-    for place in (Path(options.source), options.to):
-        if place is not None and not is_url(str(place)) and (place / MANIFEST).is_file():
-            if not Manifest.read(place).indexed:
-                raise UsageError(f"{place} is a data set already, which needs no index: use it as it is")
+    """Raises UsageError for a directory that holds another data set, and for a URL to write to."""
+    if options.to is not None and is_url(str(options.to)):
+        raise UsageError(f"--to {options.to}: the index is written on this machine, give a directory")
+    for place in [options.source, *([] if options.to is None else [str(options.to)])]:
+        held = not is_url(place) and (Path(place) / MANIFEST).is_file()
+        if held and not Manifest.read(place).indexed:
+            raise UsageError(f"{place} is a data set already, which needs no index: use it as it is")
 
 
 def _out(options: Options) -> Path:
     """The directory for the index. Makes it."""
     if options.to is not None:
-        if is_url(str(options.to)):
-            raise UsageError(f"--to {options.to}: the index is written on this machine, give a directory")
-        out = options.to.absolute()
+        out = Path(options.to).expanduser().absolute()
     else:
         here = beside(options.source)
         writable = here is not None and os.access(here if here.is_dir() else here.parent, os.W_OK)
@@ -112,8 +112,11 @@ def _read_all(job: TarJob, source: Source, workers: int) -> list[TarResult]:
     tasks = [(split, number) for split, tars in source.splits.items() for number in range(len(tars))]
     results: dict[Task, TarResult] = {}
     with ProgressBar(_expected(source)) as bar:
-        in_threads = _in_threads(job, tasks, bar.advance)
-        with contextlib.closing(in_threads if source.remote else run_tasks(job.run, tasks, workers, bar.advance)) as running:
+        if source.remote:
+            running = _in_threads(job, tasks, bar.advance)
+        else:
+            running = run_tasks(job.run, tasks, workers, bar.advance)
+        with contextlib.closing(running):
             for result in running:
                 results[result.split, result.number] = result
     return [results[task] for task in tasks]

@@ -31,7 +31,8 @@ class Label:
         Raises UsageError for anything else.
         """
         member, colon, field = text.partition(":")
-        if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", member) or bool(colon) != (member == JSON) or colon and not field:
+        known = re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", member) and bool(colon) == (member == JSON) == bool(field)
+        if not known:
             raise UsageError(f"--label {text}: give an extension such as cls, or json:FIELD such as json:label")
         return cls(member, field or None)
 

@@ -20,7 +20,7 @@ class Options:
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A directory of tars, a pattern such as imagenet1k-train-{0000..1023}.tar, or a URL of either."""
-    to: Path | None = None
+    to: str | Path | None = None
     """Directory for the index; if not given, beside the tars, or where that cannot be written in the cache."""
     image: str = "jpg;png;webp;jpeg"
     """Extensions of images, the preferred one first."""

@@ -169,7 +169,9 @@ def _take(
         what = f"no image ({', '.join(rules.images)})" if image is None else f"no label ({rules.label_members})"
         raise Reject(f"it has {what}, only {', '.join(sorted(by_ending))}")
     number = label.read(_all(window, by_ending[label.member], label.longest), rules.classes)
-    _, member, head = image
+    ending, member, head = image
+    if member.kind:
+        raise Reject(f"its {ending} is {member.kind}")
     if not member.size:
         raise Reject("the file is empty (0 bytes)")
     data = _all(window, image, LARGEST) if rules.whole or head is None else head

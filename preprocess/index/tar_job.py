@@ -32,7 +32,7 @@ Task = tuple[str, int]
 CHUNK = 1 << 16
 # Behind a URL: bytes of the smallest and the largest request, and of the gap that is worth a request of its own. A
 # request takes as long as some hundred kilobytes do.
-LEAST, MOST, SKIP = 1 << 15, 1 << 20, 1 << 16
+LEAST, MOST, SKIP = 1 << 14, 1 << 20, 1 << 16
 STEP = 64  # samples between two reports of progress
 
 

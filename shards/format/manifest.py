@@ -6,6 +6,7 @@ It is written last, so its presence means that every shard it names is whole.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, get_args
 from shards.common.atomic import replacing
 from shards.common.errors import UsageError
 from shards.common.records import Count, Sha256, Sha256OrNone, read_record
-from shards.format.layout import MANIFEST, Encoding, is_place, is_split_name, shard_name
+from shards.format.layout import MANIFEST, Encoding, is_place, is_split_name, shard_name, split_dir
 
 # 1: JPEG only. 2: `encoding` among the settings.
 FORMAT_VERSION = 2
@@ -41,6 +42,12 @@ class ShardInfo:
     sha256: Sha256OrNone
     place: str = ""
     modified: str = ""
+
+    def path(self, root: Path, split: str) -> Path:
+        """The path of a shard on this machine. `root`: the directory of the manifest."""
+        if self.place:
+            return Path(os.path.normpath(root / self.place))
+        return split_dir(root, split) / self.name
 
 
 @dataclass(frozen=True)

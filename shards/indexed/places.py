@@ -1,22 +1,13 @@
 """Where the shards of a manifest lie: beside it, or, for tars of others, each in a place of its own."""
 
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from shards.common.errors import UsageError
 from shards.common.terminal import counted
-from shards.format.layout import split_dir
 from shards.format.manifest import Manifest, ShardInfo
 from shards.remote.urls import is_url
-
-
-def shard_path(root: Path, split: str, shard: ShardInfo) -> Path:
-    """The path of a shard on this machine. `root`: the directory of the manifest."""
-    if shard.place:
-        return Path(os.path.normpath(root / shard.place))
-    return split_dir(root, split) / shard.name
 
 
 def shard_url(base: str, split: str, shard: ShardInfo) -> str:
@@ -65,7 +56,7 @@ def _changes(root: Path, manifest: Manifest) -> Iterator[str]:
         for shard in info.shards:
             if is_url(shard.place):
                 continue
-            path = shard_path(root, split, shard)
+            path = shard.path(root, split)
             try:
                 status = path.stat()
             except OSError as error:

@@ -96,7 +96,7 @@ def identity(place: str | Path) -> str:
     if is_url(text):
         scheme, _, rest = text.partition("://")
         return f"{scheme.lower()}://{rest.rstrip('/')}"
-    return "::".join(os.path.abspath(as_path("the tars", part)) for part in text.split("::"))
+    return "::".join(os.path.normpath(as_path("the tars", part).absolute()) for part in text.split("::"))
 
 
 def index_name(place: str | Path) -> str:
@@ -141,8 +141,8 @@ def open_source(place: str | Path) -> Source:
     if hints:
         chosen = {split: _known(directory, split, hint, names) for split, hint in hints.items() if hint.filenames}
         if chosen:
-            tars = {tar.name: tar for tar in _look(directory, [name for each in chosen.values() for name in each])}
-            splits = {split: tuple(tars[name] for name in each) for split, each in chosen.items()}
+            found = {tar.name: tar for tar in _look(directory, [name for each in chosen.values() for name in each])}
+            splits = {split: tuple(found[name] for name in each) for split, each in chosen.items()}
             return Source(str(place), directory, splits, hints)
     return Source(str(place), directory, _by_split(_look(directory, names)), hints)
 
@@ -169,7 +169,7 @@ def common_directory(names: Sequence[str]) -> str:
     """The directory that all names lie in or below. Raises UsageError for names in several stores."""
     remote = {is_url(name) for name in names}
     if remote == {False}:
-        return os.path.commonpath([os.path.dirname(name) for name in names])
+        return os.path.commonpath([Path(name).parent for name in names])
     folders = [name.rpartition("/")[0].split("/") for name in names]
     common = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
     # The parts may agree again behind the first that differs.
@@ -181,7 +181,7 @@ def common_directory(names: Sequence[str]) -> str:
 
 
 def _listed(directory: str) -> list[str]:
-    """The tars in a directory and its subdirectories, in the order of their names, without those made of cleaned images."""
+    """The tars in a directory and its subdirectories, by name, without those that hold cleaned images."""
     if is_url(directory):
         names = [stored.name for stored in ObjectStore(directory).below()]
     else:
@@ -230,7 +230,8 @@ def _hints(directory: str) -> Mapping[str, SplitHint]:
         data = ObjectStore(directory).read(INFO) if is_url(directory) else (Path(directory) / INFO).read_bytes()
     except FileNotFoundError:
         return {}
-    hints = read_record(_Info, data, f"{directory}/{INFO}", "mend or remove it: without it the names of tars decide").splits
+    advice = "mend or remove it: without it the names of tars decide"
+    hints = read_record(_Info, data, f"{directory}/{INFO}", advice).splits
     wrong = next((name for name in hints if not is_split_name(name)), None)
     if wrong is not None:
         raise UsageError(f"{directory}/{INFO}: {wrong!r} cannot be the name of a split: remove the file, or mend it")
@@ -246,4 +247,3 @@ def _known(directory: str, split: str, hint: SplitHint, names: Sequence[str]) ->
     if len(set(hint.filenames)) < len(hint.filenames):
         raise ShardfeedError(f"{directory}/{INFO} names a tar of the split {split} twice")
     return hint.filenames
-
