@@ -52,7 +52,7 @@ def index(options: Options) -> None:
         names = None if options.class_names is None else _class_names(options.class_names)
         rules = _rules(options, source, names)
         with _failures(out), locked(out / WORK):
-            job = TarJob(source.directory, source.splits, rules, out / WORK)
+            job = TarJob.of(source, rules, out / WORK)
             results = _read_all(job, source, options.workers or default_workers())
             if not any(result.samples + result.cleaned for result in results):
                 raise ShardfeedError(f"no tar of {options.source} holds a sample: {_why(job, results)}")

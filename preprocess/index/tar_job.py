@@ -23,7 +23,7 @@ from shards.format.index import Index
 from shards.format.layout import dali_index_name, sample_key
 from shards.format.tar import Sample, write_shard
 from shards.format.window import Window
-from shards.indexed.source import Tar
+from shards.indexed.source import Source, Tar
 from shards.remote.object_store import ObjectStore
 from shards.remote.urls import is_url
 
@@ -52,18 +52,23 @@ class TarResult:
 
 @dataclass(frozen=True)
 class TarJob:
-    """Reads any tar of a source. It pickles, for worker processes. `directory`, `splits`: of the source."""
+    """Reads any tar of a source. It pickles, for worker processes.
+
+    `directory`, `splits`: of the source; `parts`: the directory for the results.
+    """
 
     directory: str
     splits: Mapping[str, tuple[Tar, ...]]
     rules: Rules
-    work: Path
+    parts: Path
 
-    @property
-    def parts(self) -> Path:
-        """The directory for the results: another one for other tars or rules."""
-        what = json.dumps(dataclasses.asdict(dataclasses.replace(self, work=Path())), default=str)
-        return self.work / hashlib.sha256(what.encode()).hexdigest()[:16]
+    @classmethod
+    def of(cls, source: Source, rules: Rules, work: Path) -> "TarJob":
+        """The job of reading a source. Its parts lie in a directory of their own: other tars or rules, another one."""
+        tars = {name: [dataclasses.asdict(tar) for tar in tars] for name, tars in source.splits.items()}
+        what = json.dumps([source.directory, tars, dataclasses.asdict(rules)])
+        parts = work / hashlib.sha256(what.encode()).hexdigest()[:16]
+        return cls(source.directory, source.splits, rules, parts)
 
     def part(self, task: Task, ending: str) -> Path:
         """A file of a task's result: "rows", "cleaned" (tables), "json" (the marker), "rejects"."""

@@ -305,5 +305,5 @@ def test_a_finished_data_set_of_ours_needs_no_index(tmp_path: Path) -> None:
 def test_a_task_can_run_in_another_process(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", samples(2))
     source = open_source(tmp_path)
-    job = TarJob(source.directory, source.splits, Rules(), tmp_path / "work")
+    job = TarJob.of(source, Rules(), tmp_path / "work")
     assert pickle.loads(pickle.dumps(job)).run(("train", 0), lambda *_: None).samples == 2
