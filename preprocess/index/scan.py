@@ -5,6 +5,7 @@ dot of its last part, the rest is the extension. Where no extension is that of a
 and `a.b.cls` are the sample `a.b`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ LARGEST = 256 << 20
 # The first bytes of an image, which hold its header unless there is a colour profile or a thumbnail.
 HEAD = 4096
 LONGER_HEAD = 1 << 16
+
+# webdataset keeps names like __key__ for its own purposes.
+_META = re.compile(r"__[^/]*__(?:$|/)")
 
 Row = tuple[int, int, int, int, int, int]
 # A member of a sample: its extension, where it lies, and its first bytes where they were read on the way.
@@ -103,7 +107,7 @@ def _samples(window: Window, rules: Rules, notes: list[str]) -> Iterator[tuple[s
         for member in members(window.read, window.length, notes):
             folder, slash, file = member.name.rpartition("/")
             stem, dot, ending = file.partition(".")
-            if not (stem and dot and ending) or member.name.startswith("__"):
+            if not (stem and dot and ending) or _META.match(member.name):
                 strays.append(member.name)
                 continue
             name = folder + slash + stem
@@ -117,7 +121,8 @@ def _samples(window: Window, rules: Rules, notes: list[str]) -> Iterator[tuple[s
         raise
     yield from _divided(key, parts, rules)
     if strays:
-        notes.append(f"{counted(len(strays), 'member has', 'members have')} no extension and no sample: {strays[0]}")
+        have = counted(len(strays), "member has", "members have")
+        notes.append(f"{have} no extension, or a name for webdataset alone: {strays[0]}")
 
 
 def _content(window: Window, rules: Rules, ending: str, member: Member) -> bytes | None:

@@ -1,6 +1,8 @@
 """Where the index of tars of others is looked for: beside the tars, then in the cache, under the name of the source."""
 
 import hashlib
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,9 @@ from shards.format.layout import MANIFEST
 from shards.indexed.source import TAR, directory_of, identity, index_name, names_tars
 from shards.remote.cache import Cache, cache_home
 from shards.remote.urls import is_url
+
+# What a conversion that was stopped has beside its shards: they are no tars of others.
+UNFINISHED = ".work"
 
 
 def beside(place: str | Path) -> Path | None:
@@ -51,4 +56,8 @@ def _candidates(place: str | Path, cache: Cache | None) -> Iterator[Path]:
 def _holds_tars(place: str | Path) -> bool:
     """Whether a directory of this machine holds tars; behind a URL that is asked only when an index is made."""
     path = Path(place)
-    return not is_url(str(place)) and path.is_dir() and any(file.suffix == TAR for file in path.iterdir())
+    if is_url(str(place)) or not path.is_dir() or (path / UNFINISHED).exists():
+        return False
+    entries = list(path.iterdir())
+    below = (file for each in entries if each.is_dir() and os.access(each, os.R_OK) for file in each.iterdir())
+    return any(file.suffix == TAR for file in itertools.chain(entries, below))

@@ -164,7 +164,11 @@ ODD = {
     "no bytes": (b"", 0, "a.tar: it ends without the mark of a tar's end"),
     "no tar": (b"<html>" * 1000, 0, "a.tar: it is no tar"),
     "doubled": (tar_of([*pair("a"), *pair("b"), *pair("a")]), 3, "a.tar: 1 key comes twice, and each is used: a"),
-    "strays": (tar_of([("README", b"x"), *pair("a")]), 1, "a.tar: 1 member has no extension and no sample: README"),
+    "strays": (
+        tar_of([("README", b"x"), *pair("a")]),
+        1,
+        "a.tar: 1 member has no extension, or a name for webdataset alone: README",
+    ),
     "two tars in one": (tar_of(pair("a")) + tar_of(pair("b")), 1, "bytes follow the end of the archive"),
 }
 
