@@ -24,6 +24,9 @@ from shards.common.terminal import cache_moves, counted
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
+from shards.indexed.find import find_index
+from shards.indexed.places import check_below, shard_url, urls, warn_of_changes
+from shards.indexed.source import common_directory
 from shards.remote.cache import WRONG_BYTES, Cache
 from shards.remote.object_store import ObjectStore
 from shards.remote.shards import RemoteShards
@@ -187,21 +190,23 @@ class Split:
         """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
         if self.origin is not None:
             raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
-        directory = split_dir(self.root, self.name)
-        return [directory / shard.name for shard in self.info.shards]
+        return [shard.path(self.root, self.name) for shard in self.info.shards]
 
     def shard_place(self, number: int) -> str:
         """The path or the URL of a shard, for people."""
-        name = self.info.shards[number].name
+        shard = self.info.shards[number]
         if self.origin is not None:
-            return self.origin.remote.at(f"{self.name}/{name}")
-        return str(split_dir(self.root, self.name) / name)
+            return shard_url(str(self.origin.remote), self.name, shard)
+        return str(shard.path(self.root, self.name))
 
     def remote_shards(self) -> RemoteShards:
         """Access to single shards of a remote data set."""
         assert self.origin is not None
-        remote = ObjectStore(self.origin.remote.at(self.name))
-        return RemoteShards(remote, self.info.shards, self.origin.cache)
+        remote, shards, cache = self.origin.remote, self.info.shards, self.origin.cache
+        if not self.manifest.indexed:
+            return RemoteShards(ObjectStore(remote.at(self.name)), shards, cache)
+        places = [shard_url(str(remote), self.name, shard).removeprefix(f"{remote}/") for shard in shards]
+        return RemoteShards(remote, shards, cache, places)
 
     @cached_property
     def index(self) -> Index:
@@ -277,19 +282,23 @@ class Dataset(dict[str, Split]):
 def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
     """The splits of the data set in the directory or behind the URL `root`, by name.
 
+    `root` may also name tars that others wrote and `python -m shards index` has indexed: a directory or a pattern such
+    as `train-{0000..1023}.tar`, or a URL of these.
+
     `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, or for the
     name of a split that it does not have, and ShardfeedError where a remote one cannot be reached.
     """
     place = as_path("the directory of a data set", root)
     if not (cache is None or isinstance(cache, Cache)):
         raise UsageError(f"cache must be a Cache of shards/remote/cache.py, not {shown(cache)}")
+    if not (place / MANIFEST).is_file() and (index := find_index(root if is_url(root) else place, cache)) is not None:
+        return _open_here(index, cache)
     if is_url(root):
         remote, cache = ObjectStore(str(root)), cache or Cache()
         with _cache_is_named(cache):
             cache.claim()
             return _open_remote(remote, cache)
-    manifest = Manifest.read(place)
-    return Dataset({name: Split(place, name, manifest) for name in manifest.splits})
+    return _open_here(place, cache)
 
 
 def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = None) -> Split:
@@ -315,13 +324,26 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
         raise ShardfeedError(f"the cache in {cache.directory} cannot be written: {reason} ({cache_moves()})") from None
 
 
+def _open_here(place: Path, cache: Cache | None) -> Dataset:
+    """The data set whose manifest lies in a directory; its shards may lie elsewhere, behind a URL too."""
+    manifest, origin = Manifest.read(place), None
+    if manifest.indexed:
+        warn_of_changes(place, manifest)
+        if remote := urls(manifest):
+            origin = Origin(ObjectStore(common_directory(remote)), cache or Cache())
+            with _cache_is_named(origin.cache):
+                origin.cache.claim()
+    return Dataset({name: Split(place, name, manifest, origin) for name in manifest.splits})
+
+
 def _open_remote(remote: ObjectStore, cache: Cache) -> Dataset:
     try:
         data = remote.read(MANIFEST)
     except FileNotFoundError:
         raise UsageError(
             f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
-            "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
+            "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped; tars of others are indexed "
+            f"first: `python -m shards index {remote}`"
         ) from None
     if data.lstrip()[:1] == b"<":
         raise UsageError(
@@ -329,6 +351,7 @@ def _open_remote(remote: ObjectStore, cache: Cache) -> Dataset:
             "are sent, and check that it needs no log-in"
         )
     manifest = Manifest.parse(data, remote.at(MANIFEST))
+    check_below(manifest, remote.at(MANIFEST))
     # The directory is named by URL and content, so an index never meets a manifest that it does not belong to.
     name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
     root = cache.directory / "datasets" / name

@@ -244,6 +244,7 @@ def _is_sound(result: ShardResult) -> bool:
     numbers = (info.samples, info.bytes, result.enlarged, *result.kinds.values())
     return (
         info.name == shard_name(result.split, result.number)
+        and (info.place, info.modified) == ("", "")  # which only tars of others have
         and isinstance(info.sha256, str)
         and all(type(number) is int and number >= 0 for number in numbers)
         and all(each.split == result.split and type(each.row) is int for each in result.rejects)

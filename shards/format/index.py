@@ -31,6 +31,7 @@ DTYPES = {
 # A JPEG's header has two bytes for each; libjpeg stops a little earlier.
 MAX_JPEG_SIDE = 65_535
 ADVICE = "copy it again, or mend it from the source with `python -m preprocess SOURCE DIR --repair`"
+TARS_ADVICE = "copy it again, or run `python -m shards index` on the tars again"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,14 +122,14 @@ class Index:
         `where`: the file that this was read from; `shards`, `classes`, `encoding`: of the manifest. Raises
         ShardfeedError, which names row and column, for the first value of a column that cannot be.
         """
-        rows = sum(shard.samples for shard in shards)
+        rows, advice = sum(shard.samples for shard in shards), TARS_ADVICE if _of_others(shards) else ADVICE
         if len(self) != rows:
-            raise ShardfeedError(f"{where} has {len(self):,} rows, the manifest says {rows:,} samples: {ADVICE}")
+            raise ShardfeedError(f"{where} has {len(self):,} rows, the manifest says {rows:,} samples: {advice}")
         for column, wrong, allowed in self._wrong(shards, classes, encoding):
             if wrong.any():
                 row = int(wrong.argmax())
                 found = f"row {row} has {column} {getattr(self, column)[row]}, not {allowed}"
-                raise ShardfeedError(f"{where} is damaged ({found}): {ADVICE}")
+                raise ShardfeedError(f"{where} is damaged ({found}): {advice}")
 
     def _wrong(
         self, shards: Sequence[ShardInfo], classes: int, encoding: Encoding
@@ -144,6 +145,9 @@ class Index:
             yield "size", self.size != _ppm_length(self.width, self.height), "that of a PPM of so many pixels"
         else:
             yield "size", self.size < 1, "1 or more"
+        if _of_others(shards):
+            yield from self._wrong_ranges(shards)
+            return
         # Each image follows a header block, and each but a shard's first the sample before: image, header, label.
         end = self.offset + -(-self.size.astype(np.int64) // BLOCK) * BLOCK
         expected = np.full(len(self), BLOCK, np.int64)
@@ -152,6 +156,22 @@ class Index:
         yield "offset", self.offset != expected, "where the sample before ends"
         length = np.repeat(np.array([shard.bytes for shard in shards], np.int64), samples)
         yield "offset", end + 4 * BLOCK > length, "inside the shard"  # its label and the two blocks of a tar's end
+
+    def _wrong_ranges(self, shards: Sequence[ShardInfo]) -> Iterator[tuple[str, npt.NDArray[np.bool_], str]]:
+        """As `_wrong`, of the offsets in tars of others: samples anywhere in the shard, in its order."""
+        end, first = self.offset + self.size, np.ones(len(self), bool)
+        first[1:] = self.shard[1:] != self.shard[:-1]
+        least = np.full(len(self), BLOCK, np.int64)
+        least[1:] = end[:-1]
+        least[first] = BLOCK
+        yield "offset", self.offset < least, "behind the sample before"
+        samples = [shard.samples for shard in shards]
+        length = np.repeat(np.array([shard.bytes for shard in shards], np.int64), samples)
+        yield "offset", (self.offset > length) | (end > length), "inside the shard"
+
+
+def _of_others(shards: Sequence[ShardInfo]) -> bool:
+    return any(shard.place for shard in shards)
 
 
 def _outside(column: npt.NDArray[np.int32], least: int, most: int) -> npt.NDArray[np.bool_]:

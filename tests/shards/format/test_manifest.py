@@ -11,7 +11,16 @@ import pytest
 
 from shards.common.errors import UsageError
 from shards.format.layout import shard_name
-from shards.format.manifest import ADVICE, FORMAT_VERSION, IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
+from shards.format.manifest import (
+    ADVICE,
+    FORMAT_VERSION,
+    INDEXED_VERSION,
+    IndexInfo,
+    Manifest,
+    Settings,
+    ShardInfo,
+    SplitInfo,
+)
 
 
 def shards(split: str) -> tuple[ShardInfo, ...]:
@@ -60,7 +69,7 @@ def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path: Path) -> None
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    replace(MANIFEST, format_version=FORMAT_VERSION + 1).write(tmp_path)
+    replace(MANIFEST, format_version=INDEXED_VERSION + 1).write(tmp_path)
     with pytest.raises(UsageError, match="newer than"):
         Manifest.read(tmp_path)
 
