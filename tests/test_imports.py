@@ -17,10 +17,9 @@ ALLOWED = {
     "shards/format": {"shards/common"},
     "shards/sampling": {"shards/common"},
     "shards/remote": {"shards/common", "shards/format"},
-    "shards/subset": {"shards/common", "shards/sampling"},
     "shards/indexed": {"shards/common", "shards/format", "shards/remote"},
     "shards/dataset": {
-        *("shards/common", "shards/format", "shards/indexed", "shards/remote", "shards/sampling", "shards/subset"),
+        *("shards/common", "shards/format", "shards/indexed", "shards/remote", "shards/sampling"),
     },
     "shards/decode": {"shards/common", "shards/sampling"},
     "shards/feed": {

@@ -5,7 +5,7 @@
     CACHE/count                             the bytes that the shards take
     CACHE/shards/<sha256>.tar               a whole shard
     CACHE/shards/<sha256>.<bytes>.part      a shard that is being downloaded
-    CACHE/datasets/                         manifests and indices: shards/dataset.py
+    CACHE/datasets/                         manifests and indices: shards/dataset/
 
 A shard is named by its SHA-256, so data sets and runs share equal shards, and nothing here can be out of date. One
 process downloads a partial file while it holds the kernel's lock on it, compares it with its hash, syncs and renames
