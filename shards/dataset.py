@@ -21,7 +21,7 @@ from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
 from shards.common.terminal import counted
-from shards.format.index import Index
+from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
 from shards.remote.cache import WRONG_BYTES, Cache
@@ -165,6 +165,24 @@ class Split:
         keys = Index.read(self._index_path(), keys=True).key
         assert keys is not None
         return keys if self._rows is None else keys[self._rows]
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of the index, (n,); read from disk at each call.
+
+        The further ones are those that `python -m preprocess --keep` took from the source: int64, or objects of type
+        str. Raises UsageError for a column that is not there.
+        """
+        if name in DTYPES:
+            values: npt.NDArray[Any] = getattr(self.index, name)
+            return values
+        if name == "key":
+            return self.keys()
+        if name not in self.manifest.columns:
+            there = ", ".join((*DTYPES, "key", *self.manifest.columns))
+            raise UsageError(f"the index of {self.name} has no column {shown(name)}: it has {there}")
+        extra = Index.read(self._index_path(), extra=[name]).extra
+        column: npt.NDArray[Any] = extra[name].to_numpy(zero_copy_only=False)
+        return column if self._rows is None else column[self._rows]
 
     @cached_property
     def _rows(self) -> npt.NDArray[np.bool_] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from model.weights import About, about_of, read_saved, require_file
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from shards.format.layout import class_id
 from train.checkpoints.weights import describe_run, load_weights
 from train.config import Config
 from train.data import held_out_loader, held_out_split
@@ -100,7 +101,8 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
 def _compare_names(trained: Sequence[str], here: Sequence[str], path: Path) -> None:
     """Warns if a label means another class than in training: the figures would be wrong and look right."""
     for label, (theirs, ours) in enumerate(zip(trained, here, strict=False)):
-        if theirs != ours:
+        # One of the two may have been made without the list of names.
+        if class_id(theirs) != class_id(ours):
             print(
                 f"{path} was trained on other classes: label {label} is {theirs!r} there and {ours!r} here",
                 file=sys.stderr,
