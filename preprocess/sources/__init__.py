@@ -7,7 +7,7 @@ A source gives encoded bytes, one row at a time and in any order; it decodes not
     DIR                           what `save_to_disk` of a `Dataset` or a `DatasetDict` wrote
     DIR/<split>/<class>/*.jpg     an image folder; Kaggle's, torchvision's and Tiny-ImageNet's (imagenet/layouts.py)
     DIR/ILSVRC2012_img_train.tar  the archives of ILSVRC2012 (imagenet/archives.py)
-    DIR/*.tar, DIR/x-{0..9}.tar   tars of WebDataset (webdataset.py)
+    DIR/*.tar, DIR/x-{0..9}.tar   tars of WebDataset (tars/)
     s3://BUCKET/PATH              one of these, copied to the disk first (mirror.py); also gs://, hf://
     ILSVRC/imagenet-1k            anything else: a data set on the hub, through `datasets.load_dataset`
 """
@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preprocess.sources import folder, tables, webdataset
+from preprocess.sources import folder, tables
 from preprocess.sources.imagenet import archives
 from preprocess.sources.imagenet.layouts import find_layout
 from preprocess.sources.kept import OF_EVERY_SOURCE, Columns, keeping
 from preprocess.sources.mirror import mirrored
 from preprocess.sources.source import ChosenSplits, Source, StoredSource, choose
+from preprocess.sources.tars import splits as tar_splits
+from preprocess.sources.tars.webdataset import open_tars
 from shards.common.errors import UsageError
 from shards.remote.urls import is_url
 
@@ -98,20 +100,20 @@ def _open_stored(
     val_labels: Path | None,
     keep: Sequence[str],
 ) -> StoredSource:
-    pattern = not is_url(name) and webdataset.is_pattern(name)
+    pattern = not is_url(name) and tar_splits.is_pattern(name)
     path = None if pattern else local_path(name)
     columns = [column for column in keep if column not in OF_EVERY_SOURCE]
     there: Columns = {}
     table = path is None or tables.is_table(path)
     if path is not None and not table and archives.is_archives(path):
         return keeping(archives.open_archives(name, path, splits, val_labels), keep, there)
-    tars = webdataset.pattern_tars(name) if pattern else {}
+    tars = tar_splits.pattern_tars(name) if pattern else {}
     if path is not None and not table and not folder.holds_classes(path):
-        tars = webdataset.directory_tars(path)
+        tars = tar_splits.directory_tars(path)
     if val_labels is not None and (tars or table):
         raise UsageError(f"--val-labels is for images that lie in no class folder, and {name} has labels of its own")
     if tars:
-        source, there = webdataset.open_tars(name, tars, splits, columns)
+        source, there = open_tars(name, tars, splits, columns)
     elif path is None or table:
         source, there = tables.open_tables(name, path, splits, image_column, label_column, columns)
     else:

@@ -20,8 +20,8 @@ from preprocess.sources.folder import class_folders
 from preprocess.sources.imagenet.devkit import DEVKIT, WNID, Devkit, find_devkit, read_devkit
 from preprocess.sources.labels import union
 from preprocess.sources.listed import Listed
-from preprocess.sources.members import Member, MemberImages, TableOfMembers, scan
 from preprocess.sources.source import PassedOver, StoredSource, choose, named_classes, printable, stored_source
+from preprocess.sources.tars.members import Member, MemberImages, TableOfMembers, scan
 from shards.common.errors import ShardfeedError, UsageError
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.sources.members import Member, TableOfMembers, scan
+from preprocess.sources.tars.members import Member, TableOfMembers, scan
 from shards.common.errors import ShardfeedError
 from tests.helpers.imagenet import tar
 
@@ -112,7 +112,7 @@ def test_images_are_read_by_workers_that_scan_nothing(tmp_path: Path, monkeypatc
             table.add(member.name, number, member)
     images = table.images()
     assert images.read(5) == (b"b2" * 300, "b2.jpg")
-    monkeypatch.setattr("preprocess.sources.members.scan", None)
+    monkeypatch.setattr("preprocess.sources.tars.members.scan", None)
     there = pickle.loads(pickle.dumps(images))
     assert [there.read(row) for row in (4, 0, 3)] == [images.read(row) for row in (4, 0, 3)]
     assert there.lengths().tolist() == [600] * 6

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import webdataset
+from braceexpand import braceexpand
 
 from preprocess.sources import open_source
 from preprocess.sources.source import Source
+from preprocess.sources.tars.splits import _expanded
 from shards.common.errors import ShardfeedError, UsageError
 from tests.helpers import imagenet
 from tests.helpers.imagenet import TRAIN_IMAGES, VAL_IMAGES, VAL_WNIDS, WNIDS, sample, tar
@@ -177,7 +179,14 @@ def test_a_pattern_that_names_missing_tars_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"2 of the 4 tars .* do not exist, such as .*m-train-0002.tar"):
         open_source(f"{root}/m-train-{{0000..0003}}.tar")
     with pytest.raises(UsageError, match=r"are more than 100,000 tars: check the pattern"):
-        open_source(f"{root}/m-train-{{0..9999999}}.tar")
+        open_source(f"{root}/m-train-{{0..99999999999}}.tar")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a.tar", "x-{0008..0011}.tar", "{8..11}", "{train,val}-{00..02}.tar", "{a}-{,b}.tar"]
+)
+def test_patterns_are_those_of_braceexpand(pattern: str) -> None:
+    assert list(_expanded(pattern)) == list(braceexpand(pattern))
 
 
 def test_a_tar_beside_an_image_folder_is_nothing_to_it(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Tars of WebDataset as a source: a directory of *.tar, or a pattern such as DIR/imagenet1k-train-{0000..1023}.tar.
+"""Tars of WebDataset as a source.
 
 A sample is consecutive members of one key, the name up to the first dot of its last part; what follows is the ending.
 The image is jpg, jpeg, png or webp. The label is the number in `cls`, else `label` in `json`; a negative one means that
-the sample is left out. timm's `_info.json` says which tars make which split, how many samples each has, and perhaps
-another name of the label (`alt_label`).
+the sample is left out. `_info.json` may give the label in json another name (splits.py).
 """
 
 import dataclasses
@@ -18,32 +17,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from braceexpand import braceexpand
 from tqdm import tqdm
 
 from preprocess.sources.labels import plain_numbers
-from preprocess.sources.members import Member, TableOfMembers, scan
 from preprocess.sources.source import Images, PassedOver, StoredSource, choose, printable, stored_source
+from preprocess.sources.tars.members import Member, TableOfMembers, scan
+from preprocess.sources.tars.splits import INFO, Tars
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import counted
-from shards.dataset import TRAINING, VALIDATION
 
-INFO = "_info.json"
 IMAGES = ("jpg", "jpeg", "png", "webp")
-MAX_TARS = 100_000
 MAX_LABEL = 1 << 20  # bytes of a cls or json file
 # The rules of webdataset: how a name is divided, and names that are no samples.
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _META = re.compile(r"__[^/]*__($|/)")
-
-
-@dataclass(frozen=True)
-class Tars:
-    """The tars of one split, in order. `samples`: how many each holds, where `_info.json` says; `label`: its name."""
-
-    paths: tuple[Path, ...]
-    samples: tuple[int, ...] | None = None
-    label: str = ""
 
 
 @dataclass
@@ -59,29 +46,6 @@ class _Found:
     jsons: list[Mapping[str, Any]] = field(default_factory=list)
     unlabelled: int = 0
     first: str = ""
-
-
-def is_pattern(name: str) -> bool:
-    """Whether a source is a pattern of tars with braces, or one tar."""
-    return name.endswith(".tar") and ("{" in name or Path(name).expanduser().is_file())
-
-
-def pattern_tars(pattern: str) -> dict[str, Tars]:
-    """The tars that a pattern names, by split. Raises UsageError where one does not exist."""
-    names = list(islice(braceexpand(pattern), MAX_TARS + 1))
-    if len(names) > MAX_TARS:
-        raise UsageError(f"{pattern} are more than {MAX_TARS:,} tars: check the pattern")
-    paths = [Path(name).expanduser() for name in names]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise UsageError(f"{len(missing):,} of the {len(paths):,} tars {pattern} do not exist, such as {missing[0]}")
-    return _by_name(paths)
-
-
-def directory_tars(root: Path) -> dict[str, Tars]:
-    """The tars in a directory, by split; may be none. Raises ShardfeedError for a damaged `_info.json`."""
-    paths = sorted(path for path in root.glob("*.tar") if path.is_file() and not path.name.startswith("."))
-    return _by_info(root) if paths and (root / INFO).is_file() else _by_name(paths)
 
 
 def open_tars(
@@ -215,48 +179,6 @@ def _read(file: BinaryIO, name: str, member: Member) -> bytes:
     if member.size > MAX_LABEL or not member.regular:
         raise ShardfeedError(f"the cls or json of {printable(name)} is no file of less than {MAX_LABEL:,} bytes")
     return os.pread(file.fileno(), member.size, member.offset)
-
-
-def _by_name(paths: Sequence[Path]) -> dict[str, Tars]:
-    """The tars by the split that is a word of their name (imagenet1k-validation-00.tar); the others are train."""
-    splits: dict[str, list[Path]] = {}
-    for path in paths:
-        words = re.split(r"[^a-z]+", path.name.lower())
-        splits.setdefault(next((word for word in words if word in VALIDATION), TRAINING), []).append(path)
-    return {split: Tars(tuple(paths)) for split, paths in splits.items()}
-
-
-def _by_info(root: Path) -> dict[str, Tars]:
-    """The splits as timm's `_info.json` says. Raises ShardfeedError where it is damaged or tars are missing."""
-    path = root / INFO
-    try:
-        splits = {str(name): _tars(root, each) for name, each in json.loads(path.read_bytes())["splits"].items()}
-        if not splits:
-            raise ValueError("no splits")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ShardfeedError(
-            f"{path} is damaged ({type(error).__name__}: {reason}): download it again, or remove it, and the splits go "
-            "by the names of the tars"
-        ) from None
-    missing = [tar.name for each in splits.values() for tar in each.paths if not tar.is_file()]
-    there = {split: each for split, each in splits.items() if any(tar.is_file() for tar in each.paths)}
-    if wanted := [tar.name for each in there.values() for tar in each.paths if not tar.is_file()]:
-        raise ShardfeedError(f"{len(wanted):,} tars that {path} names are missing, such as {wanted[0]}: download them")
-    if not there:
-        raise ShardfeedError(f"all {len(missing):,} tars that {path} names are missing, such as {missing[0]}")
-    for split in splits.keys() - there.keys():
-        print(f"{root}: leaving out split {split}: none of its tars is here", file=sys.stderr)
-    return there
-
-
-def _tars(root: Path, info: Mapping[str, Any]) -> Tars:
-    names, lengths, label = info["filenames"], info.get("shard_lengths"), info.get("alt_label") or ""
-    if not isinstance(label, str) or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise ValueError("filenames or alt_label are not names")
-    if lengths is not None and not (len(lengths) == len(names) and all(type(length) is int for length in lengths)):
-        raise ValueError("shard_lengths is no list of a number for each tar")
-    return Tars(tuple(root / name for name in names), None if lengths is None else tuple(lengths), label)
 
 
 def _hint(tars: Tars) -> str:
