@@ -37,7 +37,7 @@ class Options:
     val_labels: Path | None = None
     """File with the classes of validation images that lie in no class folder: a label a line in the order of their
     names, or a file's name and a label."""
-    keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    keep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="COLUMN")] = ()
     """Column of the source that index.parquet gets too, for `split.column(COLUMN)`; may be given several times. Every
     stored source has `path` and `class`."""
     short_side: int | None = None

@@ -70,17 +70,24 @@ def _ordinary(header: bytes, at: int) -> tuple[Member, int] | None:
     """The file that a plain ustar header describes, and where the next header is; None for any other header."""
     if header[156] not in b"0\0" or header[257:262] != b"ustar":
         return None
+    size = _size(header)
+    name = header[:100].split(b"\0", 1)[0]
+    if header[262] == 0 and header[345]:
+        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
+    if size is None or name.endswith(b"/"):
+        return None
+    return Member(name, at + BLOCK, size), at + BLOCK + size + -size % BLOCK
+
+
+def _size(header: bytes) -> int | None:
+    """The length in a header, where it is octal and the header's sum is right; None for others."""
     try:
         size = int(header[124:136].rstrip(b"\0 ") or b"x", 8)
         checksum = int(header[148:156].strip(b"\0 ") or b"x", 8)
     except ValueError:
         return None
-    name = header[:100].split(b"\0", 1)[0]
-    if header[262] == 0 and header[345]:
-        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
-    if size < 0 or name.endswith(b"/") or sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
-        return None
-    return Member(name, at + BLOCK, size), at + BLOCK + size + -size % BLOCK
+    # The sum is over all bytes, with blanks in the place of its own eight.
+    return size if size >= 0 and sum(header) - sum(header[148:156]) + 8 * 32 == checksum else None
 
 
 def _unusual(file: BinaryIO, header: bytes, at: int, where: str) -> tuple[Member | None, int]:
@@ -88,9 +95,9 @@ def _unusual(file: BinaryIO, header: bytes, at: int, where: str) -> tuple[Member
     kind = header[156:157]
     try:
         if kind in (b"x", b"g", b"L", b"K"):
-            size = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
-            if not 0 <= size <= MAX_EXTENDED:
-                raise ValueError(f"a name of {size:,} bytes")
+            size = _size(header)
+            if size is None or size > MAX_EXTENDED:
+                raise ValueError("a header that describes the next one is damaged or too long")
             body = os.pread(file.fileno(), size, at + BLOCK)
             if kind in (b"x", b"g") and len(body) == size and not any(word in body for word in MATTERS):
                 return None, at + BLOCK + size + -size % BLOCK

@@ -37,7 +37,8 @@ _META = re.compile(r"__[^/]*__($|/)")
 class _Found:
     """What the tars of a split hold: its rows, and what is passed over.
 
-    `jsons`: the json of each row, kept where columns are wanted. `unlabelled`: samples without a label, and the first.
+    `jsons`: the json of each row, kept where columns are wanted. `unlabelled`: how many samples have no label, and
+    `negative` a negative one; `first`: the first without.
     """
 
     table: TableOfMembers
@@ -45,6 +46,7 @@ class _Found:
     others: list[PassedOver] = field(default_factory=list)
     jsons: list[Mapping[str, Any]] = field(default_factory=list)
     unlabelled: int = 0
+    negative: int = 0
     first: str = ""
 
 
@@ -58,7 +60,7 @@ def open_tars(
     chosen = list(tars) if splits is None else choose(name, list(tars), splits)
     found = {split: _scan(tars[split], bool(columns)) for split in chosen}
     for split in chosen:
-        if not found[split].labels and splits is None and found[split].others:
+        if not found[split].labels and splits is None and found[split].unlabelled + found[split].negative:
             print(f"{name}: leaving out split {split}: it has no labels", file=sys.stderr)
             del found[split]
         else:
@@ -125,9 +127,9 @@ def _add(
     if label is not None and (type(label) is not int or label >= 2**63):
         raise UsageError(f"the label of {printable(name)} is {str(label)[:40]!r}, not a number")
     if label is None or label < 0:
-        if label is None:
-            found.unlabelled += 1
-            found.first = found.first or printable(name)
+        found.unlabelled += label is None
+        found.negative += label is not None
+        found.first = found.first or (printable(name) if label is None else "")
         reason = "it has no label" if label is None else f"its label is {label}"
         found.others.append(PassedOver(printable(f"{name}.{image}"), f"passed over: {reason}"))
         return
@@ -187,5 +189,8 @@ def _hint(tars: Tars) -> str:
         members = islice(scan(file, str(tars.paths[0])), 3)
         names = [printable(member.name.decode("utf-8", "surrogateescape")) for member in members]
     if names and all(name.endswith(".tar") for name in names):
-        return f"{tars.paths[0].name} holds other tars; the archives of ILSVRC2012 are told by their published names"
+        return (
+            f"{tars.paths[0].name} holds other tars; of ILSVRC2012 give the directory that holds its archives, under "
+            "their published names"
+        )
     return f"{tars.paths[0].name} holds {', '.join(names) or 'nothing'}"

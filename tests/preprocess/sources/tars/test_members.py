@@ -93,10 +93,10 @@ def test_a_damaged_header_is_noticed(tmp_path: Path, at: int) -> None:
 
 def test_a_huge_extended_header_is_not_read(tmp_path: Path) -> None:
     info = tarfile.TarInfo("././@PaxHeader")
-    info.type, info.size = tarfile.XHDTYPE, 1 << 40
+    info.type, info.size = tarfile.XHDTYPE, 1 << 32
     path = tmp_path / "huge.tar"
     path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
-    with pytest.raises(ShardfeedError, match="a name of 1,099,511,627,776 bytes"):
+    with pytest.raises(ShardfeedError, match="describes the next one is damaged or too long"):
         scanned(path)
 
 

@@ -124,7 +124,10 @@ FAULTS: dict[str, tuple[Mapping[str, bytes], str]] = {
     "a json that is damaged": ({"1.jpg": JPEG, "1.json": b'{"la'}, "the json of a-000.tar/1 is damaged"),
     "a file twice": ({"1.jpg": JPEG, "1.JPG": JPEG, "1.cls": b"1"}, "1.JPG twice in one sample"),
     "other things": ({"readme": b"text"}, "has no image with a label: a-000.tar holds readme"),
-    "an archive under another name": ({"n01440764.tar": tar({})}, "a-000.tar holds other tars; the archives of ILSVRC"),
+    "an archive under another name": (
+        {"n01440764.tar": tar({})},
+        "a-000.tar holds other tars; of ILSVRC2012 give the dir",
+    ),
     "no images": (
         {"1.txt": b"x", "1.cls": b"1"},
         r"a-000.tar holds 1.txt, 1.cls \(passed over: no image among its files",
@@ -136,7 +139,7 @@ FAULTS: dict[str, tuple[Mapping[str, bytes], str]] = {
 def test_a_fault_is_one_line(tmp_path: Path, fault: str) -> None:
     files, message = FAULTS[fault]
     with pytest.raises(ShardfeedError, match=message) as raised:
-        open_source(str(one(tmp_path, files)), ["train"])
+        open_source(str(one(tmp_path, files)))
     assert "\n" not in str(raised.value)
 
 
