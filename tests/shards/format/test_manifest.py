@@ -233,11 +233,11 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_further_columns_are_named_and_absent_where_there_are_none(tmp_path: Path) -> None:
-    manifest = dataclasses.replace(MANIFEST_WITH_COLUMNS, columns={"path": "string", "number": "int64"})
+    manifest = replace(MANIFEST, columns={"path": "string", "number": "int64"})
     manifest.write(tmp_path)
     assert Manifest.read(tmp_path) == manifest
-    MANIFEST_WITH_COLUMNS.write(tmp_path)
+    MANIFEST.write(tmp_path)
     assert "columns" not in json.loads((tmp_path / "manifest.json").read_text())
-    dataclasses.replace(manifest, columns={"path": "object"}).write(tmp_path)
+    replace(manifest, columns={"path": "object"}).write(tmp_path)
     with pytest.raises(UsageError, match="columns: 'path' holds 'object', which is none of string and int64"):
         Manifest.read(tmp_path)
