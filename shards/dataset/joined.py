@@ -70,6 +70,9 @@ class JoinedSplit(Split):
     def _whole_keys(self) -> npt.NDArray[np.object_]:
         return np.concatenate([part.keys() for part in self.parts])
 
+    def _whole_column(self, name: str) -> npt.NDArray[Any]:
+        return np.concatenate([part.column(name) for part in self.parts])
+
     def _part(self, ids: npt.NDArray[np.int64], title: str, **changes: Any) -> Split:
         if self.takes is not None:
             raise UsageError(f"a mix cannot be divided: choose parts of its splits first, and mix these ({title})")
@@ -97,6 +100,7 @@ def concatenate(splits: Sequence[Split]) -> JoinedSplit:
         source=", ".join(dict.fromkeys(part.manifest.source for part in parts)),
         fingerprint=hashlib.sha256("\n".join(_identities(parts)).encode()).hexdigest(),
         class_names=first.class_names,
+        columns=_common_columns(parts),
         settings=settings,
         splits={title: info},
     )
@@ -148,6 +152,12 @@ def _identities(parts: Sequence[Split]) -> Iterator[str]:
     for part in parts:
         identity = 0 if part.view is None else part.view.identity
         yield f"{part.manifest.fingerprint} {part.name} {identity}"
+
+
+def _common_columns(parts: Sequence[Split]) -> dict[str, Any]:
+    """The kept columns that all parts have, under one type."""
+    shared = set.intersection(*(set(part.manifest.columns.items()) for part in parts))
+    return dict(sorted(shared))
 
 
 def _origin(parts: Sequence[Split]) -> Origin | None:

@@ -12,6 +12,7 @@ from typing import Any, Never
 import numpy as np
 import numpy.typing as npt
 
+from shards.common.arguments import shown
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
@@ -27,7 +28,7 @@ from shards.dataset.parts import (
     read_names,
     rows_of_names,
 )
-from shards.format.index import Index
+from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
 from shards.indexed.places import shard_url
@@ -106,7 +107,8 @@ class Split:
     def subset(self, what: float | str | Path) -> "Split":
         """A fraction of each class, or what a file names: classes (as `where` takes them) or samples, one a line.
 
-        A fraction takes at least one sample a class, and always the same ones. Samples are named by their keys.
+        A fraction takes at least one sample a class, and always the same ones. Samples are named by their keys, or by
+        a column of text that `python -m preprocess --keep` kept.
         Raises UsageError for any other fraction, and for a file with a name that the split does not have.
         """
         if not isinstance(what, str | Path):
@@ -115,7 +117,8 @@ class Split:
         names = read_names(what)
         if names[0] in numbers_by_name(self.class_names):
             return self.where(names)
-        return self.select(rows_of_names(what, names, [self.keys()]))
+        texts = [name for name, kind in self.manifest.columns.items() if kind == "string"]
+        return self.select(rows_of_names(what, names, [self.keys(), *map(self.column, texts)]))
 
     def map_classes(self, classes: Mapping[str, str] | str | Path) -> "Split":
         """The samples under other classes: a mapping of class names to new ones, or a file with a line for each.
@@ -202,8 +205,8 @@ class Split:
         index = self._whole_index()
         if self.view is None:
             return index
-        shown = index.rows(self.view.rows)
-        return shown if self.view.labels is None else dataclasses.replace(shown, label=self.view.labels)
+        part = index.rows(self.view.rows)
+        return part if self.view.labels is None else dataclasses.replace(part, label=self.view.labels)
 
     def _whole_index(self) -> Index:
         path = self._index_path()
@@ -227,6 +230,29 @@ class Split:
         """The key of each sample in its tar, (n,) of str; read from disk at each call."""
         keys = self._whole_keys()
         return keys if self.view is None else keys[self.view.rows]
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of the index, (n,); read from disk at each call.
+
+        The further ones are those that `python -m preprocess --keep` took from the source: int64, or objects of type
+        str. Raises UsageError for a column that is not there.
+        """
+        if name in DTYPES:
+            values: npt.NDArray[Any] = getattr(self.index, name)
+            return values
+        if name == "key":
+            return self.keys()
+        if name not in self.manifest.columns:
+            there = ", ".join((*DTYPES, "key", *self.manifest.columns))
+            raise UsageError(f"the index of {self.name} has no column {shown(name)}: it has {there}")
+        column = self._whole_column(name)
+        return column if self.view is None else column[self.view.rows]
+
+    def _whole_column(self, name: str) -> npt.NDArray[Any]:
+        column: npt.NDArray[Any] = (
+            Index.read(self._index_path(), extra=[name]).extra[name].to_numpy(zero_copy_only=False)
+        )
+        return column
 
     def _whole_keys(self) -> npt.NDArray[np.object_]:
         keys = Index.read(self._index_path(), keys=True).key

@@ -21,6 +21,8 @@ from shards.format.layout import MANIFEST, Encoding, is_place, is_split_name, sh
 FORMAT_VERSION = 2
 # 3: shards that others wrote, each with a place of its own; otherwise as 2. Conversions write 2.
 INDEXED_VERSION = 3
+# What a further column of the indices may hold, as Arrow calls it.
+COLUMN_TYPES = ("string", "int64")
 # The lengths in pixels that images' shorter side may be stored with.
 SHORT_SIDES = range(8, 4097)
 # A damaged manifest cannot be made again in its place: it alone says what the shards must be.
@@ -131,7 +133,8 @@ class Manifest:
     """A whole data set: its source, its settings and its parts.
 
     `fingerprint`: identifies the content of the source, whatever its path. `libraries`: versions of the image
-    libraries, since other versions may encode the same pixels to other bytes.
+    libraries, since other versions may encode the same pixels to other bytes. `columns`: the further columns of the
+    indices, each "string" or "int64"; absent from the file where there are none.
     """
 
     format_version: Count
@@ -142,6 +145,7 @@ class Manifest:
     settings: Settings
     splits: Mapping[str, SplitInfo]
     libraries: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -164,6 +168,8 @@ class Manifest:
                 del split["checksums"]
                 for shard in split["shards"]:
                     del shard["place"], shard["modified"]
+        if not self.columns:
+            del content["columns"]
         with replacing(Path(root) / MANIFEST) as file:
             file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -206,6 +212,9 @@ class Manifest:
         """What is wrong with values of the right type, in words."""
         if not self.splits:
             yield "splits: there are none"
+        for column, kind in self.columns.items():
+            if kind not in COLUMN_TYPES:
+                yield f"columns: {column!r} holds {kind!r}, which is none of {' and '.join(COLUMN_TYPES)}"
         for split, info in self.splits.items():
             if not is_split_name(split):
                 yield f"splits: {split!r} cannot be the name of a split"

@@ -239,3 +239,14 @@ def test_a_strange_manifest_is_refused_in_one_line_or_harmless(seed: int) -> Non
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Settings(**wrong)
+
+
+def test_further_columns_are_named_and_absent_where_there_are_none(tmp_path: Path) -> None:
+    manifest = replace(MANIFEST, columns={"path": "string", "number": "int64"})
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest
+    MANIFEST.write(tmp_path)
+    assert "columns" not in json.loads((tmp_path / "manifest.json").read_text())
+    replace(manifest, columns={"path": "object"}).write(tmp_path)
+    with pytest.raises(UsageError, match="columns: 'path' holds 'object', which is none of string and int64"):
+        Manifest.read(tmp_path)
