@@ -1,4 +1,7 @@
-"""Image folders: SOURCE/<split>/<class>/*.jpg, or deeper below a class; the classes in alphabetical order."""
+"""Image folders: SOURCE/<split>/<class>/*.jpg, or deeper below a class; the classes in alphabetical order.
+
+SOURCE/<class>/*.jpg is one split, `train`.
+"""
 
 import dataclasses
 import os
@@ -22,7 +25,7 @@ from preprocess.sources.source import (
 )
 from shards.common.errors import UsageError
 from shards.common.terminal import counted
-from shards.dataset import TRAINING
+from shards.dataset import TRAINING, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,8 +109,13 @@ def open_folder(name: str, layout: Layout, splits: "Sequence[str] | None") -> St
     """
     root = layout.root
     there = [entry.name for entry in _directories(root)]
+    places = {split: split for split in there}
+    if _is_one_split(layout, there):
+        there, places = [TRAINING], {TRAINING: ""}
     chosen = there if splits is None else choose(name, there, splits)
-    classes = {split: [] if split in layout.labels else class_folders(root / split, layout.inner) for split in chosen}
+    classes = {
+        split: [] if split in layout.labels else class_folders(root / places[split], layout.inner) for split in chosen
+    }
     labelled = {split: names for split, names in classes.items() if names}
     if layout.classes is not None:
         _check_classes(root, labelled, layout.classes)
@@ -119,7 +127,7 @@ def open_folder(name: str, layout: Layout, splits: "Sequence[str] | None") -> St
     labels: dict[str, npt.NDArray[np.int64]] = {}
     others: dict[str, tuple[PassedOver, ...]] = {}
     for split in chosen:
-        images[split], labels[split], others[split] = _scan(layout, split, classes[split], class_names)
+        images[split], labels[split], others[split] = _scan(layout, places[split], classes[split], class_names)
         if split in layout.labels:
             names = [images[split].name(row) for row in range(len(images[split]))]
             labels[split] = layout.labels[split].labels(f"split {split} of {name}", names, class_names)
@@ -128,8 +136,18 @@ def open_folder(name: str, layout: Layout, splits: "Sequence[str] | None") -> St
     source = stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
     for split in source.splits:
         if others[split]:
-            print(f"{root / split}: {_passing_over(others[split])}", file=sys.stderr)
+            print(f"{root / places[split]}: {_passing_over(others[split])}", file=sys.stderr)
     return dataclasses.replace(named_classes(source, layout.words), others=others)
+
+
+def _is_one_split(layout: Layout, there: "Sequence[str]") -> bool:
+    """Whether the directories are classes and not splits, as those of ImageNet-V2, -A and -R are.
+
+    None of them is called as a split is, and each holds files alone.
+    """
+    if layout.labels or layout.classes is not None or {TRAINING, *VALIDATION} & {*there}:
+        return False
+    return bool(there) and not holds_classes(layout.root)
 
 
 def holds_classes(root: Path) -> bool:
@@ -152,20 +170,24 @@ def _check_classes(root: Path, there: "Mapping[str, Sequence[str]]", classes: "S
 
 
 def _scan(
-    layout: Layout, split: str, classes: "Sequence[str]", class_names: "Sequence[str]"
+    layout: Layout, place: str, classes: "Sequence[str]", class_names: "Sequence[str]"
 ) -> tuple[FolderImages, npt.NDArray[np.int64], tuple[PassedOver, ...]]:
-    """All files of a split. Whether a file is an image, its bytes tell when it is converted."""
+    """All files of the split in the directory `place` of the root.
+
+    Whether a file is an image, its bytes tell when it is converted.
+    """
     root = layout.root
     names: list[bytes] = []
     sizes: list[int] = []
     labels: list[int] = []
     others: list[PassedOver] = []
     numbers = {each: number for number, each in enumerate(class_names)}
+    above = f"{place}/" if place else ""
     if classes:
-        with os.scandir(root / split) as entries:
+        with os.scandir(root / place) as entries:
             beside = sorted(entry.name for entry in entries if entry.name not in classes)
-        others += [PassedOver(printable(f"{split}/{name}"), f"{PASSED_OVER}it lies in no class") for name in beside]
-    folders = [(f"{split}/{each}", numbers[each]) for each in classes] or [(split, HIDDEN_LABEL)]
+        others += [PassedOver(printable(f"{above}{name}"), f"{PASSED_OVER}it lies in no class") for name in beside]
+    folders = [(f"{above}{each}", numbers[each]) for each in classes] or [(place, HIDDEN_LABEL)]
     for folder, label in folders:
         inner = f"{folder}/{layout.inner}/" if layout.inner else ""
         for file, entry in _files(root, folder):

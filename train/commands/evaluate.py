@@ -12,12 +12,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.options import PTH, require_files
 from model.weights import About, about_of, read_saved
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.checkpoints.weights import describe_run, load_weights
 from train.commands.eval_sets import class_columns, evaluation_splits
+from train.commands.real import with_real_labels
 from train.config import Config
 from train.data import held_out_loader
 from train.optim.gpu_memory import memory_advice
@@ -72,14 +75,23 @@ class _Plan:
     """Of the weights."""
     columns: list[int] | None
     """See `class_columns`."""
+    real: Path | None
+    """ReaL labels."""
 
 
 def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
+    split, right = plan.split, None
+    if plan.real is not None:
+        split, classes = with_real_labels(split, plan.real)
+        right = torch.from_numpy(classes)
     network, setup = set_up(plan.config, plan.classes, world)
     load_weights(network, plan.path)
-    micro_batch, split = setup.batch.micro_batch, plan.split
-    with memory_advice(plan.config, micro_batch, world.size), held_out_loader(split, setup) as batches:
-        accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns)
+    micro_batch = setup.batch.micro_batch
+    with (
+        memory_advice(plan.config, micro_batch, world.size),
+        held_out_loader(split, setup, ids=right is not None) as batches,
+    ):
+        accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns, right)
     return Reached(plan.path, name, accuracy)
 
 
@@ -107,9 +119,9 @@ def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, q
     if not quiet:
         print(line, file=sys.stderr)
     if about is None:
-        return _Plan(path, held_out, own, len(held_out.class_names), None)
+        return _Plan(path, held_out, own, len(held_out.class_names), None, config.real_labels)
     columns = class_columns(about.class_names, held_out.class_names, path, held_out.place, quiet)
-    return _Plan(path, held_out, own, len(about.class_names), columns)
+    return _Plan(path, held_out, own, len(about.class_names), columns, config.real_labels)
 
 
 def merge(config: Config, given: Collection[str], about: About) -> Config:
