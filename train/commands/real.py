@@ -26,10 +26,10 @@ def with_real_labels(split: Split, path: Path) -> tuple[Split, npt.NDArray[np.bo
     """
     lists, classes = _read(path), len(split.class_names)
     numbers = _numbers(split)
-    if numbers.max() > len(lists):
-        raise UsageError(
-            f"{path} has labels of {counted(len(lists), 'image')}, and {split.place} an image {numbers.max()}"
-        )
+    for number in (numbers.min(), numbers.max()):
+        if not 1 <= number <= len(lists):
+            images = counted(len(lists), "image")
+            raise UsageError(f"{path} has the labels of {images}, and {split.place} an image {number}")
     right = np.zeros((len(split), classes), bool)
     for row, number in enumerate(numbers):
         labels = lists[number - 1]
