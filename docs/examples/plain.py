@@ -35,11 +35,12 @@ def main(words: list[str] | None = None) -> None:
 
 def train(args: argparse.Namespace, rank: int, world_size: int, local_rank: int) -> None:
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     splits = open_dataset(args.data)
-    ours = {"size": args.size, "device": "auto", "device_id": local_rank, "rank": rank, "world_size": world_size}
-    training = Loader(splits["train"], batch_size=args.batch_size, train=True, **ours)
-    validation = Loader(splits["validation"], batch_size=args.batch_size, train=False, **ours)
-
+    ours = {"batch_size": args.batch_size, "size": args.size, "rank": rank, "world_size": world_size}
+    ours |= {"device": "auto", "device_id": local_rank}
+    training, validation = (Loader(splits[name], train=name == "train", **ours) for name in ("train", "validation"))
     torch.manual_seed(0)
     model = DistributedDataParallel(resnet18(num_classes=len(splits["train"].class_names)).to(device))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * args.batch_size * world_size / 256, momentum=0.9)
@@ -49,7 +50,6 @@ def train(args: argparse.Namespace, rank: int, world_size: int, local_rank: int)
     if checkpoint.exists():
         for name, state in torch.load(checkpoint, map_location=device, weights_only=True).items():
             parts[name].load_state_dict(state)
-
     for epoch in range(training.epoch, args.epochs):
         model.train()
         for images, labels in training:  # after a stop in the middle of an epoch, the rest of it
