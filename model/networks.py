@@ -36,6 +36,7 @@ def build_model(
     blur_pool: bool = False,
     drop_path: float | None = None,
     checkpoint: bool = False,
+    size: int | None = None,
 ) -> nn.Module:
     """A new network from images (B, 3, H, W) to logits (B, num_classes); nothing is downloaded.
 
@@ -46,13 +47,15 @@ def build_model(
     checkpoint: gradient checkpointing, less memory for more time, see model/recompute.py; of timm's networks, timm's
     own, which counts a step twice in the running statistics of batch norm.
 
+    size: side of the images, for networks of timm that are made for one size; None: the size of their weights.
+
     Raises UsageError for an unknown name, fewer than one class, or blur_pool where no convolution has a stride, and
     MissingDependency for a network of timm's where timm is not installed.
     """
     check_name(name, MODELS)
     num_classes = whole_number("num_classes", num_classes, 1)
     if name.startswith(TIMM):
-        network = _of_timm(name, num_classes, drop_path)
+        network = _of_timm(name, num_classes, drop_path, size)
     elif drop_path is None:
         network = MODELS[name](num_classes)
     elif name in DROP_PATH:
@@ -71,11 +74,17 @@ def build_model(
     return network
 
 
-def _of_timm(name: str, num_classes: int, drop_path: float | None) -> nn.Module:
+def _of_timm(name: str, num_classes: int, drop_path: float | None, size: int | None) -> nn.Module:
     timm, more = timm_of(name), {} if drop_path is None else {"drop_path_rate": drop_path}
+    published = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    own = published.input_size[1] if published is not None and published.fixed_input_size else None
+    if own is not None and size not in (None, own):
+        more["img_size"] = size
     try:
         network: nn.Module = timm.create_model(name.removeprefix(TIMM), num_classes=num_classes, **more)
     except TypeError:
+        if "img_size" in more:
+            raise UsageError(f"{name} takes images of {own} pixels only: give no other size") from None
         if drop_path is None:
             raise
         raise UsageError(f"{name} has no drop path: leave it out") from None
@@ -97,7 +106,7 @@ def timm_of(name: str) -> Any:
 
 
 def fixed_side(network: nn.Module) -> int | None:
-    """The side of the only images that a network takes, in pixels, as most vision transformers have it; or None."""
+    """The side, in pixels, of the images of a network's published weights where it is made for one size; or None."""
     published = getattr(network, "pretrained_cfg", None) or {}
     return int(published["input_size"][1]) if published.get("fixed_input_size") else None
 

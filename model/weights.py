@@ -177,7 +177,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, About]:
             "`python -m train` wrote, of this version or newer"
         )
     try:
-        network = build_model(about.model, len(about.class_names), blur_pool=about.blur_pool)
+        network = build_model(about.model, len(about.class_names), blur_pool=about.blur_pool, size=about.size)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     try:

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shards.common.errors import ShardfeedError, UsageError
-    from shards.dataset import Split, open_dataset
+    from shards.dataset import Split, concatenate, mix, open_dataset
     from shards.loader import Loader
 
-__all__ = ["Loader", "ShardfeedError", "Split", "UsageError", "open_dataset"]
+__all__ = ["Loader", "ShardfeedError", "Split", "UsageError", "concatenate", "mix", "open_dataset"]
 
 _MODULES = {
     "Loader": "shards.loader",
     "ShardfeedError": "shards.common.errors",
     "Split": "shards.dataset",
     "UsageError": "shards.common.errors",
+    "concatenate": "shards.dataset",
+    "mix": "shards.dataset",
     "open_dataset": "shards.dataset",
 }
 

@@ -11,13 +11,13 @@ integers, and seven that guard it.
 import dataclasses
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Never
 
 import torch
 
-from shards.common.arguments import channels, flag, one_of, shown, whole_number
+from shards.common.arguments import channels, distinct_words, flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import advice
 from shards.dataset import Split
@@ -35,6 +35,7 @@ from shards.defaults import (
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
+from shards.sampler import EpochSampler
 from shards.sampling.batch import Cursor
 from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
@@ -115,6 +116,8 @@ class Loader:
         comes without it, and may even be empty; for validation, where a copy would falsify the accuracy. `skipped`
         counts them.
     ids: yield (images, labels, ids) instead; `split.keys()[ids]` are the names of the samples.
+    keys: yield dicts instead, with these names for the parts of a batch: ("pixel_values", "labels"), and a third one
+        for ids.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
     strides; labels (B,) int64; both on the device; ids (B,) int64 on the CPU, rows of `split.index`.
@@ -122,6 +125,10 @@ class Loader:
     Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for shards that cannot
     be read. A damaged sample ends the iteration with a ShardfeedError that names it.
     """
+
+    # Accelerate's skip_first_batches, and HF's Trainer by it, makes a DataLoader with the attributes of a loader. With
+    # this one it gets as far as the sampler, which says what to do instead.
+    prefetch_factor = None
 
     def __init__(
         self,
@@ -159,6 +166,7 @@ class Loader:
         check: Literal["auto", "crc", "none"] = "auto",
         on_error: Literal["raise", "skip", "omit"] = "raise",
         ids: bool = False,
+        keys: Sequence[str] | None = None,
     ) -> None:
         self._split = split = one_split(split)
         train = flag("train", train)
@@ -169,8 +177,9 @@ class Loader:
             train if drop_last is None else flag("drop_last", drop_last),
         )
         draw = draw_of(split, weights, num_samples, replacement, num_repeats)
-        if weights is not None and order not in (None, "global"):
-            raise UsageError(f"weights draw samples in random order: order={shown(order)} does not apply")
+        drawn = draw.weights is not None or bool(draw.mixture)
+        if drawn and order not in (None, "global"):
+            raise UsageError(f"weights and mixes draw samples in random order: order={shown(order)} does not apply")
         self._samples = draw.length(len(split))
         if self._share.drop_last and self._samples < self._share.global_batch:
             raise UsageError(
@@ -190,9 +199,7 @@ class Loader:
             share=self._share,
             seed=seed,
             order_seed=seed if order_seed is None else whole_number("order_seed", order_seed),
-            order=("index" if weights is None and not train else "global")
-            if order is None
-            else one_of("order", order, ORDERS),
+            order=("global" if train or drawn else "index") if order is None else one_of("order", order, ORDERS),
             crop=cropped,
             flip=train if flip is None else flag("flip", flip),
             resize=shorter_side(split, size, resize, cropped),
@@ -225,6 +232,7 @@ class Loader:
             largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
         )
         skip, self._omit, self._ids = on_error != "raise", on_error == "omit", flag("ids", ids)
+        self._keys = None if keys is None else distinct_words("keys", keys, 3 if self._ids else 2)
         checks = check == "crc" or (check == "auto" and (skip or decoder != "raw"))
         self._feed = FeedRunner(split, FeedConfig(sampling, graph, checks, skip))
         # Runs when the loader is freed and, before Python ends threads, when Python exits.
@@ -261,7 +269,8 @@ class Loader:
             self._skipped += len(delivered.replaced)
             if self._omit:
                 delivered = delivered.without_replaced()
-            yield (*delivered.tensors, torch.tensor(delivered.ids)) if self._ids else delivered.tensors
+            batch = (*delivered.tensors, torch.tensor(delivered.ids)) if self._ids else delivered.tensors
+            yield batch if self._keys is None else dict(zip(self._keys, batch, strict=True))
             if self._moves != moves:
                 raise ShardfeedError("the loader was moved to another place while it was iterated over")
         self.set_epoch(epoch + 1)
@@ -282,13 +291,44 @@ class Loader:
         return self._samples
 
     @property
+    def dataset(self) -> Split:
+        """The split, for code that asks a loader for `len(loader.dataset)`."""
+        return self._split
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a step on this rank."""
+        return self._share.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last global batch that is not full is left out."""
+        return self._share.drop_last
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """For trainers that call `loader.sampler.set_epoch(epoch)`; it yields no indices."""
+        return EpochSampler(self)
+
+    @property
+    def batch_sampler(self) -> EpochSampler:
+        """For trainers that call `loader.batch_sampler.sampler.set_epoch(epoch)`; it yields no batches."""
+        return EpochSampler(self)
+
+    @property
     def epoch(self) -> int:
         """The running epoch; between two epochs, the one that the next iteration gives."""
         return self._cursor.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration gives epoch `epoch` from its beginning."""
-        self._move(whole_number("epoch", epoch, 0), 0)
+        """The next iteration gives epoch `epoch`: from its beginning, unless the loader was just put inside it.
+
+        Trainers load a loader's state and then announce the epoch that they resume. So a position that
+        `load_state_dict` has set stays, as long as no batch was taken since and `epoch` is that state's epoch.
+        """
+        epoch = whole_number("epoch", epoch, 0)
+        if self._entered or epoch != self._cursor.epoch:
+            self._move(epoch, 0)
 
     def set_size(self, size: int, resize: int | None = None) -> None:
         """The next iteration gives images of another size (and zoom, see the class): for progressive resizing.

@@ -60,6 +60,10 @@ def check(command: Command) -> None:
             check(dataclasses.replace(command, text=words[words.index("--wrap") + 1]))
     elif words[1] == "-c":
         ast.parse(words[2])
+    elif script := next((word for word in words if word.endswith(".py")), None):
+        assert (ROOT / script).exists(), f"there is no {script}"
+        for word in words[words.index(script) + 1 :]:
+            assert not word.startswith("--") or f'"{word}"' in (ROOT / script).read_text(), f"{script} has no {word}"
     elif "shardfeed" in words:
         _check_program(words[words.index("shardfeed") + 1 :], partial)
     else:
@@ -156,6 +160,9 @@ def test_each_command_is_one_that_its_program_takes(document: Path) -> None:
         "make install DALY=cuda12",
         "pip install 'shardfeed[nothing]'",
         "sbatch docs/slurm/nothing.sh",
+        "torchrun --standalone docs/examples/nothing.py --data DIR",
+        "torchrun --standalone docs/examples/plain.py --dota DIR",
+        "accelerate launch docs/examples/accelerate_script.py --dota DIR",
         "sbatch --array=0-7 --wrap 'python -m preprocess SOURCE'",
     ],
 )

@@ -163,6 +163,9 @@ class Config:
     """With --evaluate, in place of --data: other data sets, each a directory or URL. Their classes are matched by name;
     of fewer classes only the logits are compared."""
 
+    real_labels: Annotated[Path | None, INSTEAD] = None
+    """With --evaluate: ReaL's real.json, which has several right classes for each validation image of ImageNet."""
+
     find_lr: Annotated[bool, INSTEAD] = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
@@ -205,6 +208,8 @@ class Config:
             raise UsageError("--check, --evaluate and --find-lr exclude each other")
         if self.eval_set and (not self.evaluate or self.data != NO_DATA):
             raise UsageError("--eval-set is for --evaluate, and takes the place of --data: give the data there")
+        if self.real_labels is not None and not self.evaluate:
+            raise UsageError("--real-labels is for --evaluate")
         if self.evaluate and self.validation.val_split == "none":
             raise UsageError("--evaluate needs a split: leave out --val-split none")
         self._require_fit()

@@ -128,7 +128,7 @@ def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     )
 
 
-def held_out_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
+def held_out_loader(split: "shards.Split", setup: "Setup", ids: bool = False) -> "shards.Loader":
     """Every image exactly once over all ranks, centre-cropped; with --on-error skip, every whole one.
 
     A damaged image is never replaced here: a copy of another one would count twice. The batches are as large as
@@ -142,6 +142,7 @@ def held_out_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
         size=config.sizes.val_size or config.size,
         resize=config.sizes.val_resize,
         on_error="omit" if config.on_error == "skip" else "raise",
+        ids=ids,
         **_common(setup),
     )
 

@@ -132,6 +132,7 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
         blur_pool=config.blur_pool,
         drop_path=config.drop_path,
         checkpoint=config.memory.recompute,
+        size=config.sizes.val_size or config.size,
     )
     if config.start.freeze:
         freeze_body(network)

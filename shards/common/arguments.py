@@ -72,6 +72,14 @@ def one_of(name: str, value: Any, known: Sequence[Word]) -> Word:
     raise UsageError(f"{name} must be one of {', '.join(known)}, not {shown(value)}")
 
 
+def distinct_words(name: str, value: Any, count: int) -> tuple[str, ...]:
+    """`value` as a tuple of `count` different words. Raises UsageError for anything else, a single text among it."""
+    words = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if not all(isinstance(word, str) for word in words) or not len(words) == len(set(words)) == count:
+        raise UsageError(f"{name} must be {count} different words, not {shown(value)}")
+    return words
+
+
 def as_path(name: str, value: Any) -> Path:
     """`value`, text or a path, as a path without a `~`. Raises UsageError for anything else."""
     if not isinstance(value, str | os.PathLike):

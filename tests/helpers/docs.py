@@ -19,7 +19,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _VARIABLE = re.compile(r"[A-Z_]+=\S*")
 # A program of the environment may be called by its path.
 _PATH = ".venv/bin/"
-_PROGRAMS = ("python", "shardfeed", "torchrun", "make", "sbatch", "pip", "pytest")
+_PROGRAMS = ("python", "shardfeed", "torchrun", "make", "sbatch", "pip", "pytest", "accelerate")
 
 
 @dataclass(frozen=True)

@@ -192,3 +192,14 @@ def test_the_description_of_other_pixels_survives_the_file_and_reaches_predictio
     resized = np.asarray(image.resize((42, 36), Image.Resampling.BICUBIC))[2:34, 5:37]
     expected = torch.from_numpy(resized / 127.5 - 1).permute(2, 0, 1).float()
     torch.testing.assert_close(to_tensor(image, about), expected)
+
+
+def test_a_network_for_one_size_is_built_for_another_and_comes_back_from_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    name = "timm:vit_tiny_patch16_224"
+    network = build_model(name, 2, size=32)
+    save_weights(network, tmp_path / "model.pth", About(name, ("a", "b"), 32, 36))
+    again, _ = load_model(tmp_path / "model.pth")
+    images = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(again(images), network.eval()(images))

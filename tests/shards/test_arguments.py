@@ -19,7 +19,7 @@ WRONG: tuple[Any, ...] = (
     *(1.5, float("nan"), "x", "", b"x", (224, 160), [1], {}, object(), torch.device("cpu"), np.float32(2.0)),
     *(np.array([1, 2]), np.array([]), np.zeros((9, 9)), torch.tensor([1, 2]), torch.zeros(9, 9)),
 )
-FLAGS = {"train", "flip", "fast_idct", "drop_last"}
+FLAGS = {"train", "flip", "replacement", "fast_idct", "drop_last", "ids"}
 SEEDS = {"seed", "order_seed"}
 
 

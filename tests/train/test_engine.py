@@ -18,7 +18,7 @@ from tests.helpers.training import SILENT, FixedBatches, read_lines, setup_of, t
 from train.__main__ import main
 from train.config import Config
 from train.engine import train, train_epoch
-from train.options import Distributed, Feeding, Memory, Mixing, Sizes, Update, Validation
+from train.options import Distributed, Feeding, Memory, Mixing, Samples, Sizes, Update, Validation
 from train.ranks.distributed import World
 from train.report.metrics import Recorder
 from train.run import Run, begin, make_network, read_losses
@@ -26,7 +26,7 @@ from train.run import Run, begin, make_network, read_losses
 SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
 GROUPS = {
     "feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory,
-    "distributed": Distributed, "validation": Validation,
+    "distributed": Distributed, "validation": Validation, "samples": Samples,
 }  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def test_the_resolved_configuration_can_be_read_back(finished: tuple[Path, Confi
     fields = {field.name: kept[field.name] for field in dataclasses.fields(Config)}
     paths = {name: Path(fields[name]) for name in ("data", "out")}
     groups = {name: kind(**fields[name]) for name, kind in GROUPS.items()}
-    assert Config(**{**fields, **paths, **groups, "evaluate": ()}) == config
+    assert Config(**{**fields, **paths, **groups, "evaluate": (), "eval_set": ()}) == config
 
 
 def test_a_complete_run_is_a_success_and_changes_nothing(

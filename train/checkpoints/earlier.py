@@ -26,7 +26,7 @@ FREE = {
     "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "eval_set",
     "find_lr", "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload",
     "bad_losses", "subset", "class_map", "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode",
-    "cache_dir", "cache_size",
+    "cache_dir", "cache_size", "real_labels",
 }  # fmt: skip
 # Those of them on which the result of a complete run depends.
 RESULTING = {"subset", "class_map", "precision", "val_size", "val_resize", "flip_tta", "val_split"}

@@ -27,11 +27,15 @@ def begin_with(network: nn.Module, config: Config, split: Split, world: World) -
     Raises UsageError for weights of another network, and for sizes that do not fit; ShardfeedError where the weights
     cannot be had.
     """
-    _refuse_sizes(network, config)
+    if fixed_side(network) is not None and not config.evaluate:
+        _refuse_sizes(config)
     if not (config.start.pretrained or config.start.init):
         return config
     if config.start.pretrained and config.blur_pool:
         raise UsageError("published weights are of networks without blur pooling: add --no-blur-pool to --pretrained")
+    own = fixed_side(network)
+    if config.start.pretrained and own not in (None, config.size):
+        raise UsageError(f"the published weights of {config.model} take images of {own} pixels: give --size {own}")
     start = try_on_main(lambda: _read(config), (ShardfeedError, OSError), world)
     lines = fit(network, start, split.class_names)
     if world.is_main:
@@ -79,7 +83,7 @@ def as_wanted(config: Config, about: About, split: Split) -> Config:
     return dataclasses.replace(config, pixels=pixels, sizes=dataclasses.replace(sizes, val_resize=resize))
 
 
-def _refuse_sizes(network: nn.Module, config: Config) -> None:
-    side, sizes = fixed_side(network), config.sizes
-    if side is not None and {config.size, sizes.val_size or side, sizes.start_size or side} != {side}:
-        raise UsageError(f"{config.model} takes images of {side} pixels only: give --size {side}, and no other size")
+def _refuse_sizes(config: Config) -> None:
+    size, sizes = config.size, config.sizes
+    if {sizes.val_size or size, sizes.start_size or size} != {size}:
+        raise UsageError(f"{config.model} takes images of one size: leave --val-size and --start-size at --size {size}")

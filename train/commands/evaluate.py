@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.names import is_model
 from model.options import PTH, require_files
 from model.published import published
@@ -23,6 +25,7 @@ from shards.dataset import Split
 from train.checkpoints.start import as_wanted
 from train.checkpoints.weights import describe_run, load_whole
 from train.commands.eval_sets import class_columns, evaluation_splits
+from train.commands.real import with_real_labels
 from train.config import Config
 from train.data import held_out_loader
 from train.optim.gpu_memory import memory_advice
@@ -80,16 +83,25 @@ class _Plan:
     """Of the weights."""
     columns: list[int] | None
     """See `class_columns`."""
+    real: Path | None
+    """ReaL labels."""
     start: Start | None = None
     """The weights themselves, where no file has them."""
 
 
 def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
-    network, setup = set_up(plan.config, plan.split, world, plan.classes)
+    split, right = plan.split, None
+    if plan.real is not None:
+        split, classes = with_real_labels(split, plan.real)
+        right = torch.from_numpy(classes)
+    network, setup = set_up(plan.config, split, world, plan.classes)
     load_whole(network, _read(plan.path, world) if plan.start is None else plan.start)
-    micro_batch, split = setup.batch.micro_batch, plan.split
-    with memory_advice(plan.config, micro_batch, world.size), held_out_loader(split, setup) as batches:
-        accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns)
+    micro_batch = setup.batch.micro_batch
+    with (
+        memory_advice(plan.config, micro_batch, world.size),
+        held_out_loader(split, setup, ids=right is not None) as batches,
+    ):
+        accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns, right)
     return Reached(plan.path, name, accuracy)
 
 
@@ -121,9 +133,9 @@ def _plan(config: Config, given: Collection[str], held_out: Split, start: Start,
     if world.is_main:
         print(line, file=sys.stderr)
     if about is None:
-        return _Plan(path, held_out, own, len(held_out.class_names), None)
+        return _Plan(path, held_out, own, len(held_out.class_names), None, config.real_labels)
     columns = class_columns(about.class_names, held_out.class_names, path, held_out.place, not world.is_main)
-    return _Plan(path, held_out, own, len(about.class_names), columns)
+    return _Plan(path, held_out, own, len(about.class_names), columns, config.real_labels)
 
 
 def _plan_published(
@@ -137,7 +149,7 @@ def _plan_published(
     if world.is_main:
         taken = describe_run(held_out, own)
         print(f"{start.title}: {taken}; its labels are taken to be those of the data set", file=sys.stderr)
-    return _Plan(path, held_out, own, len(held_out.class_names), None, start)
+    return _Plan(path, held_out, own, len(held_out.class_names), None, config.real_labels, start)
 
 
 def merge(config: Config, given: Collection[str], about: About) -> Config:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,11 +47,13 @@ def evaluate(
     setup: Setup,
     name: str = "validation",
     columns: Sequence[int] | None = None,
+    right: Tensor | None = None,
 ) -> tuple[Accuracy, ClassCounts]:
     """The accuracy of `network` over all ranks' batches, which together hold each whole image of the split once.
 
     name: of the split, for people. columns: the number that each class of the split has for the network, of whose
-    logits the others are left out; None: the same numbers.
+    logits the others are left out; None: the same numbers. right: (images, classes) bool, which classes are right for
+    each sample id, where that is not the label alone; the batches then have the ids too.
     Each rank counts its images and the correct guesses; one exchange adds up the counts. With fewer than five classes
     every guess is among the best five. With --flip-tta the logits are the mean over each image and its mirror image.
     Raises ShardfeedError if seen and damaged images together are not `images_expected`, or all are damaged.
@@ -71,7 +74,9 @@ def evaluate(
     of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
     passes = 0
     with ImageBar(name, images_expected, world) as bar:
-        for images, labels in bar.counted(batches):
+        for batch in bar.counted(batches):
+            images, labels = batch[:2]
+            ids: Any = batch[2:]
             if not len(labels):  # all of its images are damaged
                 continue
             passes += 1
@@ -82,6 +87,8 @@ def evaluate(
                 of_classes = of_classes.new_zeros((3, logits.shape[1]))
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices
             hits = best == labels.unsqueeze(1)
+            if right is not None:
+                hits = right[ids[0]].to(best.device).gather(1, best)
             sums[0] += hits[:, 0].sum()
             sums[1] += hits.sum()
             sums[2] += F.cross_entropy(logits, labels, reduction="sum")

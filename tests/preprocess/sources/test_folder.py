@@ -36,6 +36,23 @@ def test_an_image_is_what_its_bytes_say_and_all_else_is_rejected_by_name(tmp_pat
     assert set(rejects(out)) == {"train/a/notes.jpg", "train/a/readme"}
 
 
+def test_class_folders_alone_are_one_split(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_files(source, {"n02/b.jpg": JPEG, "n01/a.jpg": JPEG, "n02/c.jpg": JPEG, "readme.txt": b"text"})
+    assert paths(source) == ["n01/a.jpg", "n02/b.jpg", "n02/c.jpg"]
+    assert convert(source, out) == 0
+    manifest = Manifest.read(out)
+    assert manifest.class_names == ("n01", "n02")
+    assert manifest.splits["train"].samples == 3
+    assert not verify(out).problems
+
+
+def test_folders_called_as_splits_are_no_classes(tmp_path: Path) -> None:
+    write_files(tmp_path, {"train/a.jpg": JPEG, "test/b.jpg": JPEG})
+    with pytest.raises(UsageError, match="nor images in folders"):
+        open_source(str(tmp_path))
+
+
 def test_files_that_are_no_rows_are_listed_behind_the_rejects_and_change_no_shard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,16 +5,21 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model import build_model
 from model.weights import About, save_weights
+from preprocess.__main__ import main as preprocess
 from shards import Loader
-from shards.dataset import open_dataset
+from shards.common.errors import UsageError
+from shards.dataset import Split, open_dataset
+from tests.conftest import jpeg, photo, write_split
 from tests.helpers.resume import left_behind, tiny_models, train_until
 from tests.helpers.training import write_dataset
 from train.__main__ import main
 from train.checkpoints.weights import load_weights
+from train.commands.real import with_real_labels
 from train.config import Config
 from train.options import Update
 
@@ -237,3 +242,68 @@ def test_a_set_of_other_classes_or_unclear_splits_is_refused(
     unclear = write_dataset(tmp_path / "unclear", {"one": 3, "two": 3})
     assert on_sets(weights, unclear) == 2
     assert "has none of the splits validation, val, valid, dev, test, and several others" in capsys.readouterr().err
+
+
+def numbered(root: Path, numbers: list[int]) -> Path:
+    """A validation split of three classes, of which a kept column says which images of ILSVRC2012 it has."""
+    pictures = root / "pictures"
+    for place, number in enumerate(numbers):
+        path = pictures / "val" / CLASSES[place % 3] / f"ILSVRC2012_val_{number:08d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(photo(16, 16, number)))
+    assert (
+        preprocess(list(map(str, [pictures, root / "out", "--short-side", 16, "--workers", 1, "--keep", "path"]))) == 0
+    )
+    return root / "out"
+
+
+def test_real_labels_count_every_right_class_and_leave_out_images_without_any(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = numbered(tmp_path, [1, 2, 4, 5, 6])
+    real = tmp_path / "real.json"
+    real.write_text(json.dumps([[0, 1], [], [0], [2], [0, 1, 2], [1]]))
+    words = ["--device", "cpu", "--threads", "1", "--evaluate", weights, "--eval-set", data, "--real-labels", real]
+    capsys.readouterr()
+    assert main(list(map(str, words))) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    split = open_dataset(data)["val"]
+    network = build_model("pooled", 3)
+    load_weights(network, weights)
+    with Loader(split, batch_size=5, train=False, size=16) as loader:
+        [(images, _)] = list(loader)
+    right = {1: {0, 1}, 4: {2}, 5: {0, 1, 2}, 6: {1}}
+    numbers = [int(path[-13:-5]) for path in split.column("path")]
+    guesses = dict(zip(numbers, network.eval()(images).argmax(1).tolist(), strict=True))
+    assert found["images"] == 4
+    assert found["top1"] == pytest.approx(100 * sum(guesses[number] in right[number] for number in right) / 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "holds no ReaL labels"),
+        ('[[0], "a"]', "holds no ReaL labels"),
+        ("[[true]]", "holds no ReaL labels"),
+        ("[[0]]", "has the labels of 1 image, and"),
+        ("[[0], [7]]", "has a class 7, and"),
+        ("[[], []]", "has no label for an image of"),
+    ],
+)
+def test_labels_that_are_none_are_refused(
+    content: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = write_split(tmp_path / "data", [jpeg(photo(16, 16))] * 2, short_side=16, classes=3)
+    keys = np.array(["ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002"], object)
+    real = tmp_path / "real.json"
+    real.write_text(content)
+    monkeypatch.setattr(Split, "keys", lambda _: keys)
+    with pytest.raises(UsageError, match=told):
+        with_real_labels(split, real)
+
+
+def test_images_of_unknown_numbers_have_no_real_labels(tmp_path: Path) -> None:
+    split = write_split(tmp_path / "data", [jpeg(photo(16, 16))], short_side=16, classes=3)
+    (tmp_path / "real.json").write_text("[[0]]")
+    with pytest.raises(UsageError, match="does not say which images of ILSVRC2012 it has: make it with"):
+        with_real_labels(split, tmp_path / "real.json")
