@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split, open_dataset
+from shards.sampling.colour import Colour
+from shards.sampling.views import View
 
 if TYPE_CHECKING:
     from shards.loader import Loader
 
-__all__ = ["Loader", "ShardfeedError", "Split", "UsageError", "open_dataset"]
+__all__ = ["Colour", "Loader", "ShardfeedError", "Split", "UsageError", "View", "open_dataset"]
 
 
 def __getattr__(name: str) -> Any:

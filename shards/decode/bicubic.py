@@ -16,12 +16,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from shards.decode.vectors import address, constant, data_of, load, pairs_summed, same, shuffled, size_of
-
-# Its own types say that what it makes takes other arguments and never returns.
-_intrinsic: Any = intrinsic
+from shards.decode.vectors import address, constant, data_of, intrinsic, load, pairs_summed, same, shuffled, size_of
 
 # The most bits of fraction that a weight has; and the bits of a weight, one of which is its sign.
 MOST_BITS, WORD = 22, 16
@@ -136,7 +132,7 @@ def sum_rows(rows, first, weights, bits, out):  # type: ignore[no-untyped-def]
     _sum_lanes(rows, start + last, values, weights, bits, out, last)
 
 
-@_intrinsic
+@intrinsic
 def _sum_lanes(typing, pixels, at, stride, weights, bits, out, to):  # type: ignore[no-untyped-def]
     """out[to : to + 32] = the sum over taps of pixels[at + tap * stride :][:32] * weights[tap], as levels."""
 
@@ -157,7 +153,7 @@ def _sum_lanes(typing, pixels, at, stride, weights, bits, out, to):  # type: ign
     return types.void(pixels, types.intp, types.intp, weights, types.intp, out, types.intp), generate
 
 
-@_intrinsic
+@intrinsic
 def _pair(typing: Any, line: Any, at: Any, out: Any, to: Any) -> Any:
     """Four stored pixels from byte `at` on, each with the next one: red, red, green, green, blue, blue, 0, 0."""
 
@@ -175,7 +171,7 @@ def _pair(typing: Any, line: Any, at: Any, out: Any, to: Any) -> Any:
 def _sum_pairs(fixed: int) -> Any:
     """The sums for four output pixels: `fixed` pairs of taps or, for 0, as many as come as an argument."""
 
-    @_intrinsic
+    @intrinsic
     def sum_pairs(
         typing: Any, paired: Any, at: Any, x: Any, weights: Any, pairs: Any, bits: Any, out: Any, to: Any
     ) -> Any:
@@ -222,7 +218,7 @@ def _sum_pairs(fixed: int) -> Any:
 _sum_pairs_2, _sum_pairs_3, _sum_pairs_4, _sum_pairs_n = (_sum_pairs(fixed) for fixed in (2, 3, 4, 0))
 
 
-@_intrinsic
+@intrinsic
 def _copy_row(typing: Any, pixels: Any, at: Any, count: Any, line: Any) -> Any:
     """line[:count] = the bytes of `pixels` from byte `at` on."""
 

@@ -42,7 +42,7 @@ class Finisher:
 
     def flip(self, images: UInt8Array, mirror: Int32Array) -> None:
         """Mirrors in place those of `images` (n, height, width, 3) whose `mirror` (n,) is not 0."""
-        self._each(len(images), lambda first, last: _flip(images[first:last], mirror[first:last]))
+        self.each(len(images), lambda first, last: _flip(images[first:last], mirror[first:last]))
 
     def normalise(self, images: UInt8Array, mirror: Int32Array) -> Float32Array:
         """Mirrored and normalised copies of `images` (n, height, width, 3): float32 (n, 3, height, width), contiguous.
@@ -50,7 +50,7 @@ class Finisher:
         (pixel / 255 - MEAN) / STD for each channel.
         """
         out = self._buffers.take((len(images), 3, *images.shape[1:3]), np.float32)
-        self._each(
+        self.each(
             len(images),
             lambda first, last: _normalise(images[first:last], mirror[first:last], SCALE, BIAS, out[first:last]),
         )
@@ -66,7 +66,7 @@ class Finisher:
             count, height, width, _ = images.shape
             lines = images.reshape(count, 1, height, 3 * width)
             step, black = shift * np.array([1, 3], np.int32), np.zeros(1, np.uint8)
-        self._each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
+        self.each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
 
     def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
         """The window `cut` of each region (height, width, 3), antialiased, mirrored: uint8 (n, size, size, 3)."""
@@ -76,7 +76,7 @@ class Finisher:
             for i in range(first, last):
                 resample(regions[i], cut[0][i], cut[1][i], mirror[i], self._cubic, out[i])
 
-        self._each(len(regions), work)
+        self.each(len(regions), work)
         return out
 
     def resize_normalise(
@@ -89,14 +89,14 @@ class Finisher:
             for i in range(first, last):
                 resample_normalise(regions[i], cut[0][i], cut[1][i], mirror[i], self._cubic, SCALE, BIAS, out[i])
 
-        self._each(len(regions), work)
+        self.each(len(regions), work)
         return out
 
     def close(self) -> None:
         """Ends the threads."""
         self._executor.shutdown()
 
-    def _each(self, count: int, work: Callable[[int, int], None]) -> None:
+    def each(self, count: int, work: Callable[[int, int], None]) -> None:
         """Calls `work(first, last)` for as many slices of range(count) as there are threads, side by side."""
         if self._threads == 1:
             work(0, count)

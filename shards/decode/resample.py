@@ -65,7 +65,7 @@ def resample(
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
     line = np.empty(3 * out.shape[1] + _SPILL, np.uint8)
     for y in range(out.shape[0]):
-        _sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
+        sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
         _sum_columns(sums, left, columns, rounding, line)
         _copy(line, out[y].reshape(3 * out.shape[1]))
 
@@ -94,7 +94,7 @@ def resample_normalise(
     above, rows, left, columns, rounding = _prepare(region, start, end, mirror, (height, width))
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
     for y in range(height):
-        _sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
+        sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
         _sum_columns(sums, left, columns, rounding, line)
         _normalise(line, scale, bias, out[0, y], out[1, y], out[2, y])
 
@@ -176,7 +176,7 @@ def _in_pairs(weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
+def sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
     """Weighted sum of whole rows of `region` from row `first` on, in 256ths of a level: uint16 (values of a row,)."""
     if out.size < LANES:
         for x in range(out.size):
@@ -244,7 +244,7 @@ def _sum_lanes(typing, pixels, at, stride, weights, out, to):  # type: ignore[no
             place = builder.add(args[1], builder.mul(tap.index, args[2]))
             values = builder.zext(load(builder, source, place, 8, LANES), sums)
             weight = same(builder, builder.load(builder.gep(factors, [tap.index])), LANES)
-            product = _upper_half(builder, builder.shl(values, constant(sums, 8)), weight)
+            product = upper_half(builder, builder.shl(values, constant(sums, 8)), weight)
             builder.store(builder.add(builder.load(total), product), total)
         builder.store(builder.load(total), address(builder, target, args[5], sums), align=2)
         return context.get_dummy_value()
@@ -268,7 +268,7 @@ def _sum_pairs(fixed: int) -> Any:
                 place = builder.add(args[1], builder.mul(pair, word(PAIR)))
                 factor = builder.add(args[3], builder.mul(pair, word(PAIR_LANES)))
                 values = load(builder, source, place, 16, PAIR_LANES)
-                return _upper_half(builder, values, load(builder, factors, factor, 16, PAIR_LANES))
+                return upper_half(builder, values, load(builder, factors, factor, 16, PAIR_LANES))
 
             if fixed:
                 both = product(word(0))
@@ -296,7 +296,7 @@ def _sum_pairs(fixed: int) -> Any:
 _sum_pairs_1, _sum_pairs_2, _sum_pairs_3, _sum_pairs_n = (_sum_pairs(fixed) for fixed in (1, 2, 3, 0))
 
 
-def _upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+def upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
     """The upper 16 bits of the 32-bit products of vectors of 16 bits without sign."""
     wide = ir.VectorType(ir.IntType(32), left.type.count)
     product = builder.mul(builder.zext(left, wide), builder.zext(right, wide))

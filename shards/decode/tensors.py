@@ -17,8 +17,8 @@ from shards.decode.policy_operators import PolicyGraph
 from shards.sampling.batch import PlannedBatch
 from shards.sampling.policies import Policy
 
-# Images (n, 3, size, size) and labels (n,) int64.
-Batch = tuple[torch.Tensor, torch.Tensor]
+# Images (n, 3, size, size), or a list of such for several views, and labels (n,) int64.
+Batch = tuple[Any, torch.Tensor]
 
 
 class CpuTensors:
@@ -50,7 +50,7 @@ class CpuTensors:
         elif self._resizes:
             resize = self._finisher.resize if self._pixels_wanted else self._finisher.resize_normalise
             cut = (windows.start, windows.end)
-            images = self._tensor(resize(_regions(decoded), cut, batch.size, windows.mirror))
+            images = self._tensor(resize(regions(decoded), cut, batch.size, windows.mirror))
         else:
             # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
             images = self._mirrored(from_dlpack(decoded.as_tensor()), windows.mirror)
@@ -66,7 +66,7 @@ class CpuTensors:
         if not isinstance(decoded, np.ndarray):
             cut = (batch.windows.start, batch.windows.end)
             # For a crop window that has the size of the output already, the resize is an exact copy.
-            pixels = self._finisher.resize(_regions(decoded), cut, batch.size, np.zeros_like(mirror))
+            pixels = self._finisher.resize(regions(decoded), cut, batch.size, np.zeros_like(mirror))
         if batch.windows.shift.any():
             self._finisher.shift(pixels, batch.windows.shift)
         return self._mirrored(from_dlpack(policy(pixels, batch.draws)), mirror)
@@ -101,7 +101,7 @@ class GpuTensors:
         """Nothing to end."""
 
 
-def _regions(decoded: Any) -> list[npt.NDArray[np.uint8]]:
-    """Each sample's region (height, width, 3), as it was decoded."""
+def regions(decoded: Any) -> list[npt.NDArray[np.uint8]]:
+    """Each sample's region (height, width, 3), as it was decoded: views of a TensorList of the graph's."""
     # Views: `decoded.at(i)` would copy, 15 microseconds an image.
     return [np.asarray(decoded[i]) for i in range(len(decoded))]

@@ -7,7 +7,11 @@ the processor has.
 from collections.abc import Sequence
 from typing import Any
 
+import numba.extending
 from llvmlite import ir
+
+# Its own types say that what it makes takes other arguments and never returns.
+intrinsic: Any = numba.extending.intrinsic
 
 
 def data_of(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, position: int) -> Any:

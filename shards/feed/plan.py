@@ -16,6 +16,7 @@ from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, P
 from shards.sampling.crops import Crop, CropWindows, Interpolation, crop_windows
 from shards.sampling.order import BLOCK_SHARDS, Order, Share, epoch_order, upcoming
 from shards.sampling.policies import Policy, draws
+from shards.sampling.views import View, plan_views
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class SamplingConfig:
     """Black pixels on each side of the resized image, for the crop "random"."""
     interpolation: Interpolation = "bilinear"
     """The filter of the resize, which says how much around a crop window is decoded."""
+    views: tuple[View, ...] = ()
+    """Several views of each sample, one by one, in place of its crop window."""
 
     def __post_init__(self) -> None:
         if self.padding and self.crop != "random":
@@ -99,19 +102,23 @@ class Planner:
     def batch(self, cursor: Cursor, ids: npt.NDArray[np.int64], upcoming: list[int] | None = None) -> PlannedBatch:
         """The batch of these samples, as they look at this cursor."""
         config, index = self._config, self._split.index
-        windows = crop_windows(
-            config.crop,
-            ids,
-            index.height[ids],
-            index.width[ids],
-            resize=config.resize,
-            size=config.size,
-            flip=config.flip,
-            seed=config.seed,
-            epoch=cursor.epoch,
-            padding=config.padding,
-            interpolation=config.interpolation,
-        )
+        height, width, views = index.height[ids], index.width[ids], None
+        if config.views:
+            windows, views = plan_views(config.views, ids, height, width, seed=config.seed, epoch=cursor.epoch)
+        else:
+            windows = crop_windows(
+                config.crop,
+                ids,
+                height,
+                width,
+                resize=config.resize,
+                size=config.size,
+                flip=config.flip,
+                seed=config.seed,
+                epoch=cursor.epoch,
+                padding=config.padding,
+                interpolation=config.interpolation,
+            )
         ranges, rows = self._bytes(ids, windows)
         return PlannedBatch(
             cursor=cursor,
@@ -122,6 +129,7 @@ class Planner:
             ranges=ranges,
             rows=rows,
             draws={} if config.augment is None else draws(config.augment, ids, config.seed, cursor.epoch),
+            views=views,
             upcoming=upcoming,
         )
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from shards.sampling.crops import CropWindows
 from shards.sampling.order import Share
+from shards.sampling.views import PlannedViews
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class PlannedBatch:
     """Of samples that are stored decoded."""
     draws: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
     """What `shards.sampling.policies.draws` gives; empty without an augmentation policy."""
+    views: PlannedViews | None = None
+    """Several views of each sample; `windows` are then the regions that hold them, and `size` is of no use."""
     upcoming: list[int] | None = None
     """The shards that the batches after this one read, by first use, where that is to be announced anew."""
 
