@@ -109,7 +109,8 @@ class Loader:
     ids: yield (images, labels, ids) instead; `split.keys()[ids]` are the names of the samples.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
-    strides, and with `views` a list of such, one for each single view; labels (B,) int64; both on the device; ids (B,) int64 on the CPU, rows of `split.index`.
+    strides, and with `views` a list of such, one for each single view; labels (B,) int64; both on the device; ids (B,)
+    int64 on the CPU, rows of `split.index`.
 
     Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for shards that cannot
     be read. A damaged sample ends the iteration with a ShardfeedError that names it.

@@ -12,6 +12,10 @@ made from; DALI's own reader and operators; this project's loader. More with --p
     gpu-hybrid                        or cores and engines share the regions
     gpu-hardware-0.5 -0.8 -0.95       the engines with that share of a batch, as `hw_decoder_load`
 
+With --views simclr (or another preset of shards/presets.py) batches hold all views of each image, and three others are
+measured: this loader with one decode for all views, this loader once a view, and a DataLoader with torchvision's
+transforms on PIL images of the stored files. --no-colour leaves crops and flips.
+
 or `--peers all`. A peer that cannot be measured is left out and named with the reason; so is the naive path without
 --source. Takes about two minutes with the defaults, and a minute more for each peer; the peers' own formats of the
 images stay in --work for the next time.
@@ -19,7 +23,7 @@ images stay in --work for the next time.
 
 import contextlib
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,9 +31,9 @@ import tyro
 
 from benchmarks.measure.harness import Schedule, measure
 from benchmarks.measure.progress import watched
-from benchmarks.measure.result import Ratio, Result, Series, write
+from benchmarks.measure.result import Ratio, Result, Series, Setting, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
-from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, Entry
+from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEWS, Entry
 from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
@@ -71,6 +75,10 @@ class Options:
     """Shorter side before the crop; in proportion 256 to 224 if not given, at most what is stored."""
     crop: Literal["random", "rrc"] = "random"
     """random: Resize and RandomCrop; rrc: RandomResizedCrop."""
+    views: Literal["none", "simclr", "mocov3", "dino", "swav", "mae"] = "none"
+    """Measure all views of a method of self-supervised learning, in place of single images."""
+    colour: bool = True
+    """For --views: also change colours, not only crop and flip."""
     dtype: DType = BatchSpec.dtype
     """float32: normalised; uint8: the pixels."""
     seed: int = 0
@@ -113,8 +121,10 @@ def summary(result: Result) -> dict[str, Any]:
     ours, naive = ROSTER[OURS].title, ROSTER[NAIVE].title
     figures: dict[str, Any] = {"benchmark": result.benchmark, "date": result.date}
     for name, title in (("naive", naive), ("loader", ours)):
-        if title not in result.skipped:
+        if any(series.name == title for series in result.series):
             figures[f"{name}_images_per_s"] = result[title].spread.median
+    if result.benchmark == "views":
+        figures |= {series.name: series.spread.median for series in result.series}
     for ratio in result.ratios:
         if (ratio.of, ratio.to) == (ours, naive):
             figures |= {"ratio": ratio.median, "ratio_min": ratio.least, "ratio_max": ratio.most}
@@ -125,6 +135,8 @@ def compare(options: Options) -> Result:
     """Measures. Raises UsageError for data or options that do not fit together."""
     schedule = Schedule(options.rounds, options.seconds)
     split = choose_split(options.data, [options.split])
+    if options.views != "none":
+        return compare_views(options, split, schedule)
     batch, names = _batch(options, split), _names(options.peers)
     options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
     stored = split.manifest.settings
@@ -164,6 +176,33 @@ def compare(options: Options) -> Result:
             "encoding": stored.encoding,
             "images": len(split),
         },
+    )
+
+
+def compare_views(options: Options, split: Split, schedule: Schedule) -> Result:
+    """Measures the views of a method. Raises UsageError for options that do not fit together."""
+    if options.peers or options.source or options.sweep:
+        raise UsageError("--views measures peers of its own: leave out --peers, --source and --sweep")
+    batch, raw = _batch(options, split), split.manifest.settings.encoding == "raw"
+    chosen: dict[str, Setting] = {"views": options.views, "colour": options.colour}
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
+        peers = {}
+        for name in watched(list(VIEWS), lambda name: f"starting {name}", "peer"):
+            entry = replace(VIEWS[name], options={**VIEWS[name].options, **chosen})
+            peers[name] = stack.enter_context(started(entry, options, batch, work, raw))
+        intervals = measure(list(peers.values()), schedule)
+    once, *others = (Series.of(each.name, intervals[each.name], each.settings) for each in peers.values())
+    row = f"{row_name(batch, split).split(',')[0]}, {options.views} views{'' if options.colour else ' without colour'}"
+    return Result.now(
+        "views",
+        f"all views of {batch.batch_size} images a batch: {row}, {batch.dtype}",
+        command_line("loaders", options),
+        [once, *others],
+        schedule=schedule,
+        ratios=[Ratio.between(once, other) for other in others],
+        settings={**asdict(batch), **chosen, "row": row, "images": len(split)},
     )
 
 

@@ -22,7 +22,7 @@ from shards.decode.vectors import address, constant, data_of, intrinsic, load, p
 # The most bits of fraction that a weight has; and the bits of a weight, one of which is its sign.
 MOST_BITS, WORD = 22, 16
 # Values of a row summed at a time.
-LANES = 32
+LANES = 64
 # Values of two neighbouring stored pixels, channel by channel, and two zeros to spare: what one instruction weights.
 PAIR = 8
 # Stored pixels that are paired together, each with the next one, and where their values come from. 16 is a zero.
@@ -42,27 +42,41 @@ def cubic_weights(start, end, limit, count):  # type: ignore[no-untyped-def]
     scale = (end - start) / count
     wider = max(scale, 1.0)
     taps = min(limit, int(np.ceil(4.0 * wider)))
-    first = np.empty(count, np.int64)
-    exact = np.empty((count, taps), np.float64)
-    largest = 0.0
+    centre, first = np.empty(count, np.float64), np.empty(count, np.int64)
     for i in range(count):
-        centre = start + (i + 0.5) * scale
-        first[i] = min(max(0, int(centre - 2.0 * wider + 0.5)), limit - taps)
-        total = 0.0
-        for tap in range(taps):
-            exact[i, tap] = _cubic(abs(first[i] + tap + 0.5 - centre) / wider)
-            total += exact[i, tap]
-        for tap in range(taps):
-            exact[i, tap] /= total
-            largest = max(largest, exact[i, tap])
+        centre[i] = start + (i + 0.5) * scale
+        first[i] = min(max(0, int(centre[i] - 2.0 * wider + 0.5)), limit - taps)
+    # Output after output for each tap, so that the compiler finds vector instructions.
+    exact, total, largest = np.empty((taps, count), np.float64), np.zeros(count, np.float64), 0.0
+    for tap in range(taps):
+        _add_taps(first, centre, tap + 0.5, 1.0 / wider, exact[tap], total)
+    for tap in range(taps):
+        largest = max(largest, _divide(exact[tap], total))
     bits = 0
     while bits < MOST_BITS and int(0.5 + largest * (2 << bits)) < 1 << (WORD - 1):
         bits += 1
-    whole = np.empty((count, taps), np.int16)
-    for i in range(count):
-        for tap in range(taps):
-            whole[i, tap] = int(exact[i, tap] * (1 << bits) + (0.5 if exact[i, tap] > 0 else -0.5))
+    whole, one = np.empty((count, taps), np.int16), np.float64(1 << bits)
+    for tap in range(taps):
+        for i in range(count):
+            weight = exact[tap, i]
+            whole[i, tap] = np.int32(weight * one + (0.5 if weight > 0 else -0.5))
     return first, whole, bits
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_taps(first, centre, offset, inverse, out, total):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = _cubic(abs(np.float64(first[i]) + offset - centre[i]) * inverse)
+        total[i] += out[i]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _divide(values, total):  # type: ignore[no-untyped-def]
+    largest = 0.0
+    for i in range(values.size):
+        values[i] /= total[i]
+        largest = values[i] if values[i] > largest else largest
+    return largest
 
 
 @numba.njit(nogil=True, cache=True)
@@ -134,7 +148,7 @@ def sum_rows(rows, first, weights, bits, out):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _sum_lanes(typing, pixels, at, stride, weights, bits, out, to):  # type: ignore[no-untyped-def]
-    """out[to : to + 32] = the sum over taps of pixels[at + tap * stride :][:32] * weights[tap], as levels."""
+    """out[to : to + 64] = the sum over taps of pixels[at + tap * stride :][:64] * weights[tap], as levels."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 3, 5))

@@ -40,7 +40,7 @@ def change_colour(image, operation, strength):  # type: ignore[no-untyped-def]
             _blend(flat, how, ZERO)
         elif what == CONTRAST:
             _blend(flat, how, _mean_gray(image) * (ONE - how))
-        elif what == SATURATION or what == GRAY:
+        elif what in (SATURATION, GRAY):
             _saturate(image, how if what == SATURATION else ZERO)
         elif what == HUE:
             _turn_hue(image, how)

@@ -96,12 +96,13 @@ class Finisher:
         """Ends the threads."""
         self._executor.shutdown()
 
-    def each(self, count: int, work: Callable[[int, int], None]) -> None:
-        """Calls `work(first, last)` for as many slices of range(count) as there are threads, side by side."""
+    def each(self, count: int, work: Callable[[int, int], None], pieces: int = 1) -> None:
+        """Calls `work(first, last)` for slices of range(count), side by side: for each thread so many, one by one."""
         if self._threads == 1:
             work(0, count)
             return
-        bounds = [count * part // self._threads for part in range(self._threads + 1)]
+        parts = self._threads * pieces
+        bounds = [count * part // parts for part in range(parts + 1)]
         list(self._executor.map(work, bounds[:-1], bounds[1:]))
 
 

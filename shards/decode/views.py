@@ -20,6 +20,9 @@ from shards.decode.resample import resample
 from shards.decode.tensors import Batch, regions
 from shards.sampling.batch import PlannedBatch
 
+# Slices of a batch for each thread: a sample takes long, and threads should end together.
+PIECES = 4
+
 UInt8Array = npt.NDArray[np.uint8]
 
 
@@ -60,7 +63,7 @@ class ViewTensors:
             for i in range(first, last):
                 _make_views(samples[i], i, *work)
 
-        self._finisher.each(len(batch), make)
+        self._finisher.each(len(batch), make, PIECES)
         parts = zip(sizes.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True)
         return [self._tensor(out[first:last], size) for size, first, last in parts], torch.from_numpy(batch.labels)
 

@@ -19,7 +19,7 @@ from shards.sampling.crops import REACH, RRC_RATIO, RRC_SCALE, SIZE, CropWindows
 from shards.sampling.hashing import bits
 from shards.sampling.order import FLIP
 
-# A part of the stream in shards/sampling/hashing.py: sets the numbers drawn for views apart from those of single images.
+# A part of the stream in shards/sampling/hashing.py: sets the numbers of views apart from those of single images.
 VIEW = 0x5657
 # Views of a sample are numbered; what is drawn is drawn for id * MOST_VIEWS + view.
 MOST_VIEWS = 256
