@@ -7,20 +7,32 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from shards.common.arguments import one_of, shown, whole_number
+from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers, usable_cores
+from shards.common.terminal import counted
 from shards.dataset import Split
-from shards.decode import nvjpeg
+from shards.decode import DECODED_TOGETHER, nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
 from shards.format.index import MAX_JPEG_SIDE
 from shards.sampling.crops import FROM_RESIZED, Crop
 from shards.sampling.crops import RESIZE as RESIZE
 from shards.sampling.crops import SIZE as SIZE
+from shards.sampling.draw import Draw, balanced_weights
+from shards.sampling.order import Share
 
 # Compute capabilities of GPUs with JPEG engines, by NVIDIA's nvJPEG documentation: A100 and A30, H100 and H200, B200.
 # Only where nvJPEG cannot be asked.
 JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
+
+# Positions of an epoch, which take 8 bytes each, and copies of a sample in one.
+MOST_DRAWS = 2**30
+MOST_REPEATS = 1000
+# What decode="auto" weighs: two estimates, to be replaced by measurements on a GPU. Pixels/s that a logical core
+# decodes: a third of what a core of an AMD EPYC did (0.325 ms for 256 x 341 pixels), since logical cores share a real
+# one and have other work. Images/s that the fastest recipe here trains at most on one H100: ResNet-18 at 160 pixels.
+PIXELS_PER_S_A_CORE = 90e6
+FASTEST_TRAINING = 12_000
 
 
 def default_threads(raw: bool = False) -> int:
@@ -62,8 +74,24 @@ def choose_device(wanted: str, device_id: int) -> Device:
     return "gpu" if gpus else "cpu"
 
 
-def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) -> Decode:
-    """What decodes the split's samples, in the terms of the graph. Raises UsageError for a decoder that cannot."""
+def cpu_suffices(cores: int, pixels_an_image: float) -> bool:
+    """Whether so many cores of one rank should decode images as fast as any recipe trains on them: by estimates."""
+    return cores * PIXELS_PER_S_A_CORE >= FASTEST_TRAINING * pixels_an_image
+
+
+def choose_together(share: Share, device: Device, samples: int) -> int:
+    """How many batches in a row are decoded as one: several small ones for a GPU, within an epoch."""
+    if device == "cpu":
+        return 1
+    return max(1, min(DECODED_TOGETHER // share.batch_size, share.steps(samples)))
+
+
+def choose_decoder(split: Split, wanted: str, device: Device, device_id: int, threads: int | None = None) -> Decode:
+    """What decodes the split's samples, in the terms of the graph. `threads`: as the caller asks for them, if at all.
+
+    "auto" leaves a GPU to the network where the CPU decodes fast enough: its pixels are then also those of a run
+    without a GPU. Raises UsageError for a decoder that cannot.
+    """
     one_of("decode", wanted, ("auto", "cpu", "region", *ON_ENGINES))
     if split.manifest.settings.encoding == "raw":
         if wanted not in ("auto", "cpu"):
@@ -71,6 +99,8 @@ def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) ->
         return "raw"
     if device == "cpu" or wanted in ("cpu", "region"):
         return "cpu" if wanted == "auto" else cast(Decode, wanted)
+    if wanted == "auto" and cpu_suffices(choose_threads(threads, raw=True), _mean_pixels(split)):
+        return "cpu"
     engines = nvjpeg.engines(device_id)
     if wanted == "auto":
         known = torch.cuda.get_device_capability(device_id) in JPEG_ENGINES if engines is None else engines > 0
@@ -81,6 +111,12 @@ def choose_decoder(split: Split, wanted: str, device: Device, device_id: int) ->
             "driver's capability `video` (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video). decode='region' needs none"
         )
     return cast(Decode, wanted)
+
+
+def _mean_pixels(split: Split) -> float:
+    """Pixels of the split's mean image."""
+    index = split.index
+    return float((index.height.astype(np.int64) * index.width).mean()) if len(split) else 0.0
 
 
 def choose_upsampling(decoder: Decode) -> bool:
@@ -94,6 +130,28 @@ def choose_upsampling(decoder: Decode) -> bool:
         stacklevel=2,
     )
     return False
+
+
+def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_repeats: Any) -> Draw:
+    """How epochs draw their samples. Raises UsageError for weights that are none, and for what does not go together."""
+    chances = None
+    if isinstance(weights, str):
+        one_of("weights", weights, ("balanced",))
+        chances = balanced_weights(split.labels)
+    elif weights is not None:
+        try:
+            chances = np.array(weights, np.float64)
+        except (TypeError, ValueError):
+            chances = np.empty(0)
+        if chances.shape != (len(split),) or not np.isfinite(chances).all() or (chances < 0).any() or not chances.any():
+            raise UsageError(
+                f'weights must be "balanced" or {counted(len(split), "number")} from 0 up, one for each sample, of '
+                f"which one is above 0, not {shown(weights)}"
+            )
+    count = None if num_samples is None else whole_number("num_samples", num_samples, 1, MOST_DRAWS)
+    return Draw(
+        chances, count, flag("replacement", replacement), whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
+    )
 
 
 def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int:

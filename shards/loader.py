@@ -5,7 +5,7 @@
 
 A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
 of (seeds, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
-integers, and six that guard it.
+integers, and seven that guard it.
 """
 
 import dataclasses
@@ -26,7 +26,9 @@ from shards.defaults import (
     choose_decoder,
     choose_device,
     choose_threads,
+    choose_together,
     choose_upsampling,
+    draw_of,
     one_split,
     pixels,
     shorter_side,
@@ -49,6 +51,7 @@ GUARDS = {
     "order_seed": "another order_seed",
     "order": "another order",
     "window": "another window",
+    "draw": "other weights, num_samples or num_repeats",
 }
 # More samples in a batch than any memory holds: where DALI is asked for so many, it ends the process.
 MOST_SAMPLES = 2**20
@@ -82,6 +85,13 @@ class Loader:
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
     window: shards in a shuffle block.
+    weights: the chance of each sample, (n,), in any unit, or "balanced", which makes all classes as likely. Samples are
+        then drawn anew each epoch. By default an epoch holds each sample once.
+    num_samples: for weights: how many an epoch draws, over all ranks; by default as many as the split has.
+    replacement: for weights: an epoch may hold a sample more than once, each time with another crop.
+    num_repeats: an epoch holds this many copies of each of fewer samples (repeated augmentation), in the same global
+        batch, on different ranks, each with another crop; as timm's RepeatAugSampler, an epoch has as many images as
+        the split, rounded down to a multiple of 256.
     seed: of crops, flips and policies, and of the order where `order_seed` is None.
     order_seed: of the order of samples, to change the order or the augmentation alone.
     rank, world_size: the global rank and the number of ranks.
@@ -89,8 +99,8 @@ class Loader:
     device_id: the number of the CUDA device, for "gpu".
     decode: what decodes JPEGs for a GPU: "cpu" (libjpeg-turbo; pixels cross the bus as bytes, the rest is the GPU's
         work), "region" (the GPU's cores, only the window), "hardware" (its JPEG engines, whole images), "hybrid"
-        (engines and cores share the windows) or "auto", which is "hardware" where nvJPEG finds engines and "region"
-        elsewhere.
+        (engines and cores share the windows) or "auto": "cpu" where this rank has cores enough for it, otherwise
+        "hardware" where nvJPEG finds engines, and "region" elsewhere.
     hw_decoder_load: for "hardware" and "hybrid", the share of images that goes to the engines, 0 to 1; None leaves it
         to DALI.
     fast_idct: where a CPU decodes, libjpeg-turbo's faster and less exact transform (docs/feeding.md has its cost).
@@ -132,6 +142,10 @@ class Loader:
         views: Sequence[View] | Method | None = None,
         order: Order | None = None,
         window: int = BLOCK_SHARDS,
+        weights: Any = None,
+        num_samples: int | None = None,
+        replacement: bool = True,
+        num_repeats: int = 1,
         seed: int = 0,
         order_seed: int | None = None,
         rank: int = 0,
@@ -156,9 +170,13 @@ class Loader:
             whole_number("world_size", world_size, 1, MOST),
             train if drop_last is None else flag("drop_last", drop_last),
         )
-        if self._share.drop_last and len(split) < self._share.global_batch:
+        draw = draw_of(split, weights, num_samples, replacement, num_repeats)
+        if weights is not None and order not in (None, "global"):
+            raise UsageError(f"weights draw samples in random order: order={shown(order)} does not apply")
+        self._samples = draw.length(len(split))
+        if self._share.drop_last and self._samples < self._share.global_batch:
             raise UsageError(
-                f"the split {split.name} has {len(split)} samples, fewer than one global batch of "
+                f"an epoch of the split {split.name} has {self._samples} samples, fewer than one global batch of "
                 f"{self._share.global_batch}: choose a smaller batch "
                 "(`python -m train --batch-size`), or Loader(drop_last=False)"
             )
@@ -186,7 +204,9 @@ class Loader:
             share=self._share,
             seed=seed,
             order_seed=seed if order_seed is None else whole_number("order_seed", order_seed),
-            order=("global" if train else "index") if order is None else one_of("order", order, ORDERS),
+            order=("index" if weights is None and not train else "global")
+            if order is None
+            else one_of("order", order, ORDERS),
             crop=cropped,
             flip=train if flip is None else flag("flip", flip),
             resize=shorter_side(split, size, resize, cropped),
@@ -196,17 +216,18 @@ class Loader:
             padding=whole_number("padding", padding, 0),
             interpolation=interpolation,
             views=several,
+            draw=draw,
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
         if several and device == "gpu":
             raise UsageError("views are made on a CPU so far: Loader(device='cpu'), and move the batches")
-        decoder = choose_decoder(split, decode, device, device_id)
+        decoder = choose_decoder(split, decode, device, device_id, threads)
         graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
-            batch_size=self._share.batch_size,
+            batch_size=self._share.batch_size * choose_together(self._share, device, len(split)),
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             interpolation=interpolation,
@@ -239,7 +260,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Steps of this rank in a whole epoch."""
-        return self._share.steps(len(self._split))
+        return self._share.steps(self._samples)
 
     def __iter__(self) -> Iterator[Any]:
         """The rest of the current epoch: all of it, unless `load_state_dict` put the loader in its middle.
@@ -250,7 +271,7 @@ class Loader:
             self.set_epoch(self._cursor.epoch + 1)
         self._entered = True
         epoch, moves = self._cursor.epoch, self._moves
-        for _ in range(self._share.steps(len(self._split), self._cursor.position)):
+        for _ in range(self._share.steps(self._samples, self._cursor.position)):
             delivered = self._take()
             self._cursor = Cursor(epoch, self._cursor.position + self._share.global_batch)
             self._skipped += len(delivered.replaced)
@@ -270,6 +291,11 @@ class Loader:
             return self._feed.take(self._cursor)
         finally:
             self._taking.release()
+
+    @property
+    def samples(self) -> int:
+        """Samples that a whole epoch holds over all ranks: those of the split, unless they are drawn otherwise."""
+        return self._samples
 
     @property
     def epoch(self) -> int:
@@ -314,6 +340,7 @@ class Loader:
             "samples": len(self._split),
             "subset": 0 if self._split.view is None else self._split.view.identity,
             "order": ORDERS.index(sampling.order),
+            "draw": sampling.draw.identity,
             "window": sampling.block_shards if sampling.order == "blocks" else 0,
             "epoch": self._cursor.epoch,
             "position": self._cursor.position,
@@ -328,8 +355,8 @@ class Loader:
         if not isinstance(state, dict):
             raise UsageError(f"not the state of a loader: {shown(state)} is not what state_dict() returns")
         own = self.state_dict()
-        if "seed" in state:  # earlier states have one seed for both, and do not name a part of a split
-            state = {"order_seed": state["seed"], "subset": own["subset"], **state}
+        if "seed" in state:  # earlier states have one seed for both, and name neither a part of a split nor weights
+            state = {"order_seed": state["seed"], "subset": own["subset"], "draw": 0, **state}
         missing = own.keys() - state.keys()
         if missing:
             raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")

@@ -96,6 +96,7 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
         flip=config.feeding.flip,
         augment=config.feeding.augment,
         window=config.feeding.window,
+        num_repeats=config.feeding.num_repeats,
         on_error=config.on_error,
         **_common(setup),
     )
@@ -152,9 +153,9 @@ class RestOfEpoch:
 
 def rest_of_epoch(loader: "shards.Loader", setup: Setup) -> RestOfEpoch:
     """The next iteration of the training loader: a whole epoch or, after resuming within one, the rest of it."""
-    state, batch, world = loader.state_dict(), setup.batch, setup.world
+    position, batch, world = loader.state_dict()["position"], setup.batch, setup.world
     share = Share(batch.micro_batch, world.rank, world.size, drop_last=True)
-    micro_batches = share.steps(state["samples"], state["position"])
+    micro_batches = share.steps(loader.samples, position)
     if setup.config.update.drop_last:
         micro_batches = batch.steps(micro_batches, drop_last=True) * batch.accumulate
     return RestOfEpoch(loader, micro_batches)

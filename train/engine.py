@@ -94,7 +94,7 @@ def train(config: Config) -> Result:
         ):
             wait_for_all(world, "loaders")
             run = begin(network, setup, micro_batches=len(loader), began=began)
-            print_header(split, held_out, run, micro_batches=len(loader))
+            print_header(split, held_out, run, loader.samples, micro_batches=len(loader))
             own = identity(config, split, setup.dtype)
             checkpoint = find_checkpoint(config, world, own)
             log = claim(config, world, checkpoint)
@@ -143,7 +143,7 @@ def _train_epochs(
         _report_epoch(run, loss, accuracy, loader.skipped, recorder)
         loader.set_epoch(epoch)
     total, steady = run.clock.read(), run.clock.steady()
-    left_out = epochs * loader.state_dict()["samples"] - total.images
+    left_out = epochs * loader.samples - total.images
     with doing("drawing the curves", setup.world):
         recorder.total_time(total, run.clock.wall_seconds(), steady.images_per_s, left_out)
     return Result(

@@ -63,12 +63,16 @@ class Feeding:
     pad: int = 0
     """With --crop random: black pixels around training images before they are cropped; 4 is usual for 32 pixels."""
 
+    num_repeats: int = 1
+    """Repeated augmentation: an epoch has so many differently augmented copies of each of fewer images, on different
+    ranks where there are several."""
+
     window: int = BLOCK_SHARDS
     """Shards that --order blocks reads and shuffles together."""
 
     decode: Literal["auto", "cpu", "region", "hardware", "hybrid"] = "auto"
-    """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; auto: the engines where the GPU
-    has them."""
+    """What decodes for a GPU: cpu; region: the GPU's cores; hardware: its JPEG engines; hybrid: both; auto: cpu where a
+    rank has cores enough, otherwise the engines where the GPU has them."""
 
     cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Directory of the cache for the shards of a data set at a URL; ~/.cache/shardfeed if not given."""
@@ -80,6 +84,7 @@ class Feeding:
         check_fields(self)
         require("pad", self.pad, 0)
         require("window", self.window, 1)
+        require("num_repeats", self.num_repeats, 1)
         _ = self.cache  # raises UsageError for a --cache-size that is no size
 
     @property

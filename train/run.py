@@ -148,7 +148,7 @@ def begin(network: nn.Module, setup: Setup, micro_batches: int, began: float | N
     average = make_average(network, config.update.ema)
     if config.memory.compile:
         network.compile()
-    parallel = parallelize(network, config, world, accumulates=setup.batch.accumulate > 1)
+    parallel = parallelize(network, config, world, accumulates=setup.batch.accumulate > 1, dtype=setup.dtype)
     optimizer = make_optimizer(network, config)
     learner = Learner(
         network=network,

@@ -11,6 +11,7 @@ made from; DALI's own reader and operators; this project's loader. More with --p
     gpu gpu-region gpu-hardware       this loader on a GPU: a CPU decodes, the GPU's cores, its JPEG engines,
     gpu-hybrid                        or cores and engines share the regions
     gpu-hardware-0.5 -0.8 -0.95       the engines with that share of a batch, as `hw_decoder_load`
+    gpu-lent                          as gpu, but batches are lent and not copied; dali-gpu: plain DALI on a GPU
 
 With --views simclr (or another preset of shards/presets.py) batches hold all views of each image, and three others are
 measured: this loader with one decode for all views, this loader once a view, and a DataLoader with torchvision's
@@ -60,7 +61,8 @@ class Options:
     `python -m preprocess` takes, made-up images apart."""
     peers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES")] = ()
     """More peers: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
-    gpu-region, gpu-hybrid, gpu-hardware, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or all."""
+    gpu-region, gpu-hybrid, gpu-hardware, gpu-lent, dali-gpu, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or
+    all."""
     split: str = "train"
     """The split to read, of the shards and of SOURCE."""
     image_column: str = "image"

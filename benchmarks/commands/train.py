@@ -110,6 +110,7 @@ def summary(
     precision = str(task.setup.dtype).removeprefix("torch.")
     settings: dict[str, Setting] = {name: getattr(config, name) for name in ("recipe", "model", "size", "batch")}
     settings |= {"micro_batch": micro_batch, "precision": precision, "steps": task.steps, "threads": config.threads}
+    settings |= task.decoding
     speed = {name: Series.of(name, turns) for name, turns in intervals.items()}
     waits = [Series(f"{name}, data-wait", tuple(round(each, 2) for each in waited[name]), "%") for name in intervals]
     ratios = [Ratio.between(speed[REAL], speed[base]) for base in (CACHED, SYNTHETIC)]

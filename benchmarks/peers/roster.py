@@ -54,6 +54,8 @@ class Entry:
 
 
 JPEG: tuple[Encoding, ...] = ("jpeg",)
+# The share of a batch that DALI gives a GPU's JPEG engines by itself; the best one depends on the GPU and the images.
+DALI_LOAD = 0.65
 ROSTER = {
     "naive": Entry("naive HF + PIL", "naive", processes=True),
     "folder": Entry("image folder + PIL", "image_folder", processes=True, options={"decoder": "pil"}),
@@ -74,7 +76,10 @@ ROSTER = {
     "gpu-region": Entry("shardfeed, GPU, region", "shardfeed", options={"device": "gpu", "decode": "region"}),
     "gpu-hybrid": Entry("shardfeed, GPU, both", "shardfeed", options={"device": "gpu", "decode": "hybrid"}),
     "gpu-hardware": Entry("shardfeed, GPU, JPEG engines", "shardfeed", options={"device": "gpu", "decode": "hardware"}),
-    # DALI's own share is 0.65; the best one depends on the GPU and the images.
+    "gpu-lent": Entry(
+        "shardfeed, GPU, CPU decodes, no copy", "shardfeed", options={"device": "gpu", "decode": "cpu", "lends": True}
+    ),
+    "dali-gpu": Entry("plain DALI, GPU", "dali", encodings=JPEG, options={"device": "gpu"}),
     **{
         f"gpu-hardware-{load:g}": Entry(
             f"shardfeed, GPU, JPEG engines for {load:.0%}",

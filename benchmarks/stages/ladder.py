@@ -27,6 +27,7 @@ import torch
 from benchmarks.measure.harness import Contender, Schedule, measure, nothing
 from benchmarks.measure.result import Series, Setting
 from benchmarks.measure.settings import LoaderSettings
+from benchmarks.peers.shardfeed import chosen
 from benchmarks.peers.turbojpeg import decoding
 from shards import Loader, Split
 from shards.common.machine import usable_cores
@@ -69,6 +70,9 @@ def ladder(settings: LoaderSettings, schedule: Schedule) -> list[Series]:
     about: dict[str, dict[str, Setting]] = {name: {"group": "stages"} for name in stages}
     for name in stages.keys() & LIMIT.keys():
         about[name]["limit"] = LIMIT[name] if LIMIT[name] in limits else CACHE
+    if ON_GPU in stages:
+        with _loader(settings, "gpu") as loader:
+            about[ON_GPU] |= chosen(loader._feed.config.graph)
     about |= {name: {"group": "limits"} for name in limits}
     return [Series.of(name, intervals[name], settings) for name, settings in about.items()]
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
 from benchmarks.measure.progress import announce
+from benchmarks.measure.result import Setting
+from benchmarks.peers.shardfeed import chosen
 from shards import Split
 from shards.decode.tensors import Batch
 from train.config import Config
@@ -27,11 +29,12 @@ from train.run import Setup, begin, make_network
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every contender does: `steps` optimizer steps at a time, as `setup` says."""
+    """What every contender does: `steps` optimizer steps at a time, as `setup` says. decoding: what decodes, how."""
 
     setup: Setup
     classes: int
     steps: int
+    decoding: Mapping[str, Setting] = field(default_factory=dict)
 
 
 def configured(recipe: str, data: Path, **changes: Any) -> Config:
@@ -49,7 +52,8 @@ def training_task(split: Split, setup: Setup, steps: int) -> tuple[TrainingTask,
     with training_loader(split, setup) as loader:
         cached = next(iter(loader))
         epoch = setup.batch.steps(len(loader))
-    return TrainingTask(setup, len(split.class_names), min(steps, epoch)), cached
+        decoding = chosen(loader._feed.config.graph)
+    return TrainingTask(setup, len(split.class_names), min(steps, epoch), decoding), cached
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SUBJECT = {
     READ: "The loader's Python, or reading from memory,",
     DECODE: "Decoding",
     LOADER: "Resizing, normalising and handing over",
-    ON_GPU: "Decoding on the GPU",
+    ON_GPU: "Decoding for the GPU",
     COPY: "The copy to the GPU",
 }
 ADVICE = {

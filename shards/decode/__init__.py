@@ -7,3 +7,6 @@ Pixels of float batches are (pixel / 255 - MEAN) / STD for each channel.
 # torchvision's references and its pretrained weights use.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# Images that a GPU decodes at a time where batches are smaller: its JPEG engines and cores work on many at once, and a
+# graph costs the same launches for few. An estimate: no GPU was there to measure on.
+DECODED_TOGETHER = 256

@@ -63,6 +63,7 @@ class GraphConfig:
     decode: Decode
     dtype: DType
     batch_size: int
+    """Most samples of a batch; more than those of a step where several steps are decoded together."""
     resize: bool
     """Whether the graph resizes crop windows to the output's size; without it regions come out as they are."""
     threads: int

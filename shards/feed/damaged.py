@@ -70,21 +70,24 @@ class DamagedSamples:
     def _replaced(self, whole: ReadBatch, troubles: list[Trouble]) -> ReadBatch:
         if not troubles:
             return whole
-        batch, ids = whole.batch, whole.batch.ids.copy()
+        batch, drawn = whole.batch, whole.batch.drawn.copy()
         replaced = whole.replaced | {place for place, _ in troubles}
         for _ in range(len(self._split)):
             for place, trouble in troubles:
                 if not self._skip:
-                    raise _error(self._split, int(ids[place]), trouble)
-                self._name(batch.cursor.epoch, int(ids[place]), trouble)
+                    raise _error(self._split, self._sample(drawn[place]), trouble)
+                self._name(batch.cursor.epoch, self._sample(drawn[place]), trouble)
             places = [place for place, _ in troubles]
-            ids[places] = [self._next(int(ids[place]), trouble) for place, trouble in troubles]
-            others = self._planner.batch(batch.cursor, ids[places])
+            drawn[places] = [self._next(self._sample(drawn[place]), trouble) for place, trouble in troubles]
+            others = self._planner.batch(batch.cursor, drawn[places])
             again = self._reader.start_in_place(others, whole.data, places).wait()
             troubles = [(places[i], trouble) for i, trouble in again]
             if not troubles:
-                return ReadBatch(self._planner.batch(batch.cursor, ids), whole.data, replaced)
+                return ReadBatch(self._planner.batch(batch.cursor, drawn), whole.data, replaced)
         raise ShardfeedError(f"no sample of {self._split.name} can be read: copy or make the data set again")
+
+    def _sample(self, drawn: np.int64) -> int:
+        return int(drawn) % len(self._split)
 
     def _next(self, sample: int, trouble: str | ShardfeedError) -> int:
         """The sample to take in place of a damaged one: the next one, past a shard that cannot be fetched."""
@@ -117,15 +120,15 @@ class DamagedSamples:
         """The samples that the graph cannot decode, each tried alone; an error of the graph does not name them."""
         if config.decode == "raw":
             return []
-        index, ids, alone = self._split.index, whole.batch.ids, dataclasses.replace(config, batch_size=1)
+        index, batch, alone = self._split.index, whole.batch, dataclasses.replace(config, batch_size=1)
         troubles: list[Trouble] = []
         decoder = GraphDecoder(alone)
         for place, data in enumerate(whole.data):
             try:
-                decoder.push(self._planner.batch(whole.batch.cursor, ids[place : place + 1]), [data])
+                decoder.push(self._planner.batch(batch.cursor, batch.drawn[place : place + 1]), [data])
                 decoder.pop()
             except RuntimeError as error:
-                right = crc32(data.data) == int(index.crc32[ids[place]])
+                right = crc32(data.data) == int(index.crc32[batch.ids[place]])
                 troubles.append((place, _undecodable(data.tobytes(), error) if right else DAMAGED))
                 decoder.close()
                 decoder = GraphDecoder(alone)

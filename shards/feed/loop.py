@@ -11,6 +11,8 @@ The way of a sample's bytes, and the thread on which each step runs:
                                                                                           only a hand-over
     ready                  finished batches wait for `take`                               the consumer's thread
 
+For a GPU several small batches are planned, read and decoded as one, and handed on as views of it.
+
 Samples that are stored decoded are finished by the thread that read them, and the decoder only passes them on.
 
 A loop opens its planner, reader, decoder and finishing threads, and closes them when it ends. One event ends every wait
@@ -92,6 +94,9 @@ class FeedConfig:
     """Compare every sample with its CRC-32."""
     skip_damaged: bool
     """Put the next whole sample in the place of a damaged one."""
+    lends: bool = False
+    """On a GPU, hand over DALI's own memory in place of a copy. A batch is then valid until the next is taken, so only
+    benchmarks, which look at none longer, set this: benchmarks/peers/shardfeed.py."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +178,26 @@ def feed(
             continue
 
         whole = decoding.popleft()
-        finished = [Delivered(tensors(pixels, whole.batch), whole.batch.ids, whole.replaced)]
+        finished = by_steps(
+            Delivered(tensors(pixels, whole.batch), whole.batch.ids, whole.replaced), planner.batch_size
+        )
         del whole, pixels  # while it waits, this function must not keep the memory of a batch from being used again
-        yield finished.pop()
+        while finished:
+            yield finished.popleft()
+
+
+def by_steps(delivered: Delivered, batch_size: int) -> deque[Delivered]:
+    """Batches that were decoded together as the batches of single steps: views, or the batch itself if it is one."""
+    images, labels = delivered.tensors
+    if len(labels) <= batch_size:
+        return deque([delivered])
+    parts: deque[Delivered] = deque()
+    for first in range(0, len(labels), batch_size):
+        places = range(first, min(first + batch_size, len(labels)))
+        tensors = (images[places.start : places.stop], labels[places.start : places.stop])
+        replaced = frozenset(place - first for place in delivered.replaced if place in places)
+        parts.append(Delivered(tensors, delivered.ids[places.start : places.stop], replaced))
+    return parts
 
 
 class FeedLoop:
@@ -215,7 +237,8 @@ class FeedLoop:
             self._ready.put(result)  # for the next call: the thread is gone, and nothing else will come
             raise result
         self._slots.release()
-        self.cursor = self.cursor.after(self._config.sampling.share, len(self._split))
+        sampling = self._config.sampling
+        self.cursor = self.cursor.after(sampling.share, sampling.draw.length(len(self._split)))
         return result if self._stream is None else self._handed_over(result, self._stream)
 
     def gpu_wait(self) -> float:
@@ -237,19 +260,22 @@ class FeedLoop:
         self._thread.join()
 
     def _handed_over(self, delivered: Delivered, stream: torch.cuda.Stream) -> Delivered:
-        """A copy of the batch for the stream that is current now.
+        """A copy of the batch for the stream that is current now; the batch itself where it is lent.
 
         The memory of the original is DALI's, which uses it again in the order of the loop's stream. The copy takes
-        microseconds on the GPU; its memory is torch's, which knows the stream that uses it.
+        microseconds on the GPU; its memory is torch's, which knows the stream that uses it. A batch that is lent is
+        freed after the next one was taken, so after all that the consumer had queued by then.
         """
         current = torch.cuda.current_stream(self._config.graph.device_id)
         before = current.record_event(_cuda.Event(enable_timing=True))
         current.wait_event(delivered.made)
         self._waits.append((before, current.record_event(_cuda.Event(enable_timing=True))))
         self._count_waits()  # with every batch: a loop of a user's own never asks for them
-        images, labels = (each.clone() for each in delivered.tensors)
+        tensors = delivered.tensors
+        if not self._config.lends:
+            tensors = (tensors[0].clone(), tensors[1].clone())
         stream.wait_stream(current)
-        return replace(delivered, tensors=(images, labels))
+        return replace(delivered, tensors=tensors)
 
     def _with_event(self, delivered: Delivered) -> Delivered:
         return delivered if self._stream is None else replace(delivered, made=self._stream.record_event())
@@ -280,7 +306,8 @@ class FeedLoop:
 
             raw, views = graph.decode == "raw" and not on_gpu, sampling.views
             stored = StoredPixels(graph, resizes, sampling.augment) if raw and not views else None
-            planner = opened(Planner(split, sampling, cursor, check=check))
+            together = graph.batch_size // sampling.share.batch_size
+            planner = opened(Planner(split, sampling, cursor, check=check, together=together))
             reader = opened(SampleReader(self._shards, threads=depths.readers, stop=self._stop, stored=stored))
             damaged = DamagedSamples(split, planner, reader, skip=self._config.skip_damaged)
             decoder: Decoder = opened(stored or (StoredRegions(graph) if raw else GraphDecoder(graph, self._stream)))

@@ -1,11 +1,14 @@
 """The planner: decides, batch by batch, which samples a batch holds and which bytes to read.
 
+Small batches for a GPU are planned several at a time, since it decodes many images at once (`together`). Neighbours in
+a batch do not matter to a sample, so it looks the same.
+
 It never ends: after an epoch's last batch comes the next epoch's first, so the decoder has no gap between epochs. A
 plan follows from the split's index, the configuration and the cursor; the cursor is the only state.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,8 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
 from shards.sampling.crops import Crop, CropWindows, Interpolation, crop_windows
-from shards.sampling.order import BLOCK_SHARDS, Order, Share, epoch_order, upcoming
+from shards.sampling.draw import EACH_ONCE, Draw
+from shards.sampling.order import BLOCK_SHARDS, Order, Share, upcoming
 from shards.sampling.policies import Policy, draws
 from shards.sampling.views import View, plan_views
 
@@ -40,6 +44,8 @@ class SamplingConfig:
     """The augmentation policy, if any."""
     padding: int = 0
     """Black pixels on each side of the resized image, for the crop "random"."""
+    draw: Draw = EACH_ONCE
+    """Which samples an epoch holds."""
     interpolation: Interpolation = "bilinear"
     """The filter of the resize, which says how much around a crop window is decoded."""
     views: tuple[View, ...] = ()
@@ -68,6 +74,7 @@ class Planner:
     `check`: every sample is read whole and its CRC-32 compared. Otherwise that is done with the first sample of each
     shard, which tells a shard of another data set apart; and of samples that are stored decoded only the rows of the
     crop window are read.
+    `together`: how many batches of one epoch, at most, are planned as one.
     """
 
     def __init__(
@@ -77,38 +84,51 @@ class Planner:
         cursor: Cursor,
         *,
         check: bool,
+        together: int = 1,
         ahead: Lookahead = Lookahead(),
     ) -> None:
         self._split = split
         self._config = config
         self._next = cursor
+        self._length = config.draw.length(len(split))
         self._raw = split.manifest.settings.encoding == "raw"
         self._unchecked = np.full(len(split.info.shards), not check)  # shards of which no sample was checked yet
         self._check = check
+        self._together = together
         self._ahead = ahead
         self._announced = (-1, -1)
         self._orders = _Orders(split, config)
 
     def next(self) -> PlannedBatch:
-        """The batch at the cursor, which moves on by one step."""
-        share = self._config.share
-        if share.steps(len(self._split), self._next.position) == 0:
+        """The batch at the cursor, or several as one; the cursor moves on by as many steps."""
+        share, samples = self._config.share, self._length
+        if share.steps(samples, self._next.position) == 0:
             self._next = Cursor(self._next.epoch + 1, 0)
         cursor = self._next
-        ids = share.take(self._orders.of(cursor.epoch), cursor.position)
-        self._next = cursor.after(share, len(self._split))
-        return self.batch(cursor, ids, self._upcoming(cursor))
+        steps = max(1, min(self._together, share.steps(samples, cursor.position)))
+        # A rank's samples of several steps in a row are those of one step with as many times the samples.
+        several = replace(share, batch_size=steps * share.batch_size)
+        drawn = several.take(self._orders.of(cursor.epoch), cursor.position)
+        for _ in range(steps):
+            self._next = self._next.after(share, samples)
+        return self.batch(cursor, drawn, self._upcoming(cursor))
 
-    def batch(self, cursor: Cursor, ids: npt.NDArray[np.int64], upcoming: list[int] | None = None) -> PlannedBatch:
-        """The batch of these samples, as they look at this cursor."""
+    @property
+    def batch_size(self) -> int:
+        """Samples of one step."""
+        return self._config.share.batch_size
+
+    def batch(self, cursor: Cursor, drawn: npt.NDArray[np.int64], upcoming: list[int] | None = None) -> PlannedBatch:
+        """The batch of these draws, as they look at this cursor."""
         config, index = self._config, self._split.index
+        ids = drawn % len(index)
         height, width, views = index.height[ids], index.width[ids], None
         if config.views:
-            windows, views = plan_views(config.views, ids, height, width, seed=config.seed, epoch=cursor.epoch)
+            windows, views = plan_views(config.views, drawn, height, width, seed=config.seed, epoch=cursor.epoch)
         else:
             windows = crop_windows(
                 config.crop,
-                ids,
+                drawn,
                 height,
                 width,
                 resize=config.resize,
@@ -123,12 +143,13 @@ class Planner:
         return PlannedBatch(
             cursor=cursor,
             ids=ids,
+            drawn=drawn,
             labels=index.label[ids].astype(np.int64),
             windows=windows,
             size=config.size,
             ranges=ranges,
             rows=rows,
-            draws={} if config.augment is None else draws(config.augment, ids, config.seed, cursor.epoch),
+            draws={} if config.augment is None else draws(config.augment, drawn, config.seed, cursor.epoch),
             views=views,
             upcoming=upcoming,
         )
@@ -179,7 +200,7 @@ class Planner:
         """The shards of `horizon` positions, the next epoch's included where its order is known already."""
         shard, share = self._split.index.shard, self._config.share
         numbers = upcoming(shard, self._orders.of(cursor.epoch), share, cursor.position, horizon)
-        rest = cursor.position + horizon - len(self._split)
+        rest = cursor.position + horizon - self._length
         after = self._orders.after(cursor.epoch) if rest > 0 else None
         return numbers if after is None else numbers + upcoming(shard, after, share, 0, rest)
 
@@ -188,7 +209,7 @@ class Planner:
         every = list(range(len(self._split.info.shards)))
         if self._split.origin is not None and self._split.info.bytes > self._split.origin.cache.bytes:
             return every
-        return list(dict.fromkeys(self._shards_ahead(cursor, len(self._split)) + every))
+        return list(dict.fromkeys(self._shards_ahead(cursor, self._length) + every))
 
 
 class _Orders:
@@ -206,7 +227,7 @@ class _Orders:
         for number in (epoch, epoch + 1):
             if number not in self._orders:
                 self._orders[number] = self._thread.submit(
-                    epoch_order, self._shard, config.order, config.order_seed, number, config.block_shards
+                    config.draw.draws, self._shard, config.order, config.order_seed, number, config.block_shards
                 )
         self._orders = {number: order for number, order in self._orders.items() if number in (epoch, epoch + 1)}
         return self._orders[epoch].result()

@@ -57,11 +57,13 @@ class PixelRows:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One batch of one rank, n samples."""
+    """One batch of one rank, n samples, or several in a row that are decoded together."""
 
     cursor: Cursor
     ids: npt.NDArray[np.int64]
     """(n,): rows of the split's index."""
+    drawn: npt.NDArray[np.int64]
+    """(n,): the draws (see draw.py) that crop windows, flips and policies follow from."""
     labels: npt.NDArray[np.int64]
     """(n,)"""
     windows: CropWindows

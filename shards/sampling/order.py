@@ -105,9 +105,9 @@ def upcoming(
 ) -> list[int]:
     """The shards that a rank needs at the positions [position, position + horizon) of an epoch, by first use.
 
-    `shard` (n,): the shard of each sample id; `order` (n,): the ids of the epoch. 20 ns a sample.
+    `shard` (n,): the shard of each sample id; `order`: the epoch's ids or draws (see draw.py). 20 ns a sample.
     """
-    mine = shard[order[position + share.rank : position + horizon : share.world_size]]
+    mine = shard[order[position + share.rank : position + horizon : share.world_size] % len(shard)]
     numbers, first = np.unique(mine, return_index=True)
     return [int(number) for number in numbers[np.argsort(first)]]
 

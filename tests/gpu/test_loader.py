@@ -1,5 +1,6 @@
 """Batches on a GPU: the same crop windows and pixels as on a CPU, within the rounding of other decoders."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,17 @@ def test_the_gpu_graph_puts_out_float16(small_split: Split) -> None:
         images, _ = next(iter(loader))
     assert images.dtype == torch.float16
     assert (images.float() - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("lends", [False, True])
+def test_small_batches_that_are_decoded_together_are_those_of_a_cpu(small_split: Split, lends: bool) -> None:
+    with load(small_split, decode="cpu") as loader:
+        expected = list(loader)
+    with load(small_split, device="gpu", decode="cpu") as loader:
+        assert loader._feed.config.graph.batch_size == 28
+        loader._feed.config = replace(loader._feed.config, lends=lends)
+        for number, (images, labels) in enumerate(loader):
+            torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]  # the consumer is late: nothing may be written over meanwhile
+            assert torch.equal(labels.cpu(), expected[number][1])
+            assert (images.cpu() - expected[number][0]).abs().mean() < 0.02
+    assert number == 6

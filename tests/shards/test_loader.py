@@ -304,6 +304,7 @@ def test_automatic_choices_are_those_of_a_machine_without_a_gpu(
 def test_the_decoder_is_chosen_by_the_kind_of_gpu_where_nvjpeg_cannot_be_asked(
     small_split: Split, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], decode: str
 ) -> None:
+    monkeypatch.setattr("shards.defaults.cpu_suffices", lambda cores, pixels: False)
     monkeypatch.setattr("shards.decode.nvjpeg.engines", lambda _: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert choose_decoder(small_split, "auto", "gpu", 0) == decode

@@ -41,7 +41,7 @@ FREE = {
 }  # fmt: skip
 
 # Options that snapshots of before them do not name, with the values that they stood for.
-SINCE = {"flip": True, "pad": 0}
+SINCE = {"flip": True, "pad": 0, "num_repeats": 1}
 
 
 def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str | int | float | None]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shards.common.errors import OutOfMemory, ShardfeedError
+from shards.decode import DECODED_TOGETHER
 from train.config import Config
 from train.ranks.distributed import World, max_over_ranks
 
@@ -97,7 +98,8 @@ def _try(network: nn.Module, config: Config, world: World, dtype: torch.dtype, s
     copies = 3 + bool(config.update.ema)  # two moments and the gradients' buckets
     try:
         _reserve = [torch.empty_like(each) for each in network.parameters() for _ in range(copies)]
-        _loader = torch.empty((LOADER_BATCHES, size, 3, side, side), device=world.device)
+        decoded = max(size, DECODED_TOGETHER)
+        _loader = torch.empty((LOADER_BATCHES, decoded, 3, side, side), device=world.device)
         _libraries = torch.empty(LEFT_FREE, dtype=torch.uint8, device=world.device)
         images = torch.randn(size, 3, side, side, device=world.device).contiguous(memory_format=torch.channels_last)
         labels = torch.zeros(size, dtype=torch.int64, device=world.device)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
 from torch.distributed.checkpoint.state_dict import (
@@ -21,8 +22,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -33,16 +35,19 @@ from train.ranks.distributed import World, average_statistics, sum_over_ranks
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def parallelize(model: nn.Module, config: Config, world: World, accumulates: bool) -> nn.Module:
+def parallelize(
+    model: nn.Module, config: Config, world: World, accumulates: bool, dtype: torch.dtype = torch.float32
+) -> nn.Module:
     """The model as several ranks train it, with rank 0's weights on every rank; the model itself if there is one rank.
 
-    accumulates: whether a step has more than one micro-batch. Batch norm's running statistics stay each rank's own
-    while training, which saves an exchange a step: call `average_statistics` before using them.
+    accumulates: whether a step has more than one micro-batch. dtype: what autocast computes in. Batch norm's running
+    statistics stay each rank's own while training, which saves an exchange a step: call `average_statistics` before
+    using them.
     """
     if world.size == 1:
         return model
     if config.distributed.parallel == "fsdp":
-        return _divide(model, config, world)
+        return divide(model, config, world, dtype)
     with warnings.catch_warnings():
         # Newer versions call this option `forward_sync_buffers`; older ones do not know that name.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
@@ -56,18 +61,32 @@ def parallelize(model: nn.Module, config: Config, world: World, accumulates: boo
         )
 
 
-def _divide(model: nn.Module, config: Config, world: World) -> nn.Module:
-    """Divides the model's weights over the ranks in place, block by block: only one block's are whole at a time."""
+def divide(model: nn.Module, config: Config, world: World, dtype: torch.dtype) -> nn.Module:
+    """Divides the model's weights over the ranks in place, block by block: only one block's are whole at a time.
+
+    A rank keeps its part of the weights, their gradients and the optimizer's state in float32. Ranks exchange weights
+    in `dtype`, which autocast would make of them anyway, and add up gradients in float32.
+    """
     for parameter in model.parameters():  # FSDP cannot divide a weight whose memory is in channels-last order
         parameter.data = parameter.data.contiguous()
-    mesh = init_device_mesh(world.device.type, (world.size,))
-    policy = CPUOffloadPolicy(pin_memory=world.on_gpu) if config.memory.offload else OffloadPolicy()
+    common: dict[str, Any] = {
+        "mesh": init_device_mesh(world.device.type, (world.size,)),
+        "offload_policy": CPUOffloadPolicy(pin_memory=world.on_gpu) if config.memory.offload else OffloadPolicy(),
+    }
+    policy = MixedPrecisionPolicy()
+    if dtype != torch.float32:
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        # CUDA's batch norm refuses bfloat16 weights beside float32 statistics (pytorch/torchtitan#674). So each is a
+        # unit of its own, with float32 weights, which are few enough to stay whole until the backward pass.
+        for norm in [module for module in model.modules() if isinstance(module, _BatchNorm)]:
+            own = MixedPrecisionPolicy(cast_forward_inputs=False)
+            fully_shard(norm, mp_policy=own, reshard_after_forward=False, **common)
     for stage in model.children():
         blocks = stage.children() if isinstance(stage, nn.Sequential) else [stage]
         for block in blocks:
-            if any(True for _ in block.parameters()):
-                fully_shard(block, mesh=mesh, offload_policy=policy)
-    fully_shard(model, mesh=mesh, offload_policy=policy)
+            if not isinstance(block, FSDPModule) and any(True for _ in block.parameters()):
+                fully_shard(block, mp_policy=policy, **common)
+    fully_shard(model, mp_policy=policy, **common)
     return model
 
 

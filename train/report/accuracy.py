@@ -1,5 +1,6 @@
 """Top-1 and top-5 accuracy over a whole split, exact on any number of ranks, and the accuracy of each class."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,7 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
             of_classes[2].index_add_(0, labels, hits.any(1).double())
     sums[4] += skipped(batches)
     if isinstance(network, FSDPModule):
-        _join_in(network, most_batches - passes, setup)
+        _join_in(logits_of, most_batches - passes, setup)
     of_classes = _same_shape(of_classes, world)
     totals = sum_over_ranks(torch.cat([sums, of_classes.flatten()]), world)
     correct1, correct5, loss, seen, damaged = totals[:5].tolist()
@@ -102,12 +103,12 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
     return accuracy, ClassCounts(*totals[5:].long().view(3, -1).tolist())
 
 
-def _join_in(network: nn.Module, batches: int, setup: Setup) -> None:
+def _join_in(logits_of: Callable[[Tensor], Tensor], batches: int, setup: Setup) -> None:
     """Runs a network divided by FSDP once more for each batch that only other ranks have: they need all weights."""
     sizes, device = setup.config.sizes, setup.world.device
     size = sizes.val_size or setup.config.size
     for _ in range(batches * (1 + sizes.flip_tta)):
-        network(torch.zeros(1, 3, size, size, device=device))
+        logits_of(torch.zeros(1, 3, size, size, device=device))
 
 
 def _same_shape(of_classes: Tensor, world: World) -> Tensor:

@@ -27,8 +27,11 @@ class ClockReading:
 
     @property
     def wait_percent(self) -> float:
-        """The share of the time in which the loop waited for data, in percent."""
-        return 100.0 * self.waited / self.seconds if self.seconds > 0 else 0.0
+        """The share of the time in which the loop waited for data, in percent.
+
+        The host's wait for one batch and the GPU's for the one before may overlap, and are both counted.
+        """
+        return min(100.0, 100.0 * self.waited / self.seconds) if self.seconds > 0 else 0.0
 
 
 class Clock:

@@ -10,23 +10,28 @@ from train.report.environment import device_name
 from train.run import Run, Setup
 
 
-def print_header(split: Split, held_out: Split | None, run: Run, micro_batches: int) -> None:
+def print_header(split: Split, held_out: Split | None, run: Run, samples: int, micro_batches: int) -> None:
     """Prints data, model, device, precision, batch and learning rate, on the main rank.
 
-    micro_batches: of an epoch, on each rank. The line before these comes from train/__main__.py, at once.
+    samples: of an epoch, over all ranks; micro_batches: of an epoch, on each rank. The line before these comes from
+    train/__main__.py, at once.
     """
     if not run.setup.world.is_main:
         return
-    for line in (data_line(split, held_out, run, micro_batches), model_line(run), *hints(split, run.setup.config)):
+    for line in (
+        data_line(split, held_out, run, samples, micro_batches),
+        model_line(run),
+        *hints(split, run.setup.config),
+    ):
         tqdm.write(line)
 
 
-def data_line(split: Split, held_out: Split | None, run: Run, micro_batches: int) -> str:
+def data_line(split: Split, held_out: Split | None, run: Run, samples: int, micro_batches: int) -> str:
     """The sizes of both splits, and how many images an epoch leaves out."""
     batch, config = run.setup.batch, run.setup.config
     if config.update.drop_last:
         micro_batches = batch.steps(micro_batches, drop_last=True) * batch.accumulate
-    left_out = len(split) - micro_batches * batch.micro_batch * run.setup.world.size
+    left_out = samples - micro_batches * batch.micro_batch * run.setup.world.size
     without = (
         f"; {left_out:,} images, others in each epoch, are left out because they fill no "
         f"{'step' if config.update.drop_last else 'micro-batch'}"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,26 @@ def test_shards_are_made_once(
 
 def test_the_loaders_are_measured_with_every_way_to_decode_on_a_gpu(tmp_path: Path) -> None:
     words = next(step.words for step in steps(Path("D"), None, tmp_path, little=False) if step.name == "loaders")
-    on_gpu = {"gpu", "gpu-region", "gpu-hardware", "gpu-hardware-0.5", "gpu-hardware-0.8", "gpu-hardware-0.95"}
-    assert on_gpu <= set(words)
+    on_gpu = {"gpu", "gpu-region", "gpu-hybrid", "gpu-hardware", "gpu-lent", "dali-gpu"}
+    assert on_gpu | {f"gpu-hardware-{load}" for load in (0.5, 0.8, 0.95)} <= set(words)
+
+
+@pytest.mark.parametrize(("minutes", "rounds"), [(7.0, "1"), (10.0, "2")])
+def test_less_time_means_fewer_rounds(
+    minutes: float, rounds: str, small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def perform(plan: Sequence[Step], *_: object) -> list[str]:
+        asked.extend(step.words for step in plan)
+        return []
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "perform", perform)
+    gpu.run(Options(data=small_split.root, minutes=minutes, out=tmp_path))
+    measuring = [words for words in asked if "--rounds" in words]
+    assert len(measuring) == 4
+    assert {words[words.index("--rounds") + 1] for words in measuring} == {rounds}
 
 
 def test_a_step_that_fails_does_not_keep_the_next_one_from_running(modules: Path, tmp_path: Path) -> None:
@@ -111,7 +130,7 @@ def test_failures_are_named_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = (_python("breaks", "raise SystemExit(3)", modules), _python("works", "", modules))
-    monkeypatch.setattr(gpu, "steps", lambda *_: plan)
+    monkeypatch.setattr(gpu, "steps", lambda *_, **__: plan)
     words = ["gpu", "--rehearsal", "--data", str(small_split.root), "--out", str(tmp_path / "results")]
     assert main(words) == 1
     out, err = capsys.readouterr()

@@ -58,6 +58,7 @@ def test_the_command_measures_all_three_and_ends_with_json(
     assert all(0 <= value <= 100 for series in result["series"][3:] for value in series["values"])
     assert [(ratio["of"], ratio["to"]) for ratio in result["ratios"]] == [(REAL, CACHED), (REAL, SYNTHETIC)]
     assert result["settings"]["micro_batch"] == 4
+    assert result["settings"]["decode"] == "cpu"
     assert result["command"].startswith("python -m benchmarks train --data ")
     [written] = tmp_path.glob("train-*.json")
     assert read(written).title == "cnn at 16 pixels, float32, 8 images a step in micro-batches of 4"

@@ -10,7 +10,7 @@ import torch
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.decode import nvjpeg
-from shards.defaults import choose_decoder, choose_upsampling
+from shards.defaults import choose_decoder, choose_upsampling, cpu_suffices
 
 
 class Library:
@@ -36,7 +36,8 @@ class Library:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A GPU of a kind that has JPEG engines."""
+    """A GPU of a kind that has JPEG engines, beside a CPU that is too slow for it."""
+    monkeypatch.setattr("shards.defaults.cpu_suffices", lambda cores, pixels: False)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     return monkeypatch
@@ -69,6 +70,40 @@ def test_auto_asks_the_library_before_it_believes_the_kind_of_gpu(
 ) -> None:
     gpu.setattr(nvjpeg, "engines", lambda _: engines)
     assert choose_decoder(small_split, "auto", "gpu", 0) == expected
+
+
+STORED_AT_256, ORIGINAL = 256 * 341, 400 * 350
+
+
+@pytest.mark.parametrize(
+    ("cores", "pixels", "enough"),
+    [(16, STORED_AT_256, True), (12, STORED_AT_256, True), (8, STORED_AT_256, False), (1, STORED_AT_256, False),
+     (16, ORIGINAL, False), (28, ORIGINAL, True), (1, 32 * 32, True)],
+)  # fmt: skip
+def test_a_cpu_is_enough_where_its_cores_decode_as_fast_as_any_recipe_trains(
+    cores: int, pixels: float, enough: bool
+) -> None:
+    assert cpu_suffices(cores, pixels) == enough
+
+
+@pytest.mark.parametrize(
+    ("ranks", "threads", "weighed"), [(1, None, 16), (8, None, 2), (8, 6, 6)], ids=["alone", "shared", "asked for"]
+)
+def test_auto_weighs_the_cores_of_one_rank_and_the_images_as_stored(
+    monkeypatch: pytest.MonkeyPatch, small_split: Split, ranks: int, threads: int | None, weighed: int
+) -> None:
+    asked: list[Any] = []
+
+    def enough(cores: int, pixels: float) -> bool:
+        asked.append((cores, pixels))
+        return True
+
+    monkeypatch.setattr("shards.defaults.cpu_suffices", enough)
+    monkeypatch.setattr("shards.defaults.usable_cores", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert choose_decoder(small_split, "auto", "gpu", 0, threads) == "cpu"
+    index = small_split.index
+    assert asked == [(weighed, (index.height * index.width).mean())]
 
 
 @pytest.mark.parametrize("decode", ["hardware", "hybrid"])

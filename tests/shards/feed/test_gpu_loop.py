@@ -5,16 +5,20 @@ tests marked `gpu`.
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from shards import Loader
 from shards.common.errors import OutOfMemory, ShardfeedError
 from shards.dataset import Split
+from shards.feed.loop import Delivered, by_steps
 
 BATCH, SIZE, DEVICE = 4, 8, 3
 
@@ -65,13 +69,16 @@ class Gpu:
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.threads: set[str] = set()
-        self.output: Callable[[], Output] = lambda: Output(torch.ones(BATCH, SIZE, SIZE, 3))
+        self.output: Callable[[], Output] = lambda: Output(torch.ones(self.inside.pop(0), SIZE, SIZE, 3))
+        self.inside: list[int] = []
+        """Images of each batch inside the pipeline."""
         self.current = Stream("consumer", self.calls)
         self.pipelines = 0
 
     def build(self, config: Any) -> "Pipeline":
         self.note("build")
         self.pipelines += 1
+        self.inside.clear()
         return Pipeline(self)
 
     def note(self, what: Any) -> None:
@@ -87,6 +94,8 @@ class Pipeline:
 
     def feed_input(self, name: str, data: Any) -> None:
         self._gpu.note("feed")
+        if name == "mirror":
+            self._gpu.inside.append(len(data))
 
     def schedule_run(self) -> None:
         self._gpu.note("run")
@@ -120,6 +129,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 
 
 def load(split: Split, **options: Any) -> Loader:
+    """A loader whose batches are decoded one by one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.defaults.DECODED_TOGETHER", 1)
+        return load_together(split, **options)
+
+
+def load_together(split: Split, **options: Any) -> Loader:
     options = {"batch_size": BATCH, "size": SIZE, "device": "gpu", "device_id": DEVICE, "decode": "region", **options}
     return Loader(split, train=True, threads=1, **options)
 
@@ -151,7 +167,7 @@ def test_a_batch_is_copied_on_the_stream_that_is_current_and_its_memory_waits_fo
     kept: list[torch.Tensor] = []
 
     def output() -> Output:
-        kept.append(torch.ones(BATCH, SIZE, SIZE, 3))
+        kept.append(torch.ones(gpu.inside.pop(0), SIZE, SIZE, 3))
         return Output(kept[-1])
 
     gpu.output = output
@@ -167,6 +183,38 @@ def test_a_batch_is_copied_on_the_stream_that_is_current_and_its_memory_waits_fo
         f"other waits for an event on loop {DEVICE}",
         f"loop {DEVICE} waits for other",
     ]
+
+
+def test_a_batch_that_is_lent_is_dalis_own_until_the_next_and_is_freed_after_the_consumers_work(
+    small_split: Split, gpu: Gpu
+) -> None:
+    freed: list[int] = []
+
+    def free(number: int) -> None:
+        freed.append(number)
+        gpu.note(f"freed {number}")
+
+    def output() -> Output:
+        images = torch.ones(gpu.inside.pop(0), SIZE, SIZE, 3)
+        number = len(made)
+        made.append(images.data_ptr())
+        weakref.finalize(images.untyped_storage(), free, number)
+        return Output(images)
+
+    made: list[int] = []
+    gpu.output = output
+    with load(small_split) as loader:
+        loader._feed.config = replace(loader._feed.config, lends=True)
+        batches = iter(loader)
+        first, _ = next(batches)
+        assert first.data_ptr() == made[0]
+        del first
+        assert not freed  # the consumer's kernels may still read it
+        gpu.calls.clear()
+        next(batches)
+        assert freed == [0]
+        waits = [call for call in gpu.calls if call == f"loop {DEVICE} waits for consumer" or call == "freed 0"]
+        assert waits == [f"loop {DEVICE} waits for consumer", "freed 0"]
 
 
 def test_the_time_that_the_gpu_waits_is_counted_once(small_split: Split, gpu: Gpu) -> None:
@@ -217,3 +265,47 @@ def test_every_graph_is_freed_also_those_that_tried_the_samples_of_a_failed_batc
     assert "DALI failed on a batch" in said
     assert gpu.pipelines > 1
     assert gpu.calls.count("freed") == gpu.pipelines
+
+
+def epochs(loader: Loader, count: int = 2) -> list[list[int]]:
+    """The labels of each batch of some epochs."""
+    return [labels.tolist() for _ in range(count) for _, labels in loader]
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_last": False}, {"rank": 1, "world_size": 3, "drop_last": False}])
+def test_batches_that_are_decoded_together_come_one_by_one_in_the_order_of_single_ones(
+    small_split: Split, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("shards.defaults.DECODED_TOGETHER", 3 * BATCH + 1)
+    with load(small_split, **options) as loader:
+        expected = epochs(loader)
+    with load_together(small_split, **options) as loader:
+        assert loader._feed.config.graph.batch_size == min(3, len(loader)) * BATCH
+        assert epochs(loader) == expected
+        assert gpu.pipelines == 2
+    for left in range(len(expected)):  # in the middle of a group, at its ends, and in the second epoch
+        with load_together(small_split, **options) as loader:
+            batches = (batch for _ in range(2) for batch in loader)
+            seen = [next(batches)[1].tolist() for _ in range(left)]
+            state = loader.state_dict()
+        with load_together(small_split, **options) as loader:
+            loader.load_state_dict(state)
+            rest = epochs(loader, 2 - state["epoch"])
+        assert seen + rest == expected
+
+
+def test_batches_that_are_decoded_together_are_views_that_are_copied(small_split: Split, gpu: Gpu) -> None:
+    gpu.output = lambda: Output(torch.arange(gpu.inside.pop(0)).view(-1, 1, 1, 1).expand(-1, SIZE, SIZE, 3).float())
+    with load_together(small_split) as loader:
+        numbers = [images[:, 0, 0, 0].tolist() for images, _ in loader]
+    assert numbers == np.arange(7 * BATCH).reshape(7, BATCH).tolist()
+
+
+def test_of_batches_that_are_decoded_together_each_knows_its_own_replaced_samples() -> None:
+    labels = torch.arange(10)
+    parts = by_steps(Delivered((labels.view(10, 1), labels), labels.numpy(), frozenset({1, 4, 7, 9})), 4)
+    assert [part.tensors[1].tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [part.ids.tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [sorted(part.replaced) for part in parts] == [[1], [0, 3], [1]]
+    single = Delivered((labels, labels), labels.numpy())
+    assert by_steps(single, 10).pop() is single  # on a CPU no view is made

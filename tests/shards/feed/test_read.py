@@ -37,6 +37,7 @@ def planned(
     return PlannedBatch(
         cursor=Cursor(0, 0),
         ids=np.arange(count),
+        drawn=np.arange(count),
         labels=np.zeros(count, np.int64),
         windows=CropWindows(corner, corner, exact, exact, flag, corner),
         size=1,

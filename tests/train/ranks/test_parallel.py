@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from shards.common.errors import UsageError
 from shards.dataset import open_dataset
@@ -33,6 +34,10 @@ MODES = {
     "fsdp": dataclasses.replace(BASE, distributed=Distributed(parallel="fsdp")),
     "fsdp-adamw": dataclasses.replace(BASE, distributed=Distributed(parallel="fsdp"), update=Update(drop_last=True)),
     "offloaded": dataclasses.replace(BASE, distributed=Distributed(parallel="fsdp"), memory=Memory(offload=True)),
+    # With batch norm, which stays float32.
+    "fsdp-bfloat16": dataclasses.replace(
+        BASE, distributed=Distributed(parallel="fsdp"), precision="bfloat16", model="tiny"
+    ),
     "local-sgd": dataclasses.replace(BASE, distributed=APART, update=Update(drop_last=True, ema=0.5), model="tiny"),
 }
 
@@ -71,6 +76,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in DAMAGED:
             file.seek(int(offsets[row]))
             file.write(b"\0" * 100)
+    autocast = dataclasses.replace(MODES["fsdp-bfloat16"], distributed=Distributed())
+    jobs.append(Undisturbed(dataclasses.replace(autocast, data=data, out=root / "autocast")))
     jobs.append(Undisturbed(dataclasses.replace(BASE, data=damaged, out=root / "skipped", batch=4, on_error="skip")))
     on_two_ranks(jobs)
     return root
@@ -105,6 +112,16 @@ def test_two_ranks_follow_the_loss_curve_of_one(mode: str, out: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_two_ranks_go_on_with_the_same_bits(mode: str, out: Path) -> None:
     assert_same(out / f"{mode}-again", out / mode)
+
+
+@pytest.mark.slow
+def test_weights_exchanged_in_bfloat16_train_as_those_that_autocast_rounds(out: Path) -> None:
+    assert losses(out / "fsdp-bfloat16") == pytest.approx(losses(out / "autocast"), rel=2e-3)
+    kept = read_checkpoint(out / "fsdp-bfloat16" / "checkpoints" / "last.pt")
+    tensors = [*kept["network"].values(), *kept["optimizer"]["state"].values()]
+    assert torch.bfloat16 not in {each.dtype for each in tree_leaves(tensors) if isinstance(each, torch.Tensor)}
+    ours, theirs = left_behind(out / "fsdp-bfloat16")["weights"], left_behind(out / "autocast")["weights"]
+    assert {name: each.dtype for name, each in ours.items()} == {name: each.dtype for name, each in theirs.items()}
 
 
 @pytest.mark.slow

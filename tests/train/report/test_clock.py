@@ -77,6 +77,10 @@ def test_a_window_without_time_has_no_speed() -> None:
     assert (ClockReading().images_per_s, ClockReading().wait_percent) == (0.0, 0.0)
 
 
+def test_waits_of_host_and_gpu_that_overlap_are_not_more_than_the_time() -> None:
+    assert ClockReading(seconds=2.0, waited=3.0).wait_percent == 100
+
+
 def test_images_per_s_leave_out_what_happens_between_epochs(tmp_path: Path) -> None:
     time = Time()
 

@@ -27,14 +27,14 @@ def test_the_data_and_what_an_epoch_leaves_out(
 ) -> None:
     config = dataclasses.replace(CONFIG, update=Update(drop_last=drop_last))
     run = begin(tiny_network(), setup_of(config), micro_batches=17)
-    line = data_line(splits["train"], splits["validation"], run, micro_batches=17)
+    line = data_line(splits["train"], splits["validation"], run, samples=len(splits["train"]), micro_batches=17)
     left_out = f"{images} images, others in each epoch, are left out because they fill no {unfilled}"
     assert line == f"data: 70 images in train, 11 in validation, 3 classes; {left_out}"
 
 
 def test_an_epoch_that_leaves_nothing_out_says_nothing_of_it(splits: dict[str, Split]) -> None:
     run = begin(tiny_network(), setup_of(dataclasses.replace(CONFIG, batch=7, micro_batch=7)), micro_batches=10)
-    assert data_line(splits["train"], splits["validation"], run, 10).endswith("3 classes")
+    assert data_line(splits["train"], splits["validation"], run, len(splits["train"]), 10).endswith("3 classes")
 
 
 def test_the_model_and_its_steps() -> None:
