@@ -54,8 +54,8 @@ class ViewTensors:
             planned.strength,
             sizes,
             ends - counts,
-            None if self._pixels_wanted else (SCALE, BIAS),
-            out,
+            out if self._pixels_wanted else np.empty(0, np.uint8),
+            np.empty(0, np.float32) if self._pixels_wanted else out,
         )
         samples = decoded if isinstance(decoded, list) else regions(decoded)
 
@@ -117,20 +117,19 @@ class StoredRegions:
 
 
 @numba.njit(nogil=True, cache=True)
-def _make_views(region, i, cut, mirror, cubic, operation, strength, sizes, starts, normalise, out):  # type: ignore[no-untyped-def]
-    """Makes all views of sample i. Without `normalise`, `out` is uint8 and has channels last."""
-    largest = sizes.max()
-    scratch = np.empty(3 * largest * largest if normalise is not None else 0, np.uint8)
+def _make_views(region, i, cut, mirror, cubic, operation, strength, sizes, starts, pixels, values):  # type: ignore[no-untyped-def]
+    """Makes all views of sample i, in `pixels` uint8 with channels last or, if that is empty, in `values` float32."""
+    largest, normalised = sizes.max(), pixels.size == 0
+    scratch = np.empty(3 * largest * largest if normalised else 0, np.uint8)
     for v in range(sizes.size):
         size = sizes[v]
-        count = 3 * size * size
-        target = out[starts[v] + i * count : starts[v] + (i + 1) * count]
-        image = (target if normalise is None else scratch[:count]).reshape(size, size, 3)
+        first, count = starts[v] + i * 3 * size * size, 3 * size * size
+        image = (scratch[:count] if normalised else pixels[first : first + count]).reshape(size, size, 3)
         top, left, height, width = cut[i, v]
         # The window alone: its filter must not see what lies beside it.
         window = region[top : top + height, left : left + width]
         start, end = np.zeros(2, np.float32), np.array([height, width], np.float32)
         resample(window, start, end, mirror[i, v], cubic[v], image)
         change_colour(image, operation[i, v], strength[i, v])
-        if normalise is not None:
-            cut_normalise(image, 0, 0, normalise[0], normalise[1], target.reshape(3, size, size))
+        if normalised:
+            cut_normalise(image, 0, 0, SCALE, BIAS, values[first : first + count].reshape(3, size, size))
