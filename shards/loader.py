@@ -38,9 +38,10 @@ from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
 from shards.presets import Method, choose_views, refuse_beside_views
 from shards.sampling.batch import Cursor
+from shards.sampling.colour import Augment
 from shards.sampling.crops import CROPS, REACH, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
-from shards.sampling.policies import POLICIES, Policy
+from shards.sampling.policies import POLICIES
 from shards.sampling.views import View
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
@@ -77,7 +78,8 @@ class Loader:
         want it.
     flip: mirror half of the images, drawn as the crops are; by default where `train` is set. Not for digits or text.
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
-        for ImageNet), as torchvision defines them, or "none". A sample's operations are drawn as its crop is.
+        for ImageNet), as torchvision defines them, "three" (DeiT III's 3-Augment, on a CPU alone), or "none". A
+        sample's operations are drawn as its crop is.
     views: several views of each sample, which is read and decoded once: a list of `View`, or the name of a method whose
         views `shards/presets.py` has. Each has its own size, crop window, flip, filter and colour, drawn as crops are.
         On a CPU alone; in place of size, resize, crop, padding, interpolation, flip and augment.
@@ -138,7 +140,7 @@ class Loader:
         padding: int = 0,
         interpolation: Interpolation = "bilinear",
         flip: bool | None = None,
-        augment: Policy | Literal["none"] = "none",
+        augment: Augment | Literal["none"] = "none",
         views: Sequence[View] | Method | None = None,
         order: Order | None = None,
         window: int = BLOCK_SHARDS,
@@ -182,7 +184,7 @@ class Loader:
             )
         one_of("on_error", on_error, ("raise", "skip", "omit"))
         one_of("check", check, ("auto", "crc", "none"))
-        one_of("augment", augment, ("none", *POLICIES))
+        one_of("augment", augment, ("none", *POLICIES, "three"))
         policy = None if augment == "none" else augment
         several = choose_views(views)
         if several:
@@ -222,6 +224,8 @@ class Loader:
         device = choose_device(device, device_id)
         if several and device == "gpu":
             raise UsageError("views are made on a CPU so far: Loader(device='cpu'), and move the batches")
+        if policy == "three" and device == "gpu":
+            raise UsageError("augment='three' works on a CPU so far: Loader(device='cpu'), and move the batches")
         decoder = choose_decoder(split, decode, device, device_id, threads)
         graph = GraphConfig(
             device=device,
@@ -232,7 +236,7 @@ class Loader:
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             interpolation=interpolation,
             device_id=device_id if device == "gpu" else None,
-            augment=policy if device == "gpu" else None,
+            augment=policy if device == "gpu" and policy != "three" else None,
             pads=device == "gpu" and sampling.padding > 0,
             fast_idct=flag("fast_idct", fast_idct),
             hw_decoder_load=hw_decoder_load,

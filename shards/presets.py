@@ -4,6 +4,7 @@ Loader(split, views="dino", ...)             # the same as views=dino()
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from shards.common.arguments import one_of
@@ -11,36 +12,38 @@ from shards.common.errors import UsageError
 from shards.sampling.colour import Colour
 from shards.sampling.views import View, single
 
+# Brightness, contrast, saturation, hue; SimCLR's jitter, and BYOL's.
+STRONG = Colour(0.8, 0.8, 0.8, 0.2, jitter=0.8, gray=0.2)
+SOFT = Colour(0.4, 0.4, 0.2, 0.1, jitter=0.8, gray=0.2)
+
 
 def simclr() -> list[View]:
     """SimCLR (Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020)."""
-    colour = Colour(0.8, 0.8, 0.8, 0.2, jitter=0.8, gray=0.2, blur=0.5)
+    colour = replace(STRONG, blur=0.5)
     return [View(224, scale=(0.08, 1.0), n=2, interpolation="bicubic", colour=colour)]
 
 
 def mocov3() -> list[View]:
     """MoCo v3 (Chen, Xie, He, 2021), with the asymmetric views of BYOL (Grill et al., 2020)."""
-    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "jitter": 0.8, "gray": 0.2}
     return [
-        View(224, scale=(0.08, 1.0), colour=Colour(**jitter, blur=1.0)),
-        View(224, scale=(0.08, 1.0), colour=Colour(**jitter, blur=0.1, solarize=0.2)),
+        View(224, scale=(0.08, 1.0), colour=replace(SOFT, blur=1.0)),
+        View(224, scale=(0.08, 1.0), colour=replace(SOFT, blur=0.1, solarize=0.2)),
     ]
 
 
 def swav() -> list[View]:
     """SwAV (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", 2020)."""
-    colour = Colour(0.8, 0.8, 0.8, 0.2, jitter=0.8, gray=0.2, blur=0.5)
+    colour = replace(STRONG, blur=0.5)
     return [View(224, scale=(0.14, 1.0), n=2, colour=colour), View(96, scale=(0.05, 0.14), n=6, colour=colour)]
 
 
 def dino() -> list[View]:
     """DINO (Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021)."""
-    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "jitter": 0.8, "gray": 0.2}
     large, small = (0.4, 1.0), (0.05, 0.4)
     return [
-        View(224, scale=large, interpolation="bicubic", colour=Colour(**jitter, blur=1.0)),
-        View(224, scale=large, interpolation="bicubic", colour=Colour(**jitter, blur=0.1, solarize=0.2)),
-        View(96, scale=small, n=8, interpolation="bicubic", colour=Colour(**jitter, blur=0.5)),
+        View(224, scale=large, interpolation="bicubic", colour=replace(SOFT, blur=1.0)),
+        View(224, scale=large, interpolation="bicubic", colour=replace(SOFT, blur=0.1, solarize=0.2)),
+        View(96, scale=small, n=8, interpolation="bicubic", colour=replace(SOFT, blur=0.5)),
     ]
 
 

@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.measure.result import Setting
 from benchmarks.peers.image_folder import write
 from benchmarks.processes.dataloader import PREFETCH, random_loader
 from benchmarks.processes.task import Peer, PeerTask
@@ -38,7 +39,7 @@ def peer(task: PeerTask) -> Peer:
     views = single(PRESETS[task.options["views"]]())  # type: ignore[index]  # the command has checked it
     if not task.options["colour"]:
         views = tuple(dataclasses.replace(view, colour=Colour()) for view in views)
-    settings = {"views": len(views), "dct": "accurate"}
+    settings: dict[str, Setting] = {"views": len(views), "dct": "accurate"}
     if task.options["way"] == "torchvision":
         folder = ImageFolder(str(write(task)), _Views(views, task.batch.dtype))
         return Peer(

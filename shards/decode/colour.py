@@ -5,17 +5,22 @@ from it. The loops are compiled by numba and run without the interpreter's lock.
 channel, or of all three where they are treated alike, so that the compiler finds vector instructions for it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from shards.decode.finish import PIECES, Finisher
 from shards.decode.resample import sum_rows, upper_half
 from shards.decode.vectors import address, constant, data_of, intrinsic, load, same, size_of
 from shards.sampling.colour import BLUR, BRIGHTNESS, CONTRAST, GRAY, HUE, IDENTITY, SATURATION, SOLARIZE
+
+UInt8Array = npt.NDArray[np.uint8]
 
 # What torchvision weights the channels by for grayscale.
 RED, GREEN, BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
@@ -26,6 +31,29 @@ TO_LEVELS = np.float32(255.999 / 255)
 CUT_OFF = 4.0
 # Values of a row that are blurred at a time.
 LANES = 32
+
+
+class ColourChanges:
+    """Changes the colours of batches that were decoded and resized on a CPU, where a policy has a graph of DALI's."""
+
+    def __init__(self, finisher: Finisher) -> None:
+        self._finisher = finisher
+
+    def __call__(self, images: UInt8Array, drawn: Mapping[str, npt.NDArray[Any]]) -> UInt8Array:
+        """Changes `images` (n, height, width, 3) uint8 in place, by what `three_draws` gave; returns them."""
+        operation, strength = drawn["operation"], drawn["strength"]
+        self._finisher.each(
+            len(images),
+            lambda first, last: _change_each(images[first:last], operation[first:last], strength[first:last]),
+            PIECES,
+        )
+        return images
+
+
+@numba.njit(nogil=True, cache=True)
+def _change_each(images, operation, strength):  # type: ignore[no-untyped-def]
+    for i in range(len(images)):
+        change_colour(images[i], operation[i], strength[i])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -27,6 +27,9 @@ Corners = tuple[Float32Array, Float32Array]
 SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
 BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
 
+# Slices of a batch for each thread where a sample takes long and some longer, so that the threads end together.
+PIECES = 4
+
 
 class Finisher:
     """Resizes, flips and normalises decoded batches on `threads` threads.

@@ -24,7 +24,7 @@ from shards.decode.finish import BIAS, SCALE, cut_normalise, cut_out
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
 from shards.sampling.batch import NOT_COMPARED, PlannedBatch
-from shards.sampling.policies import Policy
+from shards.sampling.colour import Augment
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class StoredPixels:
     mirror, so the images stay uint8 and are not mirrored here.
     """
 
-    def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
+    def __init__(self, config: GraphConfig, resizes: bool, augment: Augment | None) -> None:
         self.config = config
         self._normalises = config.dtype != "uint8" and augment is None
         self._resizes = resizes

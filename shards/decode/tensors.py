@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from shards.decode.colour import ColourChanges
 from shards.decode.finish import Finisher
 from shards.decode.graph import GraphConfig
 from shards.decode.policy_operators import PolicyGraph
 from shards.sampling.batch import PlannedBatch
-from shards.sampling.policies import Policy
+from shards.sampling.colour import Augment
 
 # Images (n, 3, size, size), or a list of such for several views, and labels (n,) int64.
 Batch = tuple[Any, torch.Tensor]
@@ -27,11 +28,15 @@ class CpuTensors:
     `resizes`: whether crop windows are of other sizes than the output. `augment`: the policy, if any.
     """
 
-    def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
+    def __init__(self, config: GraphConfig, resizes: bool, augment: Augment | None) -> None:
         self._pixels_wanted = config.dtype == "uint8"
         self._resizes = resizes
         self._finisher = Finisher(config.threads, config.interpolation)
-        self._policy = None if augment is None else PolicyGraph(augment, config.batch_size, config.threads)
+        self._policy: PolicyGraph | ColourChanges | None = None
+        if augment == "three":
+            self._policy = ColourChanges(self._finisher)
+        elif augment is not None:
+            self._policy = PolicyGraph(augment, config.batch_size, config.threads)
 
     def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
         """The tensors of a batch. `decoded`: a TensorList of the graph's, or an array that `StoredPixels` finished."""
@@ -60,7 +65,7 @@ class CpuTensors:
             self._finisher.shift((images.permute(0, 2, 3, 1) if self._pixels_wanted else images).numpy(), shift)
         return images
 
-    def _augmented(self, policy: PolicyGraph, decoded: Any, batch: PlannedBatch) -> torch.Tensor:
+    def _augmented(self, policy: PolicyGraph | ColourChanges, decoded: Any, batch: PlannedBatch) -> torch.Tensor:
         """With padding and then the policy between the resize and the mirror, as on a GPU."""
         pixels, mirror = decoded, batch.windows.mirror
         if not isinstance(decoded, np.ndarray):

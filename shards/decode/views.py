@@ -14,14 +14,11 @@ import torch
 
 from shards.decode.buffers import Buffers
 from shards.decode.colour import change_colour
-from shards.decode.finish import BIAS, SCALE, Finisher, cut_normalise
+from shards.decode.finish import BIAS, PIECES, SCALE, Finisher, cut_normalise
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample
 from shards.decode.tensors import Batch, regions
 from shards.sampling.batch import PlannedBatch
-
-# Slices of a batch for each thread: a sample takes long, and threads should end together.
-PIECES = 4
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -8,6 +8,7 @@ What is drawn is a pure function of (seed, epoch, number), as crops are. `shards
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from shards.common.arguments import flag, interval, number, share
 from shards.common.errors import UsageError
 from shards.sampling.hashing import bits, integers, uniform
+from shards.sampling.policies import Policy
 
 # Operations as `draws` gives them, and what their strength is:
 # brightness, contrast, saturation: a factor; hue: a part of a turn; blur: sigma in pixels; solarize: a level.
@@ -26,6 +28,9 @@ STAGES = 8
 
 # The purposes of the numbers drawn for a view, after those of its crop (shards/sampling/order.py).
 (JITTER, STRENGTH, PLACE, RUN_GRAY, RUN_BLUR, SIGMA, RUN_SOLARIZE, CHOICE) = range(32, 40)
+
+# What an image of a plain loader can be augmented with: a policy, or 3-Augment.
+Augment = Policy | Literal["three"]
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,25 @@ def draws(
 
     # torchvision's GaussianBlur draws sigma evenly.
     sigma = of["sigma"][:, 0] + (of["sigma"][:, 1] - of["sigma"][:, 0]) * uniform(numbers, seed, *stream, SIGMA)
-    for at, (name, purpose, number_of) in enumerate(
+    for stage, (name, purpose, number_of) in enumerate(
         (("gray", RUN_GRAY, GRAY), ("blur", RUN_BLUR, BLUR), ("solarize", RUN_SOLARIZE, SOLARIZE)), 5
     ):
-        operation[..., at] = np.where(runs(name, purpose), number_of, IDENTITY)
+        operation[..., stage] = np.where(runs(name, purpose), number_of, IDENTITY)
     strength[..., 6], strength[..., 7] = sigma, THRESHOLD
 
     three = integers(numbers, 3, seed, *stream, CHOICE)
     operation[..., 0] = np.where(of["one_of_three"] > 0, np.array([GRAY, SOLARIZE, BLUR])[three], IDENTITY)
     strength[..., 0] = np.where(three == 2, sigma, THRESHOLD)
     return operation, strength
+
+
+# DeiT III's, for single images.
+THREE_AUGMENT = Colour(0.3, 0.3, 0.3, one_of_three=True)
+# A part of the stream, as VIEW is of views (shards/sampling/views.py).
+THREE = 0x3341
+
+
+def three_draws(numbers: npt.NDArray[np.int64], seed: int, epoch: int) -> dict[str, npt.NDArray[Any]]:
+    """What 3-Augment does to the draws `numbers` (n,) in this epoch: "operation" and "strength", (n, `STAGES`)."""
+    operation, strength = draws([THREE_AUGMENT], numbers[:, None], seed, epoch, THREE)
+    return {"operation": operation[:, 0], "strength": strength[:, 0]}

@@ -18,6 +18,7 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.decode.colour import change_colour
 from shards.format.ppm import ppm
+from shards.sampling.colour import three_draws
 from shards.sampling.views import plan_views, single
 from tests.conftest import decoded, jpeg, photo, write_split
 from tests.shards.test_loader import damaged_split, normalised, stored
@@ -249,3 +250,25 @@ def test_the_size_of_views_cannot_be_set(small_split: Split) -> None:
 def test_a_loader_says_how_many_views_it_has(small_split: Split) -> None:
     with load(small_split) as loader:
         assert "5 views of 24 pixels at most" in repr(loader)
+
+
+@pytest.mark.parametrize("crop", ["random", "rrc"])
+def test_three_augment_comes_between_the_resize_and_the_mirror(raw_split: Split, small_split: Split, crop: str) -> None:
+    options: dict[str, Any] = {"views": None, "size": 32, "resize": 40, "crop": crop, "drop_last": False}
+    with load(small_split, **options) as loader:
+        plain = {sample: image for images, _, ids in loader for sample, image in zip(ids.tolist(), images, strict=True)}
+    drawn = three_draws(np.arange(29), 0, 0)
+    for split in (small_split, raw_split):
+        with load(split, **options, augment="three") as loader:
+            for images, _, ids in loader:
+                for sample, image in zip(ids.tolist(), images, strict=True):
+                    expected = plain[sample].permute(1, 2, 0).contiguous().numpy().copy()
+                    change_colour(expected, drawn["operation"][sample], drawn["strength"][sample])
+                    difference = (image.permute(1, 2, 0).int() - torch.from_numpy(expected).int()).abs()
+                    assert difference.max() <= 1  # a blur in the mirror rounds otherwise
+
+
+def test_three_augment_on_a_gpu_is_refused(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="augment='three' works on a CPU so far"):
+        load(small_split, views=None, size=32, resize=40, augment="three", device="gpu")
