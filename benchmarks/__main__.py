@@ -7,11 +7,18 @@ import sys
 
 import shards
 
-if not hasattr(shards, "open_dataset"):
+if "open_dataset" not in getattr(shards, "__all__", ()):
     print(f"{shards.__file__} hides this project's shards: start `shardfeed benchmarks` instead", file=sys.stderr)
     sys.exit(2)
 
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m benchmarks")  # while the modules below load
+
 from shards.common.cli import LazyCommand, run_commands
+from shards.common.signals import StoppedBySignal, stopped_by_signals
+from shards.common.terminal import as_started
 
 COMMANDS = {
     name: LazyCommand(f"benchmarks.commands.{name.replace('-', '_')}", help)
@@ -36,7 +43,12 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return run_commands("python -m benchmarks", COMMANDS, argv)
+    try:
+        with stopped_by_signals():  # so that what a command has started ends with it
+            return run_commands("python -m benchmarks", COMMANDS, argv)
+    except StoppedBySignal as stopped:
+        print(f"{as_started('python -m benchmarks')}: stopped by {stopped.name}", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

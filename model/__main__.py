@@ -7,22 +7,32 @@ from collections.abc import Sequence
 
 import shards
 
-if not hasattr(shards, "open_dataset"):
+if "open_dataset" not in getattr(shards, "__all__", ()):
     print(f"{shards.__file__} hides this project's shards: start `shardfeed model` instead", file=sys.stderr)
     sys.exit(2)
 
-from model.options import Export, Predict
-from shards.common.cli import Command, run_commands
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m model")  # while the modules below load
+
+from model.options import PTH, Export, Predict, require_files
+from shards.common.cli import Command, loading, run_commands
 
 
 def _export(options: Export) -> None:
-    from model import export
+    require_files(PTH, options.model)
+    with loading("torch", "torch"):
+        from model import export
 
     export.run(options)
 
 
 def _predict(options: Predict) -> None:
-    from model import predict
+    require_files(PTH, options.model)
+    require_files("the paths of images", *options.images)
+    with loading("torch", "torch"):
+        from model import predict
 
     predict.run(options)
 

@@ -11,6 +11,18 @@ from shards.common.errors import UsageError
 _Model = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.pth")]
 
 
+# What `require_files` asks for, where weights are meant.
+PTH = "the .pth file that training wrote"
+
+
+def require_files(what: str, *paths: Path) -> None:
+    """Raises UsageError, in one line, where some of the paths are no files. what: to give in their place."""
+    wrong = [str(path) for path in paths if not path.is_file()]
+    if wrong:
+        named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3:,} more" if len(wrong) > 3 else "")
+        raise UsageError(f"{named} {'is not a file' if len(wrong) == 1 else 'are not files'}: give {what}")
+
+
 @dataclass(frozen=True)
 class Predict:
     """Prints the five best classes of each image by a trained model, with their probabilities."""

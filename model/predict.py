@@ -5,6 +5,7 @@ Runs on the CPU. With --json, or without a terminal, the last line is JSON.
 
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from model.images import open_image, to_tensor
 from model.options import Predict
 from model.weights import About, load_model
 from shards.common.cli import show_result
+from shards.common.errors import ShardfeedError
 
 BEST = 5
 
@@ -29,18 +31,31 @@ class Guess:
 def run(options: Predict) -> None:
     """Prints the best classes of each image, and on stderr what the file says of the model and its images.
 
-    Raises as `load_model`, and at the first bad image as `open_image`.
+    A bad image among several is a line on stderr, and the others are predicted. Raises as `load_model` and, after the
+    last image, ShardfeedError where one was bad.
     """
     network, about = load_model(options.model)
     print(f"{options.model}: {about}", file=sys.stderr)
-    results = []
+    results: list[dict[str, Any]] = []
+    bad = 0
     for path in options.images:
-        guesses = predict(network, about, open_image(path))
+        try:
+            image = open_image(path)
+        except ShardfeedError as error:
+            if len(options.images) == 1:
+                raise
+            print(error, file=sys.stderr)
+            results.append({"image": str(path), "error": str(error)})
+            bad += 1
+            continue
+        guesses = predict(network, about, image)
         print(path)
         for guess in guesses:
             print(f"  {guess.probability:>6.1%}  {guess.name}")
         results.append({"image": str(path), "classes": [vars(guess) for guess in guesses]})
     show_result(results)
+    if bad:
+        raise ShardfeedError(f"{bad} of {len(options.images)} images could not be read; they are named above")
 
 
 @torch.inference_mode()

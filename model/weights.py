@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from model.networks import build_model
+from model.options import PTH, require_files
 from shards.common.arguments import as_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
@@ -101,19 +102,13 @@ def save_whole(content: Any, path: Path) -> None:
         raise cause from error
 
 
-def require_file(path: Path) -> None:
-    """Raises UsageError where there is no such file."""
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file: give the .pth file that training wrote")
-
-
 def read_saved(path: str | Path) -> Any:
     """The object that torch.save wrote into `path`, its tensors on the CPU; no code in the file is run.
 
     Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
     """
     path = as_path("the file of the weights", path)
-    require_file(path)
+    require_files(PTH, path)
     try:
         broken = _broken_entry(path)
         saved = None if broken else torch.load(path, map_location="cpu", weights_only=True)

@@ -18,9 +18,14 @@ from typing import Any
 
 import shards
 
-if not hasattr(shards, "open_dataset"):
+if "open_dataset" not in getattr(shards, "__all__", ()):
     print(f"{shards.__file__} hides this project's shards: start `shardfeed preprocess` instead", file=sys.stderr)
     sys.exit(2)
+
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m preprocess")  # while the modules below load
 
 from preprocess.options import Options
 from shards.common import cli
@@ -38,8 +43,9 @@ def _run(options: Options) -> None:
     # The image libraries take seconds to import, which --help should not wait for.
     from preprocess.run import preprocess
 
-    preprocess(options)
-    cli.show_result({"out": options.out, **(_splits(Path(options.out)) if not is_url(options.out) else {})})
+    expected = preprocess(options)
+    made = _splits(Path(options.out)) if not is_url(options.out) else {}
+    cli.show_result({"out": options.out, **({"estimate": expected.figures()} if expected else made)})
 
 
 def _splits(out: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from preprocess.job.estimate import check_space
+from preprocess.job.estimate import Forecast, check_space
 from preprocess.job.finish import check_files, directory_sizes, finish
 from preprocess.job.make import disk_full_in_one_line, find_shards, make_shards
 from preprocess.job.out import (
@@ -38,26 +38,28 @@ from shards.remote.object_store import ObjectStore
 from shards.remote.urls import is_url
 
 
-def preprocess(options: Options) -> None:
+def preprocess(options: Options) -> Forecast | None:
     """Makes the data set that the options describe, or a slice of it, or resumes it, or finds it complete.
 
-    Prints what became of the images. Raises UsageError for options that do not fit the source or OUT, ShardfeedError
-    for what stopped the job, StoppedBySignal for a signal; the shards that are finished by then are kept.
+    Prints what became of the images; returns what a dry run of an unfinished data set expects. Raises UsageError for
+    options that do not fit the source or OUT, ShardfeedError for what stopped the job, StoppedBySignal for a signal;
+    the shards that are finished by then are kept.
     """
     with stopped_by_signals():
         if is_url(options.out):
-            _into_store(options, ObjectStore(str(options.out)))
-        elif options.repair:
-            _repair(options, Path(options.out))
-        else:
-            _into_directory(options, Path(options.out))
+            return _into_store(options, ObjectStore(str(options.out)))
+        out = Path(options.out)
+        if options.repair:
+            _repair(options, out)
+            return None
+        check_out(out)
+        if options.dry_run or is_finished(out):
+            return _preview(options, out)
+        _into_directory(options, out)
+        return None
 
 
 def _into_directory(options: Options, out: Path) -> None:
-    check_out(out)
-    if options.dry_run or is_finished(out):
-        _preview(options, out)
-        return
     with disk_full_in_one_line(out), locked(out / WORK, options.part):
         began = time.monotonic()
         source, plan = _open(options)
@@ -74,11 +76,11 @@ def _into_directory(options: Options, out: Path) -> None:
         if options.tasks is None:
             check_files(results, lambda name: directory_sizes(out, name))
             manifest = finish(out, job.plan, source, results)
-            print_summary(out, manifest, results)
+            print_summary(out, manifest, source, results)
     print_end(options, results, time.monotonic() - began, out, manifest)
 
 
-def _into_store(options: Options, out: ObjectStore) -> None:
+def _into_store(options: Options, out: ObjectStore) -> Forecast | None:
     """Like `_into_directory`, for OUT behind a URL: makes the shards in the cache and uploads them."""
     if options.repair:
         raise UsageError(f"--repair mends a directory: copy {out} to a disk, mend it there, and upload it again")
@@ -91,13 +93,12 @@ def _into_store(options: Options, out: ObjectStore) -> None:
         print_complete(out, manifest)
         if options.part == WHOLE and not options.dry_run:
             out.remove(WORK)  # left by a job that was killed after it wrote the manifest
-        return
+        return None
     _check_sizes(options, source, plan)
     if options.dry_run:
         job = UploadJob(ShardJob(source, plan, Path()), out)
         print_plan(job, options)
-        print_estimate(job, options)
-        return
+        return print_estimate(job, options)
     upload = Upload.begin(out, plan)
     with disk_full_in_one_line(upload.stage), locked(upload.stage / WORK, options.part):
         local = ShardJob(source, resume_or_write_plan(upload.stage, upload.plan), upload.stage)
@@ -105,8 +106,9 @@ def _into_store(options: Options, out: ObjectStore) -> None:
         manifest = None
         if options.tasks is None:
             manifest = upload.finish(source, results)
-            print_summary(out, manifest, results)
+            print_summary(out, manifest, source, results)
     print_end(options, results, time.monotonic() - began, out, manifest)
+    return None
 
 
 def _repair(options: Options, out: Path) -> None:
@@ -115,20 +117,21 @@ def _repair(options: Options, out: Path) -> None:
         repair(options, manifest)
 
 
-def _preview(options: Options, out: Path) -> None:
-    """Prints what OUT holds, or what the job would make; writes nothing."""
+def _preview(options: Options, out: Path) -> Forecast | None:
+    """Prints what OUT holds, or what the job would make and returns what that takes; writes nothing."""
     source, plan = _open(options)
     if (out / MANIFEST).exists():
         print_complete(out, finished_manifest(out, plan))
-        return
+        return None
     _check_sizes(options, source, plan)
     if plan_path(out).exists():
         plan = read_plan(out, plan)
     job = ShardJob(source, plan, out)
     print_plan(job, options)
-    needed = print_estimate(job, options)
+    expected = print_estimate(job, options)
     free, place = free_bytes(out)
-    print(f"free in {place}: {size(free)}{', which is not enough' if needed.most > free else ''}")
+    print(f"free in {place}: {size(free)}{', which is not enough' if expected.needed.most > free else ''}")
+    return expected
 
 
 def _open(options: Options) -> tuple[Source, Plan]:
@@ -146,7 +149,7 @@ def _shards(job: ShardJob | UploadJob, options: Options) -> list[ShardResult]:
     if options.finish:
         return find_shards(job, options)
     if not options.force and job.unfinished(job.plan.tasks):
-        needed = print_estimate(job, options)
+        needed = print_estimate(job, options).needed
         if isinstance(job, ShardJob):
             check_space(job.out, needed)
         elif options.executor == "local":

@@ -4,25 +4,34 @@
     split = open_dataset("DIR")["train"]
     for images, labels in Loader(split, batch_size=64, train=True): ...
 
-`Loader` needs NVIDIA DALI and is loaded when first used; everything else here works without it.
+`Loader` needs NVIDIA DALI; everything else here works without it. Each name is loaded when it is first used, so that
+importing this package takes no time.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from shards.common.errors import ShardfeedError, UsageError
-from shards.dataset import Split, open_dataset
-from shards.sampling.colour import Colour
-from shards.sampling.views import View
-
 if TYPE_CHECKING:
+    from shards.common.errors import ShardfeedError, UsageError
+    from shards.dataset import Split, open_dataset
     from shards.loader import Loader
+    from shards.sampling.colour import Colour
+    from shards.sampling.views import View
 
 __all__ = ["Colour", "Loader", "ShardfeedError", "Split", "UsageError", "View", "open_dataset"]
 
+_MODULES = {
+    "Colour": "shards.sampling.colour",
+    "Loader": "shards.loader",
+    "ShardfeedError": "shards.common.errors",
+    "Split": "shards.dataset",
+    "UsageError": "shards.common.errors",
+    "View": "shards.sampling.views",
+    "open_dataset": "shards.dataset",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Loader":
-        from shards.loader import Loader
-
-        return Loader
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'shards' has no attribute {name!r}")

@@ -3,14 +3,23 @@ python -m shards verify DIR     whether everything in a data set is as it was wr
 python -m shards preview DIR    a picture of one batch as the loader feeds it
 """
 
+import shlex
 import sys
+
+from shards.common.signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals("python -m shards")  # while the modules below load
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from shards.common.cli import Command, run_commands, show_result
+import shards
+from shards.common.cli import Command, loading, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
 from shards.common.terminal import counted
@@ -20,6 +29,7 @@ from shards.remote.urls import is_url
 from shards.sampling.crops import Crop
 from shards.sampling.policies import Policy
 
+SHOWN = 3  # files in a message
 Place = Annotated[tyro.conf.Positional[str | Path], tyro.conf.arg(metavar="DIR")]
 
 
@@ -71,6 +81,8 @@ class Preview:
     center: the default of other splits."""
     pad: int = 0
     """With --crop random: black pixels around the images before they are cropped."""
+    flip: bool = True
+    """Mirrors half of the images of the split train, as training does; --no-flip: none, as with train --no-flip."""
     augment: Literal["none"] | Policy = "none"
     """Augmentation after the crop: TrivialAugment, RandAugment or AutoAugment."""
     seed: int = 0
@@ -106,13 +118,7 @@ def info(options: Info) -> None:
         print(f"  rejects    {split.info.rejects:,}")
         kinds = sorted(split.info.kinds.items(), key=lambda kind: -kind[1])
         print(f"  kinds      {', '.join(f'{kind} {count:,}' for kind, count in kinds)}")
-    bad = [path for split in splits.values() for path in _wrong_length(split)]
-    if bad:
-        shown = ", ".join(str(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
-        raise ShardfeedError(
-            f"{counted(len(bad), 'shard is', 'shards are')} missing or not as long as the manifest says: {shown}; "
-            f"`python -m shards verify {options.data}` says more"
-        )
+    bad = [str(path) for split in splits.values() for path in _wrong_length(split)]
     show_result(
         {
             "source": manifest.source,
@@ -122,8 +128,14 @@ def info(options: Info) -> None:
                 name: {"samples": len(split), "shards": len(split.info.shards), "bytes": split.info.bytes}
                 for name, split in splits.items()
             },
+            "damaged": bad,
         }
     )
+    if bad:
+        raise ShardfeedError(
+            f"missing, or not as long as the manifest says: {_files(bad)}; `python -m shards verify {options.data}` "
+            f"says more, and {_mend(options.data)}"
+        )
 
 
 def _wrong_length(split: Split) -> list[Path]:
@@ -143,16 +155,33 @@ def check(options: Verify) -> None:
     found = verify(options.data, options.decode, options.workers)
     for problem in found.problems:
         print(problem)
+    checked = {"whole": not found.problems, "samples": found.samples, "shards": found.shards, "bytes": found.bytes}
     if found.problems:
-        files = counted(len({problem.file for problem in found.problems}), "file")
+        show_result({**checked, "problems": found.problems})
         problems = counted(len(found.problems), "problem")
-        raise ShardfeedError(f"{options.data} is damaged: {problems} in {files}, named above")
+        raise ShardfeedError(
+            f"{options.data} is damaged: {problems} in {_files([each.file for each in found.problems])}; "
+            f"{_mend(options.data)}"
+        )
     decoded = ", every image decoded" if options.decode else ""
     print(
         f"{options.data} is whole: {counted(found.samples, 'sample')} in {counted(found.shards, 'shard')}, "
         f"{found.bytes / 1e6:,.1f} MB{decoded}"
     )
-    show_result({"samples": found.samples, "shards": found.shards, "bytes": found.bytes})
+    show_result(checked)
+
+
+def _files(names: Sequence[str]) -> str:
+    """Files in words: how many, and the first of them."""
+    each = list(dict.fromkeys(names))
+    return f"{counted(len(each), 'file')} ({', '.join(each[:SHOWN])}{', ...' if len(each) > SHOWN else ''})"
+
+
+def _mend(data: str | Path) -> str:
+    """What mends a data set whose source is there."""
+    return (
+        f"`python -m preprocess SOURCE {shlex.quote(str(data))} --repair` makes damaged files again from their source"
+    )
 
 
 def draw(options: Preview) -> None:
@@ -160,10 +189,13 @@ def draw(options: Preview) -> None:
     splits = open_dataset(options.data)
     if options.split not in splits:
         raise UsageError(f"{options.data} has no split {options.split!r}: it has {', '.join(splits)}")
+    with loading("torch and DALI", "shards.loader"):
+        _ = shards.Loader
     preview(
         splits[options.split],
         options.output,
         train=options.split == "train",
+        flip=options.split == "train" and options.flip,
         count=options.count,
         size=options.size,
         resize=options.resize,

@@ -20,7 +20,7 @@ from shards.common.arguments import as_path, shown
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
-from shards.common.terminal import counted
+from shards.common.terminal import cache_moves, counted
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
@@ -87,6 +87,11 @@ class Split:
         """The name for people, which says what part of the split this is."""
         return self.name if self.view is None else self.view.title
 
+    @property
+    def short_title(self) -> str:
+        """The name before a figure, as in "test loss": held-out, for a part that is held out of training."""
+        return "held-out" if self.view is not None and self.view.held_out else self.name
+
     def select(self, ids: Any) -> "Split":
         """The samples with these ids, or where a mask (n,) is true; in this split's order, whatever theirs.
 
@@ -142,17 +147,16 @@ class Split:
         if len(self) < 2:
             raise UsageError(f"nothing can be held out of {self!r}")
         held, share = held_out(len(self), fraction), f"{100 * fraction:g}%"
-        return (
-            self._part(np.flatnonzero(~held), f"{self.title} without {share} held out"),
-            self._part(np.flatnonzero(held), f"{share} held out of {self.title}"),
-        )
+        rest = self._part(np.flatnonzero(~held), f"{self.title} without the {share} held out", divided=self.title)
+        titled = f"the {share} held out of {self.title}"
+        return rest, self._part(np.flatnonzero(held), titled, held_out=True, divided=self.title)
 
-    def _part(self, ids: npt.NDArray[np.int64], title: str) -> "Split":
-        """Samples of this split, by ascending id."""
-        if self.view is None:
-            return dataclasses.replace(self, view=View(ids, title))
-        labels = None if self.view.labels is None else self.view.labels[ids]
-        return dataclasses.replace(self, view=View(self.view.rows[ids], title, labels, self.view.class_names))
+    def _part(self, ids: npt.NDArray[np.int64], title: str, **changes: Any) -> "Split":
+        """Samples of this split, by ascending id; `changes` are of its view."""
+        whole = self.view or View(np.arange(len(self)), self.name)
+        labels = None if whole.labels is None else whole.labels[ids]
+        changes = {"rows": whole.rows[ids], "title": title, "labels": labels, **changes}
+        return dataclasses.replace(self, view=dataclasses.replace(whole, **changes))
 
     def _relabelled(self, table: npt.NDArray[np.int32], names: tuple[str, ...], title: str) -> "Split":
         """The samples whose class has a number of 0 or more in `table`, under that number."""
@@ -160,8 +164,7 @@ class Split:
         ids = np.flatnonzero(labels >= 0)
         if not len(ids):
             raise UsageError(f"{self.title} has no sample of these classes")
-        rows = ids if self.view is None else self.view.rows[ids]
-        return dataclasses.replace(self, view=View(rows, title, labels[ids], names))
+        return self._part(ids, title, labels=labels[ids], class_names=names)
 
     @property
     def place(self) -> str:
@@ -309,10 +312,7 @@ def _cache_is_named(cache: Cache) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ShardfeedError(
-            f"the cache in {cache.directory} cannot be written: {reason} (XDG_CACHE_HOME, or `python -m train "
-            "--cache-dir`, moves it)"
-        ) from None
+        raise ShardfeedError(f"the cache in {cache.directory} cannot be written: {reason} ({cache_moves()})") from None
 
 
 def _open_remote(remote: ObjectStore, cache: Cache) -> Dataset:

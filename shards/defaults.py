@@ -14,10 +14,6 @@ from shards.common.terminal import counted
 from shards.dataset import Split
 from shards.decode import DECODED_TOGETHER, nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
-from shards.format.index import MAX_JPEG_SIDE
-from shards.sampling.crops import FROM_RESIZED, Crop
-from shards.sampling.crops import RESIZE as RESIZE
-from shards.sampling.crops import SIZE as SIZE
 from shards.sampling.draw import Draw, balanced_weights
 from shards.sampling.order import Share
 
@@ -48,11 +44,6 @@ def one_split(split: Any) -> Split:
     if isinstance(split, dict) and all(isinstance(each, Split) for each in split.values()) and split:
         raise UsageError(f"split must be one split and not the whole data set: choose one of {', '.join(split)}")
     raise UsageError(f'split must be a split, as open_dataset("DIR")["train"] is, not {shown(split)}')
-
-
-def pixels(name: str, value: Any) -> int:
-    """A side of images, as an int. Raises UsageError for what cannot be one."""
-    return whole_number(name, value, 1, MAX_JPEG_SIDE)
 
 
 def choose_threads(threads: int | None, raw: bool) -> int:
@@ -152,25 +143,3 @@ def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_
     return Draw(
         chances, count, flag("replacement", replacement), whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
     )
-
-
-def shorter_side(split: Split, size: int, resize: int | None, crop: Crop) -> int:
-    """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit."""
-    if size < 1:
-        raise UsageError(f"size must be at least 1 pixel, not {size}")
-    stored = split.manifest.settings.short_side
-    chosen = round(size * RESIZE / SIZE) if resize is None else resize
-    if resize is None and stored is not None:
-        chosen = min(chosen, stored)
-    least = chosen
-    if resize is None and stored is None and len(split):
-        # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
-        least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
-    if crop in FROM_RESIZED and size > least:
-        median = "median " if least < chosen else ""
-        raise UsageError(
-            f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
-            f"choose a size of at most {least} (`python -m train --size {least}`)"
-            f"{'' if least == chosen and resize is None else ', or a larger resize'}"
-        )
-    return chosen

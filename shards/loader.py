@@ -19,10 +19,10 @@ import torch
 
 from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.defaults import (
-    SIZE,
     choose_decoder,
     choose_device,
     choose_threads,
@@ -30,8 +30,6 @@ from shards.defaults import (
     choose_upsampling,
     draw_of,
     one_split,
-    pixels,
-    shorter_side,
 )
 from shards.feed.loop import Delivered, FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
@@ -39,10 +37,11 @@ from shards.feed.runner import FeedRunner
 from shards.presets import Method, choose_views, refuse_beside_views
 from shards.sampling.batch import Cursor
 from shards.sampling.colour import Augment
-from shards.sampling.crops import CROPS, REACH, Crop, Interpolation
+from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES
 from shards.sampling.views import View
+from shards.sizes import pixels, shorter_side
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
@@ -179,8 +178,8 @@ class Loader:
         if self._share.drop_last and self._samples < self._share.global_batch:
             raise UsageError(
                 f"an epoch of the split {split.name} has {self._samples} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller batch "
-                "(`python -m train --batch-size`), or Loader(drop_last=False)"
+                f"{self._share.global_batch}: choose a smaller "
+                f"{advice('batch_size, or drop_last=False', 'batch (`python -m train --batch-size`)')}"
             )
         one_of("on_error", on_error, ("raise", "skip", "omit"))
         one_of("check", check, ("auto", "crc", "none"))

@@ -29,6 +29,7 @@ def preview(
     resize: int | None = None,
     crop: Crop | None = None,
     padding: int = 0,
+    flip: bool | None = None,
     augment: Policy | Literal["none"] = "none",
     seed: int = 0,
     epoch: int = 0,
@@ -36,7 +37,7 @@ def preview(
     """Draws the first `count` samples of an epoch as a model gets them, without the normalisation.
 
     train: order, crops and flips of training; otherwise the centre crop, in the order of the split. size, resize, crop,
-    padding, augment: as for `Loader`.
+    padding, flip, augment: as for `Loader`.
     Writes a PNG to `output`, whatever its name ends in.
     """
     if count < 1:
@@ -52,6 +53,7 @@ def preview(
         resize=resize,
         crop=crop,
         padding=padding,
+        flip=flip,
         augment=augment,
         seed=seed,
         dtype="uint8",

@@ -39,6 +39,10 @@ class View:
     title: str
     labels: Int32Array | None = None
     class_names: tuple[str, ...] | None = None
+    held_out: bool = False
+    """Whether it is held out of training."""
+    divided: str = ""
+    """The title of the split of which something was held out, for that part and for the rest."""
 
     @cached_property
     def identity(self) -> int:

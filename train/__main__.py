@@ -4,6 +4,7 @@
     torchrun --standalone --nproc-per-node 8 -m train --data DIR    the same, one process per GPU
     python -m train --data DIR --check                              is everything ready? A few seconds
     python -m train --data DIR --evaluate Results/imagenet_trained_model.pth [MORE.pth ...]     with a table
+    python -m train --evaluate FILE.pth --eval-set DIR [MORE ...]   on other data sets, such as ImageNet-V2
     python -m train --data DIR --recipe rn18_16 --find-lr           a range test of the learning rate
 
 The same command again goes on with a run that was cut short (--resume). Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save the
@@ -12,31 +13,37 @@ run between two steps and end it, with exit status 130, 143, 129 and 138.
 Training and evaluation print a line for people and, with --json or without a terminal, one of JSON for programs.
 """
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import tyro
+from typing import Any
 
 import shards
 
-if not hasattr(shards, "open_dataset"):
+if "open_dataset" not in getattr(shards, "__all__", ()):
     print(f"{shards.__file__} hides this project's shards: start `shardfeed train` instead", file=sys.stderr)
     sys.exit(2)
 
-from shards.common.cli import guarded, parse, show_result
-from shards.common.errors import ShardfeedError, UsageError
-from train.config import Config
-from train.recipes import find_recipe
+from shards.common.signals import end_on_signals
 
-if TYPE_CHECKING:
-    from train.engine import Result
-    from train.report.accuracy import Accuracy
+if __name__ == "__main__":
+    end_on_signals("python -m train")  # while the modules below load
+
+import tyro
+
+from shards.common.cli import guarded, loading, parse, show_result
+from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import duration
+from train.config import NO_DATA, Config
+from train.ranks.error_file import write_error_file
+from train.recipes import find_recipe
 
 PROG = "python -m train"
 HOLD_S = 20.0
+# What takes seconds to load, and the module that is loaded last.
+LIBRARIES = ("torch and DALI", "shards.loader")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_config(words: Sequence[str]) -> Config:
     """The recipe that the words name, with the values of the other words in place of its own."""
     recipe = find_recipe(words)
-    return parse(Config, words, PROG, default=recipe(tyro.MISSING))
+    elsewhere = any(word.partition("=")[0] in ("--eval-set", "--eval_set") for word in words)
+    return parse(Config, words, PROG, default=recipe(NO_DATA if elsewhere else tyro.MISSING))
 
 
 def _run_on_a_rank(words: list[str]) -> None:
@@ -62,6 +70,7 @@ def _run_on_a_rank(words: list[str]) -> None:
         on_every_rank = isinstance(error, UsageError) or getattr(error, "on_every_rank", False)
         if on_every_rank and os.environ.get("LOCAL_RANK", "0") != "0":
             time.sleep(HOLD_S)
+        write_error_file(PROG, error)
         raise
 
 
@@ -73,51 +82,55 @@ def given(words: Sequence[str]) -> set[str]:
 
 def _run(words: list[str]) -> None:
     config = parse_config(words)
-    from shards.dataset import open_dataset
-    from shards.remote.urls import is_url
+    # Imported only now, so that --help and a mistyped option need not wait for the libraries of each.
+    from train.commands.before import refuse
+    from train.report.result import complete_line
 
-    if not is_url(config.data):
-        open_dataset(config.data)  # a mistyped path need not wait for torch
+    complete = refuse(config)
     # By default PyTorch's CPU threads spin while they wait for each other, on cores that the loader's threads need:
     # that made training 3 times slower on a busy machine of two cores. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Imported only now, so that --help and a mistyped option need not wait for torch and DALI.
     if config.check:
-        from train.commands.check import check
+        with loading(*LIBRARIES):
+            from train.commands.check import check
 
+            with contextlib.suppress(ImportError):  # which the check itself reports
+                load_dali()
         check(config)
         if is_main():
             show_result({"check": "passed"})
     elif config.evaluate:
-        from train.commands.evaluate import evaluate_files, table
+        with loading(*LIBRARIES):
+            from train.commands.evaluate import as_json, evaluate_files, in_words
 
+            load_dali()
         reached = evaluate_files(config, given(words))
-        if len(reached) > 1:
-            _print(table(config.evaluate, reached), dict(zip(map(str, config.evaluate), reached, strict=True)))
-        else:
-            _print(_line(reached[0]), reached[0])
+        _print(in_words(reached), as_json(reached))
     elif config.find_lr:
-        from train.commands.find_lr import find_lr
+        with loading(*LIBRARIES):
+            from train.commands.find_lr import find_lr
 
+            load_dali()
         found = find_lr(config)
         _print(f"suggestion after {found.steps} steps: --max-lr {found.max_lr:.2g}; see {found.picture}", found)
+    elif complete is not None:
+        _print(complete_line(config.out, complete), complete)
     else:
-        # Before torch and DALI are loaded, which takes seconds; the rest of the header follows: train/report/header.py.
+        # The rest of the header follows once the libraries are loaded: train/report/header.py.
         if is_main():
             print(f"{config.model} (recipe {config.recipe}) on {config.data}; results go to {config.out}", flush=True)
-        from train.engine import train
+        with loading(*LIBRARIES):
+            from train.engine import train
 
+            load_dali()
         result = train(config)
-        _print(f"{_line(result)}, {result.images_per_s:,.0f} images/s; the weights are in {result.weights}", result)
+        took = f"trained for {duration(result.train_seconds)} at {result.images_per_s:,.0f} images/s"
+        _print(f"{took}; the weights are in {result.weights}", result)
 
 
-def _line(reached: "Accuracy | Result") -> str:
-    from train.report.accuracy import Accuracy, without
-
-    if reached.top1 is None:
-        return "not validated (--val-split none)"
-    left_out = without(reached) if isinstance(reached, Accuracy) else ""
-    return f"validation: top-1 {reached.top1:.2f}%, top-5 {reached.top5:.2f}%, loss {reached.loss:.4f}{left_out}"
+def load_dali() -> None:
+    """Loads DALI, which `shards` does only when a loader is first made."""
+    _ = shards.Loader
 
 
 def _print(line: str, result: Any) -> None:

@@ -28,6 +28,8 @@ from train.options import (
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "gpu"]
 
+# In place of a data set, with --eval-set.
+NO_DATA = Path()
 # The command line shows the options of a nested dataclass without its name.
 _FLAT = tyro.conf.arg(name="")
 
@@ -55,8 +57,8 @@ class Config:
     """Directory of the data set, or its URL."""
 
     recipe: str = "cnn"
-    """The recipe that sets the values of the other options: cnn, demo, smoke, rn18_16, rn18_88, rn50_16, rn50_88 or
-    efficientnet_b0."""
+    """The recipe that sets the values of the other options: cnn, demo, smoke, rn18_16, rn18_88, rn50_16, rn50_88,
+    rn50_a2, rn50_a3, efficientnet_b0, convnext_t, deit_s or vit_s16_90."""
 
     out: Path = Path("Results")
     """Directory for the weights, metrics and checkpoints."""
@@ -66,6 +68,10 @@ class Config:
 
     blur_pool: bool = False
     """Blur before convolutions with a stride (arXiv:1904.11486)."""
+
+    drop_path: float | None = None
+    """Stochastic depth (arXiv:1603.09382): the chance with which the last residual block is left out while training,
+    earlier ones less often; None: the network's own."""
 
     epochs: int = 16
     """Passes over the training split."""
@@ -148,6 +154,10 @@ class Config:
     evaluate: Annotated[tuple[Path, ...], INSTEAD] = ()
     """Only prints the accuracy of these weights (.pth files or checkpoints) on the validation split."""
 
+    eval_set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR"), INSTEAD] = ()
+    """With --evaluate, in place of --data: other data sets, each a directory or URL. Their classes are matched by name;
+    of fewer classes only the logits are compared."""
+
     find_lr: Annotated[bool, INSTEAD] = False
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
@@ -177,11 +187,17 @@ class Config:
             require_positive("clip", self.clip)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise UsageError(f"--weight-decay must be 0 or more, not {self.weight_decay}")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise UsageError(f"--drop-path must be from 0 to below 1, not {self.drop_path}")
+        if self.update.loss == "bce" and self.label_smoothing:
+            raise UsageError("--loss bce has no --label-smoothing: give 0, or --loss ce")
         for name in ("pct_start", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{option(name)} must be from 0 to 1, not {getattr(self, name)}")
         if self.check + bool(self.evaluate) + self.find_lr > 1:
             raise UsageError("--check, --evaluate and --find-lr exclude each other")
+        if self.eval_set and (not self.evaluate or self.data != NO_DATA):
+            raise UsageError("--eval-set is for --evaluate, and takes the place of --data: give the data there")
         if self.evaluate and self.validation.val_split == "none":
             raise UsageError("--evaluate needs a split: leave out --val-split none")
         self._require_fit()

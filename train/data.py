@@ -1,19 +1,23 @@
-"""What training reads: the splits, the loader of each, and the size of the images of an epoch."""
+"""What training reads: the splits, the loader of each, and the size of the images of an epoch.
+
+Importing this loads neither torch nor DALI, so that a wrong name of a split need not wait for them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 import shards
 from shards.common.errors import UsageError
-from shards.dataset import TRAINING, VALIDATION, choose_split, open_dataset
+from shards.dataset import TRAINING, VALIDATION, open_dataset
 from shards.sampling.order import Share
 from train.config import Config
-from train.run import Setup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from train.run import Setup
 
 # While images grow, their sizes are multiples of this, so that feature maps keep whole sizes through five halvings.
 MULTIPLE = 32
@@ -24,7 +28,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __iter__(self) -> Iterator[tuple["Tensor", "Tensor"]]: ...
 
 
 def skipped(batches: Batches) -> int:
@@ -33,14 +37,20 @@ def skipped(batches: Batches) -> int:
     return count
 
 
-# The types of this module are in quotes where looking them up would load DALI, which importing it need not.
 def open_splits(config: Config) -> tuple["shards.Split", "shards.Split | None"]:
-    """The training split and the held-out one. Raises UsageError where one is missing."""
-    return training_split(config), held_out_split(config)
+    """The training split and the held-out one, their indices read and compared with the manifest.
+
+    Raises UsageError where one is missing, ShardfeedError for a damaged index.
+    """
+    training, held_out = training_split(config), held_out_split(config)
+    for split in (training, held_out):
+        if split is not None:
+            _ = split.index
+    return training, held_out
 
 
 def training_split(config: Config) -> "shards.Split":
-    """What to train on: the split `train`, or the part of it that the options choose.
+    """What to train on: the split `train`, or the part of it that the options choose. Of a whole one no index is read.
 
     Raises UsageError where there is no such split, and for a part that cannot be.
     """
@@ -49,29 +59,37 @@ def training_split(config: Config) -> "shards.Split":
 
 
 def held_out_split(config: Config) -> "shards.Split | None":
-    """What to validate on; None with --val-split none. Raises UsageError where the data set has no such split."""
-    name, fraction, cache = config.validation.val_split, config.validation.val_fraction, config.feeding.cache
+    """What to validate on; None with --val-split none. Raises UsageError where the data set has no such split.
+
+    No index is read yet.
+    """
+    name, fraction = config.validation.val_split, config.validation.val_fraction
     if name == "none":
         return None
     if fraction is not None:
         return _classes(config, _of_training(config).hold_out(fraction)[1])
-    there = open_dataset(config.data, cache)
-    if name == "auto" and not any(each in there for each in VALIDATION):
-        raise UsageError(
-            f"{config.data} has no split to validate on ({', '.join(VALIDATION)}), only {', '.join(there)}: "
-            f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
-            "--val-split none trains without validation"
-        )
-    split = choose_split(config.data, VALIDATION if name == "auto" else [name], cache)
+    split = _named(config, name) if name != "auto" else _usual(config)
     if isinstance(config.samples.subset, Path):
         classes = _of_training(config).class_names
         split = split if classes == split.class_names else split.where(classes)
     return _classes(config, split)
 
 
+def _usual(config: Config) -> "shards.Split":
+    there = open_dataset(config.data, config.feeding.cache)
+    for each in VALIDATION:
+        if each in there:
+            return there[each]
+    raise UsageError(
+        f"{config.data} has no split to validate on ({', '.join(VALIDATION)}), only {', '.join(there)}: "
+        f"--val-fraction 0.05 holds out a part of {TRAINING}, --val-split NAME takes another split, and "
+        "--val-split none trains without validation"
+    )
+
+
 def _of_training(config: Config) -> "shards.Split":
     """The split `train`, or what --subset takes of it."""
-    split, subset = choose_split(config.data, [TRAINING], config.feeding.cache), config.samples.subset
+    split, subset = _named(config, TRAINING), config.samples.subset
     return split if subset is None else split.subset(subset)
 
 
@@ -80,7 +98,14 @@ def _classes(config: Config, split: "shards.Split") -> "shards.Split":
     return split if config.samples.class_map is None else split.map_classes(config.samples.class_map)
 
 
-def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
+def _named(config: Config, name: str) -> "shards.Split":
+    there = open_dataset(config.data, config.feeding.cache)
+    if name not in there:
+        raise UsageError(f"{config.data} has no split {name}: it has {', '.join(there)}")
+    return there[name]
+
+
+def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     """This rank's micro-batches, in a new order each epoch. The last images that do not fill one on every rank are
     left out.
     """
@@ -102,7 +127,7 @@ def training_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
     )
 
 
-def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
+def held_out_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     """Every image exactly once over all ranks, centre-cropped; with --on-error skip, every whole one.
 
     A damaged image is never replaced here: a copy of another one would count twice. The batches are as large as
@@ -120,7 +145,7 @@ def held_out_loader(split: "shards.Split", setup: Setup) -> "shards.Loader":
     )
 
 
-def _common(setup: Setup) -> dict[str, Any]:
+def _common(setup: "Setup") -> dict[str, Any]:
     """The arguments that both loaders have in common."""
     config, world = setup.config, setup.world
     return {
@@ -131,7 +156,7 @@ def _common(setup: Setup) -> dict[str, Any]:
         "device_id": world.local_rank,
         # float16 halves the bytes of a batch, which autocast makes of fewer bits anyway. float16 has more of them than
         # bfloat16, and normalised pixels lie far inside its range.
-        "dtype": "float16" if world.on_gpu and setup.dtype in (torch.float16, torch.bfloat16) else "float32",
+        "dtype": "float16" if world.on_gpu and setup.dtype.itemsize == 2 else "float32",
         "threads": config.threads,
         "decode": config.feeding.decode,
     }
@@ -147,11 +172,11 @@ class RestOfEpoch:
     def __len__(self) -> int:
         return self.micro_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple["Tensor", "Tensor"]]:
         return iter(self.loader)
 
 
-def rest_of_epoch(loader: "shards.Loader", setup: Setup) -> RestOfEpoch:
+def rest_of_epoch(loader: "shards.Loader", setup: "Setup") -> RestOfEpoch:
     """The next iteration of the training loader: a whole epoch or, after resuming within one, the rest of it."""
     position, batch, world = loader.state_dict()["position"], setup.batch, setup.world
     share = Share(batch.micro_batch, world.rank, world.size, drop_last=True)

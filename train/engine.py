@@ -14,7 +14,6 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,23 +21,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.weights import write_state
+from shards.common.errors import ShardfeedError
 from shards.common.signals import StopRequest
 from shards.dataset import Split
-from train.checkpoints.resume import claim, find_checkpoint, refuse_results
+from train.checkpoints.earlier import result_of
+from train.checkpoints.resume import claim, find_checkpoint
 from train.checkpoints.saver import CheckpointSaver
 from train.checkpoints.snapshot import identity
 from train.checkpoints.waiting import BatchWait, Interrupted, Watched
-from train.checkpoints.weights import WEIGHTS, describe_run
+from train.checkpoints.weights import describe_run
 from train.config import Config
 from train.data import Batches, held_out_loader, open_splits, rest_of_epoch, set_training_size, training_loader
 from train.optim.gpu_memory import memory_advice
-from train.ranks.distributed import joined, sum_over_ranks, wait_for_all
+from train.ranks.distributed import joined, sum_over_ranks, try_on_main, wait_for_all
 from train.ranks.parallel import network_state
-from train.report.accuracy import Accuracy, evaluate, without
+from train.report.accuracy import Accuracy, evaluate, figures
 from train.report.environment import peak_memory, resolved_config
 from train.report.header import print_header
 from train.report.metrics import PER_CLASS, Recorder, room_in, write_per_class
 from train.report.progress import ImageBar, doing
+from train.report.result import WEIGHTS, Result, complete_line
 from train.run import Run, begin, read_losses, set_up
 from train.step import accumulate, update
 
@@ -50,42 +52,32 @@ WARM_UP_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Result:
-    """Accuracy on the held-out split in percent, the speed of training, and the file of the weights.
-
-    top1, top5, loss: None where nothing was validated (--val-split none).
-    """
-
-    top1: float | None
-    top5: float | None
-    loss: float | None
-    images_per_s: float
-    train_seconds: float
-    steps: int
-    weights: Path
-
-
-@dataclass(frozen=True)
 class HeldOut:
-    """What an epoch ends with: the batches to validate on, and how many images all ranks' batches hold."""
+    """What an epoch ends with: the batches to validate on, how many images all ranks' batches hold, and a name."""
 
     batches: Batches
     images: int
+    name: str
 
 
 def train(config: Config) -> Result:
     """Trains as `config` says and returns the result; the weights are saved after every epoch.
 
-    A run that was cut short goes on from its newest checkpoint: see train/checkpoints/saver.py.
+    A run that was cut short goes on from its newest checkpoint: see train/checkpoints/saver.py. Of a run that is
+    complete the result is read, and nothing changes.
 
     Raises UsageError for a configuration that fits neither the machine nor the data set, or an `out` that holds
     other results; ShardfeedError if the loss stops being finite or a checkpoint cannot be written; StoppedBySignal,
     after saving, on SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C.
     """
     began = time.perf_counter()
-    refuse_results(config)
     split, held_out = open_splits(config)
     with joined(config.device, config.memory.offload) as world:
+        reached = try_on_main(lambda: result_of(config), ShardfeedError, world)
+        if reached is not None:
+            if world.is_main:
+                tqdm.write(complete_line(config.out, reached))
+            return reached
         network, setup = set_up(config, len(split.class_names), world)
         with (
             memory_advice(config, setup.batch.micro_batch, world.size),
@@ -111,7 +103,8 @@ def train(config: Config) -> Result:
                     del checkpoint  # as large as the run itself
                 validated = None
                 if held_out is not None and validation is not None:
-                    validated = HeldOut(Watched(validation, wait, saver.at_validation_batch), len(held_out))
+                    watched = Watched(validation, wait, saver.at_validation_batch)
+                    validated = HeldOut(watched, len(held_out), held_out.short_title)
                 try:
                     return _train_epochs(run, loader, split, validated, recorder, saver, wait)
                 except Interrupted:
@@ -140,7 +133,8 @@ def _train_epochs(
         accuracy = None if held_out is None else _validate(run, held_out, split, recorder)
         _write_weights(run, split)
         saver.keep(None if accuracy is None else accuracy.top1)
-        _report_epoch(run, loss, accuracy, loader.skipped, recorder)
+        reached = "" if held_out is None or accuracy is None else f"{held_out.name} {figures(accuracy)}, "
+        _report_epoch(run, loss, reached, loader.skipped, recorder)
         loader.set_epoch(epoch)
     total, steady = run.clock.read(), run.clock.steady()
     left_out = epochs * loader.samples - total.images
@@ -178,23 +172,25 @@ def train_epoch(
         run.enter(epoch)
     micro_batches = run.clock.timed(batches)
     firsts = range(0, len(batches), in_a_step)
-    title = f"epoch {epoch}/{config.epochs}"
-    with ImageBar(title, len(batches) * run.setup.batch.micro_batch * world.size, world) as bar:
+    images = len(batches) * run.setup.batch.micro_batch * world.size
+    later = (config.epochs - epoch) * run.total_steps // config.epochs * config.batch
+    with ImageBar(f"epoch {epoch}/{config.epochs}", images, world, later) as bar:
         for first in firsts:
+            bar.show_step(run.step, run.total_steps)
             count = min(in_a_step, len(batches) - first)
             lr = float(run.learner.schedule.get_last_lr()[0])
-            loss, images = accumulate(run, bar.counted(itertools.islice(micro_batches, count)), count)
-            norm = update(run, images)
+            loss, own_images = accumulate(run, bar.counted(itertools.islice(micro_batches, count)), count)
+            norm = update(run, own_images)
             run.losses.on_device.append(loss)
-            run.clock.count(images * world.size)
-            bar.show_loss(loss, images)
+            run.clock.count(own_images * world.size)
+            bar.show_loss(loss, own_images)
 
             ends_epoch = first == firsts[-1]
             ends_warm_up = run.clock.warmed_up is None and run.step >= WARM_UP_STEPS and not ends_epoch
             if ends_epoch or ends_warm_up or run.step % config.log_every == 0:
                 read_losses(run)  # waits for the GPU, whose waits for data are then over
                 run.clock.add_wait(gpu_wait())
-                bar.show_wait(_log(run, recorder, lr=lr, gradient_norm=norm))
+                bar.show_log(*_log(run, recorder, lr=lr, gradient_norm=norm))
             if ends_warm_up:
                 run.clock.warmed_up = run.clock.last_log
             if not ends_epoch:
@@ -204,8 +200,8 @@ def train_epoch(
     return (run.losses.of_epoch + sum(run.losses.unlogged)) / run.clock.epoch_so_far().images
 
 
-def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> float:
-    """A line about the steps since the line before, whose losses were read; returns the data-wait in percent."""
+def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> tuple[float, float]:
+    """A line about the steps since the line before, whose losses were read; returns loss and data-wait in percent."""
     loss, run.losses.unlogged = sum(run.losses.unlogged), []
     run.losses.of_epoch += loss
     lap = run.clock.lap()
@@ -218,13 +214,13 @@ def _log(run: Run, recorder: Recorder, lr: float, gradient_norm: Tensor) -> floa
     world = run.setup.world
     memory = {"gpu_memory_mib": peak_memory(world) / 2**20} if world.on_gpu else {}
     recorder.metrics("train", run.epoch, run.step, **steps, **figures, **memory)
-    return lap.wait_percent
+    return loss / lap.images, lap.wait_percent
 
 
 def _validate(run: Run, held_out: HeldOut, split: Split, recorder: Recorder) -> Accuracy:
     """Evaluates the network, and writes the accuracy of each class."""
     config, began = run.setup.config, time.perf_counter()
-    accuracy, classes = evaluate(run.learner.evaluated, held_out.batches, held_out.images, run.setup)
+    accuracy, classes = evaluate(run.learner.evaluated, held_out.batches, held_out.images, run.setup, held_out.name)
     seconds = time.perf_counter() - began
     if run.setup.world.is_main:
         with room_in(config.out):
@@ -244,18 +240,12 @@ def _write_weights(run: Run, split: Split) -> None:
             write_state(weights, config.out / WEIGHTS, describe_run(split, config))
 
 
-def _report_epoch(run: Run, loss: float, accuracy: Accuracy | None, skipped: int, recorder: Recorder) -> None:
-    """Prints a line about the epoch, and one about the damaged samples of all ranks."""
+def _report_epoch(run: Run, loss: float, reached: str, skipped: int, recorder: Recorder) -> None:
+    """Prints a line about the epoch, with what was `reached`, and one about the damaged samples of all ranks."""
     world, steady = run.setup.world, run.clock.steady_epoch()
     skipped = int(sum_over_ranks(torch.tensor(skipped, device=world.device), world))
     if not world.is_main:
         return
-    reached = ""
-    if accuracy is not None:
-        reached = (
-            f"validation loss {accuracy.loss:.3f}, top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%"
-            f"{without(accuracy)}, "
-        )
     tqdm.write(
         f"epoch {run.epoch}/{run.setup.config.epochs}: training loss {loss:.3f}, {reached}"
         f"{steady.images_per_s:,.0f} images/s, data-wait {steady.wait_percent:.1f}%"

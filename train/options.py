@@ -17,8 +17,9 @@ from shards.sampling.order import BLOCK_SHARDS
 class Update:
     """How a step changes the weights."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """adamw: weight decay apart from the gradient; sgd: Nesterov momentum, weight decay as part of the gradient."""
+    optimizer: Literal["adamw", "sgd", "lamb", "muon"] = "adamw"
+    """adamw: weight decay apart from the gradient; sgd: Nesterov momentum, weight decay as part of the gradient; lamb,
+    for large batches, and muon: timm's, which must be installed."""
 
     momentum: float = 0.9
     """Momentum of sgd. adamw has none: its first beta follows the schedule."""
@@ -26,8 +27,12 @@ class Update:
     decay: Literal["all", "kernels"] = "all"
     """Which weights decay; kernels: weights of two or more dimensions, so neither norms nor biases."""
 
-    schedule: Literal["onecycle", "linear"] = "onecycle"
-    """Shape of the learning rate's rise and fall: half a cosine each, or straight lines."""
+    schedule: Literal["onecycle", "linear", "cosine"] = "onecycle"
+    """Shape of the learning rate's rise and fall: half a cosine each; straight lines; or a line up and half a cosine
+    down."""
+
+    loss: Literal["ce", "bce"] = "ce"
+    """ce: cross-entropy; bce: binary cross-entropy of each class, where both classes of a mixed image count fully."""
 
     drop_last: bool = False
     """Leaves out an epoch's last step if it has fewer images; then any number of ranks takes the same steps."""
@@ -37,6 +42,9 @@ class Update:
 
     ema_every: int = 1
     """Optimizer steps between two updates of that average."""
+
+    ema_warm_up: bool = False
+    """The decay of the average begins low, at step n with (1 + n) / (10 + n), and rises to --ema."""
 
     bad_losses: int = 5
     """The run ends after so many steps in a row without a finite loss. Such a step changes no weight."""

@@ -120,7 +120,13 @@ def make_network(config: Config, num_classes: int, world: World) -> nn.Module:
     Afterwards the global random generators, which dropout draws from, differ from rank to rank.
     """
     torch.manual_seed(config.seed)
-    network = build_model(config.model, num_classes, blur_pool=config.blur_pool, checkpoint=config.memory.recompute)
+    network = build_model(
+        config.model,
+        num_classes,
+        blur_pool=config.blur_pool,
+        drop_path=config.drop_path,
+        checkpoint=config.memory.recompute,
+    )
     torch.manual_seed(config.seed + world.rank)
     return network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

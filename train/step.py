@@ -33,7 +33,7 @@ def accumulate(run: Run, micro_batches: Iterable[tuple[Tensor, Tensor]], count: 
         with gradients_kept(learner.parallel, keep=alone or number < count):
             with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
                 logits = learner.parallel(mixed.images.contiguous(memory_format=torch.channels_last))
-                loss = mixed.loss(logits, config.label_smoothing)
+                loss = mixed.loss(logits, config.update.loss, config.label_smoothing)
             learner.scaler.scale(loss / setup.batch.images).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         images_seen += len(labels)
@@ -68,7 +68,8 @@ def update(run: Run, images: int) -> Tensor:
         average_weights(learner.local_sgd, parameters)
     optimizer.zero_grad(set_to_none=True)
     run.step += 1
-    update_average(learner.average, learner.network, run.step, config.update.ema_every)
+    moving = config.update
+    update_average(learner.average, learner.network, run.step, moving.ema_every, warm_up=moving.ema_warm_up)
     if run.step < run.total_steps:
         learner.schedule.step()
     return norm

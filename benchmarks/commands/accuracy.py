@@ -26,16 +26,16 @@ from tqdm import tqdm
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.machine import sleep_while_waiting
 from benchmarks.measure.progress import watched
-from benchmarks.measure.result import Result, Series, Setting
+from benchmarks.measure.result import Result, ResultFile, Series, Setting
 from benchmarks.measure.settings import BatchSpec, command_line
 from benchmarks.peers.naive import PilImages, Rows, open_rows
 from benchmarks.report.table import show
-from benchmarks.stages.training import configured
+from benchmarks.stages.recipe import configured
 from shards import Split
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
 from shards.dataset import TRAINING, VALIDATION, choose_split
-from shards.defaults import shorter_side
+from shards.sizes import shorter_side
 from train.config import Config
 from train.data import Batches, held_out_loader, training_loader
 from train.engine import train_epoch
@@ -100,7 +100,6 @@ def run(options: Options) -> None:
 
     Raises UsageError for data, a recipe or options that do not fit together.
     """
-    sleep_while_waiting()
     config = configured(options.recipe, options.data, epochs=options.epochs, size=options.size)
     split = choose_split(config.data, [TRAINING], config.feeding.cache)
     held_out = choose_split(config.data, VALIDATION, config.feeding.cache)
@@ -108,10 +107,10 @@ def run(options: Options) -> None:
         open_rows(each, options.source, options.image_column, options.label_column) for each in (split, held_out)
     )
     workers = usable_cores() if options.workers is None else options.workers
-    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before training, not after
+    sleep_while_waiting()
     reached: dict[str, list[Accuracy]] = {OURS: [], USUAL: []}
     turns, times = [(seed, name) for seed in range(options.seeds) for name in reached], []
-    with joined("auto") as world:
+    with ResultFile(options.out) as file, joined("auto") as world:
         for seed, name in watched(turns, lambda turn: f"seed {turn[0]}, {turn[1]}", "run"):
             seeded = dataclasses.replace(config, seed=seed)
             network, setup = set_up(seeded, len(held_out.class_names), world)
@@ -123,7 +122,11 @@ def run(options: Options) -> None:
             times.append(time.perf_counter() - began)
             reached[name].append(accuracy)
             tqdm.write(f"seed {seed}, {name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%")
-    show(summary(options, config, reached, min(times)), options.out)
+            if all(reached.values()):
+                rounds = min(map(len, reached.values()))
+                file.keep(summary(options, config, {name: each[:rounds] for name, each in reached.items()}, min(times)))
+        whole = file.dated(summary(options, config, reached, min(times)))
+    show(whole, options.out)
 
 
 def trained(network: nn.Module, setup: Setup, held_out: Split, batches: Batches, held_out_batches: Batches) -> Accuracy:

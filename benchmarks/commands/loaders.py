@@ -24,15 +24,16 @@ images stay in --work for the next time.
 
 import contextlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from benchmarks.measure.harness import Schedule, measure
-from benchmarks.measure.progress import watched
-from benchmarks.measure.result import Ratio, Result, Series, Setting, write
+from benchmarks.measure.harness import Intervals, Schedule, measure
+from benchmarks.measure.progress import note, watched
+from benchmarks.measure.result import Ratio, Result, ResultFile, Series, Setting, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
 from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEWS, Entry
 from benchmarks.processes.process import PeerProcess
@@ -48,6 +49,7 @@ ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
 # Seconds of a turn before the one of --sweep that counts.
 TRIAL = 0.2
+FAILED = "failed: "  # how the reason begins why a peer that should have been measured is not there
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ class Options:
     out: Path = Path("Results/benchmarks")
     """Directory for the chart and the JSON."""
 
+    def __post_init__(self) -> None:
+        if min((1 if self.threads is None else self.threads, *self.sweep)) < 1 or (self.workers or 0) < 0:
+            raise UsageError("the number of threads must be at least 1, the number of workers 0 or more")
+        _names(self.peers)
+        Schedule(self.rounds, self.seconds)
+
 
 def run(options: Options) -> None:
     """Measures, prints the table, and writes the result and its chart to options.out.
@@ -110,12 +118,19 @@ def run(options: Options) -> None:
     from benchmarks.report.draw import panels
 
     result = compare(options)
-    path = write(result, options.out)
+    path = write(result, options.out)  # over what was kept meanwhile
     chart = path.with_suffix(".png")
     panels(charts(result), chart, table.circumstances(result))
     print(table.text(result))
     print(f"\nchart  {chart}\nresult {path}")
     show_result({**summary(result), "chart": chart, "result": path})
+    if failed := failures(result):
+        raise ShardfeedError(f"{', '.join(failed)} failed, as the table says; the others are in {path}")
+
+
+def failures(result: Result) -> list[str]:
+    """Who failed, unlike those that cannot be measured here."""
+    return [title for title, reason in result.skipped.items() if reason.startswith(FAILED)]
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -123,7 +138,7 @@ def summary(result: Result) -> dict[str, Any]:
     ours, naive = ROSTER[OURS].title, ROSTER[NAIVE].title
     figures: dict[str, Any] = {"benchmark": result.benchmark, "date": result.date}
     for name, title in (("naive", naive), ("loader", ours)):
-        if any(series.name == title for series in result.series):
+        if title in {series.name for series in result.series}:
             figures[f"{name}_images_per_s"] = result[title].spread.median
     if result.benchmark == "views":
         figures |= {series.name: series.spread.median for series in result.series}
@@ -134,17 +149,20 @@ def summary(result: Result) -> dict[str, Any]:
 
 
 def compare(options: Options) -> Result:
-    """Measures. Raises UsageError for data or options that do not fit together."""
-    schedule = Schedule(options.rounds, options.seconds)
+    """Measures, and keeps what it has measured in a file of options.out. A peer that fails is left out.
+
+    Raises UsageError for data or options that do not fit together, ShardfeedError where no peer is left.
+    """
+    schedule, names = Schedule(options.rounds, options.seconds), _names(options.peers)
     split = choose_split(options.data, [options.split])
     if options.views != "none":
         return compare_views(options, split, schedule)
-    batch, names = _batch(options, split), _names(options.peers)
-    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
+    batch = _batch(options, split)
     stored = split.manifest.settings
     skipped: dict[str, str] = {}
     peers: dict[str, PeerProcess] = {}
     with contextlib.ExitStack() as stack:
+        file = stack.enter_context(ResultFile(options.out))
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
         for name in watched(names, lambda name: f"starting {name}", "peer"):
             entry = ROSTER[name]
@@ -154,22 +172,44 @@ def compare(options: Options) -> Result:
             if reason is None:
                 try:
                     peers[name] = stack.enter_context(started(entry, options, batch, work, stored.encoding == "raw"))
-                except ShardfeedError as error:
+                except UsageError as error:
                     if name in ALWAYS:
-                        raise
+                        raise  # SOURCE is not that of the shards, for example
                     reason = str(error).removeprefix(f"{entry.title}: ")
+                except ShardfeedError as error:
+                    reason = (FAILED if name in ALWAYS else "") + str(error).removeprefix(f"{entry.title}: ")
             if reason is not None:
                 skipped[entry.title] = reason
-        intervals = measure(list(peers.values()), schedule)
-    series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in peers.items()}
-    row = row_name(batch, split)
+
+        def result(intervals: Intervals) -> Result:
+            return _result(options, schedule, split, batch, peers, intervals, skipped)
+
+        failed: dict[str, str] = {}
+        intervals = measure(list(peers.values()), schedule, keep=lambda found: file.keep(result(found)), failed=failed)
+        skipped |= {title: FAILED + reason.removeprefix(f"{title}: ") for title, reason in failed.items()}
+        return file.dated(result(intervals))
+
+
+def _result(
+    options: Options,
+    schedule: Schedule,
+    split: Split,
+    batch: BatchSpec,
+    peers: Mapping[str, PeerProcess],
+    intervals: Intervals,
+    skipped: Mapping[str, str],
+) -> Result:
+    """What was measured of those that have `intervals`."""
+    there = {name: each for name, each in peers.items() if each.name in intervals}
+    series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in there.items()}
+    row, stored = row_name(batch, split), split.manifest.settings
     return Result.now(
         "loaders",
         f"{batch.batch_size} x 3 x {batch.size} x {batch.size} a batch: {row}",
         command_line("loaders", options),
         list(series.values()),
         schedule=schedule,
-        ratios=[Ratio.between(series[OURS], series[base]) for base in BASES if base in series],
+        ratios=[Ratio.between(series[OURS], series[base]) for base in BASES if {OURS, base} <= series.keys()],
         skipped=skipped,
         settings={
             **asdict(batch),
@@ -177,6 +217,7 @@ def compare(options: Options) -> Result:
             "stored": stored.short_side,
             "encoding": stored.encoding,
             "images": len(split),
+            **({"sweep": ", ".join(map(str, options.sweep))} if options.sweep else {}),
         },
     )
 
@@ -216,11 +257,18 @@ def row_name(batch: BatchSpec, split: Split) -> str:
     return f"{size} {kind}, {batch.crop}, {batch.dtype}"
 
 
+def thread_counts() -> tuple[int, ...]:
+    """Numbers of threads to try: half of the cores, as many, one more, as this loader takes, and twice as many."""
+    cores = usable_cores()
+    return tuple(sorted({max(1, cores // 2), cores, cores + 1, 2 * cores}))
+
+
 def started(entry: Entry, options: Options, batch: BatchSpec, work: Path, raw: bool) -> PeerProcess:
     """The process of a peer, with the best of --sweep. Raises ShardfeedError if it cannot work."""
 
     def speed(threads: int) -> float:
         """Images/s in one turn; 0 for a number of threads that the peer refuses, as FFCV refuses more than cores."""
+        note(f"{entry.title}: trying {threads} {'processes' if entry.processes else 'threads'}")
         try:
             with entry.start(_task(entry, options, batch, work, threads)) as process:
                 process.turn(Schedule(seconds=TRIAL))
@@ -266,8 +314,6 @@ def _names(peers: tuple[str, ...]) -> list[str]:
 
 
 def _batch(options: Options, split: Split) -> BatchSpec:
-    """What a batch is. Raises UsageError for options that do not fit together, or not to the split."""
-    if (options.threads is not None and options.threads < 1) or (options.workers or 0) < 0:
-        raise UsageError("the number of threads must be at least 1, the number of workers 0 or more")
+    """What a batch is. Raises UsageError for options that do not fit to the split."""
     fields = ("batch_size", "size", "resize", "crop", "dtype", "seed")
     return batch_spec(split, **{name: getattr(options, name) for name in fields})

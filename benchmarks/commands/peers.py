@@ -2,27 +2,30 @@
 
 A row is what is stored (256-px JPEGs, or raw pixels), how it is cropped and what is delivered. Makes the shards in
 --work first, once, and each peer's own format of them; install the peers before with `python -m benchmarks
-peers-install`. Each row is `python -m benchmarks loaders --peers all`, about ten minutes on two cores with the
-defaults. Writes a JSON result per row, and all rows as one table, `loaders.md`, to --out.
+peers-install`. Each row is `python -m benchmarks loaders --peers all --sweep ...`: every peer with the number of
+threads with which it does best. About a quarter of an hour a row on two cores with the defaults (estimated from the
+turns). Writes a JSON result per row while it is measured, and all rows as one table, `loaders.md`, to --out.
 """
 
 import itertools
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from benchmarks.commands import loaders
 from benchmarks.commands.readme import bars, long_block
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.result import write
+from benchmarks.measure.result import Result, write
 from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import ROWS
 from benchmarks.processes.command import run_command
 from benchmarks.report import table
-from benchmarks.report.draw import panels
 from shards.common.atomic import replacing
 from shards.common.cli import show_result
+from shards.common.errors import ShardfeedError, UsageError
 from shards.format.layout import MANIFEST, Encoding
 
 
@@ -47,33 +50,61 @@ class Options:
     seconds: float = Schedule.seconds
     """Length of a measuring interval."""
     sweep: tuple[int, ...] = ()
-    """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured."""
+    """Numbers of threads or processes to try for each; the one with the most images/s in one turn is measured. If not
+    given: half of the cores, as many, one more, and twice as many."""
     work: Path = Path("Results/benchmarks/peers")
     """Directory for the shards and the peers' own formats, kept for the next time."""
     out: Path = Path("Results/benchmarks")
     """Directory for the results and the table."""
 
+    def __post_init__(self) -> None:
+        self.row(self.work)  # what is wrong is said before the shards are made
+
+    def row(self, data: Path, **work: Any) -> loaders.Options:
+        """The options of one row; `work`: its batch size, crop and type."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "batch_sizes"}
+        return loaders.Options(**{**own, "data": data, "sweep": self.sweep or loaders.thread_counts(), **work})
+
 
 def run(options: Options) -> None:
-    """Measures row by row and writes each when it is done; prints the table."""
-    results = []
-    data = {encoding: _shards(options, encoding) for encoding in dict.fromkeys(row[0] for row in ROWS)}
-    same = {field.name: getattr(options, field.name) for field in fields(options)}
-    for batch_size, (encoding, crop, dtype) in itertools.product(same.pop("batch_sizes"), ROWS):
-        row = loaders.Options(**same, data=data[encoding], batch_size=batch_size, crop=crop, dtype=dtype)
-        result = loaders.compare(row)
+    """Measures row by row, writes each while it is measured, and prints the table.
+
+    A row, or a peer in it, that fails does not stop the others. Raises ShardfeedError, at the end, that names them.
+    """
+    results: list[Result] = []
+    failed: list[str] = []
+    data: dict[Encoding, Path] = {}
+    for batch_size, (encoding, crop, dtype) in itertools.product(options.batch_sizes, ROWS):
+        name = f"{encoding}, {crop}, {dtype}, batch {batch_size}"
+        try:
+            if encoding not in data:
+                data[encoding] = _shards(options, encoding)
+            result = loaders.compare(options.row(data[encoding], batch_size=batch_size, crop=crop, dtype=dtype))
+        except UsageError:
+            raise  # all rows would fail alike
+        except ShardfeedError as error:
+            failed.append(name)
+            print(f"FAILED {name}: {error}", file=sys.stderr, flush=True)
+            continue
+        failed += [f"{title} ({name})" for title in loaders.failures(result)]
         if len(options.batch_sizes) > 1:
             named = {**result.settings, "row": f"{result.settings['row']}, batch {batch_size}"}
             result = msgspec.structs.replace(result, settings=named)
         results.append(result)
         print(f"{table.text(result)}\nresult {write(result, options.out)}\n", flush=True)
+    if not results:
+        raise ShardfeedError("no row could be measured: the reasons are above")
     document, picture = options.out / "loaders.md", options.out / "loaders.png"
+    from benchmarks.report.draw import panels  # brings matplotlib, for which a mistyped option need not wait
+
     panels(bars(results), picture, table.circumstances(results[0]))
     with replacing(document) as file:
         file.write(f"# Loaders compared\n\n{long_block(results, picture.name)}\n".encode())
     print(f"table  {document}")
     rows = [{"row": each.settings["row"], **loaders.summary(each)} for each in results]
-    show_result({"benchmark": "peers", "table": document, "rows": rows})
+    show_result({"benchmark": "peers", "table": document, "rows": rows, "failed": failed})
+    if failed:
+        raise ShardfeedError(f"{', '.join(failed)} failed; the others are in {document}")
 
 
 def _shards(options: Options, encoding: Encoding) -> Path:

@@ -22,13 +22,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.measure.harness import Contender, Interval, Schedule, measure
+from benchmarks.measure.harness import Contender, Interval, Intervals, Schedule, measure
 from benchmarks.measure.machine import memory_mb
-from benchmarks.measure.result import Ratio, Result, Series
+from benchmarks.measure.result import Ratio, Result, ResultFile, Series
 from benchmarks.measure.settings import command_line
 from benchmarks.report.table import show
 from preprocess.sources import open_source
 from preprocess.sources.source import Row, Source
+from shards.common.errors import ShardfeedError
 from shards.common.versions import version
 from shards.format.layout import sample_key
 from shards.format.manifest import Settings
@@ -95,9 +96,8 @@ def run(options: Options) -> None:
     Raises UsageError for a source or options that make no sense.
     """
     source = open_source(options.source, [options.split], options.image_column, options.label_column)
-    options.out.mkdir(parents=True, exist_ok=True)
     peaks: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(dir=options.out, prefix="preprocess-") as scratch:
+    with ResultFile(options.out) as file, tempfile.TemporaryDirectory(dir=options.out, prefix="preprocess-") as scratch:
         rows, settings = permutation(source.num_rows(options.split), 0), options.settings()
         ours = Conversion(write_ours, source, options.split, settings, Path(scratch), rows)
         conversions = {
@@ -112,9 +112,18 @@ def run(options: Options) -> None:
             for name, each in conversions.items()
         ]
         schedule = Schedule(options.rounds, options.seconds, warm_up=1)
-        intervals = measure(contenders, schedule)
-    memory = {name: each[1:] for name, each in peaks.items()}  # the harness discards its first round
-    show(summary(options, schedule, intervals, memory, len(rows)), options.out)
+        failed: dict[str, str] = {}
+
+        def result(intervals: Intervals) -> Result:
+            # The harness discards its first round.
+            memory = {name: peaks[name][1:][: len(each)] for name, each in intervals.items()}
+            return summary(options, schedule, intervals, memory, len(rows), failed)
+
+        intervals = measure(contenders, schedule, keep=lambda found: file.keep(result(found)), failed=failed)
+        whole = file.dated(result(intervals))
+    show(whole, options.out)
+    if failed:
+        raise ShardfeedError(f"{', '.join(failed)} failed, as the table says")
 
 
 def summary(
@@ -123,6 +132,7 @@ def summary(
     intervals: Mapping[str, Sequence[Interval]],
     peaks: Mapping[str, Sequence[float]],
     images: int,
+    failed: Mapping[str, str],
 ) -> Result:
     """What was measured, as a result: speed by the clock and by processor time, and the peak memory of a process."""
     series = {name: Series.of(name, each) for name, each in intervals.items()}
@@ -138,7 +148,8 @@ def summary(
         command_line("preprocess", options),
         [*series.values(), *memory],
         schedule=schedule,
-        ratios=[Ratio.between(series[of], series[to]) for of, to in pairs],
+        ratios=[Ratio.between(series[of], series[to]) for of, to in pairs if {of, to} <= series.keys()],
+        skipped=failed,
         settings={
             "short_side": short_side,
             "quality": quality,
@@ -194,6 +205,10 @@ def _converting(conversion: Conversion, peaks: list[float]) -> Iterator[Iterator
 
         try:
             yield counts()
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()  # the executor would wait for the shard that it writes
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
     peaks.append(max(found))

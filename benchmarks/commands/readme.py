@@ -7,6 +7,7 @@ counts, so `Results/benchmarks/loaders-*.json` will do. Nothing is measured.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ import tyro
 from benchmarks.measure.result import Result, Setting, read
 from benchmarks.peers.roster import DALI, NAIVE, OURS, ROSTER, ROWS
 from benchmarks.report.charts import Bar, Bars
-from benchmarks.report.draw import panels
 from benchmarks.report.table import circumstances, grid, ratio
 from shards.common.atomic import replacing
 from shards.common.cli import show_result
@@ -51,6 +51,8 @@ def run(options: Options) -> None:
     results = chosen([read(path) for path in options.results])
     documents = {options.document: (LONG, long_block), options.readme: (SHORT, short_block)}
     texts = {path: _around(path, begin) for path, (begin, _) in documents.items()}  # before anything is written
+    from benchmarks.report.draw import panels  # brings matplotlib, for which --help need not wait
+
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     panels(bars(results), options.picture, circumstances(results[0]))
     for path, (begin, block) in documents.items():
@@ -83,6 +85,11 @@ def chosen(results: Sequence[Result]) -> list[Result]:
         raise UsageError(
             f"give results of `python -m benchmarks loaders` or `peers`{f', not of {odd[0]}' if odd else ''}"
         )
+    if any(result.incomplete for result in results):
+        results = [result for result in results if not result.incomplete]
+        if not results:
+            raise UsageError("these results are incomplete: give those of a command that ran to its end")
+        print("results that are incomplete are left out", file=sys.stderr)
     latest = {_work(result): result for result in sorted(results, key=lambda result: result.date)}
     # The documents say these once, for all columns.
     said_once: dict[str, Callable[[Result], object]] = {
@@ -90,6 +97,7 @@ def chosen(results: Sequence[Result]) -> list[Result]:
         "rounds": lambda result: result.rounds,
         "seconds": lambda result: result.seconds,
         "images": lambda result: result.settings.get("images"),
+        "numbers of threads tried": lambda result: result.settings.get("sweep"),
         "versions": lambda result: result.versions,
     }
     odd = [name for name, get in said_once.items() if any(get(each) != get(results[0]) for each in latest.values())]
@@ -180,7 +188,8 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     what = (
         f"{settings['images']} images stored {stored}, page cache warm; batches of {settings['batch_size']} of "
         f"{settings['size']} pixels as torch tensors. Medians of the rounds; ratios are taken round by round, "
-        "least to most in brackets. `threads` are threads or worker processes; the naive path reads the originals."
+        f"least to most in brackets. `threads` are threads or worker processes, {_chosen_by(first)}; the naive path "
+        "reads the originals."
     )
     how = (
         f"Command: {commands}, with `--crop` and `--dtype` as the head of a column says; `DIR` is made by "
@@ -194,6 +203,14 @@ def _origin(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     missing = {name: reason for each in results for name, reason in each.skipped.items() if name not in names}
     told = "; ".join(f"{name}: {why}" for name, why in missing.items() if not why.startswith("needs a CUDA GPU"))
     return [*parts, f"Not measured: {told}."] if told else parts
+
+
+def _chosen_by(result: Result) -> str:
+    """How the numbers of threads were chosen."""
+    tried = result.settings.get("sweep")
+    if tried is None:
+        return "one a core, one more if DALI decodes, and not tuned for each loader"
+    return f"for each loader the number with the most images/s in a turn before, of {tried}"
 
 
 def _setting(results: Sequence[Result], name: str, setting: str) -> set[str]:

@@ -10,6 +10,7 @@ Each figure is of a process of its own. Without --data the images are made up. A
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.progress import announce, watched
-from benchmarks.measure.result import Result, Series
+from benchmarks.measure.result import Result, ResultFile, Series
 from benchmarks.measure.settings import command_line
 from benchmarks.processes.command import run_command
 from benchmarks.report.table import number, show
@@ -66,9 +67,9 @@ class Options:
 
 def run(options: Options) -> None:
     """Measures, prints the table, and writes the result to options.out."""
-    options.out.mkdir(parents=True, exist_ok=True)
     size, seconds = options.batch_size, options.seconds
-    with tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
+    found: dict[str, Any] = {}
+    with ResultFile(options.out) as file, tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
         split = make_up(Path(scratch) / "made-up") if options.data is None else choose_split(options.data, ["train"])
         roots = {rows: widen(split, rows, Path(scratch) / f"rows-{rows}") for rows in sorted(options.rows)}
         longest, short = roots[max(roots)], widen(split, 16 * size, Path(scratch) / "short")
@@ -77,27 +78,34 @@ def run(options: Options) -> None:
         jobs |= {f"threads {count}": (start, longest, size, seconds, count) for count in counts}
         jobs["epochs"] = (memory, short, size, options.epochs)
         announce(f"each in a process of its own: {'; '.join(jobs)}", len(jobs) * (START_UP + seconds))
-        found = {name: apart(*jobs[name]) for name in watched(list(jobs), str, "process")}
+        for name in watched(list(jobs), str, "process"):
+            found[name] = apart(*jobs[name])
+            file.keep(summary(options, found))
+        whole = file.dated(summary(options, found))
+    show(whole, options.out)
 
-    by_epoch = found.pop("epochs")
+
+def summary(options: Options, found: Mapping[str, Any]) -> Result:
+    """What was found so far, as a result."""
     points = [
         Series(f"{name}, {at}", (float(f"{value:.6g}"),), unit, settings={"group": name})
         for at, figures in found.items()
+        if at != "epochs"
         for name, (value, unit) in figures.items()
         if (name == "speed") == at.startswith("threads")
     ]
+    by_epoch = found.get("epochs", [])
     early = Series(f"resident memory, epochs {SETTLING + 1} to {SETTLING + SPAN}", by_epoch[SETTLING:][:SPAN], "MB")
     late = Series(f"resident memory, epochs {options.epochs - SPAN + 1} to {options.epochs}", by_epoch[-SPAN:], "MB")
-    result = Result.now(
+    return Result.now(
         "scale",
         "What grows with the data set, with time and with threads",
         command_line("scale", options),
-        [*points, early, late],
+        [*points, early, late] if by_epoch else points,
         schedule=Schedule(1, options.seconds),
-        settings={"batch_size": size, "images": "made up" if options.data is None else "of the data set"},
-        findings=[growth(early, late)],
+        settings={"batch_size": options.batch_size, "images": "made up" if options.data is None else "of the data set"},
+        findings=[growth(early, late)] if by_epoch else [],
     )
-    show(result, options.out)
 
 
 def growth(early: Series, late: Series) -> str:

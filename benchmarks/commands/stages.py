@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from benchmarks.measure.harness import Schedule
-from benchmarks.measure.result import Result, Series, Setting
+from benchmarks.measure.result import Result, ResultFile, Series, Setting
 from benchmarks.measure.settings import BatchSpec, DType, LoaderSettings, batch_spec, command_line
 from benchmarks.report.table import number, show
-from benchmarks.stages.ladder import LOADER, READ, READ_COLD, ladder
+from benchmarks.stages.names import LOADER, READ, READ_COLD
 from shards.common.terminal import counted
 from shards.dataset import choose_split
 from shards.sampling.crops import Crop
@@ -60,17 +58,25 @@ def run(options: Options) -> None:
         f"The stages of one run: {batch.batch_size} x 3 x {batch.size} x {batch.size} {batch.dtype}, "
         f"crop {batch.crop}, {counted(settings.threads, 'thread')}"
     )
-    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
-    series = ladder(settings, schedule)
+    from benchmarks.stages.ladder import ladder  # brings torch and DALI, for which a wrong path need not wait
+
     about: dict[str, Setting] = {"resize": batch.resize, "order": options.order, "threads": settings.threads}
     about |= {"stored": stored.short_side or "original", "encoding": stored.encoding, "images": len(split)}
     about["shards_mb"] = round(split.info.bytes / 1e6, 1)
+    import torch
+
     skipped = {} if torch.cuda.is_available() else {"copy to the GPU": "torch sees no GPU here"}
-    command, findings = command_line("stages", options), remarks(series)
-    result = Result.now(
-        "stages", title, command, series, schedule=schedule, settings=about, skipped=skipped, findings=findings
-    )
-    show(result, options.out)
+
+    def result(series: Sequence[Series], findings: Sequence[str] = ()) -> Result:
+        command = command_line("stages", options)
+        return Result.now(
+            "stages", title, command, series, schedule=schedule, settings=about, skipped=skipped, findings=findings
+        )
+
+    with ResultFile(options.out) as file:
+        series = ladder(settings, schedule, keep=lambda found: file.keep(result(found)))
+        whole = file.dated(result(series, remarks(series)))
+    show(whole, options.out)
 
 
 def remarks(series: Sequence[Series]) -> list[str]:

@@ -15,23 +15,23 @@ network. The goal is 0.97 where the network's work dominates. On two cores witho
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
-from benchmarks.measure.harness import Interval, Schedule, measure
+from benchmarks.measure.harness import Intervals, Schedule, measure
 from benchmarks.measure.machine import sleep_while_waiting
-from benchmarks.measure.result import Ratio, Result, Series, Setting
+from benchmarks.measure.result import Ratio, Result, ResultFile, Series, Setting
 from benchmarks.measure.settings import command_line
 from benchmarks.report.table import show
-from benchmarks.stages.training import Training, TrainingTask, configured, real, repeated, training_task
+from benchmarks.stages.recipe import configured
 from shards.common.errors import UsageError
 from shards.dataset import TRAINING, choose_split
 from train.config import Config, Device
-from train.ranks.distributed import joined
 from train.recipes import DEFAULT
-from train.run import set_up
+
+if TYPE_CHECKING:
+    from benchmarks.stages.training import TrainingTask
 
 REAL, CACHED, SYNTHETIC = "real epoch", "cached batch", "synthetic batch"
 GOAL = 0.97
@@ -74,11 +74,17 @@ def run(options: Options) -> None:
 
     Raises UsageError for data, a recipe or options that do not fit together.
     """
-    sleep_while_waiting()
+    # What is wrong with the options is said before torch and DALI are loaded, which takes seconds.
     schedule, config = Schedule(options.rounds, options.seconds), configuration(options)
     split = choose_split(options.data, [TRAINING])
-    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
-    with joined(options.device) as world:
+    sleep_while_waiting()
+    import torch
+
+    from benchmarks.stages.training import Training, real, repeated, training_task
+    from train.ranks.distributed import joined
+    from train.run import set_up
+
+    with ResultFile(options.out) as file, joined(options.device) as world:
         _, setup = set_up(config, len(split.class_names), world)
         task, cached = training_task(split, setup, options.steps)
         synthetic = (torch.randn_like(cached[0]), torch.randint_like(cached[1], task.classes))
@@ -87,9 +93,17 @@ def run(options: Options) -> None:
             Training(CACHED, task, functools.partial(repeated, cached)),
             Training(SYNTHETIC, task, functools.partial(repeated, synthetic)),
         ]
-        intervals = measure(contenders, schedule)
-    result = summary(options, task, schedule, intervals, {each.name: each.waited[1:] for each in contenders})
-    show(result, options.out)
+
+        def result(intervals: Intervals) -> Result:
+            waited = {each.name: each.waited[1:][: len(intervals[each.name])] for each in contenders}
+            return summary(options, task, schedule, intervals, waited)
+
+        def keep(intervals: Intervals) -> None:
+            if len(intervals) == len(contenders):  # the figures are of one beside the other
+                file.keep(result(intervals))
+
+        whole = file.dated(result(measure(contenders, schedule, keep=keep)))
+    show(whole, options.out)
 
 
 def configuration(options: Options) -> Config:
@@ -100,9 +114,9 @@ def configuration(options: Options) -> Config:
 
 def summary(
     options: Options,
-    task: TrainingTask,
+    task: "TrainingTask",
     schedule: Schedule,
-    intervals: dict[str, list[Interval]],
+    intervals: Intervals,
     waited: dict[str, list[float]],
 ) -> Result:
     """What was measured, as a result."""

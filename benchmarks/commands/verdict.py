@@ -7,26 +7,23 @@ minute, and longer where a CPU trains a large model.
 --gpu-images-per-s X answers for GPUs that are not there, each of which trains X images/s; --gpus N for N of them.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.machine import sleep_while_waiting
-from benchmarks.measure.result import Result, Series, write
+from benchmarks.measure.result import Result, ResultFile, Series, write
 from benchmarks.measure.settings import DType, LoaderSettings, batch_spec, command_line
 from benchmarks.report.table import columns, number
-from benchmarks.stages.ladder import ladder
-from benchmarks.stages.training import configured, ready_images_per_s
+from benchmarks.stages.recipe import configured
 from benchmarks.stages.verdict import Demand, Verdict, judge
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.machine import available_memory, usable_cores
-from shards.dataset import choose_split
-from train.ranks.distributed import joined
-from train.run import set_up
+from shards.dataset import Split, choose_split
+from train.config import Config
 
 ROUNDS = 3
 
@@ -66,14 +63,29 @@ def run(options: Options) -> None:
 
     Raises UsageError for a recipe, data or options that do not fit together.
     """
+    # What is wrong with the options is said before torch and DALI are loaded, which takes seconds.
+    config = configured(options.recipe, options.data, threads=options.threads, order=options.order, size=options.size)
+    split, schedule = choose_split(options.data, ["train"]), Schedule(ROUNDS, options.seconds)
+    if options.gpu_images_per_s is None:
+        sleep_while_waiting()
+    import torch
+
     if options.gpus > 1 and options.gpu_images_per_s is None and not torch.cuda.is_available():
         raise UsageError(
             f"--gpus {options.gpus}: there is no GPU here to measure; say what one trains, --gpu-images-per-s X"
         )
-    if options.gpu_images_per_s is None:
-        sleep_while_waiting()
-    options.out.mkdir(parents=True, exist_ok=True)  # fail on a wrong path before measuring, not after
-    series, verdict = measured(options)
+
+    def kept(series: Sequence[Series]) -> Result:
+        title, command = f"What holds the recipe {options.recipe} back", command_line("verdict", options)
+        return Result.now("verdict", title, command, series, schedule=schedule)
+
+    with ResultFile(options.out) as file:
+        series, verdict = measured(options, config, split, schedule, lambda found: file.keep(kept(found)))
+        show_verdict(options, file, series, verdict)
+
+
+def show_verdict(options: Options, file: ResultFile, series: Sequence[Series], verdict: Verdict) -> None:
+    """Prints the verdict and writes the result."""
     advice = f"What to change: {verdict.advice}"
     factor, cores = round(verdict.factor, 3), verdict.cores
     result = Result.now(
@@ -85,16 +97,25 @@ def run(options: Options) -> None:
         settings={"bottleneck": verdict.bottleneck, "factor": factor, "cores needed": cores},
         findings=[*verdict.findings, advice],
     )
+    result = file.dated(result)
     rows = [["stage", "images/s"], *([stage, number(speed)] for stage, speed in verdict.speeds.items())]
     print("\n".join([*verdict.findings, "", *columns(rows), "", advice]))
     print(f"\nresult {write(result, options.out)}")
     show_result(result)
 
 
-def measured(options: Options) -> tuple[list[Series], Verdict]:
-    """What was measured of the loader, and the verdict on it."""
-    config = configured(options.recipe, options.data, threads=options.threads, order=options.order, size=options.size)
-    split, asked, here = choose_split(options.data, ["train"]), options.gpu_images_per_s, torch.cuda.is_available()
+def measured(
+    options: Options, config: Config, split: Split, schedule: Schedule, keep: Callable[[list[Series]], object]
+) -> tuple[list[Series], Verdict]:
+    """What was measured of the loader, and the verdict on it. `keep`: see `ladder`."""
+    import torch
+
+    from benchmarks.stages.ladder import ladder
+    from benchmarks.stages.training import ready_images_per_s
+    from train.ranks.distributed import joined
+    from train.run import set_up
+
+    asked, here = options.gpu_images_per_s, torch.cuda.is_available()
     with joined(config.device) as world:
         _, setup = set_up(config, len(split.class_names), world)
         micro_batch = setup.batch.micro_batch
@@ -102,7 +123,7 @@ def measured(options: Options) -> tuple[list[Series], Verdict]:
         dtype: DType = "uint8" if asked else "float32"
         batch = batch_spec(split, batch_size=micro_batch, size=config.size, crop=config.crop, dtype=dtype)
         model = asked or ready_images_per_s(setup, split, options.seconds)
-    series = ladder(LoaderSettings(split, batch, config.order, config.threads), Schedule(ROUNDS, options.seconds))
+    series = ladder(LoaderSettings(split, batch, config.order, config.threads), schedule, keep)
     demand = Demand(
         model=model,
         gpus=options.gpus if here or asked else 0,

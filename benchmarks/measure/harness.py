@@ -10,17 +10,21 @@ machine with other work to do, trust the processor seconds. Figures are stored b
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tqdm import tqdm
+
 from benchmarks.measure.machine import processor_seconds
 from benchmarks.measure.progress import announce, watched
 from shards.common.errors import ShardfeedError, UsageError
 
 Clock = Callable[[], float]
+Intervals = dict[str, list["Interval"]]
 
 WARM_UP = 0.5  # seconds
 
@@ -140,15 +144,50 @@ class Spread:
 
 
 def measure(
-    contenders: Sequence[Turns], schedule: Schedule, clock: Clock = time.perf_counter
-) -> dict[str, list[Interval]]:
-    """The intervals of each contender, by its name, in the order of the rounds."""
-    intervals: dict[str, list[Interval]] = {contender.name: [] for contender in contenders}
+    contenders: Sequence[Turns],
+    schedule: Schedule,
+    clock: Clock = time.perf_counter,
+    keep: Callable[[Intervals], object] | None = None,
+    failed: dict[str, str] | None = None,
+) -> Intervals:
+    """The intervals of each contender, by its name, in the order of the rounds.
+
+    `keep`: called after each turn that counts, with as many intervals of each contender that has any, so that what is
+    measured outlives this process. `failed`: where a contender that fails is noted, with the reason, while the others
+    go on; without it the error is raised. Raises ShardfeedError where all have failed.
+    """
+    intervals: Intervals = {contender.name: [] for contender in contenders}
     turns = [contender for _ in range(schedule.rounds + 1) for contender in contenders]
     announce(
         f"in turns, {schedule.rounds} x {schedule.seconds:g} s each after a warm-up: {'; '.join(intervals)}",
         seconds=len(turns) * (schedule.seconds + 2 * WARM_UP),
     )
-    for turn in watched(turns, lambda contender: contender.name, "turn"):
-        intervals[turn.name].append(turn.turn(schedule, clock))
+
+    def named(turn: Turns) -> str:
+        return turn.name if turn.name in intervals else f"{turn.name} has failed"
+
+    for turn in watched(turns, named, "turn"):
+        if turn.name not in intervals:
+            continue
+        try:
+            intervals[turn.name].append(turn.turn(schedule, clock))
+        except Exception as error:
+            if failed is None:
+                raise
+            failed[turn.name] = in_one_line(error)
+            tqdm.write(f"{turn.name} failed, the others go on: {failed[turn.name]}", file=sys.stderr)
+            del intervals[turn.name]
+            continue
+        counted = {name: found[1:] for name, found in intervals.items() if len(found) > 1}
+        if keep is not None and counted:
+            rounds = min(map(len, counted.values()))
+            keep({name: found[:rounds] for name, found in counted.items()})
+    if not intervals:
+        raise ShardfeedError(f"all have failed: {'; '.join(f'{name}: {why}' for name, why in (failed or {}).items())}")
     return {name: found[1:] for name, found in intervals.items()}
+
+
+def in_one_line(error: Exception) -> str:
+    """What went wrong, with the kind of an error that is not ours."""
+    kind = "" if isinstance(error, ShardfeedError) else f"{type(error).__name__}: "
+    return f"{kind}{error}".strip().partition("\n")[0]

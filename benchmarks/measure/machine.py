@@ -77,11 +77,14 @@ def memory_mb(kind: Literal["now", "peak"], process: int | str = "self") -> floa
 
 
 def sleep_while_waiting() -> None:
-    """Restarts this program with OMP_WAIT_POLICY=PASSIVE, as `python -m train` sets it, unless the variable is set.
+    """Sets OMP_WAIT_POLICY=PASSIVE, as `python -m train` does, unless the variable is set.
 
-    PyTorch's idle threads then sleep and leave the cores to the decoder. PyTorch reads the variable when it is loaded,
-    which has happened by now, hence the restart: same command line, same process id.
+    PyTorch's idle threads then sleep and leave the cores to the decoder. PyTorch reads the variable when it is loaded;
+    where that has happened, this program is started again: same command line, same process id.
     """
-    if WAIT_POLICY not in os.environ:
+    if WAIT_POLICY in os.environ:
+        return
+    os.environ[WAIT_POLICY] = "PASSIVE"
+    if "torch" in sys.modules:
         sys.stdout.flush()
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, WAIT_POLICY: "PASSIVE"})
+        os.execve(sys.executable, sys.orig_argv, os.environ)

@@ -7,10 +7,11 @@
 Tables and charts are made from results alone, on any machine and at any later time.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import msgspec
 
@@ -81,6 +82,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     title: one line for people: what was measured. findings: what the figures say, in sentences.
     settings: what holds for all series; skipped: what was not measured, each with the reason.
     rounds, seconds: intervals per series and the least length of one; date: ISO 8601, UTC.
+    incomplete: the command was stopped, and these are the rounds that it had measured by then.
     """
 
     schema: Literal[1] = 1
@@ -97,6 +99,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     findings: tuple[str, ...] = ()
     versions: Mapping[str, str]
     hardware: Mapping[str, Setting]
+    incomplete: bool = False
 
     @classmethod
     def now(
@@ -117,7 +120,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             benchmark=benchmark,
             title=title,
             command=command,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            date=_now(),
             rounds=schedule.rounds,
             seconds=schedule.seconds,
             series=tuple(series),
@@ -137,6 +140,42 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def stem(self) -> str:
         """The name of its files, without suffix: benchmark and date."""
         return f"{self.benchmark}-{self.date[:19].replace(':', '')}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class ResultFile:
+    """The file of a result from its first figure on; a context manager that, if it is left by an error, names the file.
+
+    The date of the result is that of the beginning, so that all that is kept goes to one file.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """`out`: the directory, which is made now: a wrong path fails before anything is measured."""
+        out.mkdir(parents=True, exist_ok=True)
+        self._out, self._date = out, _now()
+        self._kept: Path | None = None
+
+    def keep(self, result: Result) -> None:
+        """Writes what is measured so far, marked as incomplete."""
+        title = f"{result.title} (incomplete)"
+        rounds = min((len(series.values) for series in result.series), default=0)
+        kept = msgspec.structs.replace(result, date=self._date, title=title, rounds=rounds, incomplete=True)
+        self._kept = write(kept, self._out)
+
+    def dated(self, result: Result) -> Result:
+        """The whole result, to be written over what was kept."""
+        self._kept = None
+        return msgspec.structs.replace(result, date=self._date)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._kept is not None:
+            print(f"what was measured is in {self._kept}, marked as incomplete", file=sys.stderr)
 
 
 def write(result: Result, out: Path) -> Path:

@@ -16,10 +16,14 @@ def run_command(module: str, *words: str) -> list[str]:
     lines = []
     with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if not line.startswith("{"):
-                print(line, end="", flush=True)
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if not line.startswith("{"):
+                    print(line, end="", flush=True)
+        except BaseException:
+            process.terminate()  # it ends what it has started itself; only Ctrl-C reaches it without this
+            raise
     if process.returncode:
         raise ShardfeedError(f"python -m {module} ended with exit status {process.returncode}")
     return lines

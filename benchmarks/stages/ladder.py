@@ -24,11 +24,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure.harness import Contender, Schedule, measure, nothing
+from benchmarks.measure.harness import Contender, Intervals, Schedule, measure, nothing
 from benchmarks.measure.result import Series, Setting
 from benchmarks.measure.settings import LoaderSettings
 from benchmarks.peers.shardfeed import chosen
 from benchmarks.peers.turbojpeg import decoding
+from benchmarks.stages.names import CACHE, COPY, DECODE, DISK, LIBJPEG, LIMIT, LOADER, ON_GPU, READ, READ_COLD
 from shards import Loader, Split
 from shards.common.machine import usable_cores
 from shards.decode.graph import GraphConfig, GraphDecoder
@@ -40,11 +41,6 @@ from shards.feed.read import SampleReader
 from shards.feed.runner import open_shards
 from shards.sampling.batch import Cursor, PlannedBatch
 
-READ_COLD, READ, DECODE, LOADER = "read, cold", "read", "+ decode", "loader"
-ON_GPU, COPY = "loader, GPU", "copy to GPU"
-DISK, CACHE, LIBJPEG = "disk, cold", "page cache", "libjpeg-turbo alone"
-# What limits each stage; the page cache where the images are stored decoded.
-LIMIT = {READ_COLD: DISK, READ: CACHE, DECODE: LIBJPEG, LOADER: LIBJPEG, ON_GPU: CACHE}
 # Reads in flight, as many as the loader has, the bytes of each, and the reads between two counts.
 READERS, PIECE, COUNTED = 8, 1 << 20, 32
 
@@ -52,10 +48,13 @@ READERS, PIECE, COUNTED = 8, 1 << 20, 32
 Open = Callable[[], AbstractContextManager[Iterator[float]]]
 
 
-def ladder(settings: LoaderSettings, schedule: Schedule) -> list[Series]:
+def ladder(
+    settings: LoaderSettings, schedule: Schedule, keep: Callable[[list[Series]], object] | None = None
+) -> list[Series]:
     """Measures the stages and, after them, the limits that these settings and this machine have.
 
-    The settings of each series say its `group`, "stages" or "limits"; those of a stage name its `limit` too.
+    `keep`: called after each turn that counts with what is measured so far. The settings of each series say its
+    `group`, "stages" or "limits"; those of a stage name its `limit` too.
     """
     split, stages = settings.split, stages_of(settings)
     limits: dict[str, Open] = {DISK: lambda: _disk(split, cold=True), CACHE: lambda: _disk(split, cold=False)}
@@ -66,7 +65,6 @@ def ladder(settings: LoaderSettings, schedule: Schedule) -> list[Series]:
         Contender(name, open_, float, depth=Depths.decoding + Depths.ready, sync=sync)
         for name, open_ in (stages | limits).items()
     ]
-    intervals = measure(contenders, schedule)
     about: dict[str, dict[str, Setting]] = {name: {"group": "stages"} for name in stages}
     for name in stages.keys() & LIMIT.keys():
         about[name]["limit"] = LIMIT[name] if LIMIT[name] in limits else CACHE
@@ -74,7 +72,11 @@ def ladder(settings: LoaderSettings, schedule: Schedule) -> list[Series]:
         with _loader(settings, "gpu") as loader:
             about[ON_GPU] |= chosen(loader._feed.config.graph)
     about |= {name: {"group": "limits"} for name in limits}
-    return [Series.of(name, intervals[name], settings) for name, settings in about.items()]
+
+    def series(intervals: Intervals) -> list[Series]:
+        return [Series.of(name, intervals[name], settings) for name, settings in about.items() if name in intervals]
+
+    return series(measure(contenders, schedule, keep=keep and (lambda intervals: keep(series(intervals)))))
 
 
 def stages_of(settings: LoaderSettings) -> dict[str, Open]:

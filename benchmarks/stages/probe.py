@@ -19,7 +19,13 @@ T = TypeVar("T")
 def apart(function: Callable[..., T], *arguments: Any) -> T:
     """What the function returns, or raises, in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
+        future = process.submit(function, *arguments)
+        try:
+            return future.result()
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()  # the executor would wait until it is done
+            raise
 
 
 def start(data: Path, batch_size: int, seconds: float, threads: int | None = None) -> dict[str, tuple[float, str]]:

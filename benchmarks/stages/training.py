@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from benchmarks.measure.harness import Clock, Interval, Schedule
 from benchmarks.measure.machine import processor_seconds
@@ -18,11 +16,9 @@ from benchmarks.measure.result import Setting
 from benchmarks.peers.shardfeed import chosen
 from shards import Split
 from shards.decode.tensors import Batch
-from train.config import Config
 from train.data import training_loader
 from train.engine import train_epoch
 from train.optim.batch_split import BatchSplit
-from train.recipes import find_recipe
 from train.report.metrics import Recorder
 from train.run import Setup, begin, make_network
 
@@ -35,16 +31,6 @@ class TrainingTask:
     classes: int
     steps: int
     decoding: Mapping[str, Setting] = field(default_factory=dict)
-
-
-def configured(recipe: str, data: Path, **changes: Any) -> Config:
-    """The recipe with those of `changes` that are not None, and with images at their full size from the first epoch.
-
-    Raises UsageError for a recipe that does not exist and values that make no sense.
-    """
-    config = find_recipe(["--recipe", recipe])(data)
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, start_size=None), **given)
 
 
 def training_task(split: Split, setup: Setup, steps: int) -> tuple[TrainingTask, Batch]:

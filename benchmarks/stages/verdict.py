@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks.measure.harness import Spread
 from benchmarks.measure.result import Series
 from benchmarks.report.table import number
-from benchmarks.stages.ladder import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
+from benchmarks.stages.names import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
 
 MODEL = "model"
 HELD = 1.25  # a stage that is not faster than the slowest by this factor holds it back

@@ -3,7 +3,8 @@
 #
 #   sbatch --nodes=2 docs/slurm/train.sh --data DIR --out RESULTS --recipe NAME [options]
 #
-# Ranks that die are started again from the last checkpoint, up to three times; a job that is requeued goes on, too.
+# Ranks that die are started again from the last checkpoint, up to three times; a job that is requeued goes on, too, and
+# ends at once with status 0 if its run is complete.
 # OUT has to lie on a file system that all nodes share, DIR on one, or behind a URL.
 #SBATCH --job-name=shardfeed-train
 #SBATCH --nodes=2

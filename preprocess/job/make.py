@@ -31,9 +31,10 @@ def make_shards(job: ShardJob | UploadJob, tasks: Sequence[Task], options: Optio
     """
     rejects: dict[str, list[Rejected]] = {split: [] for split in job.plan.splits}
     results: dict[Task, ShardResult] = {}
+    # From the inside: the workers end, the bar is closed, and then it is said what is kept.
     with (
+        _say_how_to_resume(job, tasks, results),
         ProgressBar(sum(len(job.plan.rows(*task)) for task in tasks)) as bar,
-        _say_how_to_resume(job.local, results, len(tasks)),
         contextlib.closing(_run(job, tasks, options, bar.advance)) as running,
     ):
         for result in running:
@@ -95,23 +96,34 @@ def _check_rejects(job: ShardJob, split: str, rejects: list[Rejected], allowed: 
 
 
 @contextlib.contextmanager
-def _say_how_to_resume(job: ShardJob, results: Mapping[Task, ShardResult], shards: int) -> Iterator[None]:
+def _say_how_to_resume(
+    job: ShardJob | UploadJob, tasks: Sequence[Task], results: Mapping[Task, ShardResult]
+) -> Iterator[None]:
     """Adds to any error that stops the job how many shards are finished, and that the same command resumes it."""
     try:
         yield
     except BaseException as error:
-        state = how_to_go_on(job.out, f"{len(results)} of {shards} shards are finished and kept; ")
+        out = job.local.out
+        state = how_to_go_on(out, f"{_kept(job, tasks, results)} of {len(tasks)} shards are finished and kept; ")
         if isinstance(error, WorkerDied):
-            raise ShardfeedError(f"{error} {_where(job, error)}. {state}") from error
+            raise ShardfeedError(f"{error} {_where(job.local, error)}. {state}") from error
         if isinstance(error, (UsageError, TooManyRejects)):
             raise  # the same command would fail in the same way
         if isinstance(error, ShardfeedError):
             raise ShardfeedError(f"{error}. {state}") from error
         if _is_disk_full(error):
-            raise ShardfeedError(f"{_disk_full(job.out)}. {state}") from error
+            raise ShardfeedError(f"{_disk_full(out)}. {state}") from error
         how = f"stopped by {error.name}" if isinstance(error, StoppedBySignal) else "stopped"
         print(f"{how}: {state}", file=sys.stderr)
         raise
+
+
+def _kept(job: ShardJob | UploadJob, tasks: Sequence[Task], results: Mapping[Task, ShardResult]) -> int:
+    """How many of `tasks` are finished: also those that workers finished while they were stopped.
+
+    A store is not asked: it may be what stopped the job.
+    """
+    return len(results) if isinstance(job, UploadJob) else len(tasks) - len(job.unfinished(tasks))
 
 
 @contextlib.contextmanager

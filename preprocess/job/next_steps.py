@@ -16,6 +16,7 @@ from shards.sampling.order import held_out_count
 # What `train` computes at a time, and takes in a step, where nothing else is asked for.
 MICRO_BATCH, BATCH = 16, 64
 FRACTION = 0.05
+PAD = 8  # pixels of an image's side for one of its border: 4 for images of 32, as is usual for CIFAR
 WEIGHTS = "Results/imagenet_trained_model.pth"
 
 
@@ -26,15 +27,19 @@ def next_steps(out: Path | ObjectStore, manifest: Manifest) -> list[str]:
     if not info.samples:
         return []
     size = SIZE if stored is None else min(SIZE, stored)
+    # The usual crop would cut nothing off such images; with a border around them it does.
+    border = size // PAD if split == TRAINING and _all_are(size, out, split) else 0
     lines = []
     batch = min(BATCH, info.samples)
     if split == TRAINING:
         options = [f"--size {size}"] if size < SIZE else []
+        options += [f"--pad {border}"] if border else []
         held_out, left = _validation(manifest.splits, info)
         options += [*held_out, *([f"--batch-size {left}"] if left < MICRO_BATCH else [])]
         command = " ".join([terminal.started_as, "train --data", shlex.quote(str(out)), *options])
         lines += [command, f"{command} --evaluate {WEIGHTS}"]
     arguments = f"batch_size={batch}, train={split == TRAINING}" + (f", size={size}" if size < SIZE else "")
+    arguments += f", padding={border}" if border else ""
     loader = f"Loader(open_dataset({str(out)!r})[{split!r}], {arguments})"
     return [*lines, f"from shards import Loader, open_dataset; loader = {loader}"]
 
@@ -47,6 +52,14 @@ def _validation(splits: Mapping[str, SplitInfo], training: SplitInfo) -> tuple[l
     if training.samples < 2:
         return ["--val-split none"], training.samples
     return [f"--val-fraction {FRACTION}"], training.samples - held_out_count(training.samples, FRACTION)
+
+
+def _all_are(size: int, out: Path | ObjectStore, split: str) -> bool:
+    """Whether each stored image is `size` x `size` pixels; taken for no where the data set is behind a URL."""
+    if isinstance(out, ObjectStore):
+        return False
+    index = open_dataset(out)[split].index
+    return bool(np.all(index.width == size) and np.all(index.height == size))
 
 
 def _stored_side(out: Path | ObjectStore, manifest: Manifest, split: str) -> int | None:

@@ -129,7 +129,7 @@ def repair(options: Options, manifest: Manifest) -> None:
         for repaired in run_tasks(RepairJob(job, shards).run, plan.tasks, workers, bar.advance):
             found[repaired.task] = repaired
             for name in repaired.files:
-                print(f"made again: {name}")
+                bar.write(f"made again: {name}")
     faults = [found[task].fault for task in plan.tasks if found[task].fault]
     mended = sum(len(repaired.files) for repaired in found.values())
     for split in plan.splits:

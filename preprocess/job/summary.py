@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from preprocess.job.estimate import Estimate, estimate, length
+from preprocess.job.estimate import Forecast, estimate, time_in_words
 from preprocess.job.next_steps import next_steps
 from preprocess.job.slices import WHOLE
 from preprocess.job.task import ShardJob, ShardResult
 from preprocess.job.upload import UploadJob
 from preprocess.job.workers import default_workers
 from preprocess.options import Options
+from preprocess.sources.source import Source
 from shards.common.space import size
 from shards.common.terminal import counted
 from shards.format.layout import REJECTS
@@ -33,21 +34,23 @@ def print_plan(job: ShardJob | UploadJob, options: Options) -> None:
         print(f"{done:,} of {counted(len(plan.tasks), 'shard')} {'is' if done == 1 else 'are'} finished already")
 
 
-def print_estimate(job: ShardJob | UploadJob, options: Options) -> Estimate:
+def print_estimate(job: ShardJob | UploadJob, options: Options) -> Forecast:
     """Estimates the disk space that all unfinished shards need, and the time that this slice takes; prints both.
 
     All slices share one disk, so the space is that of all.
     """
-    needed = estimate(job.local, job.unfinished(job.plan.tasks))
     own = [len(job.plan.rows(*task)) for task in job.unfinished(options.part.of(job.plan.tasks))]
+    # More than one a core do not make it faster.
     workers = min(options.workers or default_workers(), default_workers(), max(1, len(own)))
+    needed = estimate(job.local, job.unfinished(job.plan.tasks), workers)
     of_slice = f" in slice {options.part}" if options.part != WHOLE else ""
+    seconds = needed.duration(own, workers)
     print(
-        f"estimate: {size(needed.bytes)} for {counted(needed.images, 'image')}; {sum(own):,}{of_slice} in about "
-        f"{length(needed.duration(own, workers))} with {counted(workers, 'worker')}",
+        f"estimate: {size(needed.bytes)} for {counted(needed.images, 'image')}; {sum(own):,}{of_slice} in "
+        f"{time_in_words(seconds)} with {counted(workers, 'worker')}",
         flush=True,
     )
-    return needed
+    return Forecast(needed, sum(own), len(own), workers, seconds)
 
 
 def print_complete(out: Path | ObjectStore, manifest: Manifest) -> None:
@@ -69,29 +72,32 @@ def print_end(
     before = len(results) - len(made)
     found = f", {counted(before, 'shard')} {'was' if before == 1 else 'were'} finished before" if before else ""
     slice_of = f" slice {options.part} is done:" if options.tasks is not None else ""
-    print(
-        f"{options.out}:{slice_of} {counted(images, 'image')} in {seconds:.1f} s, "
-        f"{images / seconds:,.0f} images/s{found}"
-    )
+    if made:
+        speed = f"{counted(images, 'image')} in {seconds:.1f} s, {images / seconds:,.0f} images/s{found}"
+    else:
+        speed = f"nothing was left to do{found}"
+    print(f"{options.out}:{slice_of} {speed}")
     if manifest is not None:
         _print_next(out, manifest)
     else:
         print("when all slices are done: the same command with --finish instead of --tasks writes the manifest")
 
 
-def print_summary(out: Path | ObjectStore, manifest: Manifest, results: Sequence[ShardResult]) -> None:
-    """Prints what became of the images of each split: samples and rejects, kinds of files, reasons, enlarged images."""
+def print_summary(out: Path | ObjectStore, manifest: Manifest, source: Source, results: Sequence[ShardResult]) -> None:
+    """Prints what became of each split: samples and rejects, kinds of files, reasons, files that are no rows."""
     for name, split in manifest.splits.items():
+        passed_over = len(source.passed_over(name))
         print(
             f"{name}: samples {split.samples:,}, shards {len(split.shards):,}, MB {split.bytes / 1e6:,.1f}, "
-            f"rejects {split.rejects:,}{f' (see {out}/{name}/{REJECTS})' if split.rejects else ''}"
+            f"rejects {split.rejects:,}{f', files passed over {passed_over:,}' if passed_over else ''}"
+            f"{f' (see {out}/{name}/{REJECTS})' if split.rejects or passed_over else ''}"
         )
         print(f"  from {_listed(split.kinds)}")
         enlarged = sum(result.enlarged for result in results if result.split == name)
         if enlarged:
             print(f"  {counted(enlarged, 'image')} enlarged to a shorter side of {manifest.settings.short_side} pixels")
         if split.reasons:
-            print(f"  without {_listed(split.reasons, '; ')}")
+            print(f"  left out: {_listed(split.reasons, '; ')}")
 
 
 def _print_next(out: Path | ObjectStore, manifest: Manifest) -> None:

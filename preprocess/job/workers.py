@@ -16,10 +16,9 @@ from multiprocessing.sharedctypes import RawArray
 from types import FrameType
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from shards.common.errors import ShardfeedError
 from shards.common.machine import usable_cores
+from shards.common.terminal import progress_bar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -99,7 +98,8 @@ class ProgressBar:
     """Images/s, time left, MB written and rejects over all workers; silent where stderr is no terminal."""
 
     def __init__(self, images: int) -> None:
-        self._bar = tqdm(total=images, unit="images", disable=None, smoothing=0.05)
+        self._bar = progress_bar(total=images, unit="images", smoothing=0.05)
+        self._began = False
         self._bytes = 0
         self._rejects = 0
 
@@ -110,15 +110,26 @@ class ProgressBar:
         self._bar.close()
 
     def advance(self, images: int, size: int, rejects: int, found: int) -> None:
-        """A Progress. Images that were found done move the bar, but do not count as speed."""
+        """A Progress. Images that were found done move the bar, but do not count as speed.
+
+        Nor do those of the first call: its time was that of workers that start, by which no time left can be told.
+        """
         self._bytes += size
         self._rejects += rejects
         self._bar.set_postfix_str(f"{self._bytes / 1e6:,.0f} MB, {self._rejects} rejected", refresh=False)
+        if images and not self._began:
+            self._began = True
+            self._bar.unpause()
+            images, found = 0, found + images
         if found and not self._bar.disable:
             self._bar.initial += found
             self._bar.n += found
             self._bar.last_print_n += found
         self._bar.update(images)
+
+    def write(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.write(text)
 
 
 def _start(work: Work[Task, Result], workers: int, counts: Any) -> tuple[list[SpawnProcess], list[Connection]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from preprocess.sources.labels import union
 from preprocess.sources.source import HIDDEN_LABEL, PassedOver, StoredSource, choose, printable, stored_source
 from shards.common.errors import UsageError
+from shards.common.terminal import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 # Files of a split that are looked at, to tell an image folder from one of other things.
 LOOKED_AT = 100
+PASSED_OVER = "passed over: "  # how the reasons of files that are no rows begin
+SHOWN = 3  # of them in a message
 # The first bytes of the formats in preprocess/images/convert.py; WebP and AVIF have theirs behind a length.
 STARTS = (
     *(b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
@@ -86,7 +89,7 @@ def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> Stored
     source = stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
     for split in source.splits:
         if others[split]:
-            print(f"{root / split}: passing over {len(others[split]):,} files (see rejects.jsonl)", file=sys.stderr)
+            print(f"{root / split}: {_passing_over(others[split])}", file=sys.stderr)
     return dataclasses.replace(source, others=others)
 
 
@@ -102,12 +105,12 @@ def _scan(
     if classes:
         with os.scandir(root / split) as entries:
             beside = sorted(entry.name for entry in entries if entry.name not in classes)
-        others += [PassedOver(printable(f"{split}/{name}"), "passed over: it lies in no class") for name in beside]
+        others += [PassedOver(printable(f"{split}/{name}"), f"{PASSED_OVER}it lies in no class") for name in beside]
     folders = [(f"{split}/{each}", numbers[each]) for each in classes] or [(split, HIDDEN_LABEL)]
     for folder, label in folders:
         for file, entry in _files(root, folder):
             if reason := _no_image(entry):
-                others.append(PassedOver(printable(file), f"passed over: {reason}"))
+                others.append(PassedOver(printable(file), f"{PASSED_OVER}{reason}"))
                 continue
             names.append(os.fsencode(file))
             sizes.append(entry.stat().st_size)
@@ -115,6 +118,11 @@ def _scan(
     ends = np.cumsum([0, *map(len, names)])[1:]
     images = FolderImages(root, b"".join(names), ends, np.array(sizes, np.int64))
     return images, np.array(labels, np.int64), tuple(others)
+
+
+def _passing_over(files: "Sequence[PassedOver]") -> str:
+    shown = [f"{file.path} ({file.reason.removeprefix(PASSED_OVER)})" for file in files[:SHOWN]]
+    return f"passing over {counted(len(files), 'file')}: {', '.join(shown)}{', ...' if len(files) > SHOWN else ''}"
 
 
 def _no_image(entry: os.DirEntry[str]) -> str | None:

@@ -32,7 +32,8 @@ def read_labels(
     """The class names, and the labels of each split, (n,): class numbers, HIDDEN_LABEL where the table has none.
 
     ClassLabels are mapped by their names, strings are numbered in alphabetical order, numbers stand for themselves.
-    Raises UsageError for other types, and for splits or files whose labels do not go together.
+    The columns are of types that `can_be_labels` takes. Raises UsageError for splits or files whose labels do not go
+    together.
     """
     values = {split: _plain(name, column, each.values) for split, each in columns.items()}
     named = {names for each in columns.values() for _, names in each.parts}
@@ -59,13 +60,25 @@ def union(name: str, classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return names
 
 
+def can_be_labels(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold labels: strings or whole numbers."""
+    kind = _inner(kind)
+    return bool(pa.types.is_integer(kind)) or _is_text(kind)
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def _plain(name: str, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings or int64. Raises UsageError for other types, and numbers that do not fit."""
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    """Strings or int64. Raises UsageError for numbers that do not fit."""
+    kind = _inner(values.type)
+    if _is_text(kind):
         return values.cast(kind).cast(pa.string())
-    if not pa.types.is_integer(kind):
-        raise UsageError(f"column {column} of {name} holds {kind}, not labels: name theirs with --label-column")
     try:
         return values.cast(kind).cast(pa.int64())
     except pa.ArrowInvalid:

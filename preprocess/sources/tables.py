@@ -7,6 +7,7 @@ import bisect
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from preprocess.sources.arrow_file import ArrowFile, Values
 from preprocess.sources.hub import download_folders, load_hub
-from preprocess.sources.labels import LabelColumn, read_labels
+from preprocess.sources.labels import LabelColumn, can_be_labels, read_labels
 from preprocess.sources.parquet import ParquetFile, load, parquet_paths, split_files
 from preprocess.sources.source import StoredSource, choose, printable, stored_source
 from shards.common.errors import ShardfeedError, UsageError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import datasets
 
 IMAGE = "image"
+SHOWN = 3  # columns in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,14 +144,23 @@ def open_tables(
     labels: dict[str, LabelColumn] = {}
     for split in chosen:
         table = tables[split]
-        for option, column in (("--image-column", image_column), ("--label-column", label_column)):
+        images_in, labels_in = _columns_of_images(table), _columns_of_labels(table)
+        for option, column, fitting in (
+            ("--image-column", image_column, images_in),
+            ("--label-column", label_column, labels_in),
+        ):
             if column not in table.column_names:
                 there = ", ".join(table.column_names)
-                raise UsageError(f"{name} has no column {column}: it has {there}; name the right one with {option}")
+                raise UsageError(f"{name} has no column {column}: it has {there}; {_give(option, fitting)}")
         if not _is_image(table.data.schema.field(image_column).type):
             feature = table.features[image_column]
             raise UsageError(
-                f"column {image_column} of {name} holds {feature}, not images: name theirs with --image-column"
+                f"column {image_column} of {name} holds {feature}, not images; {_give('--image-column', images_in)}"
+            )
+        label_type = table.data.schema.field(label_column).type
+        if not can_be_labels(label_type):
+            raise UsageError(
+                f"column {label_column} of {name} holds {label_type}, not labels; {_give('--label-column', labels_in)}"
             )
         images[split] = TableImages(split, table.select_columns([image_column]), image_column, roots)
         if split in files:
@@ -160,6 +171,29 @@ def open_tables(
         labels[split] = LabelColumn(table.select_columns([label_column]).with_format("arrow")[:].column(0), parts)
     class_names, numbers = read_labels(name, label_column, labels)
     return stored_source(name, class_names, images, numbers, hidden_allowed=splits is None)
+
+
+def _columns_of_images(table: "datasets.Dataset") -> list[str]:
+    """The columns that seem to hold images: those that say so, else all that can be."""
+    import datasets
+
+    said = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    return said or [field.name for field in table.data.schema if _is_image(field.type)]
+
+
+def _columns_of_labels(table: "datasets.Dataset") -> list[str]:
+    """The columns that seem to hold labels: ClassLabels, else all that can be."""
+    import datasets
+
+    said = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
+    return said or [field.name for field in table.data.schema if can_be_labels(field.type)]
+
+
+def _give(option: str, columns: Sequence[str]) -> str:
+    """What to give for a column that is wrong: the whole option, where columns are there that fit."""
+    if not columns:
+        return f"none of them seems to fit; name the right one with {option} NAME"
+    return f"give {' or '.join(f'{option} {shlex.quote(column)}' for column in columns[:SHOWN])}"
 
 
 def _load(

@@ -9,7 +9,7 @@ import runpy
 import sys
 
 from shards.common import terminal
-from shards.common.cli import chosen, guarded
+from shards.common.signals import end_on_signals
 
 PROG = "shardfeed"
 # Only named here, never imported: this package knows none of those above it.
@@ -26,18 +26,19 @@ def main() -> int:
     """The entry point of the installed command: returns the exit status, or ends as the program itself does."""
     words = sys.argv[1:]
     if not words or words[0] not in PROGRAMS:
+        from shards.common.cli import guarded
+
         return guarded(PROG, _list_programs, words)
+    end_on_signals(f"{PROG} {words[0]}")
     # Python reads this when it starts, so it holds for worker processes and for `sys.executable -m ...`.
     os.environ["PYTHONSAFEPATH"] = "1"
     terminal.started_as = PROG
     sys.argv = words
-    try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
-    except KeyboardInterrupt:  # while the program's libraries load, before it handles Ctrl-C itself
-        print(f"{PROG} {words[0]}: interrupted", file=sys.stderr)
-        return 130
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     return 0
 
 
 def _list_programs(words: list[str]) -> None:
+    from shards.common.cli import chosen
+
     chosen(PROG, PROGRAMS, words)

@@ -23,6 +23,7 @@ from typing import IO
 from filelock import FileLock, Timeout
 
 from shards.common.errors import Cancelled, ShardfeedError
+from shards.common.terminal import cache_moves
 
 # Seconds between two attempts to take a lock that another process holds.
 POLL_S = 0.02
@@ -152,7 +153,7 @@ def _no_locks(error: OSError, place: str) -> Exception:
         return error
     return ShardfeedError(
         f"the file system of {place} has no locks ({error.strerror}), which keep processes from using half a file: "
-        "choose a directory on a local disk (XDG_CACHE_HOME, or `python -m train --cache-dir`, moves a cache)"
+        f"choose a directory on a local disk ({cache_moves('a cache')})"
     )
 
 

@@ -6,19 +6,26 @@ masked as in shards/common/redact.py, and commands of this project are named as 
 """
 
 import contextlib
+import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from shards.common.errors import ShardfeedError
 from shards.common.redact import without_secrets, without_users
 
 PROGRAMS = ("preprocess", "shards", "train", "model", "benchmarks")
 # How the user started the program; the command `shardfeed` (shards/common/command.py) sets its own name.
 started_as = "python -m"
 
+# Whether a command runs: `cleaned` sets it.
+_command_runs = False
+
 # Modules inside them, such as `python -m train.curves`, have no command of their own.
 _NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
+CTRL_C = 4  # columns for what a terminal shows of it
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
 # stand for bytes of file names that are no UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -36,24 +43,93 @@ def as_started(text: str) -> str:
     return _NAMED.sub(f"{started_as} ", text)
 
 
+def advice(argument: str, option: str) -> str:
+    """What to change, in a message of the library: `option` while a command runs, else `argument`.
+
+    So a program of the user's own is told `batch_size`, and a command line `python -m train --batch-size`.
+    """
+    return option if _command_runs else argument
+
+
+def cache_moves(what: str = "it") -> str:
+    """What moves the cache of remote shards elsewhere, in a message."""
+    return f"XDG_CACHE_HOME, or {advice('Cache(directory)', '`python -m train --cache-dir`')}, moves {what}"
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number of things in words: 1 file, 1,200 files. `plural`: where it is not made by an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-class CleanStream:
-    """A text stream that cleans what is written to it. `raw`: the stream behind it."""
+def duration(seconds: float) -> str:
+    """A time for people: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
-    def __init__(self, raw: TextIO, mask: Callable[[str], str]) -> None:
+
+def progress_bar(steps: Any = None, **options: Any) -> Any:
+    """A bar of `tqdm` on stderr, with its `options`; silent where that is no terminal.
+
+    At the right it leaves room for the ^C that a terminal shows for Ctrl-C: a full line would go on in the next one,
+    and the bar be drawn there again.
+    """
+    from tqdm import tqdm  # not at the top: --help shows no bar
+
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns - CTRL_C
+    except (OSError, ValueError, AttributeError):
+        width = 0
+    return tqdm(steps, disable=None, ncols=width if width > 0 else None, **options)
+
+
+def wrapped(line: str) -> str:
+    """A line for stderr; on a terminal it breaks between words there, and within no command in backticks."""
+    if not sys.stderr.isatty():
+        return line
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return line
+    whole = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\0"), line)
+    broken = textwrap.fill(whole, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    return broken.replace("\0", " ")
+
+
+class CleanStream:
+    """A text stream that cleans what is written to it. `raw`: the stream behind it, which messages call `name`.
+
+    Raises ShardfeedError where a disk is full or fails; BrokenPipeError stays what it is.
+    """
+
+    def __init__(self, raw: TextIO, name: str, mask: Callable[[str], str]) -> None:
         self.raw = raw
-        self._mask = mask
+        self._name, self._mask = name, mask
 
     def write(self, text: str) -> int:
         """Writes `text`, cleaned; the moves of a progress bar at its beginning stay."""
         moves = _MOVES.match(text)
         begin = moves.end() if moves else 0
-        self.raw.write(text[:begin] + escaped(self._mask(as_started(text[begin:]))))
+        clean = text[:begin] + escaped(self._mask(as_started(text[begin:])))
+        with self._failing():
+            self.raw.write(clean)
         return len(text)
+
+    def flush(self) -> None:
+        """Hands on what is buffered."""
+        with self._failing():
+            self.raw.flush()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            with contextlib.suppress(OSError, ValueError):
+                to_nowhere(self.raw.fileno())  # or Python would fail again at its end, with the rest of the buffer
+            raise ShardfeedError(f"{self._name} cannot be written: {error.strerror or error}") from error
 
     def writelines(self, lines: list[str]) -> None:
         """Writes each of `lines`."""
@@ -64,6 +140,13 @@ class CleanStream:
         return getattr(self.raw, name)
 
 
+def to_nowhere(number: int) -> None:
+    """What is written to a file descriptor from now on goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
 @contextlib.contextmanager
 def cleaned() -> Iterator[None]:
     """Cleans all that Python prints in the block.
@@ -71,7 +154,12 @@ def cleaned() -> Iterator[None]:
     On stdout only users in URLs are masked: programs read it, and the value of a variable like KEY_DIR may be a part of
     a path there.
     """
-    stdout: Any = CleanStream(sys.stdout, without_users)
-    stderr: Any = CleanStream(sys.stderr, without_secrets)
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        yield
+    global _command_runs
+    before, _command_runs = _command_runs, True
+    stdout: Any = CleanStream(sys.stdout, "stdout", without_users)
+    stderr: Any = CleanStream(sys.stderr, "stderr", without_secrets)
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            yield
+    finally:
+        _command_runs = before

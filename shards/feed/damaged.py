@@ -13,6 +13,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import ShardfeedError
+from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode.graph import GraphConfig, GraphDecoder
 from shards.feed.plan import Planner
@@ -167,8 +168,7 @@ def _error(split: Split, sample: int, trouble: str | ShardfeedError) -> Shardfee
     """Why the iteration ends at a damaged sample."""
     if isinstance(trouble, ShardfeedError):
         return trouble
-    advice = (
-        "copy or make the shard again; to go on without it, `python -m train --on-error skip`, or "
-        'Loader(on_error="skip")'
+    skip = advice('Loader(on_error="skip")', "`python -m train --on-error skip`")
+    return ShardfeedError(
+        f"{describe(split, sample, trouble)}: copy or make the shard again; to go on without it, {skip}"
     )
-    return ShardfeedError(f"{describe(split, sample, trouble)}: {advice}")

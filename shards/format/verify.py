@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from shards.common.errors import ShardfeedError
 from shards.common.machine import usable_cores
+from shards.common.terminal import progress_bar
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, split_dir
 from shards.format.manifest import Manifest, ShardInfo, SplitInfo, index_info
@@ -66,7 +66,7 @@ def _check_all(
     lock = threading.Lock()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-verify")
     try:
-        with tqdm(total=total, unit="images", disable=None) as bar:
+        with progress_bar(total=total, unit="images") as bar:
 
             def progress(samples: int) -> None:
                 with lock:

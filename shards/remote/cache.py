@@ -30,6 +30,7 @@ from pathlib import Path
 from shards.common.arguments import as_path, whole_number
 from shards.common.errors import Cancelled, ShardfeedError, UsageError
 from shards.common.locks import holding, lock_shared, try_exclusive
+from shards.common.terminal import cache_moves
 
 # How often a shard is downloaded before its wrong bytes are taken for what the store holds.
 WRONG_BYTES = 3
@@ -106,7 +107,7 @@ class Cache:
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise UsageError(
                 f"{self.directory} is no cache: it holds {shown}; give an empty or a new directory, for example "
-                f"{self.directory / 'shardfeed'} (XDG_CACHE_HOME, or `python -m train --cache-dir`, moves it)"
+                f"{self.directory / 'shardfeed'} ({cache_moves()})"
             )
         mark.write_bytes(_MARK)
 

@@ -30,6 +30,7 @@ from tenacity import (
 
 from shards.common.errors import Cancelled, ShardfeedError, UsageError
 from shards.common.redact import check_no_secrets
+from shards.common.terminal import advice
 from shards.remote.answers import is_refused, may_pass, retry_after, said, say_once
 from shards.remote.urls import open_anew, open_files
 
@@ -208,7 +209,7 @@ class ObjectStore:
             warnings.warn(
                 f"{self.url} answers a request for a part of a file with the whole file, so shards are fetched whole, "
                 "and again for each sample where the cache has no room: let it hold all shards that are read at once "
-                "(`python -m train --cache-size`)",
+                f"({advice('Cache(bytes=...)', '`python -m train --cache-size`')})",
                 stacklevel=2,
             )
 

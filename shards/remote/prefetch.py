@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from shards.common.errors import Cancelled, ShardfeedError
 from shards.common.machine import allow_open_files
+from shards.common.terminal import advice
 from shards.remote.cache import BeingFetched
 from shards.remote.shards import POLL, RemoteShards
 
@@ -275,6 +276,6 @@ class Prefetcher:
         warnings.warn(
             f"the cache in {cache.directory}, of {cache.bytes / 1e9:,.1f} GB, does not hold the shards of "
             f"{self._shards.directory} that are read at once: the rest is read by range requests, sample by sample, "
-            "which is slower (`python -m train --cache-size` changes that)",
+            f"which is slower ({advice('Cache(bytes=...)', '`python -m train --cache-size`')} changes that)",
             stacklevel=2,
         )

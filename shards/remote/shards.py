@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shards.common.errors import Cancelled, ShardfeedError
 from shards.common.redact import without_secrets
+from shards.common.terminal import advice, cache_moves
 from shards.format.manifest import ShardInfo
 from shards.remote.cache import BeingFetched, Cache
 from shards.remote.object_store import ObjectStore
@@ -125,8 +126,8 @@ class RemoteShards:
         except OSError as error:
             why = "no space is left there" if error.errno == errno.ENOSPC else error.strerror or str(error)
             raise ShardfeedError(
-                f"{self.name(number)} cannot be kept in {self.cache.directory}: {why} (`python -m train --cache-dir` "
-                "moves it, and --cache-size bounds it)"
+                f"{self.name(number)} cannot be kept in {self.cache.directory}: {why} "
+                f"({cache_moves()}; {advice('Cache(bytes=...)', '--cache-size')} bounds it)"
             ) from None
         except Exception as error:
             said = without_secrets(f"{type(error).__name__}: {error}")
@@ -154,7 +155,7 @@ class RemoteShards:
             self._warned_read_only = True
             warnings.warn(
                 f"the cache in {self.cache.directory} may be read and not written: what it does not hold is read by "
-                "range requests, sample by sample, which is slower (`python -m train --cache-dir` moves it)",
+                f"range requests, sample by sample, which is slower ({cache_moves()})",
                 stacklevel=2,
             )
 

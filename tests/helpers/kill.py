@@ -86,7 +86,8 @@ def training() -> Iterator[Program]:
     from shards.common.errors import UsageError
     from tests.helpers.resume import assert_same, tiny_models
     from train.__main__ import main
-    from train.checkpoints.resume import CHECKPOINTS, LAST, read_checkpoint
+    from train.checkpoints.earlier import CHECKPOINTS, LAST
+    from train.checkpoints.resume import read_checkpoint
     from train.report.metrics import TOTAL_TIME
 
     def step(out: Path) -> int:

@@ -15,10 +15,11 @@ import model
 import train.curves
 import train.engine
 import train.step
+from model import names
 from tests.helpers.training import read_lines
 from train.checkpoints.saver import CheckpointSaver
 from train.config import Config
-from train.engine import Result
+from train.report.result import Result
 
 # Values in the log that differ between two equal runs.
 MEASURED = {"time", "images_per_s", "data_wait_percent"}
@@ -54,6 +55,7 @@ def tiny_models() -> Iterator[pytest.MonkeyPatch]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.curves, "draw", lambda *_: None)
+        patch.setattr(names, "NAMES", (*names.NAMES, "tiny", "smooth", "pooled"))
         patch.setitem(model.MODELS, "tiny", tiny)
         patch.setitem(model.MODELS, "smooth", smooth)
         patch.setitem(model.MODELS, "pooled", pooled)

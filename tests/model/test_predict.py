@@ -121,6 +121,32 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     assert np.array_equal(np.array(open_image(tmp_path / "turned.png")), upright)
 
 
+def test_wrong_paths_are_named_before_any_prediction(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [image_file(tmp_path), tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    assert main(["predict", str(weights), *map(str, paths), "--json"]) == 2
+    told = f"{paths[1]}, {paths[2]} are not files: give the paths of images"
+    assert capsys.readouterr() == ("", f"python -m model predict: {told}\n")
+
+
+def test_a_bad_image_among_several_does_not_keep_the_others_back(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.jpg"
+    notes.write_text("no pixels")
+    good = image_file(tmp_path)
+    assert main(["predict", str(weights), str(notes), str(good)]) == 1
+    printed = capsys.readouterr()
+    bad, whole = json.loads(printed.out.splitlines()[-1])
+    assert bad == {"image": str(notes), "error": f"{notes} is not an image that Pillow can read"}
+    assert (whole["image"], len(whole["classes"])) == (str(good), 5)
+    assert printed.err.splitlines()[-2:] == [
+        f"{notes} is not an image that Pillow can read",
+        "python -m model predict: 1 of 2 images could not be read; they are named above",
+    ]
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1"])
 def test_every_kind_of_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "image.tiff"

@@ -131,7 +131,7 @@ def test_each_command_refuses_a_weight_with_a_changed_bit(
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
     flip(saved, 8 * (largest.header_offset + largest.file_size // 2))
     for words in (
-        ["predict", str(saved), "photo.jpg"],
+        ["predict", str(saved), __file__],
         ["export", str(saved), "--output", str(tmp_path / "model.pt2")],
     ):
         assert main(words) == 1

@@ -263,7 +263,7 @@ def test_the_closing_summary_counts_kinds_and_reasons(tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "train: samples 11, shards 4" in said
     assert "from jpeg: 10, jpeg gray: 1" in said
-    assert "without W x H pixels: one side is more than 64 times the other: 1; the file is empty (0 bytes): 1" in said
+    assert "left out: W x H pixels: one side is more than 64 times the other: 1; the file is empty (0 bytes): 1" in said
 
 
 class DeadlyImages(FolderImages):

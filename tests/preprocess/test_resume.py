@@ -1,11 +1,14 @@
 """Jobs that were stopped: the same command resumes them and ends with the same bytes, another one is refused."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from preprocess.__main__ import main
+from preprocess.job.task import ShardJob, ShardResult
+from preprocess.job.workers import Progress
 from preprocess.sources.source import Row, StoredSource
 from tests.conftest import jpeg, photo
 from tests.helpers.jobs import Interruption, convert, count_reads, folder, interrupt_at, line, tree
@@ -143,3 +146,39 @@ def test_a_moved_source_goes_on(source: Path, tmp_path: Path, monkeypatch: pytes
         convert(source, tmp_path / "out")
     source.rename(tmp_path / "moved")
     assert convert(tmp_path / "moved", tmp_path / "out") == 0
+
+
+def test_what_is_kept_after_a_stop_is_what_the_next_start_finds(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+
+    def stopped(job: ShardJob, task: tuple[str, int], progress: Progress) -> ShardResult:
+        """Ctrl-C that comes when a shard is finished, and nobody has been told."""
+        result = made(job, task, progress)
+        if task[1] == 1:
+            raise KeyboardInterrupt
+        return result
+
+    made = ShardJob.run
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardJob, "run", stopped)
+        assert convert(source, out) == 130
+    assert "stopped: 2 of 8 shards are finished and kept" in capsys.readouterr().err
+    assert convert(source, out) == 0
+    assert "2 shards were finished before\n" in capsys.readouterr().out
+
+
+def test_a_job_with_nothing_left_to_do_says_so(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("preprocess.run.finish", lambda *_: sys.exit(143))
+        with pytest.raises(SystemExit):
+            convert(source, out)
+    capsys.readouterr()
+    assert convert(source, out) == 0
+    said = capsys.readouterr().out
+    assert f"{out}: nothing was left to do, 8 shards were finished before\n" in said
+    assert "images/s" not in said

@@ -48,7 +48,7 @@ def test_a_part_held_out_and_the_rest_are_the_whole_split(tmp_path: Path) -> Non
         assert list(map(int, part.keys())) == part.labels.tolist() == sorted(part.labels)
         assert part.index.shard.tolist() == [label // 7 for label in part.labels]
     assert set(held.labels) < set(split.hold_out(0.5)[1].labels)
-    assert "20% held out of train: 5 samples" in repr(held)
+    assert "the 20% held out of train: 5 samples" in repr(held)
 
 
 @pytest.mark.parametrize(("samples", "fraction"), [(1, 0.5), (5, 0.0), (5, 1.0), (5, -0.1), (5, float("nan"))])

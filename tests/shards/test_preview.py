@@ -41,6 +41,23 @@ def test_preview_writes_a_picture(small_split: Split, tmp_path: Path, capsys: py
     assert str(output) in capsys.readouterr().out
 
 
+def test_preview_without_flips_mirrors_nothing(small_split: Split, tmp_path: Path) -> None:
+    words = ["preview", str(small_split.root), "--size", "32", "--count", "16", "--output"]
+    drawn = {}
+    for name, more in (("usual", []), ("straight", ["--no-flip"])):
+        assert shards(*words, str(tmp_path / name), *more) == 0
+        drawn[name] = np.asarray(Image.open(tmp_path / name))
+    columns, side = 6, 32 * 4
+    mirrored = 0
+    for i in range(16):
+        left, top = GAP + i % columns * (side + GAP), GAP + i // columns * (side + 16 + GAP)
+        usual, straight = (each[top : top + side, left : left + side] for each in drawn.values())
+        same = np.array_equal(usual, straight)
+        assert same or np.array_equal(usual, straight[:, ::-1])
+        mirrored += not same
+    assert 0 < mirrored < 16
+
+
 def test_preview_of_an_absent_split_names_those_there(small_split: Split, capsys: pytest.CaptureFixture[str]) -> None:
     assert shards("preview", str(small_split.root), "--split", "tset") == 2
     assert "no split 'tset': it has train" in capsys.readouterr().err

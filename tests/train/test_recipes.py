@@ -44,7 +44,8 @@ def test_every_recipe_says_its_own_name() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_where_it_comes_from_and_whether_it_has_been_run(name: str) -> None:
     text = RECIPES[name].__doc__ or ""
-    assert RECIPES[name](Path("unused")).model in MODELS
+    model = RECIPES[name](Path("unused")).model
+    assert model in MODELS or model.startswith("timm:")
     if name not in ("demo", "smoke"):
         assert "Source: " in text
         assert "has not been run on ImageNet" in text
@@ -104,6 +105,43 @@ def test_options_of_groups_override_a_recipe_and_leave_the_rest() -> None:
     assert config.sizes == dataclasses.replace(expected.sizes, flip_tta=False)
     assert config.update == expected.update
     assert config.distributed.parallel == "fsdp"
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "max_lr", "weight_decay", "first", "warm_up"),
+    [
+        ("rn50_a3", 100, 2048, 8e-3, 0.02, 1e-4, 5),
+        ("rn50_a2", 300, 2048, 5e-3, 0.02, 1e-4, 5),
+        ("deit_s", 300, 1024, 1e-3, 0.05, 1e-6, 5),
+        ("convnext_t", 300, 4096, 4e-3, 0.05, 1e-6, 20),
+        ("vit_s16_90", 90, 1024, 1e-3, 0.1, 1e-6, 10_000 / 1251),
+    ],
+)
+def test_the_newer_recipes_have_the_values_of_their_papers(
+    name: str, epochs: int, batch: int, max_lr: float, weight_decay: float, first: float, warm_up: float
+) -> None:
+    config = recipe(name)
+    assert (config.epochs, config.batch, config.max_lr, config.weight_decay) == (epochs, batch, max_lr, weight_decay)
+    assert config.max_lr / config.div_factor == pytest.approx(first)
+    assert config.pct_start * config.epochs == pytest.approx(warm_up, rel=1e-3)
+    assert config.update.schedule == "cosine"
+    assert config.update.decay == "kernels"
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("rn50_a3", ["timm"]), ("convnext_t", []), ("rn50_a2", ["timm"]), ("deit_s", ["timm"]), ("vit_s16_90", ["timm"])],
+)
+def test_a_newer_recipe_takes_a_few_steps(
+    name: str, needs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in needs:
+        pytest.importorskip(package)
+    data = write_dataset(tmp_path / "data", {"train": 8, "validation": 2}, side=32)
+    words = ["--data", data, "--out", tmp_path / "out", "--recipe", name, "--device", "cpu", "--threads", "1"]
+    small = "--size 32 --val-size 32 --val-resize 32 --epochs 1 --batch-size 4 --micro-batch 2"
+    assert main([*map(str, words), *small.split()]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 2
 
 
 def test_smoke_runs_with_most_options_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

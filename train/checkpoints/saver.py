@@ -25,7 +25,8 @@ from model.weights import About, save_whole
 from shards.common.atomic import PART, replacing, sync_directory
 from shards.common.errors import ShardfeedError
 from shards.common.signals import StoppedBySignal, StopRequest
-from train.checkpoints.resume import CHECKPOINTS, LAST, NEW, PREVIOUS, Checkpoint
+from train.checkpoints.earlier import CHECKPOINTS, LAST, NEW, PREVIOUS
+from train.checkpoints.resume import Checkpoint
 from train.checkpoints.snapshot import StepStart, capture, restore
 from train.checkpoints.waiting import Interrupted
 from train.ranks.distributed import LeftAlone, max_over_ranks

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 from model.weights import ABOUT, OF_RANKS, About
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from train.checkpoints.earlier import FREE, SINCE, flat
 from train.config import Config
 from train.data import rest_of_epoch, training_size
 from train.ranks.distributed import World, gather_on_main
@@ -30,25 +31,9 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 
-# Options that change nothing in the arithmetic of a step but rounding. Of `precision` the resolved type counts, of
-# `subset` and `class_map` what they choose. Another micro-batch gives batch norm other batches, as another number of
-# ranks does.
-FREE = {
-    "data", "recipe", "out", "device", "precision", "threads", "on_error", "log_every", "check", "evaluate", "find_lr",
-    "resume", "checkpoint_minutes", "keep_every", "micro_batch", "compile", "recompute", "offload", "bad_losses",
-    "subset", "class_map", "val_size", "val_resize", "flip_tta", "val_split", "wandb", "decode", "cache_dir",
-    "cache_size",
-}  # fmt: skip
-
-# Options that snapshots of before them do not name, with the values that they stood for.
-SINCE = {"flip": True, "pad": 0, "num_repeats": 1}
-
 
 def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str | int | float | None]:
     """What must be the same for a run to go on: the data set and every option that the arithmetic depends on."""
-    options: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
-        options |= value if isinstance(value, dict) else {name: value}
     return {
         "model": config.model,
         "classes": len(split.class_names),
@@ -56,7 +41,7 @@ def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, str 
         "fingerprint": split.manifest.fingerprint,
         "part": 0 if split.view is None else split.view.identity,
         "precision": "tf32" if config.precision == "tf32" else str(dtype).removeprefix("torch."),
-        **{name: value for name, value in options.items() if name not in FREE},
+        **{name: value for name, value in flat(config).items() if name not in FREE},
     }
 
 

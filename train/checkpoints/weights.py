@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from model.weights import About, about_of, read_saved, save_weights, state_of
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from shards.sampling.crops import RESIZE, SIZE
 from train.config import Config
+from train.report.result import WEIGHTS
 
 __all__ = ["WEIGHTS", "describe", "describe_run", "load_weights", "save_weights"]
-
-WEIGHTS = "imagenet_trained_model.pth"
 
 
 def describe(
@@ -32,8 +32,6 @@ def describe(
     resize: as for `Loader`, with the same default.
     """
     if resize is None:
-        from shards.defaults import RESIZE, SIZE  # loads DALI, which the rest of this module does not need
-
         resize, stored = round(size * RESIZE / SIZE), held_out.manifest.settings.short_side
         resize = resize if stored is None else min(resize, stored)
     names = held_out.class_names

@@ -29,7 +29,7 @@ from train.optim.batch_split import BatchSplit, split_batch
 from train.optim.optimizer import choose_dtype
 from train.ranks.distributed import OnEveryRank, World, joined, sum_over_ranks, try_on_main
 from train.report.environment import device_name, peak_memory
-from train.report.header import hints, parameters, step_words
+from train.report.header import hints, parameters, split_words, step_words
 from train.report.metrics import Recorder
 from train.run import Setup, begin, set_up, steps_of_epoch
 
@@ -55,12 +55,7 @@ def check(config: Config) -> None:
 
         with _named("data set opens"):
             split, held_out = open_splits(config)
-            for opened in (split, held_out):
-                if opened is not None:
-                    _ = opened.index  # compared with the manifest: labels, sizes and positions are in range
-            beside = "no validation" if held_out is None else f"{held_out.title}: {len(held_out):,}"
-            sizes = f"{split.title}: {len(split):,} images, {beside}"
-            _passed(world, "data set opens", f"{sizes}, {len(split.class_names):,} classes")
+            _passed(world, "data set opens", split_words(split, held_out))
 
         with _named("model and batch"):
             network, setup = set_up(config, len(split.class_names), world)
@@ -156,7 +151,7 @@ def _named(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         detail = str(error) if isinstance(error, ShardfeedError) else f"{type(error).__name__}: {error}"
-        kind = OnEveryRank if isinstance(error, OnEveryRank | UsageError) else ShardfeedError
+        kind = type(error) if isinstance(error, OnEveryRank | UsageError) else ShardfeedError
         raise kind(f"check failed: {name}: {detail}") from error
 
 

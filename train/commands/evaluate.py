@@ -1,5 +1,7 @@
 """`python -m train --data DIR --evaluate FILE...`: the accuracy of saved weights on the held-out split.
 
+With `--eval-set DIR...` in place of --data: on other data sets, such as ImageNet-V2, in a table.
+
 A file of weights, or a checkpoint, says which network it is of and how its images are prepared for evaluation. That
 counts in place of the recipe's values; an option on the command line overrides it, and a line says so.
 """
@@ -8,49 +10,82 @@ import dataclasses
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from model.weights import About, about_of, read_saved, require_file
+from model.options import PTH, require_files
+from model.weights import About, about_of, read_saved
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from train.checkpoints.weights import describe_run, load_weights
+from train.commands.eval_sets import class_columns, evaluation_splits
 from train.config import Config
-from train.data import held_out_loader, held_out_split
+from train.data import held_out_loader
 from train.optim.gpu_memory import memory_advice
-from train.ranks.distributed import joined
-from train.report.accuracy import Accuracy, evaluate, without
+from train.ranks.distributed import World, joined
+from train.report.accuracy import Accuracy, evaluate, figures, without
 from train.run import set_up
 
 
-def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Accuracy]:
-    """The accuracy of each file of `config.evaluate`, in that order, each with its own network and sizes of images.
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """What the weights in a file reach on a split, which is called `name`."""
+
+    weights: Path
+    name: str
+    accuracy: Accuracy
+
+
+def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]:
+    """The accuracy of each file of `config.evaluate` on each data set of `config.eval_set`, or on the data's split.
+
+    Each is evaluated with its own network and sizes of images.
 
     given: the fields of `config` that override what a file says, of model, blur_pool, size, val_size, val_resize and
-    flip_tta. Raises as `load_weights` does, and UsageError for weights of images that were normalised in another way.
+    flip_tta. Raises as `load_weights` does, and UsageError for weights of other classes or of images that were
+    normalised in another way.
     """
-    for path in config.evaluate:
-        require_file(path)
-    held_out = held_out_split(config)
-    assert held_out is not None, "Config refuses --evaluate with --val-split none"
+    require_files(PTH, *config.evaluate)
+    splits = evaluation_splits(config)
+    names = _names(config, splits)
     with joined(config.device, config.memory.offload) as world:
         # All files are read before the first evaluation, which may take long.
-        planned = [_plan(config, given, held_out, path, quiet=not world.is_main) for path in config.evaluate]
-        reached = []
-        for path, own in zip(config.evaluate, planned, strict=True):
-            network, setup = set_up(own, len(held_out.class_names), world)
-            load_weights(network, path)
-            micro_batch = setup.batch.micro_batch
-            with memory_advice(own, micro_batch, world.size), held_out_loader(held_out, setup) as batches:
-                reached.append(evaluate(network, batches, len(held_out), setup)[0])
-    return reached
+        plans = [
+            _plan(config, given, split, path, quiet=not world.is_main) for path in config.evaluate for split in splits
+        ]
+        return [_evaluated(plan, name, world) for plan, name in zip(plans, names * len(config.evaluate), strict=True)]
 
 
-def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, quiet: bool) -> Config:
-    """The configuration by which the weights in `path` are evaluated; unless `quiet`, stderr says what it is."""
+def _names(config: Config, splits: Sequence[Split]) -> list[str]:
+    """What each split is called in a table: its title, or that of its data set where several are evaluated on."""
+    if not config.eval_set:
+        return [split.title for split in splits]
+    last = [place.rstrip("/").rpartition("/")[2] for place in config.eval_set]
+    return last if len(set(last)) == len(last) else list(config.eval_set)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    path: Path
+    split: Split
+    config: Config
+    classes: int
+    """Of the weights."""
+    columns: list[int] | None
+    """See `class_columns`."""
+
+
+def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
+    network, setup = set_up(plan.config, plan.classes, world)
+    load_weights(network, plan.path)
+    micro_batch, split = setup.batch.micro_batch, plan.split
+    with memory_advice(plan.config, micro_batch, world.size), held_out_loader(split, setup) as batches:
+        accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns)
+    return Reached(plan.path, name, accuracy)
+
+
+def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, quiet: bool) -> _Plan:
+    """How the weights in `path` are evaluated; unless `quiet`, stderr says what they are of."""
     about = about_of(read_saved(path))
-    if about is not None and len(about.class_names) != len(held_out.class_names):
-        raise UsageError(
-            f"{path} is for {len(about.class_names)} classes, but the data set has {len(held_out.class_names)}"
-        )
     own = config if about is None else merge(config, given, about)
     taken = describe_run(held_out, own)
     if about is None:
@@ -61,18 +96,20 @@ def _plan(config: Config, given: Collection[str], held_out: Split, path: Path, q
                 f"{path} is of images normalised by mean {about.mean} and std {about.std}, and the loader has "
                 f"{taken.mean} and {taken.std}: evaluate it in a program of your own (model/weights.py)"
             )
+        taken = dataclasses.replace(taken, class_names=about.class_names)
         ours, theirs = (dataclasses.asdict(each) for each in (taken, about))
         changed = [
             f"{name} {ours[name]} by the options and {theirs[name]} by the file"
             for name in ours
-            if name != "class_names" and ours[name] != theirs[name]
+            if ours[name] != theirs[name]
         ]
         line = f"{path}: {taken}" + (f" ({'; '.join(changed)})" if changed else "")
     if not quiet:
         print(line, file=sys.stderr)
-        if about is not None:
-            _compare_names(about.class_names, held_out.class_names, path)
-    return own
+    if about is None:
+        return _Plan(path, held_out, own, len(held_out.class_names), None)
+    columns = class_columns(about.class_names, held_out.class_names, path, held_out.place, quiet)
+    return _Plan(path, held_out, own, len(about.class_names), columns)
 
 
 def merge(config: Config, given: Collection[str], about: About) -> Config:
@@ -97,24 +134,27 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
     )
 
 
-def _compare_names(trained: Sequence[str], here: Sequence[str], path: Path) -> None:
-    """Warns if a label means another class than in training: the figures would be wrong and look right."""
-    for label, (theirs, ours) in enumerate(zip(trained, here, strict=False)):
-        if theirs != ours:
-            print(
-                f"{path} was trained on other classes: label {label} is {theirs!r} there and {ours!r} here",
-                file=sys.stderr,
-            )
-            return
-
-
-def table(paths: Sequence[Path], reached: Sequence[Accuracy]) -> str:
-    """A line per file, the best top-1 marked, for people."""
-    width = max(len(str(path)) for path in paths)
-    best = max(each.top1 for each in reached)
+def in_words(reached: Sequence[Reached]) -> str:
+    """The figures for people: a line for one, a table for several."""
+    if len(reached) == 1:
+        return f"{reached[0].name}: {figures(reached[0].accuracy)}"
+    sets = len({each.name for each in reached}) > 1
+    heads = [f"{each.weights} on {each.name}" if sets else str(each.weights) for each in reached]
+    width = max(map(len, heads))
     lines = [f"{'weights':<{width}}   top-1   top-5     loss"]
-    for path, each in zip(paths, reached, strict=True):
-        mark = "  best" if each.top1 == best else ""
-        figures = f"{each.top1:5.2f}%  {each.top5:5.2f}%  {each.loss:7.4f}"
-        lines.append(f"{path!s:<{width}}  {figures}{mark}{without(each)}")
+    for head, each in zip(heads, reached, strict=True):
+        found = each.accuracy
+        best = not sets and found.top1 == max(other.accuracy.top1 for other in reached)
+        said = f"{found.top1:5.2f}%  {found.top5:5.2f}%  {found.loss:7.4f}"
+        lines.append(f"{head:<{width}}  {said}{'  best' if best else ''}{without(found)}")
     return "\n".join(lines)
+
+
+def as_json(reached: Sequence[Reached]) -> Any:
+    """The figures for programs: of one alone; by file; or by file and data set."""
+    if len(reached) == 1:
+        return reached[0].accuracy
+    if len({each.name for each in reached}) == 1:
+        return {str(each.weights): each.accuracy for each in reached}
+    files = dict.fromkeys(each.weights for each in reached)
+    return {str(file): {each.name: each.accuracy for each in reached if each.weights == file} for file in files}

@@ -11,10 +11,12 @@ from torch import nn
 from shards.common.errors import ShardfeedError
 from shards.common.locks import open_locked
 from shards.common.space import check_room, size
-from train.checkpoints.resume import CHECKPOINTS, refuse_results, would_resume
+from train.checkpoints.earlier import CHECKPOINTS, result_of
+from train.checkpoints.resume import would_resume
 from train.config import Config
 from train.curves import METRICS
 from train.report.metrics import open_log
+from train.report.result import complete_line
 
 # Checkpoints that lie there at once while one is written: the new one, the last, the one before, and the best.
 AT_ONCE = 4
@@ -27,7 +29,8 @@ def check_out(config: Config, network: nn.Module, own: Mapping[str, Any], ranks:
     where another run writes there, or where it has no permission, no locks or no room.
     """
     out = config.out
-    refuse_results(config)
+    if (result := result_of(config)) is not None:
+        return complete_line(out, result)
     if (out / METRICS).exists():
         open_log(out).close()
     resumed = would_resume(config, own, ranks)

@@ -5,6 +5,7 @@ So a resumed run draws the same without a generator's state, and all ranks draw 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from train.options import Mixing
 _WHICH, _WEIGHT_A, _WEIGHT_B, _BOX, _ERASE = 101, 102, 103, 104, 105
 # Candidates for one draw from a beta distribution. For alpha 2 one in six is accepted.
 _CANDIDATES = 256
+# The share of a mixed image from which on its label is right for binary cross-entropy.
+_RIGHT = 0.2
 # Random erasing as published: range of the erased part of the area, range of height / width, and attempts.
 _AREA, _RATIO, _ATTEMPTS = (0.02, 1 / 3), (0.3, 3.3), 10
 
@@ -32,8 +35,20 @@ class Mixed:
     others: Tensor
     weight: float
 
-    def loss(self, logits: Tensor, label_smoothing: float) -> Tensor:
-        """The weighted sum of the cross-entropies with both labels, over the batch (scalar)."""
+    def loss(self, logits: Tensor, kind: Literal["ce", "bce"] = "ce", label_smoothing: float = 0.0) -> Tensor:
+        """The loss with both labels, summed over the batch (scalar).
+
+        ce: the weighted sum of the cross-entropies. bce: binary cross-entropy, the mean over the classes; a label is
+        wholly right if it has more than a fifth of the weight, as in "ResNet strikes back" (arXiv:2110.00476) and the
+        commands that its authors trained with.
+        """
+        if kind == "bce":
+            logits = logits.float()  # a sum over batch and classes
+            right = torch.zeros_like(logits)
+            for labels, weight in ((self.labels, self.weight), (self.others, 1 - self.weight)):
+                if weight > _RIGHT:
+                    right.scatter_(1, labels.unsqueeze(1), 1.0)
+            return F.binary_cross_entropy_with_logits(logits, right, reduction="sum") / logits.shape[1]
         own = F.cross_entropy(logits, self.labels, reduction="sum", label_smoothing=label_smoothing)
         if self.weight == 1.0:
             return own

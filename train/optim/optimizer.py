@@ -3,6 +3,10 @@
 A *step* is an optimizer step: `batch` images, or what is left of them at the end of an epoch.
 """
 
+import importlib
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -10,15 +14,20 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from shards.common.errors import UsageError
+from shards.common.errors import MissingDependency, UsageError
 from train.config import Config
 
 
 def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) or SGD with Nesterov momentum, at the schedule's first rate.
+    """The optimizer that `config` names, at the schedule's first rate.
 
-    Fused: one pass over the weights, and on a GPU the check for overflow needs no transfer to the host. With
-    `decay="kernels"` weights of fewer than two dimensions (norms and biases) do not decay.
+    AdamW (Loshchilov and Hutter, arXiv:1711.05101) and SGD with Nesterov momentum are torch's; LAMB (You et al.,
+    arXiv:1904.00962) and Muon (Jordan, 2024) timm's. With `decay="kernels"` weights of fewer than two dimensions (norms
+    and biases) do not decay.
+
+    torch's are fused: one pass over the weights, and on a GPU the check for overflow needs no transfer to the host.
+
+    Raises MissingDependency where timm is needed and not installed.
     """
     update, lr = config.update, config.max_lr / config.div_factor
     parameters = list(model.parameters())
@@ -29,6 +38,8 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
         ]
     else:
         groups = [{"params": parameters, "weight_decay": config.weight_decay}]
+    if update.optimizer in ("lamb", "muon"):
+        return _of_timm(update.optimizer, groups, lr, config.weight_decay)
     # The fused kernels do not accept weights that FSDP has divided over the ranks.
     fused = not any(isinstance(each, DTensor) for each in parameters)
     if update.optimizer == "adamw":
@@ -42,14 +53,24 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
     return optimizer
 
 
+def _of_timm(name: str, groups: list[dict[str, Any]], lr: float, weight_decay: float) -> Optimizer:
+    try:
+        timm_optim = importlib.import_module("timm.optim")
+    except ImportError:
+        raise MissingDependency(f"--optimizer {name} is timm's, which is not installed: pip install timm") from None
+    optimizer: Optimizer = timm_optim.create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=weight_decay)
+    return optimizer
+
+
 def make_schedule(optimizer: Optimizer, config: Config, total_steps: int) -> LRScheduler:
     """The learning rate of each step: it rises to max_lr, then falls to its least value at the last step.
 
     onecycle: both parts are half a cosine (Smith and Topin, arXiv:1708.07120), and AdamW's first beta moves between
     0.95 and 0.85 against the learning rate, as PyTorch does by default. linear: both parts are straight lines.
+    cosine: a straight line up and half a cosine down.
     Step the schedule *between* optimizer steps, total_steps - 1 times in all.
     """
-    if config.update.schedule == "linear":
+    if config.update.schedule != "onecycle":
         return LambdaLR(optimizer, _Ramp(config, total_steps))
     pct_start = config.pct_start
     if pct_start * total_steps == 1:  # for a rise of exactly one step PyTorch divides by 0
@@ -74,12 +95,15 @@ class _Ramp:
         latest = self._last if config.pct_start == 1 else self._last - 1
         self._peak = min(latest, config.pct_start * total_steps)
         self._high, self._end = config.div_factor, 1 / config.final_div_factor
+        self._cosine = config.update.schedule == "cosine"
 
     def __call__(self, step: int) -> float:
         if step < self._peak:
             return 1 + (self._high - 1) * step / self._peak
-        fallen = (step - self._peak) / max(1e-9, self._last - self._peak)
-        return self._high + (self._end - self._high) * min(1.0, fallen)
+        fallen = min(1.0, (step - self._peak) / max(1e-9, self._last - self._peak))
+        if self._cosine:
+            fallen = (1 - math.cos(math.pi * fallen)) / 2
+        return self._high + (self._end - self._high) * fallen
 
 
 class MovingAverage(AveragedModel):
@@ -90,12 +114,16 @@ class MovingAverage(AveragedModel):
         self._decay = decay
 
     @torch.no_grad()
-    def update_parameters(self, network: nn.Module, *, first: bool = False) -> None:
-        """Copies the network's values if this is the `first` update, otherwise mixes them in."""
+    def update_parameters(self, network: nn.Module, *, step: int | None = None, first: bool = False) -> None:
+        """Copies the network's values if this is the `first` update, otherwise mixes them in.
+
+        step: in a warm-up, the optimizer step, from which the decay follows as in TensorFlow's averages.
+        """
+        decay = self._decay if step is None else min(self._decay, (1 + step) / (10 + step))
         ours, theirs = ([*each.parameters(), *each.buffers()] for each in (self.module, network))
         mixed = [(own, other) for own, other in zip(ours, theirs, strict=True) if own.is_floating_point() and not first]
         if mixed:
-            torch._foreach_lerp_([own for own, _ in mixed], [other for _, other in mixed], 1 - self._decay)
+            torch._foreach_lerp_([own for own, _ in mixed], [other for _, other in mixed], 1 - decay)
         for own, other in zip(ours, theirs, strict=True):
             if first or not own.is_floating_point():  # batch norm's count of batches is no average
                 own.copy_(other)
@@ -110,10 +138,12 @@ def make_average(network: nn.Module, decay: float) -> MovingAverage | None:
     return MovingAverage(network, decay) if decay else None
 
 
-def update_average(average: MovingAverage | None, network: nn.Module, step: int, every: int) -> None:
+def update_average(
+    average: MovingAverage | None, network: nn.Module, step: int, every: int, warm_up: bool = False
+) -> None:
     """After optimizer step `step`, counted from 1: copies the first step's weights, then mixes in every n-th step's."""
     if average is not None and (step == 1 or step % every == 0):
-        average.update_parameters(network, first=step == 1)
+        average.update_parameters(network, step=step if warm_up else None, first=step == 1)
 
 
 def choose_dtype(config: Config, device: torch.device) -> torch.dtype:

@@ -1,6 +1,6 @@
 """Top-1 and top-5 accuracy over a whole split, exact on any number of ranks, and the accuracy of each class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +39,18 @@ class ClassCounts:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: Setup) -> tuple[Accuracy, ClassCounts]:
+def evaluate(
+    network: nn.Module,
+    batches: Batches,
+    images_expected: int,
+    setup: Setup,
+    name: str = "validation",
+    columns: Sequence[int] | None = None,
+) -> tuple[Accuracy, ClassCounts]:
     """The accuracy of `network` over all ranks' batches, which together hold each whole image of the split once.
 
+    name: of the split, for people. columns: the number that each class of the split has for the network, of whose
+    logits the others are left out; None: the same numbers.
     Each rank counts its images and the correct guesses; one exchange adds up the counts. With fewer than five classes
     every guess is among the best five. With --flip-tta the logits are the mean over each image and its mirror image.
     Raises ShardfeedError if seen and damaged images together are not `images_expected`, or all are damaged.
@@ -52,7 +61,7 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
     def logits_of(images: Tensor) -> Tensor:
         with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
             logits: Tensor = network(images.contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        return logits.float() if columns is None else logits[:, columns].float()
 
     # Asked for before the first batch: in a network divided by FSDP, every forward pass is an exchange too.
     most_batches = int(max_over_ranks(torch.tensor(float(len(batches))), world))
@@ -61,7 +70,7 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
     sums[4] -= skipped(batches)
     of_classes = torch.zeros((3, 0), dtype=torch.float64, device=world.device)
     passes = 0
-    with ImageBar("validation", images_expected, world) as bar:
+    with ImageBar(name, images_expected, world) as bar:
         for images, labels in bar.counted(batches):
             if not len(labels):  # all of its images are damaged
                 continue
@@ -89,10 +98,10 @@ def evaluate(network: nn.Module, batches: Batches, images_expected: int, setup: 
     if seen + damaged != images_expected:
         also = f" and {damaged:.0f} damaged ones" if damaged else ""
         raise ShardfeedError(
-            f"validation saw {seen:.0f} images{also} of a split of {images_expected}: no figure is given"
+            f"the evaluation saw {seen:.0f} images{also} of {images_expected} ({name}): no figure is given"
         )
     if not seen:
-        raise ShardfeedError(f"all {images_expected} images of the validation split are damaged: no figure is given")
+        raise ShardfeedError(f"all {images_expected} images ({name}) are damaged: no figure is given")
     accuracy = Accuracy(
         top1=100 * correct1 / seen,
         top5=100 * correct5 / seen,
@@ -115,6 +124,11 @@ def _same_shape(of_classes: Tensor, world: World) -> Tensor:
     """The counts; zeros on a rank that had no batch and so does not know the number of classes."""
     classes = int(max_over_ranks(torch.tensor(float(of_classes.shape[1])), world))
     return of_classes if of_classes.numel() else of_classes.new_zeros((3, classes))
+
+
+def figures(accuracy: Accuracy) -> str:
+    """The figures in words: "loss 1.234, top-1 56.78%, top-5 80.12%", and `without`."""
+    return f"loss {accuracy.loss:.3f}, top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%{without(accuracy)}"
 
 
 def without(accuracy: Accuracy) -> str:

@@ -1,7 +1,6 @@
 """What a run runs on: versions, device, memory. Written beside its results and shown by --check."""
 
 import dataclasses
-import os
 import platform
 import resource
 import sys
@@ -13,6 +12,7 @@ import torch
 from shards.common.terminal import counted
 from shards.common.versions import versions
 from shards.dataset import Split
+from train.checkpoints.earlier import run_id
 from train.ranks.distributed import World
 from train.run import Setup
 
@@ -30,12 +30,6 @@ def peak_memory(world: World) -> int:
         return torch.cuda.max_memory_allocated(world.device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux KiB
-
-
-def run_id() -> str | None:
-    """The name of torchrun's job (`--rdzv-id`), which stays the same when it restarts ranks; None without a name."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return None if name == "none" else name
 
 
 def resolved_config(setup: Setup, split: Split) -> dict[str, Any]:

@@ -36,11 +36,18 @@ def data_line(split: Split, held_out: Split | None, run: Run, samples: int, micr
         f"; {left_out:,} images, others in each epoch, are left out because they fill no "
         f"{'step' if config.update.drop_last else 'micro-batch'}"
     )
-    beside = "no validation" if held_out is None else f"{len(held_out):,} in {held_out.title}"
-    return (
-        f"data: {len(split):,} images in {split.title}, {beside}, "
-        f"{len(split.class_names):,} classes{without if left_out else ''}"
-    )
+    return f"data: {split_words(split, held_out)}{without if left_out else ''}"
+
+
+def split_words(split: Split, held_out: Split | None) -> str:
+    """The sizes of both splits: "270 images in train and 30 held out of it (10%), 10 classes"."""
+    where, beside = split.title, ", no validation"
+    if held_out is not None:
+        beside = f", {len(held_out):,} in {held_out.title}"
+        if split.view is not None and held_out.view is not None and held_out.view.held_out:
+            where, share = split.view.divided, len(held_out) / (len(held_out) + len(split))
+            beside = f" and {len(held_out):,} held out of it ({100 * share:.2g}%)"
+    return f"{len(split):,} images in {where}{beside}, {counted(len(split.class_names), 'class', 'classes')}"
 
 
 def model_line(run: Run) -> str:

@@ -1,12 +1,10 @@
-"""What a run shows on a terminal while it works: bars, and what it does besides training.
-
-Where stderr is no terminal nothing of this is shown, but the lines of train/report/header.py are.
-"""
+"""What a run shows while it works: on a terminal bars, and what it does besides training; in a log some lines."""
 
 import contextlib
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from shards.common.terminal import duration
 from train.ranks.distributed import World
 
+# Where stderr is no terminal: seconds from the beginning of an epoch or an evaluation to its first line, and from each
+# line to the next.
+FIRST_LINE_S, NEXT_LINE_S = 60.0, 300.0
 # As tqdm's own, with images/s also below one image a second, where tqdm would turn the figure round.
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 # Between two renewals of the figures behind a bar.
@@ -24,14 +26,35 @@ _PAUSE_S = 0.1
 Batch = tuple[Tensor, Tensor]
 
 
+class LogLines:
+    """When a log is to get a line of progress: on the main rank, if stderr is no terminal."""
+
+    def __init__(self, world: World, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._due_at = now() + FIRST_LINE_S if world.is_main and not sys.stderr.isatty() else None
+
+    def due(self) -> bool:
+        """Whether a line is to be printed now; asking begins the time until the next one."""
+        if self._due_at is None or self._now() < self._due_at:
+            return False
+        self._due_at = self._now() + NEXT_LINE_S
+        return True
+
+
 class ImageBar:
     """A bar over images of all ranks, on the main rank's terminal; it moves with each micro-batch.
 
-    Behind it stand images/s, the loss of this rank's newest step, and the wait for data since the last line of the log.
+    Behind it stand images/s, the loss of this rank's newest step, and the wait for data since the last line of
+    metrics.jsonl. In a log there are lines instead; their loss is that of metrics.jsonl, the mean over its steps.
+
+    images: of this bar. later: images of the bars after it, for the time that is left.
     """
 
-    def __init__(self, title: str, images: int, world: World) -> None:
+    def __init__(self, title: str, images: int, world: World, later: int = 0) -> None:
         self._ranks = world.size
+        self._lines, self._began = LogLines(world), time.monotonic()
+        self._title, self._images, self._later, self._done = title, images, later, 0
+        self._loss, self._step = "", ""
         self._bar = tqdm(
             total=images, desc=title, unit=" images", leave=False, bar_format=_FORMAT, disable=bar_disabled(world)
         )
@@ -49,7 +72,24 @@ class ImageBar:
         """The batches; each moves the bar when the next one is asked for."""
         for batch in batches:
             yield batch
-            self._bar.update(len(batch[1]) * self._ranks)
+            count = len(batch[1]) * self._ranks
+            self._bar.update(count)
+            self._done += count
+            if self._lines.due():
+                tqdm.write(self._line(), file=sys.stderr)
+
+    def _line(self) -> str:
+        rate = self._done / (time.monotonic() - self._began)
+        left = max(0, self._images - self._done + self._later) / rate
+        done = self._step or f"{self._done:,} of {self._images:,} images"
+        return (
+            f"{self._title}, {done}: {self._loss}{rate:,.{0 if rate >= 10 else 1}f} images/s{self._wait}, "
+            f"about {duration(left)} left"
+        )
+
+    def show_step(self, step: int, steps: int) -> None:
+        """The steps that the run has taken, of all."""
+        self._step = f"step {step:,} of {steps:,}"
 
     def show_loss(self, loss: Tensor, images: int) -> None:
         """After a step: `loss` is the sum over this rank's `images`. Never waits for a GPU."""
@@ -61,9 +101,9 @@ class ImageBar:
             self._renewed = now
             self._bar.set_postfix_str(f"training loss {self._newest.value:.3f}{self._wait}")
 
-    def show_wait(self, percent: float) -> None:
-        """The share of the time in which the loop waited for data."""
-        self._wait = f", data-wait {percent:.1f}%"
+    def show_log(self, loss: float, wait: float) -> None:
+        """What the newest line of metrics.jsonl says: the mean loss, and the percentage of the time spent waiting."""
+        self._loss, self._wait = f"training loss {loss:.3f}, ", f", data-wait {wait:.1f}%"
 
 
 class NewestLoss:

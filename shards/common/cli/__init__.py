@@ -5,6 +5,7 @@ becomes one line on stderr and an exit status: 0 success, 1 failure, 2 usage, 13
 the line, shows the traceback; `--json` prints the result as a last line of JSON.
 """
 
+from shards.common.cli.loading import loading
 from shards.common.cli.options import Group
 from shards.common.cli.parse import parse
 from shards.common.cli.result import show_result
@@ -16,6 +17,7 @@ __all__ = [
     "LazyCommand",
     "chosen",
     "guarded",
+    "loading",
     "parse",
     "run",
     "run_commands",

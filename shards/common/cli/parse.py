@@ -11,7 +11,7 @@ import tyro
 
 from shards.common.cli.help import help_text
 from shards.common.cli.options import Option, options_of
-from shards.common.cli.unknown import unknown_options
+from shards.common.cli.unknown import stray_word, unknown_options
 from shards.common.errors import UsageError
 from shards.common.terminal import as_started
 
@@ -34,6 +34,8 @@ def parse(config: type[Config], args: Sequence[str], prog: str, default: Config 
     see = f" (see {prog} --help)"
     if unknown := unknown_options(args, options, HELP):
         raise UsageError(" ".join(unknown) + see)
+    if stray := stray_word(args, options):
+        raise UsageError(stray + see)
     extra: dict[str, Any] = {} if default is None else {"default": default}
     box = io.StringIO()
     try:

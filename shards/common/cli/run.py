@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import os
 import select
 import sys
 import traceback
@@ -16,7 +15,8 @@ from shards.common.cli.parse import HELP, parse
 from shards.common.cli.result import json_wanted
 from shards.common.cli.traceback_file import traceback_place
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.terminal import PROGRAMS, as_started, cleaned
+from shards.common.signals import interrupts_raise
+from shards.common.terminal import PROGRAMS, as_started, cleaned, to_nowhere, wrapped
 from shards.common.versions import version
 
 Config = TypeVar("Config")
@@ -98,23 +98,25 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
     """
     args = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in args if word not in ANYWHERE]
+    interrupts_raise()
     try:
         with cleaned(), json_wanted(JSON in args):
-            status = _guarded(as_started(prog), body, words, DEBUG in args)
-            sys.stdout.flush()  # where the reader has gone, this says so while it can be answered
-            return status
+            return _guarded(as_started(prog), body, words, DEBUG in args)
     except BrokenPipeError:
         if not _reader_gone():
             raise
         return PIPE_CLOSED
+    except ShardfeedError:  # stderr itself cannot be written
+        return 1
 
 
 def _guarded(prog: str, body: Callable[[list[str]], None], args: list[str], debug: bool) -> int:
     try:
         if "--version" in args:
             print(f"shardfeed {version('shardfeed')}")
-            return 0
-        body(args)
+        else:
+            _to_the_end(body, args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(prog, "interrupted", 130, debug)
     except ShardfeedError as error:
@@ -132,10 +134,20 @@ def _guarded(prog: str, body: Callable[[list[str]], None], args: list[str], debu
     return 0
 
 
+def _to_the_end(body: Callable[[list[str]], None], args: list[str]) -> None:
+    """Calls `body`; help leaves it by SystemExit, and what it printed has to arrive too."""
+    try:
+        body(args)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+
+
 def _fail(prog: str, message: str, status: int, debug: bool) -> int:
     if debug:
         print(traceback.format_exc(), end="", file=sys.stderr)
-    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    print(wrapped(f"{prog}: {' '.join(message.split())}"), file=sys.stderr)
+    sys.stdout.flush()  # where the reader has gone, this says so while it can be answered
     return status
 
 
@@ -148,9 +160,7 @@ def _reader_gone() -> bool:
             pipe.register(stream.fileno(), 0)
             gone += [number for number, event in pipe.poll(0) if event & select.POLLERR]
     for number in gone:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, number)
-        os.close(nowhere)
+        to_nowhere(number)
     return bool(gone)
 
 

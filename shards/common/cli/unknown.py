@@ -100,6 +100,16 @@ def unknown_options(words: Sequence[str], options: Sequence[Option], allowed: Se
     return sentences
 
 
+def stray_word(words: Sequence[str], options: Sequence[Option]) -> str | None:
+    """A sentence for a first word that belongs to no option, of a command that takes none by position; or None."""
+    if not words or words[0].startswith("-") or any(option.positional for option in options):
+        return None
+    given = {word.partition("=")[0] for word in words}
+    needed = next((option.names[0] for option in options if option.required and not given & set(option.names)), None)
+    meant = f": did you mean {needed} {words[0]}?" if needed else "."
+    return f"{words[0]} stands behind no option{meant}"
+
+
 def _hint(given: str, known: set[str], options: Sequence[Option]) -> str:
     name = given.lstrip("-").replace("_", "-").lower()
     if name in EXPLAINED and set(re.findall(r"--[a-z][a-z-]*", EXPLAINED[name])) <= known:

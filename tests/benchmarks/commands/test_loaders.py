@@ -1,6 +1,9 @@
 """`python -m benchmarks loaders`, from the command line to the table, the JSON line and the files."""
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -14,8 +17,10 @@ from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
 from benchmarks.peers.naive import open_rows
+from benchmarks.peers.roster import ROWS, Entry
+from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
-from shards.common.errors import UsageError
+from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo
 
@@ -170,3 +175,117 @@ def test_all_rows_are_measured_and_written(
     assert "| plain DALI | 2 | 3,000 | 3,000 | 3,000 | 3,000 | 3,000 |" in Path(last["table"]).read_text()
     assert list(tmp_path.glob("loaders-*.json"))
     assert (tmp_path / "loaders.png").exists()
+
+
+class Peer:
+    """Stands for the process of a peer; `turns`: what each turn gives, or does."""
+
+    def __init__(self, name: str, turns: Callable[[int], Interval]) -> None:
+        self.name, self.settings, self.open, self.taken = name, {"threads": 2}, False, 0
+        self._turns = turns
+
+    def turn(self, schedule: Schedule, clock: object = None) -> Interval:
+        assert self.open
+        self.taken += 1
+        return self._turns(self.taken)
+
+    def __enter__(self) -> "Peer":
+        self.open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open = False
+
+
+def _peers(monkeypatch: pytest.MonkeyPatch, **turns: Callable[[int], Interval]) -> list[Peer]:
+    """Peers in place of processes; `turns`: of peers by their module, where they are not as usual."""
+    made: list[Peer] = []
+
+    def start(self: Entry, task: object) -> Peer:
+        made.append(Peer(self.title, turns.get(self.module, lambda _: Interval(100, 1.0, 1.0))))
+        return made[-1]
+
+    monkeypatch.setattr(Entry, "start", start)
+    return made
+
+
+def _words(small_split: Split, out: Path) -> list[str]:
+    return ["loaders", "--data", str(small_split.root), "--batch-size", "4", "--size", "32", "--out", str(out)]
+
+
+def test_a_signal_leaves_what_was_measured_and_no_process(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_in_the_fourth(turn: int) -> Interval:
+        if turn == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Interval(300, 1.0, 1.0)
+
+    made = _peers(monkeypatch, shardfeed=stop_in_the_fourth)
+    with pytest.raises(SystemExit) as stopped:
+        main(_words(small_split, tmp_path))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert [peer.open for peer in made] == [False, False]
+    [path] = tmp_path.glob("*.json")
+    kept = read(path)
+    assert kept.incomplete
+    assert {series.name: series.values for series in kept.series} == {
+        "plain DALI": (100.0, 100.0),
+        "shardfeed": (300.0, 300.0),
+    }
+
+
+def test_a_peer_that_fails_is_named_and_the_others_are_measured(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(turn: int) -> Interval:
+        raise ShardfeedError("plain DALI: no memory")
+
+    _peers(monkeypatch, dali=fail)
+    assert main(_words(small_split, tmp_path)) == 1
+    printed = capsys.readouterr()
+    assert "plain DALI failed, as the table says" in printed.err
+    assert "not measured: plain DALI: failed: no memory" in printed.out
+    [path] = tmp_path.glob("*.json")
+    result = read(path)
+    assert not result.incomplete
+    assert len(result["shardfeed"].values) == 5
+
+
+def test_the_number_of_threads_that_does_best_is_taken(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, int]] = []
+
+    def start(self: Entry, task: PeerTask) -> Peer:
+        tried.append((self.title, task.threads))
+        return Peer(self.title, lambda _: Interval({1: 10, 2: 30, 3: 20}[task.threads], 1.0, 1.0))
+
+    monkeypatch.setattr(Entry, "start", start)
+    assert main([*_words(small_split, tmp_path), "--sweep", "1", "2", "3", "--rounds", "1"]) == 0
+    assert [threads for title, threads in tried if title == "shardfeed"] == [1, 2, 3, 2]
+    [path] = tmp_path.glob("*.json")
+    assert read(path).settings["sweep"] == "1, 2, 3"
+
+
+def test_a_row_that_fails_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compare(options: loaders.Options) -> Result:
+        assert options.sweep == loaders.thread_counts()
+        if options.crop == "rrc":
+            raise ShardfeedError("all have failed")
+        work: dict[str, Setting] = {"encoding": "jpeg", "crop": options.crop, "dtype": options.dtype}
+        result = _result(skipped={"FFCV": "failed: no memory"} if options.dtype == "uint8" else None)
+        return msgspec.structs.replace(result, settings={**work, "row": "r", "images": 9, "batch_size": 1, "size": 8})
+
+    monkeypatch.setattr(loaders, "compare", compare)
+    monkeypatch.setattr(rows, "ROWS", ROWS[:3])
+    monkeypatch.setattr(rows, "run_command", lambda *words: None)
+    assert main(["peers", "--source", "S", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    failed = ["FFCV (jpeg, random, uint8, batch 64)", "jpeg, rrc, float32, batch 64"]
+    last = json.loads(printed.out.splitlines()[-1])
+    assert last["failed"] == failed
+    assert len(last["rows"]) == 2
+    assert "FAILED jpeg, rrc, float32, batch 64: all have failed" in printed.err

@@ -93,7 +93,7 @@ def test_the_result_has_every_contender() -> None:
     names = [PIL, OURS, TWO]
     intervals = {name: [Interval(400, 1.0, 0.5), Interval(390, 1.0, 0.5)] for name in names}
     peaks = {name: [355.0, 350.0] for name in names}
-    result = summary(Options("S"), Schedule(2, 5.0), intervals, peaks, 900)
+    result = summary(Options("S"), Schedule(2, 5.0), intervals, peaks, 900, failed={})
     assert result.title.startswith("Converting 900 images")
     for name in names:
         assert result[f"{name}, peak memory"].spread.most == 355

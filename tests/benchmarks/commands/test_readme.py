@@ -112,3 +112,20 @@ def test_the_documents_have_the_marks(document: str, begin: str) -> None:
     text = (ROOT / document).read_text()
     assert text.count(begin) == text.count(END) == 1
     assert (ROOT / "docs" / "pictures" / "loaders.png").stat().st_size < 60_000
+
+
+def test_results_that_are_incomplete_do_not_count() -> None:
+    whole = _result("jpeg", "uint8", day=1)
+    part = msgspec.structs.replace(_result("jpeg", "uint8", day=3), incomplete=True)
+    assert chosen([part, whole]) == [whole]
+    with pytest.raises(UsageError, match="incomplete"):
+        chosen([part])
+
+
+def test_the_table_says_how_the_threads_were_chosen() -> None:
+    plain = _result("jpeg", "uint8")
+    swept = msgspec.structs.replace(plain, settings={**plain.settings, "sweep": "1, 2, 3, 4"})
+    assert "not tuned for each loader" in long_block([plain], "b.png")
+    assert "the number with the most images/s in a turn before, of 1, 2, 3, 4" in long_block([swept], "b.png")
+    with pytest.raises(UsageError, match="differ in numbers of threads tried"):
+        chosen([swept, _result("raw", "uint8")])

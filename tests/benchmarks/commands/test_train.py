@@ -129,7 +129,8 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_pytorch_s_threads_sleep_while_training_is_measured() -> None:
     code = (
-        "import os, sys; from benchmarks.measure.machine import sleep_while_waiting as sleep; print('begun'); sleep();"
+        "import os, sys; from benchmarks.measure.machine import sleep_while_waiting as sleep; print('begun'); "
+        "sys.modules['torch'] = sys; sleep();"
         "print(os.environ['OMP_WAIT_POLICY'], os.getpid(), sys.argv[1:])"
     )
     environment = {name: value for name, value in os.environ.items() if name != WAIT_POLICY}

@@ -1,6 +1,8 @@
 """`python -m benchmarks verdict` with a planted bottleneck: a slow model. The judgement: stages/test_verdict.py."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,12 @@ from torch import Tensor, nn
 
 from benchmarks.commands import verdict
 from benchmarks.commands.verdict import Options, measured
-from benchmarks.stages.training import configured
+from benchmarks.measure.harness import Schedule
+from benchmarks.measure.result import Series
+from benchmarks.stages.recipe import configured
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from tests import ROOT
 from tests.conftest import jpeg, photo, write_split
 from train.data import training_size
 
@@ -44,7 +49,11 @@ class Slow(nn.Module):
 @pytest.mark.slow
 def test_a_slow_model_is_found(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.run.build_model", lambda *_, **__: Slow(0.5))
-    _, found = measured(Options(photographs.root, recipe="cnn", seconds=0.3))
+    options = Options(photographs.root, recipe="cnn", seconds=0.3)
+    config = configured("cnn", photographs.root)
+    kept: list[list[Series]] = []
+    _, found = measured(options, config, photographs, Schedule(3, 0.3), kept.append)
+    assert len(kept[-1]) == 7
     assert found.bottleneck == "model"
     assert 0 < found.speeds["model"] <= 16 / 0.5
 
@@ -69,7 +78,32 @@ def test_the_command_says_it_in_words_and_ends_with_json(
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any], photographs: Split) -> None:
     with pytest.raises(UsageError):
-        measured(Options(photographs.root, **wrong))
+        verdict.run(Options(photographs.root, **wrong))
+
+
+MISTAKES = [
+    "verdict --data DATA --recipe nonesuch",
+    "verdict --data nowhere",
+    "train --data DATA --recipe nonesuch",
+    "train --data nowhere",
+    "stages --data nowhere",
+    "stages --data DATA --rounds 0",
+    "loaders --data DATA --peers nonesuch",
+    "peers --source S --sweep 0",
+    "peers --source S --peers nonesuch",
+]
+
+
+def test_a_mistake_is_answered_before_the_large_libraries_are_loaded(photographs: Split) -> None:
+    code = (
+        "import sys; from benchmarks.__main__ import main\n"
+        "for words in sys.argv[1:]: print(main(words.split(' ')))\n"
+        "print(*{'torch', 'nvidia.dali', 'torchvision', 'matplotlib'} & sys.modules.keys())"
+    )
+    given = [words.replace("DATA", str(photographs.root)) for words in MISTAKES]
+    done = subprocess.run([sys.executable, "-c", code, *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["2"] * len(MISTAKES) + ["", ""], done.stderr
+    assert len(done.stderr.splitlines()) == len(MISTAKES)
 
 
 def test_several_gpus_that_are_not_there_need_a_speed(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:

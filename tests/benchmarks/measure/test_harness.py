@@ -85,3 +85,28 @@ def test_a_contender_that_runs_dry_is_an_error() -> None:
 def test_schedules_that_measure_nothing_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         Schedule(**settings)
+
+
+def test_each_turn_that_counts_is_kept_with_as_many_figures_of_each() -> None:
+    machine, kept = Machine(), list[dict[str, int]]()
+    contenders = [machine.contender(name, [1.0] * 3) for name in "AB"]
+    keep = lambda found: kept.append({name: len(each) for name, each in found.items()})  # noqa: E731
+    measure(contenders, Schedule(rounds=2, seconds=5), machine.clock, keep=keep)
+    assert kept == [{"A": 1}, {"A": 1, "B": 1}, {"A": 1, "B": 1}, {"A": 2, "B": 2}]
+
+
+def test_a_contender_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    machine, failed = Machine(), dict[str, str]()
+    contenders = [machine.contender("A", [1.0]), machine.contender("B", [1.0] * 3)]  # A has no second turn
+    found = measure(contenders, Schedule(rounds=2, seconds=5), machine.clock, failed=failed)
+    assert {name: len(each) for name, each in found.items()} == {"B": 2}
+    assert failed == {"A": "RuntimeError: generator raised StopIteration"}
+    said = capsys.readouterr().err
+    assert "A failed, the others go on: RuntimeError: generator raised StopIteration\n" in said
+    assert "turn 5 of 6: A has failed\n" in said
+
+
+def test_where_all_fail_the_reasons_are_given() -> None:
+    contender = Machine().contender("A", [1.0], last=3)
+    with pytest.raises(ShardfeedError, match="all have failed: A: A ended before it gave a batch"):
+        measure([contender], Schedule(rounds=1), Machine().clock, failed={})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.measure.harness import Interval, Schedule, Spread
-from benchmarks.measure.result import Ratio, Result, Series, read, write
+from benchmarks.measure.result import Ratio, Result, ResultFile, Series, read, write
 from shards.common.errors import ShardfeedError
 
 
@@ -77,3 +77,20 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardfeedError, match=r"nowhere\.json"):
         read(tmp_path / "nowhere.json")
+
+
+def test_what_is_measured_so_far_is_in_the_file_of_the_whole_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ResultFile(tmp_path) as file:
+        file.keep(_result())  # and no more: the block is left early
+    [path] = tmp_path.iterdir()
+    kept = read(path)
+    assert (kept.incomplete, kept.title, kept.rounds) == (True, "one line (incomplete)", 2)
+    assert str(path) in capsys.readouterr().err
+    with ResultFile(tmp_path / "other") as file:
+        file.keep(_result())
+        [path] = (tmp_path / "other").iterdir()
+        assert write(file.dated(_result()), tmp_path / "other") == path
+    assert not read(path).incomplete
+    assert capsys.readouterr().err == ""

@@ -8,7 +8,8 @@ import pytest
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.settings import BatchSpec, DType, LoaderSettings
 from benchmarks.stages import ladder
-from benchmarks.stages.ladder import CACHE, DISK, LIBJPEG, stages_of
+from benchmarks.stages.ladder import stages_of
+from benchmarks.stages.names import CACHE, DECODE, DISK, LIBJPEG, LOADER, READ, READ_COLD
 from shards.dataset import Split
 from shards.format.layout import Encoding
 from shards.format.ppm import ppm
@@ -51,14 +52,14 @@ def test_stages_and_limits_are_measured_together(settings: LoaderSettings, raw: 
     assert [name for name, group in groups.items() if group == "limits"] == [DISK, CACHE, LIBJPEG]
     assert {len(series.values) for series in measured} == {2}
     limits = {series.name: series.settings.get("limit") for series in measured}
-    assert (limits[ladder.READ_COLD], limits[ladder.READ], limits[ladder.LOADER]) == (DISK, CACHE, LIBJPEG)
+    assert (limits[READ_COLD], limits[READ], limits[LOADER]) == (DISK, CACHE, LIBJPEG)
 
 
 def test_stored_pixels_have_no_decoder(settings: LoaderSettings, raw: Split) -> None:
     measured = ladder.ladder(replace(settings, split=raw), Schedule(1, 0.02, warm_up=1))
     found = {series.name: series.settings.get("limit") for series in measured}
-    assert not found.keys() & {ladder.DECODE, LIBJPEG}
-    assert found[ladder.LOADER] == CACHE
+    assert not found.keys() & {DECODE, LIBJPEG}
+    assert found[LOADER] == CACHE
 
 
 @pytest.mark.parametrize("cold", [True, False])

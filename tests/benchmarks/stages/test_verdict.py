@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.measure.result import Series
-from benchmarks.stages.ladder import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
+from benchmarks.stages.names import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
 from benchmarks.stages.verdict import ADVICE, HELD, MODEL, SUBJECT, Demand, Verdict, judge
 
 # A machine of 16 cores whose loader makes 24,000 images/s, 2,000 by each core that works for it.

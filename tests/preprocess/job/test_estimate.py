@@ -1,7 +1,9 @@
 """The estimate before a job, and the check that the disk has room for it."""
 
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.job.estimate import (
+    END,
     SAMPLES,
     Estimate,
     check_space,
     estimate,
-    length,
     sample,
     stored_bytes,
+    time_in_words,
 )
 from preprocess.job.plan import Plan
 from preprocess.job.task import ShardJob
@@ -107,16 +110,43 @@ def test_a_stored_jpeg_fills_blocks() -> None:
 
 def test_numbers_for_people() -> None:
     assert [size(n) for n in (7, 1500, 2.5e9, 4e13)] == ["7 B", "1.5 kB", "2.5 GB", "40.0 TB"]
-    assert [length(n) for n in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+    assert time_in_words(6) == "a few seconds"
+    said = [time_in_words(n) for n in (7, 50, 60, 600, 7200, 360_000)]
+    assert said == ["6 to 11 s", "40 to 80 s", "1 to 2 min", "8 to 16 min", "1.6 to 3.2 h", "80.0 to 160.0 h"]
 
 
 def test_a_shard_is_the_work_of_one_worker_and_more_workers_must_start() -> None:
     needed = Estimate(0, 0, 0, seconds=0.1, start=2.0)
-    assert needed.duration([600, 150], 2) == pytest.approx(62)
-    assert needed.duration([100] * 5, 2) == pytest.approx(32)
-    assert needed.duration([100], 2) == pytest.approx(10)  # in the main process
-    assert needed.duration([100] * 5, 1) == pytest.approx(50)
+    assert needed.duration([600, 150], 2) == pytest.approx(62 + END)
+    assert needed.duration([100] * 5, 2) == pytest.approx(32 + END)
+    assert needed.duration([100], 2) == pytest.approx(10 + END)  # in the main process
+    assert needed.duration([100] * 5, 1) == pytest.approx(50 + END)
     assert needed.duration([], 2) == 0
+
+
+def test_a_sample_is_converted_while_as_many_others_compute_as_the_job_will_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            started.append(self)
+
+    def convert_row(self: ShardJob, split: str, row: int) -> object:
+        running.append([process.poll() is None for process in started])
+        return made_row
+
+    running: list[list[bool]] = []
+    made = job(tmp_path)
+    made_row = made.convert_row("train", 0)
+    monkeypatch.setattr("preprocess.job.estimate.LEAST", 0.0)
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(ShardJob, "convert_row", convert_row)
+    estimate(made, made.plan.tasks, workers=3)
+    assert running == [[], *[[True, True]] * 8]
+    assert all(process.returncode is not None for process in started)
 
 
 def test_what_the_first_image_takes_to_load_is_no_part_of_an_image(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from preprocess.__main__ import main
-from tests.helpers.jobs import folder
+from tests.conftest import jpeg, photo
+from tests.helpers.jobs import folder, write_files
 from train.__main__ import main as train
 from train.__main__ import parse_config
 from train.config import Config
@@ -68,3 +69,16 @@ def test_the_usual_size_is_not_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     training, *_, loop = printed(tmp_path / "out", capsys, "--short-side", "256", "--enlarge")
     assert training == f"python -m train --data {tmp_path / 'out'}"
     assert loop.endswith("batch_size=20, train=True)")
+
+
+def test_images_that_the_crop_would_cut_nothing_off_get_a_border(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(tmp_path / "source", {f"train/a/{i}.jpg": jpeg(photo(32, 32, seed=i)) for i in range(20)})
+    training, evaluation, loop = printed(tmp_path / "out", capsys, "--short-side", "32")
+    assert "--size 32 --pad 4 --val-fraction" in training
+    assert parse_config(shlex.split(training)[3:]).feeding.pad == 4
+    assert parse_config(shlex.split(evaluation)[3:]).feeding.pad == 4
+    names: dict[str, object] = {}
+    assert "size=32, padding=4)" in loop
+    exec(f"{loop}\nwith loader: images, labels = next(iter(loader))", names)

@@ -1,18 +1,23 @@
 """Worker processes: every task once, errors and deaths by name, and none outlives the job."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from preprocess.job.workers import Progress, WorkerDied, run_tasks
+from preprocess.job.workers import Progress, ProgressBar, WorkerDied, run_tasks
 from shards.common.errors import UsageError
+from shards.common.terminal import CTRL_C
 from tests import ROOT
 from tests.helpers.kill import wait_until
 
@@ -142,3 +147,35 @@ def runs(process: int) -> bool:
         return False
     # A zombie that nobody waits for has stopped running all the same.
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[int]:
+    """In the block stdout and stderr are a terminal of 60 columns; what it shows can be read from the other end."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    screen = os.fdopen(theirs, "w", buffering=1)
+    with screen, contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+        yield ours
+    os.close(ours)
+
+
+def test_a_line_is_written_above_the_bar_which_leaves_room_for_ctrl_c() -> None:
+    with terminal() as screen:
+        with ProgressBar(10) as bar:
+            bar.write("made again: a.tar")
+        shown = [each.split("\r")[-1] for each in os.read(screen, 10_000).decode().split("\r\n")]
+    assert shown[0] == "made again: a.tar"
+    assert shown[1].startswith("  0%|")
+    assert len(shown[1]) == 60 - CTRL_C
+
+
+def test_the_time_in_which_workers_start_is_no_part_of_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(), ProgressBar(100) as bar:
+        now = time.time()
+        for seconds in (50, 51, 52):
+            monkeypatch.setattr(bar._bar, "_time", lambda seconds=seconds: now + seconds)
+            bar.advance(10, 0, 0, 0)
+        said = bar._bar.format_dict
+    assert (said["n"], said["initial"], said["elapsed"]) == (30, 10, 2)
+    assert said["rate"] == pytest.approx(10)

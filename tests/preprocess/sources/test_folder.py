@@ -45,7 +45,11 @@ def test_files_that_are_no_rows_are_listed_behind_the_rejects_and_change_no_shar
     os.mkfifo(source / "train" / "a" / "pipe.jpg")
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert convert(source, out, "--max-rejects", "0.5") == 0
-    assert "passing over 5 files (see rejects.jsonl)" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "passing over 5 files: train/loose.jpg (it lies in no class), " in printed.err
+    assert "rejects.jsonl" not in printed.err  # not written yet, and a dry run writes none
+    assert f"rejects 1, files passed over 5 (see {out}/train/rejects.jsonl)\n" in printed.out
+    assert "\n  left out: not an image in a known format, or its header is damaged: 1\n" in printed.out
     lines = [json.loads(line) for line in (out / "train" / "rejects.jsonl").read_text().splitlines()]
     assert [(line["row"], line["path"], line["reason"]) for line in lines[1:]] == [
         (None, "train/a/._x.jpg", "passed over: a hidden or system file"),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocess.sources import open_source
+from preprocess.sources.tables import open_tables
 from shards.common.errors import ShardfeedError, UsageError
 from tests.conftest import jpeg, photo
 
@@ -91,8 +92,21 @@ def test_images_of_other_types(tmp_path: Path, images: pa.Array) -> None:
 
 def test_structs_of_something_else_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "train-0.parquet", pa.array([{"bytes": 3, "path": "a"}] * 3))
-    with pytest.raises(UsageError, match="not images: name theirs with --image-column"):
+    with pytest.raises(UsageError, match=r"not images; none of them seems to fit; name the right one with --image-col"):
         open_source(str(tmp_path))
+
+
+def test_a_wrong_column_is_answered_with_the_option_to_give(tmp_path: Path) -> None:
+    columns = {"img": pa.array(IMAGES), "size": pa.array([0.1, 0.2, 0.3]), "fine label": pa.array([0, 1, 2])}
+    pq.write_table(pa.table(columns), tmp_path / "train-0.parquet")
+    for given, said in {
+        ("image", "label"): "has no column image: it has img, size, fine label; give --image-column img",
+        ("size", "fine label"): "holds Value.*, not images; give --image-column img",
+        ("img", "label"): "has no column label: it has .*; give --label-column 'fine label'",
+        ("img", "size"): "holds double, not labels; give --label-column 'fine label'",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            open_tables(str(tmp_path), tmp_path, None, *given)
 
 
 def test_files_and_splits_without_rows_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

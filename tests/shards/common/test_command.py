@@ -2,13 +2,15 @@
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shards.common import terminal
+from shards.common import signals, terminal
 from shards.common.command import PROGRAMS, main
 from tests import ROOT
 from tests.conftest import jpeg, photo, write_split
@@ -41,11 +43,16 @@ def run(words: list[str | Path], directory: Path) -> subprocess.CompletedProcess
 
 
 @pytest.fixture
-def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever `main` changes in this process is put back after the test."""
+    before = {number: signal.getsignal(number) for number in signals.ENDING}
+    monkeypatch.setattr(signals, "_prog", "")
     monkeypatch.setattr(terminal, "started_as", terminal.started_as)
     monkeypatch.setattr(sys, "argv", ["shardfeed"])
     monkeypatch.setenv("PYTHONSAFEPATH", "")
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from shards.common import signals
 from shards.common.signals import StoppedBySignal, StopRequest, stopped_by_signals
+from shards.common.terminal import PROGRAMS
+from tests import ROOT
 
 
 def wait_for(number: signal.Signals, cleaned: list[bool]) -> None:
@@ -71,3 +76,72 @@ def test_other_threads_listen_to_no_signals() -> None:
     thread.start()
     thread.join()
     assert seen == before
+
+
+END = """
+import os, signal
+from shards.common.signals import end_on_signals
+end_on_signals("python -m train")
+if {forked} and os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]) % 256)
+os.kill(os.getpid(), {number})
+"""
+
+
+def end(number: signal.Signals, forked: bool = False, **environment: str) -> tuple[int, str]:
+    """The status and stderr of a process that gets the signal while its libraries load."""
+    code = END.format(number=int(number), forked=forked)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGHUP, "stopped by SIGHUP")],
+)
+def test_while_libraries_load_a_signal_is_one_line_and_a_status(number: signal.Signals, said: str) -> None:
+    assert end(number) == (128 + number, f"python -m train: {said}\n")
+
+
+def test_of_several_ranks_the_first_alone_says_that_it_was_interrupted() -> None:
+    assert end(signal.SIGINT, RANK="1") == (130, "")
+    assert end(signal.SIGTERM, RANK="0") == (-signal.SIGTERM, "")
+
+
+def test_a_forked_worker_obeys_without_a_word() -> None:
+    assert end(signal.SIGTERM, forked=True) == (256 - signal.SIGTERM, "")
+
+
+def test_ctrl_c_raises_once_the_command_runs_and_ends_it_while_libraries_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(signals, "_prog", "python -m train")
+    try:
+        signal.signal(signal.SIGINT, signals._end)
+        signals.interrupts_raise()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with signals.interrupts_end():
+            assert signal.getsignal(signal.SIGINT) is signals._end
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+PROGRAM = """
+import runpy, sys
+import shards.common.signals as signals
+def stop(prog):
+    print(prog, sorted({{"numpy", "tyro", "pyarrow", "torch"}} & set(sys.modules)))
+    raise SystemExit
+signals.end_on_signals = stop
+runpy.run_module("{name}", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_hears_signals_before_it_loads_anything(name: str) -> None:
+    words = [sys.executable, "-c", PROGRAM.format(name=name)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"python -m {name} []\n"

@@ -1,5 +1,6 @@
 """What a command prints does nothing to a terminal and holds no passwords, whoever wrote it."""
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from preprocess.__main__ import main
 from shards.__main__ import COMMANDS
 from shards.common.cli import guarded, run_commands
 from shards.common.errors import UsageError
-from shards.common.terminal import escaped
+from shards.common.terminal import advice, cleaned, duration, escaped
+from tests import ROOT
 from tests.helpers.jobs import folder
 
 NASTY = "a\x1b[31mred\x9b2K\r\u202egnp"
@@ -55,3 +57,29 @@ def test_class_names_of_a_source_reach_no_terminal(tmp_path: Path, capsys: pytes
     said = "".join(capsys.readouterr())
     assert HARMLESS in said
     assert not set("\x1b\x9b\r\u202e") & set(said)
+
+
+def test_a_command_is_told_its_option_and_a_program_the_argument() -> None:
+    assert advice("batch_size", "--batch-size") == "batch_size"
+    with cleaned():
+        assert advice("batch_size", "--batch-size") == "--batch-size"
+    assert advice("batch_size", "--batch-size") == "batch_size"
+
+
+def test_messages_of_the_library_name_options_only_where_a_command_runs() -> None:
+    """Commands that are a remedy by themselves, such as `python -m preprocess ... --repair`, stay."""
+    for path in (ROOT / "shards").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        allowed: set[ast.AST] = set()
+        for node in ast.walk(tree):
+            call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "advice"
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if call or docstring:
+                allowed |= set(ast.walk(node))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in allowed:
+                assert "python -m train --" not in node.value, f"{path}: {node.value}"
+
+
+def test_times_for_people() -> None:
+    assert [duration(seconds) for seconds in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]

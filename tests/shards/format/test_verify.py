@@ -1,6 +1,7 @@
 """`python -m shards verify`: whole data sets pass, and each sort of damage is named, with the sample."""
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -319,8 +320,10 @@ def test_exit_statuses(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     (root / TAR).unlink()
     assert status(str(root)) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"{TAR}: is missing\n"
-    assert printed.err.endswith("data is damaged: 1 problem in 1 file, named above\n")
+    first, last = printed.out.splitlines()
+    assert first == f"{TAR}: is missing"
+    assert json.loads(last)["problems"] == [{"file": TAR, "message": "is missing", "key": None, "offset": None}]
+    assert f"is damaged: 1 problem in 1 file ({TAR}); `python -m preprocess SOURCE {root} --repair`" in printed.err
     assert status(str(tmp_path / "nowhere")) == 2
     assert status(str(tmp_path)) == 2
     assert status(str(root), "--workers", "0") == 2

@@ -291,7 +291,9 @@ def test_a_stop_ends_the_wait_for_the_lock_of_the_cache(cache: Cache, tmp_path: 
 
 def test_a_directory_of_others_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_bytes(b"...")
-    with pytest.raises(UsageError, match=rf"{tmp_path} is no cache: it holds thesis.tex; give an empty .*--cache-dir"):
+    with pytest.raises(
+        UsageError, match=rf"{tmp_path} is no cache: it holds thesis.tex; give an empty .*Cache.directory."
+    ):
         fetch(Cache(tmp_path), 1)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -41,7 +41,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_option(
     s3: S3, url: str, small_split: Split, tmp_path: Path, place: str
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ShardfeedError, match=rf"the cache in .*{place} cannot be written: .* \(.*--cache-dir"):
+    with pytest.raises(ShardfeedError, match=rf"the cache in .*{place} cannot be written: .* \(.*Cache.directory."):
         open_dataset(url, Cache(tmp_path / place))
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk_is_said_when_the_index_is_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("shards.dataset.replacing", full)
-    with pytest.raises(ShardfeedError, match=r"cannot be written: No space left on device \(.*--cache-dir"):
+    with pytest.raises(ShardfeedError, match=r"cannot be written: No space left on device \(.*Cache.directory."):
         _ = split.index
 
 
@@ -130,7 +130,7 @@ def test_a_manifest_cannot_name_files_of_this_machine(s3: S3, url: str, small_sp
 
 def test_a_cache_directory_that_holds_other_files_is_refused(s3: S3, url: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UsageError, match=r"is no cache: it holds thesis.tex; .*--cache-dir"):
+    with pytest.raises(UsageError, match=r"is no cache: it holds thesis.tex; .*Cache.directory."):
         opened(url, Cache(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

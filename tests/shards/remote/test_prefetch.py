@@ -117,7 +117,7 @@ def test_a_cache_smaller_than_what_is_read_at_once_falls_back_to_ranges(
     shards = Prefetcher(split.remote_shards())
     with pytest.warns(
         UserWarning,
-        match=r"is read by range requests, sample by sample, which is slower \(`python -m train --cache-size",
+        match=r"is read by range requests, sample by sample, which is slower \(Cache\(bytes=...\) changes",
     ):
         read_epoch(shards, split, order, 0, local, Share(1))
     assert any(request.range for request in s3.requests)
@@ -377,7 +377,7 @@ def test_a_cache_that_may_only_be_read_is_read_and_the_rest_comes_by_ranges(
     split = opened(url, cache(tmp_path, 1, local))
     shards = Prefetcher(split.remote_shards())
     shards.announce([0, 1])
-    with pytest.warns(UserWarning, match="may be read and not written: .*--cache-dir"):
+    with pytest.warns(UserWarning, match="may be read and not written: .*Cache.directory."):
         fetched = split.remote_shards().fetch(1)
     assert fetched is None
     with warnings.catch_warnings():
@@ -398,7 +398,7 @@ def test_a_cache_on_a_file_system_without_locks_is_one_line(
 
     monkeypatch.setattr("fcntl.flock", unsupported)
     for number in (0, 1):
-        with pytest.raises(ShardfeedError, match=rf"the file system of {tmp_path}/.* has no locks .*--cache-dir"):
+        with pytest.raises(ShardfeedError, match=rf"the file system of {tmp_path}/.* has no locks .*Cache.directory."):
             shards.fetch(number)
     with pytest.raises(ShardfeedError, match="has no locks"):
         opened(url, Cache(tmp_path / "other"))

@@ -9,9 +9,12 @@ import pytest
 
 from model import build_model
 from model.weights import About, save_weights
+from shards import Loader
+from shards.dataset import open_dataset
 from tests.helpers.resume import left_behind, tiny_models, train_until
 from tests.helpers.training import write_dataset
 from train.__main__ import main
+from train.checkpoints.weights import load_weights
 from train.config import Config
 from train.options import Update
 
@@ -126,3 +129,103 @@ def test_images_that_the_loader_would_normalise_otherwise_are_refused(
     save_weights(build_model("pooled", 3), tmp_path / "half.pth", about)
     assert evaluate(runs / "data", tmp_path / "half.pth") == 2
     assert "half.pth is of images normalised by mean (0.5, 0.5, 0.5)" in capsys.readouterr().err
+
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of weights of three classes, for images of 16 pixels."""
+    save_weights(build_model("pooled", 3), tmp_path / "weights.pth", About("pooled", CLASSES, size=16, resize=16))
+    return tmp_path / "weights.pth"
+
+
+def named(root: Path, *names: str, split: str = "validation") -> Path:
+    """A data set of twelve images of these classes."""
+    data = write_dataset(root, {split: 12}, classes=len(names))
+    manifest = data / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "class_names": names}))
+    return data
+
+
+def on_sets(weights: Path, *sets: object) -> int:
+    return main(list(map(str, ["--device", "cpu", "--threads", "1", "--evaluate", weights, "--eval-set", *sets])))
+
+
+def test_classes_of_other_sets_are_matched_by_name_or_number(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = named(tmp_path / "same", *CLASSES)
+    others = {
+        "turned": named(tmp_path / "turned", "cat", "ant", "bee"),
+        "numbers": named(tmp_path / "numbers", "2", "0", "1", split="train"),
+        "words": named(tmp_path / "words", "cat: a pet", "ant, an insect", "bee"),
+    }
+    assert on_sets(weights, same, *others.values()) == 0
+    reached = json.loads(capsys.readouterr().out.splitlines()[-1])[str(weights)]
+    assert set(reached) == {"same", *others}
+    split = open_dataset(same)["validation"]
+    network = build_model("pooled", 3)
+    load_weights(network, weights)
+    with Loader(split, batch_size=12, train=False, size=16) as loader:
+        [(images, labels)] = list(loader)
+    logits = network.eval()(images)
+    for name, shift in (("same", 0), *((other, 2) for other in others)):
+        # Class k of the others is class (k + 2) % 3 of the weights.
+        expected = (logits.argmax(1) == (labels + shift) % 3).float().mean().item()
+        assert reached[name]["top1"] == pytest.approx(100 * expected)
+
+
+def test_of_fewer_classes_only_the_logits_are_compared(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = named(tmp_path / "two", "ant", "cat")
+    assert on_sets(weights, two) == 0
+    printed = capsys.readouterr()
+    assert f"{two}: 2 of the 3 classes of {weights}; only their logits are compared" in printed.err
+    network = build_model("pooled", 3)
+    load_weights(network, weights)
+    with Loader(open_dataset(two)["validation"], batch_size=12, train=False, size=16) as loader:
+        [(images, labels)] = list(loader)
+    best = network.eval()(images)[:, [0, 2]].argmax(1)
+    assert json.loads(printed.out.splitlines()[-1])["top1"] == pytest.approx(
+        100 * (best == labels).float().mean().item()
+    )
+
+
+def test_sets_of_one_name_are_told_apart(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [named(tmp_path / where / "val", *CLASSES) for where in ("one", "other")]
+    assert on_sets(weights, *places) == 0
+    assert list(json.loads(capsys.readouterr().out.splitlines()[-1])[str(weights)]) == list(map(str, places))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--eval-set", "nowhere"], "nowhere is not a directory"),
+        (
+            ["--data", "somewhere", "--eval-set", "nowhere"],
+            "--eval-set is for --evaluate, and takes the place of --data",
+        ),
+    ],
+)
+def test_sets_that_are_not_there(
+    words: list[str], told: str, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--evaluate", str(weights), *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_set_of_other_classes_or_unclear_splits_is_refused(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert on_sets(weights, named(tmp_path / "other", "ant", "wolf")) == 2
+    assert (
+        f"{weights} is for 3 classes, but {tmp_path / 'other'} has 2 ('wolf' is none of them)"
+        in capsys.readouterr().err
+    )
+    unclear = write_dataset(tmp_path / "unclear", {"one": 3, "two": 3})
+    assert on_sets(weights, unclear) == 2
+    assert "has none of the splits validation, val, valid, dev, test, and several others" in capsys.readouterr().err

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from train.optim.mixing import beta, erase, erase_boxes, mix
+from train.optim.mixing import Mixed, beta, erase, erase_boxes, mix
 from train.options import Mixing
 
 LABELS = torch.arange(6)
@@ -52,12 +52,32 @@ def test_with_both_each_step_takes_one_of_the_two() -> None:
     assert 15 < sum(pasted) < 45
 
 
+@pytest.mark.parametrize(("weight", "right"), [(1.0, [[0], [1]]), (0.85, [[0], [1]]), (0.7, [[0, 1], [1, 0]])])
+def test_binary_cross_entropy_takes_a_label_for_wholly_right_from_a_fifth_of_the_image_on(
+    weight: float, right: list[list[int]]
+) -> None:
+    logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1])
+    target = torch.stack([one_hot(torch.tensor(classes), 4).sum(0) for classes in right]).float()
+    expected = binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1).sum()
+    torch.testing.assert_close(Mixed(IMAGES[:2], labels, labels.roll(1), weight).loss(logits, "bce"), expected)
+
+
+def test_binary_cross_entropy_is_timms() -> None:
+    timm = pytest.importorskip("timm.loss")
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    mixed = mix(IMAGES, LABELS, Mixing(mixup=1.0), seed=1, step=2)
+    target = mixed.weight * one_hot(LABELS, 6) + (1 - mixed.weight) * one_hot(mixed.others, 6)
+    expected = timm.BinaryCrossEntropy(smoothing=0.0, target_threshold=0.2)(logits, target) * len(logits)
+    torch.testing.assert_close(mixed.loss(logits, "bce"), expected)
+
+
 def test_the_loss_is_that_of_the_mixed_labels() -> None:
     logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     mixed = mix(IMAGES, LABELS, Mixing(mixup=1.0), seed=1, step=2)
     target = mixed.weight * one_hot(LABELS, 6) + (1 - mixed.weight) * one_hot(mixed.others, 6)
     expected = cross_entropy(logits, target, reduction="sum", label_smoothing=0.1)
-    torch.testing.assert_close(mixed.loss(logits, 0.1), expected)
+    torch.testing.assert_close(mixed.loss(logits, "ce", 0.1), expected)
 
 
 @pytest.mark.parametrize(("alpha", "variance"), [(0.2, 0.25 / 1.4), (1.0, 1 / 12), (4.0, 0.25 / 9)])

@@ -1,5 +1,8 @@
 """The optimizer, the learning rate of every step, and the precision."""
 
+import copy
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from shards.common.errors import UsageError
+from shards.common.errors import MissingDependency, UsageError
 from train.config import Config
 from train.optim.optimizer import (
     allow_tf32,
@@ -92,6 +95,52 @@ class Layers(nn.Module):
         self.linear = nn.Linear(4, 2)
 
 
+@pytest.mark.parametrize("optimizer", ["lamb", "muon"])
+def test_timms_optimizers_lower_the_loss_and_go_on_from_their_state(optimizer: Any) -> None:
+    pytest.importorskip("timm")
+    config = Config(Path(), max_lr=0.05, div_factor=1.0, update=Update(optimizer=optimizer))
+    images, labels = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 8
+
+    def steps(network: nn.Module, moved: torch.optim.Optimizer, count: int) -> list[float]:
+        losses = []
+        for _ in range(count):
+            loss = nn.functional.cross_entropy(network(images), labels)
+            moved.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            moved.step()
+            losses.append(loss.item())
+        return losses
+
+    torch.manual_seed(0)
+    network, again = nn.Linear(8, 8), nn.Linear(8, 8)
+    first = make_optimizer(network, config)
+    losses = steps(network, first, 5)
+    assert losses[-1] < losses[0]
+    again.load_state_dict(network.state_dict())
+    second = make_optimizer(again, config)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert steps(again, second, 3) == steps(network, first, 3)
+
+
+def test_an_optimizer_of_timm_needs_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm.optim", None)
+    with pytest.raises(MissingDependency, match="--optimizer lamb is timm's, which is not installed"):
+        make_optimizer(nn.Linear(2, 2), Config(Path(), update=Update(optimizer="lamb")))
+
+
+def test_the_cosine_schedule_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
+    config = Config(Path(), pct_start=0.2, update=Update(optimizer="sgd", schedule="cosine"))
+    rates = learning_rates(config, 101)
+    first, peak, last = rates[0], config.max_lr, config.max_lr / config.div_factor / config.final_div_factor
+    top = 0.2 * 101
+    for step, rate in enumerate(rates):
+        if step <= top:
+            expected = first + (peak - first) * step / top
+        else:
+            expected = last + (peak - last) * (1 + math.cos(math.pi * (step - top) / (100 - top))) / 2
+        assert rate == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_norms_and_biases_do_not_decay_where_only_kernels_do(optimizer: Any) -> None:
     network = Layers()
@@ -148,6 +197,19 @@ def test_the_average_begins_with_the_first_step_and_moves_by_what_is_new() -> No
     *means, batches = (each.flatten()[0].item() for each in (*average.module.parameters(), *average.module.buffers()))
     assert set(means) == {0.75 * 4 + 0.25 * 8}
     assert batches == 8  # batch norm's count of batches
+
+
+def test_the_average_warms_up() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    average = make_average(network, 0.9)
+    assert average is not None
+    expected = 0.0
+    for step in range(1, 200):
+        network.weight.data.fill_(float(step))
+        update_average(average, network, step, every=1, warm_up=True)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = step if step == 1 else decay * expected + (1 - decay) * step
+        assert next(average.module.parameters()).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_average_is_updated_without_a_look_at_a_counter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_ranks_without_a_place_to_meet_are_told_to_use_torchrun(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     data = write_dataset(tmp_path, {"train": 8, "validation": 3})
-    assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu", "--size", "16"]) == 1
     said = capsys.readouterr().err
     assert "rank 1 of 2 did not find the others" in said
     assert "MASTER_ADDR" in said
@@ -324,7 +324,10 @@ def test_a_mistake_of_all_ranks_is_printed_once() -> None:
     words = ["-m", "train", "--data", "here", "--recipe", "nothing"]
     ended = subprocess.run([*torchrun, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1  # torchrun's own, whatever its ranks end with
-    assert ended.stderr.count("unknown recipe 'nothing'") == 1
+    lines = [line for line in ended.stderr.splitlines() if "unknown recipe 'nothing'" in line]
+    of_the_rank, of_torchrun = lines
+    assert of_the_rank.startswith("python -m train: ")
+    assert of_torchrun == f"  traceback : {of_the_rank}"
 
 
 def test_a_mistake_of_one_rank_alone_is_printed_late(

@@ -9,7 +9,7 @@ from tests.helpers.training import setup_of, tiny_network, write_dataset
 from tests.train.test_engine import SMALL
 from train.options import Feeding, Update
 from train.ranks.distributed import World
-from train.report.header import data_line, hints, model_line, step_words
+from train.report.header import data_line, hints, model_line, split_words, step_words
 from train.run import begin
 
 CONFIG = dataclasses.replace(SMALL, batch=16, micro_batch=4, epochs=3)
@@ -30,6 +30,11 @@ def test_the_data_and_what_an_epoch_leaves_out(
     line = data_line(splits["train"], splits["validation"], run, samples=len(splits["train"]), micro_batches=17)
     left_out = f"{images} images, others in each epoch, are left out because they fill no {unfilled}"
     assert line == f"data: 70 images in train, 11 in validation, 3 classes; {left_out}"
+
+
+def test_what_is_held_out_is_said_in_words(splits: dict[str, Split]) -> None:
+    assert split_words(*splits["train"].hold_out(0.1)) == "63 images in train and 7 held out of it (10%), 3 classes"
+    assert split_words(splits["train"], None) == "70 images in train, no validation, 3 classes"
 
 
 def test_an_epoch_that_leaves_nothing_out_says_nothing_of_it(splits: dict[str, Split]) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows on a terminal, and that it shows nothing elsewhere."""
+"""What a run shows on a terminal, and the lines that it writes to a log."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from tests.train.test_engine import SMALL
 from train.engine import train_epoch
 from train.ranks.distributed import World
 from train.report import progress
-from train.report.progress import ImageBar, doing
+from train.report.progress import ImageBar, LogLines, doing
 from train.run import begin
 
 
@@ -34,7 +34,7 @@ def show(world: World) -> None:
     batches = [(torch.zeros(3, 3, 8, 8), torch.zeros(3))] * 2
     with ImageBar("epoch 1/2", 12, world) as bar:
         for _, labels in bar.counted(batches):
-            bar.show_wait(12.5)
+            bar.show_log(1.5, 12.5)
             bar.show_loss(torch.tensor(4.5), len(labels))
         with doing("saving last.pt", world):
             pass
@@ -78,3 +78,57 @@ def test_each_step_shows_its_own_loss(terminal: Terminal, monkeypatch: pytest.Mo
     assert len(losses) > 1
     shown = re.findall(r"training loss ([0-9.]+)", terminal.getvalue())
     assert {f"{loss:.3f}" for loss in losses} <= set(shown)
+
+
+class Clock:
+    """A time that stands still until the test sets it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_gets_a_line_after_a_minute_and_then_every_five() -> None:
+    times = Clock()
+    lines = LogLines(World(), times)
+    due = []
+    for second in range(0, 1000, 10):
+        times.now = second
+        if lines.due():
+            due.append(second)
+    assert due == [60, 360, 660, 960]
+
+
+def test_other_ranks_and_terminals_get_no_lines(terminal: Terminal) -> None:
+    times = Clock()
+    with contextlib.redirect_stderr(terminal):
+        on_terminal = LogLines(World(), times)
+    of_another_rank = LogLines(World(rank=1, size=2), times)
+    times.now = 1000
+    assert not on_terminal.due()
+    assert not of_another_rank.due()
+
+
+def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
+    batches = [(torch.zeros(300, 3, 1, 1), torch.zeros(300))] * 2
+    with ImageBar("epoch 1/2", 600, World(), later=600) as bar:
+        bar.show_step(7, 20)
+        bar.show_log(1.5, 12.5)
+        for _ in bar.counted(batches):
+            pass
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 1/2, step 7 of 20: training loss 1.500, ")
+    assert re.search(r"1.500, [0-9,.]+ images/s, data-wait 12.5%, about \d+ (s|min) left$", line)
+
+
+def test_a_line_of_a_log_about_an_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
+    with ImageBar("test", 600, World()) as bar:
+        for _ in bar.counted([(torch.zeros(300, 3, 1, 1), torch.zeros(300))] * 2):
+            pass
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"test, 300 of 600 images: [0-9,.]+ images/s, about \d+ s left", line)

@@ -1,8 +1,12 @@
+import contextlib
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -186,6 +190,55 @@ def test_a_closed_pipe_ends_it_without_a_word(code: str, unbuffered: str) -> Non
     _, said = process.communicate()
     wrong = "raise" in code  # an error of its own is still said
     assert (process.returncode, b"bad" in said, b"Pipe" in said) == (1 if wrong else PIPE_CLOSED, wrong, False)
+
+
+@pytest.mark.parametrize("code", ["print('x')", "print('x' * 100_000)", "print('x'); raise SystemExit(0)"])
+def test_a_full_disk_behind_stdout_is_one_line(code: str) -> None:
+    body = f"def body(_):\n    {code}\n"
+    program = f"{body}import sys; from shards.common.cli import guarded; sys.exit(guarded('prog', body, []))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "prog: stdout cannot be written: No space left on device\n")
+
+
+def test_a_full_disk_behind_stderr_is_a_status() -> None:
+    program = "import sys; from shards.common.cli import guarded; sys.exit(guarded('prog', lambda _: 1 / 0, []))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=full, check=False
+        )
+    assert done.returncode == 1
+
+
+LONG = "nowhere/is-not/a-directory: give the directory that `python -m preprocess SOURCE OUT` wrote"
+
+
+def test_on_a_terminal_a_message_breaks_between_words() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 45, 0, 0))
+    with os.fdopen(theirs, "w") as terminal, contextlib.redirect_stderr(terminal):
+        assert guarded("prog", fails_long, []) == 2
+        terminal.flush()
+    said = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert said == [
+        "prog: nowhere/is-not/a-directory: give the",
+        "directory that",
+        "`python -m preprocess SOURCE OUT` wrote",
+    ]
+
+
+def test_in_a_log_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("prog", fails_long, []) == 2
+    assert capsys.readouterr().err == f"prog: {LONG}\n"
+
+
+def fails_long(_: list[str]) -> None:
+    raise UsageError(LONG)
 
 
 COMMANDS = {"do": Command(Options, lambda options: None, "does it")}

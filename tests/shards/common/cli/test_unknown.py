@@ -3,7 +3,7 @@
 import pytest
 
 from shards.common.cli.options import options_of
-from shards.common.cli.unknown import unknown_options
+from shards.common.cli.unknown import stray_word, unknown_options
 from tests.test_advice import configs
 
 
@@ -82,3 +82,20 @@ def test_several_are_several_sentences() -> None:
 )
 def test_spellings_that_work_and_values_are_left_alone(words: tuple[str, ...]) -> None:
     assert said("train", *words) == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        ("train", ["imnet"], "imnet stands behind no option: did you mean --data imnet?"),
+        ("train", ["imnet", "--epochs", "3"], "imnet stands behind no option: did you mean --data imnet?"),
+        ("train", ["imnet", "--data=x"], "imnet stands behind no option."),
+        ("train", ["--data", "imnet"], None),
+        ("train", [], None),
+        ("shards info", ["imnet"], None),
+    ],
+)
+def test_a_word_without_an_option_is_taken_for_what_is_missing(
+    command: str, words: list[str], sentence: str | None
+) -> None:
+    assert stray_word(words, list(options_of(configs()[command]))) == sentence

@@ -1,0 +1,42 @@
+"""Sides of images that fit each other: the output, the shorter side before the crop, what is stored. Without DALI."""
+
+from typing import Any
+
+import numpy as np
+
+from shards.common.arguments import whole_number
+from shards.common.errors import UsageError
+from shards.common.terminal import advice
+from shards.dataset import Split
+from shards.format.index import MAX_JPEG_SIDE
+from shards.sampling.crops import FROM_RESIZED, RESIZE, SIZE, Crop
+
+
+def pixels(name: str, value: Any) -> int:
+    """A side of images, as an int. Raises UsageError for what cannot be one."""
+    return whole_number(name, value, 1, MAX_JPEG_SIDE)
+
+
+def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option: str = "--size") -> int:
+    """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit.
+
+    option: of a command, by which its user gave `size`.
+    """
+    if size < 1:
+        raise UsageError(f"size must be at least 1 pixel, not {size}")
+    stored = split.manifest.settings.short_side
+    chosen = round(size * RESIZE / SIZE) if resize is None else resize
+    if resize is None and stored is not None:
+        chosen = min(chosen, stored)
+    least = chosen
+    if resize is None and stored is None and len(split):
+        # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
+        least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
+    if crop in FROM_RESIZED and size > least:
+        median = "median " if least < chosen else ""
+        raise UsageError(
+            f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
+            f"choose {advice(f'a size of at most {least}', f'{option} {least} or less')}"
+            f"{'' if least == chosen and resize is None else ', or a larger resize'}"
+        )
+    return chosen

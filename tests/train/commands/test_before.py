@@ -1,0 +1,72 @@
+"""What a command line asks for in vain is refused before torch is loaded, with the status of a mistake."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model import MODELS
+from model.names import NAMES
+from shards.common.errors import UsageError
+from tests import ROOT
+from tests.helpers.training import write_dataset
+from train.commands.before import refuse
+from train.config import Config
+from train.options import Sizes, Validation
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Of a data set of 12 training and 5 validation images of 16 pixels."""
+    data = write_dataset(tmp_path_factory.mktemp("data"), {"train": 12, "validation": 5})
+    return Config(data, size=16, out=data / "new")
+
+
+def test_what_fits_is_not_refused(config: Config) -> None:
+    assert refuse(config) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "cnnn"}, "unknown model 'cnnn': choose one of cnn, resnet18"),
+        ({"validation": Validation(val_split="vall")}, "has no split vall: it has train, validation"),
+        ({"size": 20}, "a crop of 20 pixels does not fit"),
+        ({"size": 224, "check": True}, "a crop of 224 pixels does not fit"),
+        ({"sizes": Sizes(val_size=24)}, "a crop of 24 pixels does not fit"),
+        ({"evaluate": (Path("a.pth"), Path("b.pth"))}, "a.pth, b.pth are not files: give the .pth file"),
+        ({"resume": Path("a.pt")}, "--resume a.pt is not a file"),
+        ({"out": Path(__file__)}, "is a file, not a directory"),
+        ({"data": Path("nowhere")}, "nowhere is not a directory"),
+    ],
+)
+def test_mistakes(changes: dict[str, object], said: str, config: Config) -> None:
+    with pytest.raises(UsageError, match=said):
+        refuse(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
+
+
+def test_ranks_on_several_machines_leave_out_to_the_first(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_way = dataclasses.replace(config, out=Path(__file__))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert refuse(in_the_way) is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(UsageError):
+        refuse(in_the_way)
+
+
+def test_it_loads_neither_torch_nor_dali(config: Config) -> None:
+    words = ["--data", str(config.data), "--size", "16", "--val-split", "vall"]
+    code = (
+        f"import sys\nfrom train.__main__ import main\nassert main({words}) == 2\n"
+        "print(sorted({'nvidia.dali', 'torch', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert "has no split vall" in done.stderr
+
+
+def test_the_names_are_those_of_the_networks() -> None:
+    assert tuple(MODELS) == NAMES

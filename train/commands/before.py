@@ -1,0 +1,48 @@
+"""What a command line asks for in vain is refused here, before torch and DALI are loaded, which takes seconds."""
+
+import os
+
+from model import names
+from model.options import PTH, require_files
+from shards.remote.urls import is_url
+from shards.sizes import shorter_side
+from train.checkpoints.earlier import result_of
+from train.commands.eval_sets import evaluation_splits
+from train.config import Config
+from train.data import held_out_split, training_split
+from train.report.result import Result
+
+
+def refuse(config: Config) -> Result | None:
+    """Raises UsageError for a wrong name, path, split or size, and for results in --out that are in the way.
+
+    Returns the result of the run if it is complete already. A data set at a URL is looked at later, when it is opened
+    anyway; so is --out by ranks on several machines, of which only the first may see it.
+    """
+    names.check_name(config.model, names.NAMES)
+    require_files(PTH, *config.evaluate)
+    result = None
+    if not config.evaluate and not config.find_lr and _on_one_machine():
+        result = result_of(config)
+    if config.eval_set:
+        if not any(map(is_url, config.eval_set)):
+            evaluation_splits(config)
+    elif not is_url(config.data):
+        _refuse_data(config)
+    return result
+
+
+def _on_one_machine() -> bool:
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    return os.environ.get("LOCAL_WORLD_SIZE", ranks) == ranks
+
+
+def _refuse_data(config: Config) -> None:
+    """Raises UsageError for splits that are not there, and for crops that do not fit into their images."""
+    if not config.evaluate:
+        # --size is the largest that training comes to.
+        shorter_side(training_split(config), config.size, None, config.crop)
+    held_out = None if config.find_lr else held_out_split(config)
+    if held_out is not None and not config.evaluate:  # whose sizes are those of the files
+        val_size, resize = config.sizes.val_size, config.sizes.val_resize
+        shorter_side(held_out, val_size or config.size, resize, "center", "--val-size" if val_size else "--size")
