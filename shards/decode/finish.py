@@ -39,7 +39,7 @@ class Finisher:
 
     def __init__(self, threads: int, interpolation: Interpolation = "bilinear") -> None:
         self._threads = threads
-        self._cubic = interpolation == "bicubic"
+        self._cubic = True if interpolation == "bicubic" else None
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-finish")
         self._buffers = Buffers()
 

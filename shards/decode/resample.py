@@ -46,9 +46,11 @@ _SPILL = 1
 
 @numba.njit(nogil=True, cache=True)
 def resample(
-    region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, cubic: bool, out: UInt8Array
+    region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, cubic: bool | None, out: UInt8Array
 ) -> None:
-    """Resizes a window of `region` into `out`, antialiased, bilinear or `cubic`.
+    """Resizes a window of `region` into `out`, antialiased: bilinear where `cubic` is None, otherwise bicubic.
+
+    None has a type of its own, so numba compiles the one that is used and not both.
 
     `region` (height, width, 3), may be columns of a wider image; `out` (rows, columns, 3), contiguous. `start` and
     `end` (2,): the window's corners, (row, column) in pixels of the region, also between pixels; the filter reads
@@ -56,7 +58,7 @@ def resample(
     ValueError for a window that is empty or not inside the region, and for pixels that do not lie side by side.
     """
     _check(region, start, end)
-    if cubic:
+    if cubic is not None:
         above, weights, bits, across = _cubic(region, start, end, mirror, out.shape[:2])
         for y in range(out.shape[0]):
             sum_rows_cubic(across, above[y] - above[0], weights[y], bits, out[y].reshape(3 * out.shape[1]))
@@ -76,7 +78,7 @@ def resample_normalise(
     start: Float32Array,
     end: Float32Array,
     mirror: np.int32,
-    cubic: bool,
+    cubic: bool | None,
     scale: Float32Array,
     bias: Float32Array,
     out: Float32Array,
@@ -85,7 +87,7 @@ def resample_normalise(
     _check(region, start, end)
     _, height, width = out.shape
     line = np.empty(3 * width + _SPILL, np.uint8)
-    if cubic:
+    if cubic is not None:
         above, weights, bits, across = _cubic(region, start, end, mirror, (height, width))
         for y in range(height):
             sum_rows_cubic(across, above[y] - above[0], weights[y], bits, line)

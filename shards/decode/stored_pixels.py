@@ -69,7 +69,9 @@ class StoredPixels:
             rows.width,
             windows.anchor[:, 1].astype(np.int64),
             windows.shape.astype(np.int64),
-            (windows.start, windows.end, self.config.interpolation == "bicubic") if self._resizes else None,
+            (windows.start, windows.end, True if self.config.interpolation == "bicubic" else None)
+            if self._resizes
+            else None,
             windows.mirror if self._mirrors else np.zeros_like(windows.mirror),
             (SCALE, BIAS) if self._normalises else None,
             np.asarray(places, np.int64),

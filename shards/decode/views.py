@@ -126,7 +126,10 @@ def _make_views(region, i, cut, mirror, cubic, operation, strength, sizes, start
         # The window alone: its filter must not see what lies beside it.
         window = region[top : top + height, left : left + width]
         start, end = np.zeros(2, np.float32), np.array([height, width], np.float32)
-        resample(window, start, end, mirror[i, v], cubic[v], image)
+        if cubic[v]:
+            resample(window, start, end, mirror[i, v], True, image)
+        else:
+            resample(window, start, end, mirror[i, v], None, image)
         change_colour(image, operation[i, v], strength[i, v])
         if normalised:
             cut_normalise(image, 0, 0, SCALE, BIAS, values[first : first + count].reshape(3, size, size))
