@@ -1,6 +1,7 @@
 """Converts a source of images to shards.
 
 python -m preprocess SOURCE OUT [--splits train validation] [--image-column image] [--label-column label]
+    [--val-labels FILE] [--keep COLUMN ...]
     [--short-side 256 [--enlarge] | --original] [--quality 90 | --encoding raw] [--shard-size 1000] [--seed 0]
     [--workers N] [--order global | source] [--max-rejects 0.001] [--dry-run] [--force]
 

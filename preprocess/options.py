@@ -23,7 +23,8 @@ class Options:
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A data set on the hub (ILSVRC/imagenet-1k), a directory of parquet in the hub's layout, what save_to_disk wrote,
-    an image folder (SOURCE/<split>/<class>/*.jpg), the URL of such a directory (s3://BUCKET/PATH), or
+    an image folder (SOURCE/<split>/<class>/*.jpg), a directory with the archives of ILSVRC2012 or with tars of
+    WebDataset (also DIR/NAME-{0000..1023}.tar), the URL of such a directory (s3://BUCKET/PATH), or
     synthetic:train=2000,validation=500,classes=10,seed=0."""
     out: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Directory for the shards, or a URL of one (s3://BUCKET/PATH, gs://..., hf://...)."""
@@ -33,6 +34,12 @@ class Options:
     """Column of the images, where the source has columns."""
     label_column: str = "label"
     """Column of the labels: ClassLabels, strings, or numbers."""
+    val_labels: Path | None = None
+    """File with the classes of validation images that lie in no class folder: a label a line in the order of their
+    names, or a file's name and a label."""
+    keep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="COLUMN")] = ()
+    """Column of the source that index.parquet gets too, for `split.column(COLUMN)`; may be given several times. Every
+    stored source has `path` and `class`."""
     short_side: int | None = None
     """Pixels of each image's shorter side; 256 if not given."""
     original: bool = False

@@ -135,7 +135,9 @@ def _preview(options: Options, out: Path) -> Forecast | None:
 
 
 def _open(options: Options) -> tuple[Source, Plan]:
-    source = open_source(options.source, options.splits, options.image_column, options.label_column)
+    source = open_source(
+        options.source, options.splits, options.image_column, options.label_column, options.val_labels, options.keep
+    )
     return source, Plan.of_source(source, options.settings)
 
 

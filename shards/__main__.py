@@ -1,6 +1,7 @@
 """python -m shards info DIR      what is in a data set
 python -m shards verify DIR     whether everything in a data set is as it was written
 python -m shards preview DIR    a picture of one batch as the loader feeds it
+python -m shards index SOURCE   an index of tars that others wrote, so that they are read in place
 """
 
 import shlex
@@ -19,11 +20,12 @@ from typing import Annotated, Literal
 import tyro
 
 import shards
-from shards.common.cli import Command, loading, run_commands, show_result
+from shards.common.cli import Command, LazyCommand, loading, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
 from shards.common.terminal import counted
 from shards.dataset import Split, open_dataset
+from shards.format.manifest import Manifest
 from shards.preview import preview
 from shards.remote.urls import is_url
 from shards.sampling.crops import Crop
@@ -38,7 +40,7 @@ class Info:
     """Prints what is in a data set: where it came from, its settings, its splits."""
 
     data: Place
-    """The directory that `python -m preprocess` wrote, or its URL."""
+    """The directory that `python -m preprocess` wrote, or its URL; or what `python -m shards index` has indexed."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ def info(options: Info) -> None:
     stored = "original sizes" if settings.short_side is None else f"shorter side {settings.short_side}"
     print(f"source       {manifest.source}")
     how = f"JPEG, quality {settings.quality} where encoded anew" if settings.encoding == "jpeg" else "raw pixels"
-    print(f"stored       {how}, {stored}")
-    print(f"order        seed {settings.seed}, up to {counted(settings.shard_size, 'sample')} a shard")
+    if manifest.indexed:
+        print("stored       tars of others, read where they lie, original sizes")
+    else:
+        print(f"stored       {how}, {stored}")
+        print(f"order        seed {settings.seed}, up to {counted(settings.shard_size, 'sample')} a shard")
     print(f"classes      {len(manifest.class_names):,}: {', '.join(manifest.class_names[:4])}, ...")
     print(f"made by      shardfeed {manifest.program_version}, format version {manifest.format_version}")
     print(f"fingerprint  {manifest.fingerprint}")
@@ -134,7 +139,7 @@ def info(options: Info) -> None:
     if bad:
         raise ShardfeedError(
             f"missing, or not as long as the manifest says: {_files(bad)}; `python -m shards verify {options.data}` "
-            f"says more, and {_mend(options.data)}"
+            f"says more, and {_mend(options.data, manifest)}"
         )
 
 
@@ -152,7 +157,13 @@ def check(options: Verify) -> None:
 
     if is_url(options.data):
         raise UsageError(f"verify reads every byte of a data set: copy {options.data} to this machine first")
-    found = verify(options.data, options.decode, options.workers)
+    splits = open_dataset(options.data)
+    split = next(iter(splits.values()))
+    if split.origin is not None:
+        raise UsageError(
+            f"verify reads every byte of a data set: copy the tars of {options.data} to this machine first"
+        )
+    found = verify(split.root, options.decode, options.workers)
     for problem in found.problems:
         print(problem)
     checked = {"whole": not found.problems, "samples": found.samples, "shards": found.shards, "bytes": found.bytes}
@@ -161,7 +172,7 @@ def check(options: Verify) -> None:
         problems = counted(len(found.problems), "problem")
         raise ShardfeedError(
             f"{options.data} is damaged: {problems} in {_files([each.file for each in found.problems])}; "
-            f"{_mend(options.data)}"
+            f"{_mend(options.data, split.manifest)}"
         )
     decoded = ", every image decoded" if options.decode else ""
     print(
@@ -177,8 +188,10 @@ def _files(names: Sequence[str]) -> str:
     return f"{counted(len(each), 'file')} ({', '.join(each[:SHOWN])}{', ...' if len(each) > SHOWN else ''})"
 
 
-def _mend(data: str | Path) -> str:
+def _mend(data: str | Path, manifest: Manifest) -> str:
     """What mends a data set whose source is there."""
+    if manifest.indexed:
+        return f"`python -m shards index {shlex.quote(manifest.source)}` indexes the tars anew"
     return (
         f"`python -m preprocess SOURCE {shlex.quote(str(data))} --repair` makes damaged files again from their source"
     )
@@ -209,10 +222,12 @@ def draw(options: Preview) -> None:
     show_result({"picture": options.output})
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command | LazyCommand] = {
     "info": Command(Info, info, "what is in a data set"),
     "verify": Command(Verify, check, "whether everything in a data set is as it was written"),
     "preview": Command(Preview, draw, "a picture of one batch as the loader feeds it"),
+    # By name alone: this package imports none of those above it, and indexing cleans images as a conversion does.
+    "index": LazyCommand("preprocess.index.options", "an index of tars of others, so that they are read in place"),
 }
 
 if __name__ == "__main__":

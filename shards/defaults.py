@@ -11,7 +11,7 @@ from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers, usable_cores
 from shards.common.terminal import counted
-from shards.dataset import Split
+from shards.dataset import JoinedSplit, Split
 from shards.decode import DECODED_TOGETHER, nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
 from shards.sampling.draw import Draw, balanced_weights
@@ -140,6 +140,8 @@ def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_
                 f"which one is above 0, not {shown(weights)}"
             )
     count = None if num_samples is None else whole_number("num_samples", num_samples, 1, MOST_DRAWS)
-    return Draw(
-        chances, count, flag("replacement", replacement), whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
-    )
+    repeats = whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
+    mixture: tuple[tuple[int, int], ...] = ()
+    if isinstance(split, JoinedSplit) and split.takes is not None:
+        mixture = tuple(zip(map(len, split.parts), split.takes, strict=True))
+    return Draw(chances, count, flag("replacement", replacement), repeats, mixture)

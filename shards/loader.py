@@ -172,8 +172,9 @@ class Loader:
             train if drop_last is None else flag("drop_last", drop_last),
         )
         draw = draw_of(split, weights, num_samples, replacement, num_repeats)
-        if weights is not None and order not in (None, "global"):
-            raise UsageError(f"weights draw samples in random order: order={shown(order)} does not apply")
+        drawn = draw.weights is not None or bool(draw.mixture)
+        if drawn and order not in (None, "global"):
+            raise UsageError(f"weights and mixes draw samples in random order: order={shown(order)} does not apply")
         self._samples = draw.length(len(split))
         if self._share.drop_last and self._samples < self._share.global_batch:
             raise UsageError(
@@ -205,9 +206,7 @@ class Loader:
             share=self._share,
             seed=seed,
             order_seed=seed if order_seed is None else whole_number("order_seed", order_seed),
-            order=("index" if weights is None and not train else "global")
-            if order is None
-            else one_of("order", order, ORDERS),
+            order=("global" if train or drawn else "index") if order is None else one_of("order", order, ORDERS),
             crop=cropped,
             flip=train if flip is None else flag("flip", flip),
             resize=shorter_side(split, size, resize, cropped),

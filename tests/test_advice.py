@@ -50,6 +50,8 @@ def own(path: Path) -> frozenset[str]:
     if parts[0] == "benchmarks" and command in commands():
         measured = commands().get(path.stem, frozenset())  # `benchmarks preprocess` names options of `preprocess`
         return commands()[command] | measured
+    if parts[:2] == ("preprocess", "index"):
+        return commands()["shards index"]
     if path.name == "next_steps.py":  # the commands that a finished conversion proposes
         return commands()["train"]
     if path.name == "__main__.py" or parts[0] != "shards":

@@ -17,8 +17,10 @@ ALLOWED = {
     "shards/format": {"shards/common"},
     "shards/sampling": {"shards/common"},
     "shards/remote": {"shards/common", "shards/format"},
-    "shards/subset": {"shards/common", "shards/sampling"},
-    "shards/dataset": {"shards/common", "shards/format", "shards/remote", "shards/sampling", "shards/subset"},
+    "shards/indexed": {"shards/common", "shards/format", "shards/remote"},
+    "shards/dataset": {
+        *("shards/common", "shards/format", "shards/indexed", "shards/remote", "shards/sampling"),
+    },
     "shards/decode": {"shards/common", "shards/sampling"},
     "shards/feed": {
         *("shards/common", "shards/format", "shards/sampling", "shards/decode", "shards/dataset"),
@@ -30,6 +32,7 @@ ALLOWED = {
     "preprocess/sources": {"shards", "preprocess/synthetic"},
     "preprocess/synthetic": {"shards", "preprocess/sources/source", "preprocess/sources/row"},
     "preprocess/job": {"shards", "preprocess/images", "preprocess/sources", "preprocess/options"},
+    "preprocess/index": {"shards", "preprocess/images", "preprocess/job"},
     "preprocess": {"preprocess", "shards"},
     "train/optim": {"shards", "model", "train/config", "train/options", "train/ranks"},
     "train/ranks": {"shards", "model", "train/config", "train/options"},

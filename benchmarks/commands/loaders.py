@@ -51,6 +51,9 @@ ALWAYS = {NAIVE, DALI, OURS}
 TRIAL = 0.2
 FAILED = "failed: "  # how the reason begins why a peer that should have been measured is not there
 
+# Peers that read the tars of others, or none at all.
+READ_TARS = frozenset({"shardfeed", "naive"})
+
 
 @dataclass(frozen=True)
 class Options:
@@ -167,6 +170,8 @@ def compare(options: Options) -> Result:
         for name in watched(names, lambda name: f"starting {name}", "peer"):
             entry = ROSTER[name]
             reason = entry.absence(stored.encoding)
+            if split.manifest.indexed and entry.module not in READ_TARS:
+                reason = "reads shards that a conversion made, and not tars of others"
             if name == NAIVE and options.source is None:
                 reason = "it reads the originals: give --source"
             if reason is None:

@@ -148,7 +148,7 @@ def _convert_jpeg(
     if header.precision != 8:
         raise Reject(f"unsupported JPEG: it has {header.precision} bits a sample")
     size = target_size(header.width, header.height, short_side)
-    kind = _jpeg_kind(header)
+    kind = jpeg_kind(header)
     plain = header.frame in jpeg.HUFFMAN
     ours = plain and (header.ycbcr or header.components == 1)
     if not header.whole and (scans := jpeg.count_scans(data, header)) > MAX_SCANS:
@@ -186,7 +186,8 @@ def _is_padded(data: bytes, strays: int) -> bool:
     return len(set(data[end - strays : end])) == 1
 
 
-def _jpeg_kind(header: jpeg.Header) -> str:
+def jpeg_kind(header: jpeg.Header) -> str:
+    """The kind of a JPEG in words, for example "jpeg gray progressive"."""
     words = ["jpeg"]
     if header.components == 1:
         words.append("gray")

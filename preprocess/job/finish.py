@@ -53,12 +53,14 @@ def finish(out: Path, plan: Plan, source: Source, results: Sequence[ShardResult]
     `results`: all shards of the plan, in its order. `check_files` comes first.
     """
     splits: dict[str, SplitInfo] = {}
+    columns: dict[str, str] = {}
     for split in plan.splits:
         done = [result for result in results if result.split == split]
         rejects = [entry for result in done for entry in result.rejects]
-        Index.concatenate([Index.read(index_path(out, split, result.number), keys=True) for result in done]).write(
-            split_dir(out, split) / INDEX
-        )
+        parts = [Index.read(index_path(out, split, result.number), keys=True, extra=plan.keep) for result in done]
+        index = Index.concatenate(parts)
+        index.write(split_dir(out, split) / INDEX)
+        columns = {name: str(values.type) for name, values in index.extra.items()}
         write_rejects(out, split, [*rejects, *passed_over(source, split)])
         splits[split] = SplitInfo(
             samples=sum(result.info.samples for result in done),
@@ -77,6 +79,7 @@ def finish(out: Path, plan: Plan, source: Source, results: Sequence[ShardResult]
         settings=plan.settings,
         splits=splits,
         libraries=plan.libraries,
+        columns=columns,
     )
     manifest.write(out)
     # A work directory that stays is removed by the next run.

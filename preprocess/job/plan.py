@@ -44,7 +44,10 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the bytes of a data set. `splits`: rows of each split; `libraries`: their versions."""
+    """Everything that decides the bytes of a data set.
+
+    `splits`: rows of each split; `libraries`: their versions; `keep`: columns of the source that the index has too.
+    """
 
     source: str
     fingerprint: str
@@ -52,6 +55,7 @@ class Plan:
     settings: Settings
     program_version: str
     libraries: Mapping[str, str]
+    keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split in self.splits:
@@ -77,8 +81,8 @@ class Plan:
     def differences(self, other: "Plan") -> list[str]:
         """A phrase for each setting that makes `other` write other bytes than this plan; empty where none does."""
         ours, theirs = self._shaping(), other._shaping()
-        if self.splits != other.splits:
-            # The fingerprint covers the chosen splits, so with other splits it says nothing about the source.
+        if self.splits != other.splits or self.keep != other.keep:
+            # The fingerprint covers the chosen splits and columns, so with others it says nothing about the source.
             ours["source"], theirs["source"] = self.source, other.source
         for name in ours.keys() ^ theirs.keys():  # a library that one of them does not name
             ours.setdefault(name, "none")
@@ -103,6 +107,7 @@ class Plan:
             settings=manifest.settings,
             program_version=program_version,
             libraries=libraries,
+            keep=tuple(manifest.columns),
         )
 
     @classmethod
@@ -117,6 +122,7 @@ class Plan:
             settings=settings,
             program_version=version("shardfeed") or NOT_INSTALLED,
             libraries={name: version(name) or NOT_INSTALLED for name in LIBRARIES},
+            keep=source.keep,
         )
 
     def settings_in_words(self) -> dict[str, str]:
@@ -158,7 +164,8 @@ class Plan:
         """Reads a plan. Raises ShardfeedError where it is damaged, FileNotFoundError where there is none."""
         try:
             content = json.loads(path.read_bytes())
-            plan = cls(**{**content, "settings": Settings(**content["settings"])})
+            keep = tuple(content.get("keep", ()))
+            plan = cls(**{**content, "settings": Settings(**content["settings"]), "keep": keep})
             plan._check_types()
             return plan
         except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
@@ -172,6 +179,8 @@ class Plan:
                 raise TypeError(f"{name} is no string")
         if not all(type(rows) is int and rows > 0 for rows in self.splits.values()):
             raise TypeError("splits holds something else than numbers of rows")
+        if not all(isinstance(column, str) for column in self.keep):
+            raise TypeError("keep holds something else than names")
         if not all(isinstance(version, str) for version in self.libraries.values()):
             raise TypeError("libraries holds something else than versions")
 
@@ -180,6 +189,7 @@ class Plan:
             "source": self.fingerprint,
             "--splits": " ".join(f"{split} ({rows:,} rows)" for split, rows in self.splits.items()),
             **self.settings_in_words(),
+            **({"--keep": " ".join(self.keep)} if self.keep else {}),
             "shardfeed": self.program_version,
             **{name: self.libraries.get(name, "none") for name in sorted(self.libraries)},
         }

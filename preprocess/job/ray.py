@@ -140,7 +140,9 @@ def _make(pickled: bytes, task: Task, counts: Any) -> ShardResult:
 def _opened(pickled: bytes) -> ShardJob | UploadJob:
     """The job on this machine, opened once in each worker. Raises ShardfeedError where it would make other bytes."""
     options, plan = pickle.loads(pickled)
-    source = open_source(options.source, options.splits, options.image_column, options.label_column)
+    source = open_source(
+        options.source, options.splits, options.image_column, options.label_column, options.val_labels, options.keep
+    )
     if differences := plan.differences(Plan.of_source(source, options.settings)):
         raise ShardfeedError(
             f"{socket.gethostname()} would make a different data set ({'; '.join(differences)}): all machines of the "

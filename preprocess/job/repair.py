@@ -71,7 +71,7 @@ class RepairJob:
         tar = split_dir(self.job.out, split) / self.shards[task].name
         if _sha256(tar) != self.shards[task].sha256:
             return self._remake(task, tar, progress)
-        index = _index_of(tar, number, self._encoding)
+        index = self.job.with_columns(split, _index_of(tar, number, self._encoding))
         progress(0, self.shards[task].bytes, 0, len(self.job.plan.rows(split, number)))
         idx = tar.with_name(dali_index_name(tar.name))
         if idx.is_file() and idx.read_bytes() == dali_index(index, self._encoding):
@@ -103,7 +103,7 @@ class RepairJob:
         sync_directory(tar.parent)
         if _sha256(tar) != wanted:
             return Repaired(task, None, fault=f"{made.name} reads back with other bytes than were written")
-        return Repaired(task, index, (made.name, idx))
+        return Repaired(task, self.job.with_columns(task[0], index), (made.name, idx))
 
 
 def repair(options: Options, manifest: Manifest) -> None:
@@ -113,7 +113,14 @@ def repair(options: Options, manifest: Manifest) -> None:
     """
     out = Path(options.out)
     plan = _plan(options, manifest)
-    source = open_source(options.source, tuple(manifest.splits), options.image_column, options.label_column)
+    source = open_source(
+        options.source,
+        tuple(manifest.splits),
+        options.image_column,
+        options.label_column,
+        options.val_labels,
+        tuple(manifest.columns),
+    )
     if source.fingerprint != manifest.fingerprint:
         raise UsageError(
             f"{options.source} is not what {out} was made from ({manifest.source}): its content differs "
@@ -185,6 +192,8 @@ def _plan(options: Options, manifest: Manifest) -> Plan:
         )
     if options.splits is not None and set(options.splits) != set(manifest.splits):
         raise UsageError(f"{options.out} holds {' and '.join(manifest.splits)}: --repair mends all, leave out --splits")
+    if options.keep and set(options.keep) != set(manifest.columns):
+        raise UsageError(f"{options.out} keeps {', '.join(manifest.columns) or 'no columns'}: leave out --keep")
     for split, info in manifest.splits.items():
         if [shard.name for shard in info.shards] != [shard_name(*task) for task in plan.tasks if task[0] == split]:
             raise ShardfeedError(
@@ -253,10 +262,12 @@ def _mend_index(out: Path, split: str, index: Index, known: IndexInfo | None) ->
 def _is_table(path: Path, index: Index) -> bool:
     """Whether an index file holds these rows."""
     try:
-        there = Index.read(path, keys=True)
+        there = Index.read(path, keys=True, extra=tuple(index.extra))
     except ShardfeedError:
         return False
-    return all(np.array_equal(getattr(there, name), getattr(index, name)) for name in (*DTYPES, "key"))
+    return there.extra == index.extra and all(
+        np.array_equal(getattr(there, name), getattr(index, name)) for name in (*DTYPES, "key")
+    )
 
 
 def _with_index(out: Path, split: str, written: IndexInfo, manifest: Manifest) -> Manifest:

@@ -98,6 +98,7 @@ class ShardJob:
         tally = Tally()
         info, index = write_shard(self.out, split, number, self.samples(task, tally, progress), self._encoding)
         progress(0, info.bytes - sum(map(sample_bytes, index.size.tolist())), 0, 0)  # the archive's end
+        index = self.with_columns(split, index)
         part = index_path(self.out, split, number)
         index.write(part)
         result = ShardResult(
@@ -121,7 +122,7 @@ class ShardJob:
             return None
         try:
             part = index_path(self.out, split, number)
-            index, index_sha256 = Index.read(part, keys=True), index_info(part).sha256
+            index, index_sha256 = Index.read(part, keys=True, extra=self.plan.keep), index_info(part).sha256
             tar = split_dir(self.out, split) / shard_name(split, number)
             with tar.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -155,6 +156,13 @@ class ShardJob:
         for row in self.plan.rows(*task).tolist():
             if sample := waiting.pop(sample_key(row), None):
                 yield sample
+
+    def with_columns(self, split: str, index: Index) -> Index:
+        """The index of a shard with the columns of its rows that the plan keeps."""
+        if not self.plan.keep:
+            return index
+        assert index.key is not None
+        return dataclasses.replace(index, extra=self.source.columns(split, [int(key) for key in index.key]))
 
     def convert_row(self, split: str, row: int) -> Made | Rejected:
         """Reads and converts one row.
@@ -244,6 +252,7 @@ def _is_sound(result: ShardResult) -> bool:
     numbers = (info.samples, info.bytes, result.enlarged, *result.kinds.values())
     return (
         info.name == shard_name(result.split, result.number)
+        and (info.place, info.modified) == ("", "")  # which only tars of others have
         and isinstance(info.sha256, str)
         and all(type(number) is int and number >= 0 for number in numbers)
         and all(each.split == result.split and type(each.row) is int for each in result.rejects)

@@ -95,9 +95,12 @@ def default_workers() -> int:
 
 
 class ProgressBar:
-    """Images/s, time left, MB written and rejects over all workers; silent where stderr is no terminal."""
+    """Images/s, time left, MB written and rejects over all workers; silent where stderr is no terminal.
 
-    def __init__(self, images: int) -> None:
+    `images`: how many there are; None where nobody knows.
+    """
+
+    def __init__(self, images: int | None) -> None:
         self._bar = progress_bar(total=images, unit="images", smoothing=0.05)
         self._began = False
         self._bytes = 0

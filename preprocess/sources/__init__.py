@@ -5,8 +5,10 @@ A source gives encoded bytes, one row at a time and in any order; it decodes not
     synthetic:train=2000,...      synthetic images, drawn row by row (preprocess/synthetic)
     DIR/data/train-*.parquet      a directory of parquet in the hub's layout; also DIR/train-*.parquet
     DIR                           what `save_to_disk` of a `Dataset` or a `DatasetDict` wrote
-    DIR/<split>/<class>/*.jpg     an image folder
-    s3://BUCKET/PATH              one of these three, copied to the disk first (mirror.py); also gs://, hf://
+    DIR/<split>/<class>/*.jpg     an image folder; Kaggle's, torchvision's and Tiny-ImageNet's (imagenet/layouts.py)
+    DIR/ILSVRC2012_img_train.tar  the archives of ILSVRC2012 (imagenet/archives.py)
+    DIR/*.tar, DIR/x-{0..9}.tar   tars of WebDataset (tars/)
+    s3://BUCKET/PATH              one of these, copied to the disk first (mirror.py); also gs://, hf://
     ILSVRC/imagenet-1k            anything else: a data set on the hub, through `datasets.load_dataset`
 """
 
@@ -15,8 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess.sources import folder, tables
+from preprocess.sources.imagenet import archives
+from preprocess.sources.imagenet.layouts import find_layout
+from preprocess.sources.kept import OF_EVERY_SOURCE, Columns, keeping
 from preprocess.sources.mirror import mirrored
 from preprocess.sources.source import ChosenSplits, Source, StoredSource, choose
+from preprocess.sources.tars import splits as tar_splits
+from preprocess.sources.tars.webdataset import open_tars
 from shards.common.errors import UsageError
 from shards.remote.urls import is_url
 
@@ -27,18 +34,26 @@ SYNTHETIC = "synthetic:"
 
 
 def open_source(
-    name: str, splits: Sequence[str] | None = None, image_column: str = "image", label_column: str = "label"
+    name: str,
+    splits: Sequence[str] | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+    val_labels: Path | None = None,
+    keep: Sequence[str] = (),
 ) -> Source:
     """Opens the source that `name` means (see the top of this file).
 
-    `splits`: None for all splits except those whose labels are all hidden. The columns are those of tables; synthetic
-    images and image folders have none. Raises UsageError for a source, split or column that does not exist or has the
-    wrong type, ShardfeedError for a source that cannot be reached or read.
+    `splits`: None for all splits except those whose labels are all hidden. The image and label columns are those of
+    tables. `val_labels`: a file with the classes of validation images that lie in no class folder (listed.py). `keep`:
+    names of columns that the index of the shards is to have too (kept.py). Raises UsageError for a source, split,
+    column or list that does not exist or does not fit, ShardfeedError for a source that cannot be reached or read.
     """
     if not name.startswith(SYNTHETIC):
-        return _open_stored(name, splits, image_column, label_column)
+        return _open_stored(name, splits, image_column, label_column, val_labels, keep)
     from preprocess import synthetic
 
+    if val_labels is not None or keep:
+        raise UsageError("synthetic images have their labels and no columns: leave out --val-labels and --keep")
     made = synthetic.parse(name)
     return made if splits is None else ChosenSplits(made, choose(name, made.splits, splits))
 
@@ -55,7 +70,7 @@ def hf_dataset(name: str, split: str, image_column: str = "image", label_column:
             f"{name} draws its images at each reading, so it cannot show what reading a data set costs: "
             "write it with `python -m preprocess.synthetic DIR` and give DIR"
         )
-    source = _open_stored(name, [split], image_column, label_column)
+    source = _open_stored(name, [split], image_column, label_column, None, ())
     label = datasets.ClassLabel(names=list(source.class_names))
     return source.images[split].table().add_column("label", source.labels[split].tolist(), feature=label)
 
@@ -77,8 +92,30 @@ def local_path(name: str) -> Path | None:
     return None
 
 
-def _open_stored(name: str, splits: Sequence[str] | None, image_column: str, label_column: str) -> StoredSource:
-    path = local_path(name)
-    if path is None or tables.is_table(path):
-        return tables.open_tables(name, path, splits, image_column, label_column)
-    return folder.open_folder(name, path, splits)
+def _open_stored(
+    name: str,
+    splits: Sequence[str] | None,
+    image_column: str,
+    label_column: str,
+    val_labels: Path | None,
+    keep: Sequence[str],
+) -> StoredSource:
+    pattern = not is_url(name) and tar_splits.is_pattern(name)
+    path = None if pattern else local_path(name)
+    columns = [column for column in keep if column not in OF_EVERY_SOURCE]
+    there: Columns = {}
+    table = path is None or tables.is_table(path)
+    if path is not None and not table and archives.is_archives(path):
+        return keeping(archives.open_archives(name, path, splits, val_labels), keep, there)
+    tars = tar_splits.pattern_tars(name) if pattern else {}
+    if path is not None and not table and not folder.holds_classes(path):
+        tars = tar_splits.directory_tars(path)
+    if val_labels is not None and (tars or table):
+        raise UsageError(f"--val-labels is for images that lie in no class folder, and {name} has labels of its own")
+    if tars:
+        source, there = open_tars(name, tars, splits, columns)
+    elif path is None or table:
+        source, there = tables.open_tables(name, path, splits, image_column, label_column, columns)
+    else:
+        source = folder.open_folder(name, find_layout(name, path, val_labels), splits)
+    return keeping(source, keep, there)

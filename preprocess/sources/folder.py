@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.sources.labels import union
-from preprocess.sources.source import HIDDEN_LABEL, PassedOver, StoredSource, choose, printable, stored_source
+from preprocess.sources.source import (
+    HIDDEN_LABEL,
+    PassedOver,
+    StoredSource,
+    choose,
+    named_classes,
+    printable,
+    stored_source,
+)
 from shards.common.errors import UsageError
 from shards.common.terminal import counted
+from shards.dataset import TRAINING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import datasets
+
+    from preprocess.sources.listed import Listed
 
 # Files that operating systems leave beside images, like all whose names begin with a dot.
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
@@ -37,6 +48,22 @@ NO_LAYOUT = (
 )
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a folder differs from <split>/<class>/*.jpg (preprocess/sources/imagenet/layouts.py finds these).
+
+    `root`: the directory that holds the splits. `labels`: where the classes of a split's images are listed, whose
+    files then lie in no class folder; `words`: the names of the classes; `classes`: all classes, None for those that
+    have a folder. `inner`: the folder of each class, and of a split with a list, outside of which no file is an image.
+    """
+
+    root: Path
+    labels: "Mapping[str, Listed]" = field(default_factory=dict)
+    words: "Mapping[str, str]" = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    inner: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class FolderImages:
     """The image files of one split. Their names are one string and an array of ends, which pickle small and fast."""
@@ -49,54 +76,86 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def name(self, row: int) -> str:
+    def path(self, row: int) -> str:
         """The path of a file relative to the root: "<split>/<class>/<file>"."""
         start = self.ends[row - 1] if row else 0
         return os.fsdecode(self.names[start : self.ends[row]])
+
+    def name(self, row: int) -> str:
+        return printable(self.path(row))
 
     def lengths(self) -> npt.NDArray[np.int64]:
         return self.sizes
 
     def read(self, row: int) -> tuple[bytes, str]:
-        name = self.name(row)
-        return (self.root / name).read_bytes(), printable(name)
+        path = self.path(row)
+        return (self.root / path).read_bytes(), printable(path)
 
     def table(self) -> "datasets.Dataset":
         import datasets
 
-        paths = [str(self.root / self.name(row)) for row in range(len(self))]
+        paths = [str(self.root / self.path(row)) for row in range(len(self))]
         return datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
 
 
-def open_folder(name: str, root: Path, splits: "Sequence[str] | None") -> StoredSource:
+def open_folder(name: str, layout: Layout, splits: "Sequence[str] | None") -> StoredSource:
     """Scans an image folder.
 
-    Splits without class directories have no labels, and are left out unless `splits` names them. A class that some
-    splits lack is a class all the same. Raises UsageError for other layouts.
+    Splits with neither class directories nor a list have no labels, and are left out unless `splits` names them. A
+    class that some splits lack is a class all the same. Raises UsageError for other layouts.
     """
+    root = layout.root
     there = [entry.name for entry in _directories(root)]
     chosen = there if splits is None else choose(name, there, splits)
-    classes = {split: [entry.name for entry in _directories(root / split)] for split in chosen}
+    classes = {split: [] if split in layout.labels else class_folders(root / split, layout.inner) for split in chosen}
     labelled = {split: names for split, names in classes.items() if names}
+    if layout.classes is not None:
+        _check_classes(root, labelled, layout.classes)
+        labelled = {"the list of classes": list(layout.classes), **labelled}
+    elif not labelled and layout.labels and TRAINING in there:
+        labelled = {TRAINING: class_folders(root / TRAINING)}
     class_names = sorted(union(name, labelled))
     images: dict[str, FolderImages] = {}
     labels: dict[str, npt.NDArray[np.int64]] = {}
     others: dict[str, tuple[PassedOver, ...]] = {}
     for split in chosen:
-        images[split], labels[split], others[split] = _scan(root, split, classes[split], class_names)
+        images[split], labels[split], others[split] = _scan(layout, split, classes[split], class_names)
+        if split in layout.labels:
+            names = [images[split].name(row) for row in range(len(images[split]))]
+            labels[split] = layout.labels[split].labels(f"split {split} of {name}", names, class_names)
     if not labelled or not any(map(_holds_images, images.values())):
         raise UsageError(NO_LAYOUT.format(name, _found(root)))
     source = stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
     for split in source.splits:
         if others[split]:
             print(f"{root / split}: {_passing_over(others[split])}", file=sys.stderr)
-    return dataclasses.replace(source, others=others)
+    return dataclasses.replace(named_classes(source, layout.words), others=others)
+
+
+def holds_classes(root: Path) -> bool:
+    """Whether some directory of `root` has directories, as the splits of an image folder have."""
+    return any(class_folders(Path(split.path)) for split in _directories(root))
+
+
+def class_folders(split: Path, inner: str = "") -> list[str]:
+    """The names of the class directories of a split, in order. `inner`: see Layout."""
+    return [entry.name for entry in _directories(split) if entry.name != inner]
+
+
+def _check_classes(root: Path, there: "Mapping[str, Sequence[str]]", classes: "Sequence[str]") -> None:
+    for split, names in there.items():
+        if unknown := sorted({*names} - {*classes}):
+            raise UsageError(
+                f"{root / split} has {counted(len(unknown), 'folder')} that is no class of the list beside it, such as "
+                f"{printable(unknown[0])}"
+            )
 
 
 def _scan(
-    root: Path, split: str, classes: "Sequence[str]", class_names: "Sequence[str]"
+    layout: Layout, split: str, classes: "Sequence[str]", class_names: "Sequence[str]"
 ) -> tuple[FolderImages, npt.NDArray[np.int64], tuple[PassedOver, ...]]:
     """All files of a split. Whether a file is an image, its bytes tell when it is converted."""
+    root = layout.root
     names: list[bytes] = []
     sizes: list[int] = []
     labels: list[int] = []
@@ -108,8 +167,9 @@ def _scan(
         others += [PassedOver(printable(f"{split}/{name}"), f"{PASSED_OVER}it lies in no class") for name in beside]
     folders = [(f"{split}/{each}", numbers[each]) for each in classes] or [(split, HIDDEN_LABEL)]
     for folder, label in folders:
+        inner = f"{folder}/{layout.inner}/" if layout.inner else ""
         for file, entry in _files(root, folder):
-            if reason := _no_image(entry):
+            if reason := _no_image(entry) or ("" if file.startswith(inner) else f"it lies beside {layout.inner}/"):
                 others.append(PassedOver(printable(file), f"{PASSED_OVER}{reason}"))
                 continue
             names.append(os.fsencode(file))
@@ -153,7 +213,7 @@ def _directories(root: Path) -> list[os.DirEntry[str]]:
 def _holds_images(images: FolderImages) -> bool:
     for row in range(min(len(images), LOOKED_AT)):
         try:
-            with (images.root / images.name(row)).open("rb") as file:
+            with (images.root / images.path(row)).open("rb") as file:
                 start = file.read(12)
         except OSError:
             continue

@@ -47,7 +47,7 @@ def read_labels(
     if pa.types.is_string(next(iter(values.values())).type):
         words = sorted({word for each in values.values() for word in pc.unique(each).to_pylist() if word is not None})
         return tuple(words), {split: _numbers(pc.index_in(each, pa.array(words))) for split, each in values.items()}
-    return _plain_numbers(name, column, {split: _numbers(each) for split, each in values.items()})
+    return plain_numbers(name, column, {split: _numbers(each) for split, each in values.items()})
 
 
 def union(name: str, classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -123,7 +123,11 @@ def _mapped(labels: Labels, own: tuple[str, ...], names: tuple[str, ...]) -> Lab
     return mapped
 
 
-def _plain_numbers(name: str, column: str, labels: dict[str, Labels]) -> tuple[tuple[str, ...], dict[str, Labels]]:
+def plain_numbers(name: str, column: str, labels: dict[str, Labels]) -> tuple[tuple[str, ...], dict[str, Labels]]:
+    """Class names of labels that are numbers: the numbers up to the highest; where they are no classes, in order anew.
+
+    Returns them and the class numbers. Raises UsageError where there are too many, or negative ones.
+    """
     highest = max((int(each.max()) for each in labels.values() if len(each)), default=HIDDEN_LABEL)
     if highest < MAX_CLASSES:
         return tuple(map(str, range(highest + 1))), labels

@@ -1,5 +1,6 @@
 """The interface of a source: labelled images, read one at a time as encoded bytes; and the source that lies on disk."""
 
+import dataclasses
 import hashlib
 import os
 import sys
@@ -14,6 +15,7 @@ from shards.common.errors import UsageError
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 HIDDEN_LABEL = -1
 # Rows of each split whose bytes enter the fingerprint; of all rows the length and the label do.
@@ -57,6 +59,13 @@ class Source(Protocol):
     def passed_over(self, split: str) -> "Sequence[PassedOver]":
         """The files of a split that are no rows of it."""
 
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """The names of the columns that go into the index."""
+
+    def columns(self, split: str, rows: Sequence[int]) -> "Mapping[str, pa.Array]":
+        """Those columns, of these rows of a split: strings or int64."""
+
 
 @dataclass(frozen=True)
 class PassedOver:
@@ -74,6 +83,9 @@ class Images(Protocol):
     def lengths(self) -> npt.NDArray[np.int64]:
         """The length of each image in bytes, (n,), without reading it; -1 where there is no image."""
 
+    def name(self, row: int) -> str:
+        """The name of one image in its source."""
+
     def read(self, row: int) -> tuple[bytes, str]:
         """The bytes and the name of one image. Raises OSError where its file cannot be read."""
 
@@ -85,7 +97,8 @@ class Images(Protocol):
 class StoredSource:
     """A source that lies on disk: the images of each split, and their labels, (n,) int32 class numbers.
 
-    `others`: the files of each split that are passed over, where there are any.
+    `others`: the files of each split that are passed over, where there are any; `kept`: the columns of each split that
+    go into the index (kept.py).
     """
 
     name: str
@@ -94,6 +107,7 @@ class StoredSource:
     labels: Mapping[str, npt.NDArray[np.int32]]
     fingerprint: str
     others: Mapping[str, tuple[PassedOver, ...]] = field(default_factory=dict)
+    kept: "Mapping[str, Mapping[str, pa.Array]]" = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -108,6 +122,14 @@ class StoredSource:
 
     def passed_over(self, split: str) -> tuple[PassedOver, ...]:
         return self.others.get(split, ())
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        return tuple(next(iter(self.kept.values()), {}))
+
+    def columns(self, split: str, rows: Sequence[int]) -> "Mapping[str, pa.Array]":
+        places = np.array(rows, np.int64)
+        return {name: values.take(places) for name, values in self.kept.get(split, {}).items()}
 
 
 @dataclass(frozen=True)
@@ -138,6 +160,13 @@ class ChosenSplits:
     def passed_over(self, split: str) -> Sequence[PassedOver]:
         return self.source.passed_over(split)
 
+    @property
+    def keep(self) -> tuple[str, ...]:
+        return self.source.keep
+
+    def columns(self, split: str, rows: Sequence[int]) -> "Mapping[str, pa.Array]":
+        return self.source.columns(split, rows)
+
 
 def stored_source(
     name: str,
@@ -164,6 +193,15 @@ def stored_source(
     narrow = {split: labels[split].astype(np.int32) for split in kept}
     chosen = {split: images[split] for split in kept}
     return StoredSource(name, tuple(class_names), chosen, narrow, _fingerprint(class_names, chosen, narrow))
+
+
+def named_classes(source: StoredSource, words: Mapping[str, str]) -> StoredSource:
+    """The source with each class that is in `words` called "n01440764: tench, Tinca tinca", and the others as before.
+
+    The fingerprint stays that of the bare classes: a list of names may be added or corrected later.
+    """
+    names = [f"{each}: {' '.join(words[each].split())}" if words.get(each) else each for each in source.class_names]
+    return dataclasses.replace(source, class_names=tuple(names))
 
 
 def printable(name: str) -> str:

@@ -28,6 +28,7 @@ from shards.common.machine import allow_open_files
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 IMAGE = "image"
 SHOWN = 3  # columns in a message
@@ -83,6 +84,12 @@ class TableImages:
             parts.append(lengths)
         return np.concatenate(parts)
 
+    def name(self, row: int) -> str:
+        starts, values = self._values
+        chunk = bisect.bisect_right(starts, row) - 1
+        path = os.fsdecode(values[chunk][1][row - starts[chunk]] or b"")
+        return printable(path) or f"{self.split} row {row}"
+
     def read(self, row: int) -> tuple[bytes, str]:
         starts, values = self._values
         chunk = bisect.bisect_right(starts, row) - 1
@@ -130,9 +137,14 @@ def is_table(path: Path) -> bool:
 
 
 def open_tables(
-    name: str, path: Path | None, splits: Sequence[str] | None, image_column: str, label_column: str
-) -> StoredSource:
-    """Opens the tables in a local directory, or on the hub where `path` is None.
+    name: str,
+    path: Path | None,
+    splits: Sequence[str] | None,
+    image_column: str,
+    label_column: str,
+    columns: Sequence[str] = (),
+) -> "tuple[StoredSource, dict[str, dict[str, pa.ChunkedArray]]]":
+    """Opens the tables in a local directory, or on the hub where `path` is None. Returns the source, and the `columns`.
 
     The label column may hold ClassLabels, strings (their sorted values become the classes) or numbers (classes
     "0", "1", ... up to the highest). Raises UsageError for splits and columns that are missing or of another type.
@@ -142,13 +154,16 @@ def open_tables(
     chosen = list(tables) if splits is None else choose(name, list(tables), splits)
     images: dict[str, TableImages] = {}
     labels: dict[str, LabelColumn] = {}
+    further: dict[str, dict[str, pa.ChunkedArray]] = {}
     for split in chosen:
         table = tables[split]
         images_in, labels_in = _columns_of_images(table), _columns_of_labels(table)
-        for option, column, fitting in (
+        named = [
             ("--image-column", image_column, images_in),
             ("--label-column", label_column, labels_in),
-        ):
+            *(("--keep", each, table.column_names) for each in columns),
+        ]
+        for option, column, fitting in named:
             if column not in table.column_names:
                 there = ", ".join(table.column_names)
                 raise UsageError(f"{name} has no column {column}: it has {there}; {_give(option, fitting)}")
@@ -168,9 +183,14 @@ def open_tables(
         else:
             names = getattr(table.features[label_column], "names", None)
             parts = [(len(table), None if names is None else tuple(names))]
-        labels[split] = LabelColumn(table.select_columns([label_column]).with_format("arrow")[:].column(0), parts)
+        labels[split] = LabelColumn(_column(table, label_column), parts)
+        further[split] = {column: _column(table, column) for column in columns}
     class_names, numbers = read_labels(name, label_column, labels)
-    return stored_source(name, class_names, images, numbers, hidden_allowed=splits is None)
+    return stored_source(name, class_names, images, numbers, hidden_allowed=splits is None), further
+
+
+def _column(table: "datasets.Dataset", column: str) -> "pa.ChunkedArray":
+    return table.select_columns([column]).with_format("arrow")[:].column(0)
 
 
 def _columns_of_images(table: "datasets.Dataset") -> list[str]:

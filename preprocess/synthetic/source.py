@@ -5,7 +5,9 @@ or Pillow may.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import PIL
@@ -86,6 +88,14 @@ class SyntheticSource:
     def passed_over(self, split: str) -> tuple[PassedOver, ...]:
         """Nothing: there are no files."""
         return ()
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        return ()
+
+    def columns(self, split: str, rows: Sequence[int]) -> dict[str, Any]:
+        """Nothing: there are no columns."""
+        return {}
 
     def _rng(self, split: str, stream: int, item: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64((self.seed, SPLIT_STREAMS[split], stream, item)))

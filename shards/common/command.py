@@ -15,7 +15,7 @@ PROG = "shardfeed"
 # Only named here, never imported: this package knows none of those above it.
 PROGRAMS = {
     "preprocess": "converts a data set of images into shards",
-    "shards": "says what is in a data set, verifies it, draws a batch of it",
+    "shards": "says what is in a data set, verifies it, draws a batch of it, indexes tars of others",
     "train": "trains, checks, evaluates",
     "model": "classifies images with trained weights, exports them",
     "benchmarks": "measures the loader, the conversion and training",

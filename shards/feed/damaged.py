@@ -129,24 +129,23 @@ class DamagedSamples:
                 decoder.push(self._planner.batch(batch.cursor, batch.drawn[place : place + 1]), [data])
                 decoder.pop()
             except RuntimeError as error:
-                right = crc32(data.data) == int(index.crc32[batch.ids[place]])
-                troubles.append((place, _undecodable(data.tobytes(), error) if right else DAMAGED))
+                known = self._split.info.checksums
+                right = not known or crc32(data.data) == int(index.crc32[batch.ids[place]])
+                troubles.append((place, _undecodable(data.tobytes(), error, known) if right else DAMAGED))
                 decoder.close()
                 decoder = GraphDecoder(alone)
         decoder.close()
         return troubles
 
 
-def _undecodable(data: bytes, error: Exception) -> str:
-    """What is wrong with an image that has the right checksum.
+def _undecodable(data: bytes, error: Exception, checked: bool) -> str:
+    """What is wrong with an image that has the right checksum, or (not `checked`) none.
 
     libjpeg-turbo's reason comes first: it says what is wrong in the picture, DALI mostly a number.
     """
     reason = decoding_error(data) or "libjpeg-turbo reads it"
-    return (
-        f"cannot be decoded, and its checksum is right, so it was stored like this ({reason}; "
-        f"DALI: {said_by_dali(error)})"
-    )
+    stored = ", and its checksum is right, so it was stored like this" if checked else ""
+    return f"cannot be decoded{stored} ({reason}; DALI: {said_by_dali(error)})"
 
 
 def said_by_dali(error: Exception) -> str:

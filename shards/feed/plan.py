@@ -176,9 +176,11 @@ class Planner:
 
     def _checked(self, shard: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Whether the CRC-32 of each sample is compared, (n,), for samples that lie in these shards."""
-        if self._check:
-            return np.ones(len(shard), bool)
         checked = np.zeros(len(shard), bool)
+        if not self._split.info.checksums:
+            return checked
+        if self._check:
+            return ~checked
         if self._unchecked[shard].any():
             numbers, first = np.unique(shard, return_index=True)
             checked[first] = self._unchecked[numbers]

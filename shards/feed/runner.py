@@ -1,12 +1,14 @@
 """One feed loop at a time over open shards: a jump to another cursor, or another size, is another loop."""
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import threading
 import weakref
 
-from shards.dataset import Split
+from shards.dataset import JoinedSplit, Split
+from shards.feed.joined import JoinedShards
 from shards.feed.local import LocalShards
 from shards.feed.loop import THREADS, Delivered, FeedConfig, FeedLoop, must_resize
 from shards.feed.plan import SamplingConfig
@@ -79,8 +81,17 @@ class FeedRunner:
         self._loop = None
 
 
-def open_shards(split: Split) -> LocalShards | Prefetcher:
+def open_shards(split: Split) -> LocalShards | Prefetcher | JoinedShards:
     """The shards of a split, open for reading: files of this machine, or behind a URL."""
+    if isinstance(split, JoinedSplit):
+        return _open_joined(split)
     if split.origin is not None:
         return Prefetcher(split.remote_shards())
     return LocalShards(split.shard_paths, [shard.bytes for shard in split.info.shards])
+
+
+def _open_joined(split: JoinedSplit) -> JoinedShards:
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(contextlib.closing(open_shards(part))) for part in split.parts]
+        stack.pop_all()  # closed by what holds them now
+    return JoinedShards(parts, [len(part.info.shards) for part in split.parts])

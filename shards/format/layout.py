@@ -25,6 +25,10 @@ BLOCK = 512
 Encoding = Literal["jpeg", "raw"]
 _EXTENSIONS: dict[Encoding, str] = {"jpeg": "jpg", "raw": "ppm"}
 
+# Characters of a path or a URL.
+LONGEST_PLACE = 4096
+
+_NAMED_WNID = re.compile(r"n\d{8}: ")
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -43,6 +47,11 @@ def check_split_name(name: str) -> str:
     return name
 
 
+def class_id(class_name: str) -> str:
+    """What tells a class from all others: the WNID of "n01440764: tench, Tinca tinca"; of other names the whole."""
+    return class_name[:9] if _NAMED_WNID.match(class_name) else class_name
+
+
 def split_dir(root: str | Path, split: str) -> Path:
     """The directory that holds the shards, the index and the rejects of one split."""
     return Path(root) / check_split_name(split)
@@ -51,6 +60,17 @@ def split_dir(root: str | Path, split: str) -> Path:
 def shard_name(split: str, number: int) -> str:
     """File name of a split's shard, for example `train-00017.tar`: five digits, more from 100,000 on."""
     return f"{check_split_name(split)}-{number:05d}.tar"
+
+
+def is_place(place: str) -> bool:
+    """Whether `place` can be where a tar of others lies: a URL, an absolute path, or one relative to the manifest.
+
+    A relative one leads out of the manifest's directory by one step at most: an index lies in the directory of its
+    tars, or in one beside them.
+    """
+    if not place or len(place) > LONGEST_PLACE or not place.isprintable():
+        return False
+    return ".." not in place.removeprefix("../").split("/")
 
 
 def dali_index_name(tar_name: str) -> str:

@@ -6,6 +6,7 @@ It is written last, so its presence means that every shard it names is whole.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any, get_args
 
 from shards.common.atomic import replacing
 from shards.common.errors import UsageError
-from shards.common.records import Count, Sha256, read_record
-from shards.format.layout import MANIFEST, Encoding, is_split_name, shard_name
+from shards.common.records import Count, Sha256, Sha256OrNone, read_record
+from shards.format.layout import MANIFEST, Encoding, is_place, is_split_name, shard_name, split_dir
 
 # 1: JPEG only. 2: `encoding` among the settings.
 FORMAT_VERSION = 2
+# 3: shards that others wrote, each with a place of its own; otherwise as 2. Conversions write 2.
+INDEXED_VERSION = 3
+# What a further column of the indices may hold, as Arrow calls it.
+COLUMN_TYPES = ("string", "int64")
 # The lengths in pixels that images' shorter side may be stored with.
 SHORT_SIDES = range(8, 4097)
 # A damaged manifest cannot be made again in its place: it alone says what the shards must be.
@@ -26,12 +31,25 @@ ADVICE = "copy it again from where the data set came, or make the data set again
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One tar: its file name, its length in bytes, how many samples it holds, and its SHA-256 in hex."""
+    """One tar: its file name, its length in bytes, how many samples it holds, and its SHA-256 in hex.
+
+    Of tars that others wrote also `place`: a path relative to the manifest's directory, an absolute one, or a URL; and
+    `modified`: the time of its last change in nanoseconds, or what its store says (an ETag). "" where unknown, as is
+    `sha256` there: such tars are not hashed.
+    """
 
     name: str
     bytes: Count
     samples: Count
-    sha256: Sha256
+    sha256: Sha256OrNone
+    place: str = ""
+    modified: str = ""
+
+    def path(self, root: Path, split: str) -> Path:
+        """The path of a shard on this machine. `root`: the directory of the manifest."""
+        if self.place:
+            return Path(os.path.normpath(root / self.place))
+        return split_dir(root, split) / self.name
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,8 @@ class SplitInfo:
     """One split: samples kept, source rows rejected, and its shards in order.
 
     `kinds`: samples by kind of input; `reasons`: rejects by reason. `index`: None in manifests of earlier versions,
-    which do not hold it.
+    which do not hold it. `checksums`: whether the index holds the CRC-32 of each sample; not where only headers were
+    read.
     """
 
     samples: Count
@@ -62,6 +81,7 @@ class SplitInfo:
     kinds: Mapping[str, Count] = field(default_factory=dict)
     reasons: Mapping[str, Count] = field(default_factory=dict)
     index: IndexInfo | None = None
+    checksums: bool = True
 
     def __repr__(self) -> str:
         return f"<SplitInfo: {self.samples:,} samples in {len(self.shards):,} shards, {self.rejects:,} rejects>"
@@ -113,7 +133,8 @@ class Manifest:
     """A whole data set: its source, its settings and its parts.
 
     `fingerprint`: identifies the content of the source, whatever its path. `libraries`: versions of the image
-    libraries, since other versions may encode the same pixels to other bytes.
+    libraries, since other versions may encode the same pixels to other bytes. `columns`: the further columns of the
+    indices, each "string" or "int64"; absent from the file where there are none.
     """
 
     format_version: Count
@@ -124,6 +145,7 @@ class Manifest:
     settings: Settings
     splits: Mapping[str, SplitInfo]
     libraries: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -131,12 +153,23 @@ class Manifest:
             f"format version {self.format_version}>"
         )
 
+    @property
+    def indexed(self) -> bool:
+        """Whether its shards are tars that others wrote, read where they lie."""
+        return self.format_version >= INDEXED_VERSION
+
     def write(self, root: str | Path) -> None:
         """Writes `root`/manifest.json: atomically, synced to disk, the same bytes for the same content."""
         content = dataclasses.asdict(self)
         for split in content["splits"].values():
             if split["index"] is None:
                 del split["index"]
+            if not self.indexed:  # fields of tars that others wrote
+                del split["checksums"]
+                for shard in split["shards"]:
+                    del shard["place"], shard["modified"]
+        if not self.columns:
+            del content["columns"]
         with replacing(Path(root) / MANIFEST) as file:
             file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -165,9 +198,9 @@ class Manifest:
         shards/format/layout.py makes, hashes are hashes, and sums add up.
         """
         head = read_record(_Head, data, where, ADVICE)
-        if head.format_version > FORMAT_VERSION:
+        if head.format_version > INDEXED_VERSION:
             raise UsageError(
-                f"{where} has format version {head.format_version}, newer than the {FORMAT_VERSION} known here: "
+                f"{where} has format version {head.format_version}, newer than the {INDEXED_VERSION} known here: "
                 "install a newer shardfeed"
             )
         manifest = read_record(cls, data, where, ADVICE)
@@ -179,13 +212,24 @@ class Manifest:
         """What is wrong with values of the right type, in words."""
         if not self.splits:
             yield "splits: there are none"
+        for column, kind in self.columns.items():
+            if kind not in COLUMN_TYPES:
+                yield f"columns: {column!r} holds {kind!r}, which is none of {' and '.join(COLUMN_TYPES)}"
         for split, info in self.splits.items():
             if not is_split_name(split):
                 yield f"splits: {split!r} cannot be the name of a split"
                 return
             for number, shard in enumerate(info.shards):
-                if shard.name != shard_name(split, number):
-                    yield f"splits.{split}.shards[{number}].name: {shard.name!r} is not {shard_name(split, number)}"
+                at = f"splits.{split}.shards[{number}]"
+                if self.indexed:
+                    if not is_place(shard.place):
+                        yield f"{at}.place: {shard.place!r} is no place of a tar"
+                elif shard.name != shard_name(split, number):
+                    yield f"{at}.name: {shard.name!r} is not {shard_name(split, number)}"
+                elif shard.place or not shard.sha256:
+                    yield f"{at}: shards of version {self.format_version} have a SHA-256, and no place of their own"
+            if not (info.checksums or self.indexed):
+                yield f"splits.{split}.checksums: only indices of tars of others may lack them"
             if sum(shard.samples for shard in info.shards) != info.samples:
                 yield f"splits.{split}.samples: the shards do not add up to {info.samples}"
 

@@ -20,6 +20,7 @@ from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, split_dir
 from shards.format.manifest import Manifest, ShardInfo, SplitInfo, index_info
 from shards.format.verify_shard import Problem, ShardCheck
+from shards.format.verify_tars import verify_tars
 
 MAX_KEY = 96  # characters: with its extension a name has 100 in a tar's header
 
@@ -41,6 +42,8 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
     """
     root = Path(root)
     manifest = Manifest.read(root)
+    if manifest.indexed:
+        return _verify_tars(root, manifest, decode, workers or usable_cores())
     problems = unexpected_files(root, manifest)
     work: list[tuple[str, ShardInfo, Index | None]] = []
     for split, info in manifest.splits.items():
@@ -56,6 +59,13 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
     for found in _check_all(ShardCheck(root, manifest, decode), work, total, workers or usable_cores()):
         problems += found
     return Verified(len(work), total, sum(shard.bytes for _, shard, _ in work), tuple(problems))
+
+
+def _verify_tars(root: Path, manifest: Manifest, decode: bool, threads: int) -> Verified:
+    shards = [shard for info in manifest.splits.values() for shard in info.shards]
+    problems = verify_tars(root, manifest, decode, threads)
+    samples = sum(info.samples for info in manifest.splits.values())
+    return Verified(len(shards), samples, sum(shard.bytes for shard in shards), problems)
 
 
 def _check_all(

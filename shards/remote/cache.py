@@ -5,7 +5,7 @@
     CACHE/count                             the bytes that the shards take
     CACHE/shards/<sha256>.tar               a whole shard
     CACHE/shards/<sha256>.<bytes>.part      a shard that is being downloaded
-    CACHE/datasets/                         manifests and indices: shards/dataset.py
+    CACHE/datasets/                         manifests and indices: shards/dataset/
 
 A shard is named by its SHA-256, so data sets and runs share equal shards, and nothing here can be out of date. One
 process downloads a partial file while it holds the kernel's lock on it, compares it with its hash, syncs and renames
@@ -141,10 +141,13 @@ class Cache:
         download: Callable[[Path], object],
         name: str,
         stop: threading.Event | None = None,
+        *,
+        compare: bool = True,
     ) -> int | None:
         """Downloads a shard, verified, and returns a descriptor as `pin` does; None where there is no room for it.
 
-        `download` writes the file to the path that it gets; `name` is for errors. Raises BeingFetched where another
+        `download` writes the file to the path that it gets; `name` is for errors. Without `compare`, `sha256` is only
+        the shard's name in the cache, and its length is compared alone. Raises BeingFetched where another
         process downloads the shard, ShardfeedError for a shard that arrives with another hash several times, and
         whatever `download` raises.
         """
@@ -154,7 +157,11 @@ class Cache:
         if file is None:
             return self.pin(sha256, size, stop)
         try:
-            download_verified(file, part, sha256, download, name)
+            if compare:
+                download_verified(file, part, sha256, download, name)
+            else:
+                download(part)
+                _check_length(file, size, name)
             os.fsync(file)
             with self._alone(stop):
                 part.rename(self._path(sha256))
@@ -289,6 +296,14 @@ def download_verified(file: int, path: Path, sha256: str, download: Callable[[Pa
         f"{name} arrives with other bytes than its manifest says (SHA-256 {found[:8]}, manifest {sha256[:8]}; "
         f"{WRONG_BYTES} attempts): it is damaged there, upload it again"
     )
+
+
+def _check_length(file: int, size: int, name: str) -> None:
+    actual = os.fstat(file).st_size
+    if actual != size:
+        raise ShardfeedError(
+            f"{name} has {actual:,} bytes, its index says {size:,}: it has changed, run `python -m shards index` again"
+        )
 
 
 def _remove_unused(path: Path) -> bool:

@@ -178,6 +178,13 @@ class ObjectStore:
         except FileNotFoundError:
             return None
 
+    def look(self, name: str) -> Stored | None:
+        """A file's length and mark; None where there is none."""
+        try:
+            return self._tried("looked at", name, lambda files, path: _stored(name, files.info(path)))
+        except FileNotFoundError:
+            return None
+
     def remove(self, name: str) -> None:
         """Removes a directory and all in it, or a file; does nothing if there is none."""
         with contextlib.suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.common.errors import UsageError
-from shards.sampling.hashing import bits
+from shards.sampling.hashing import bits, permutation
 from shards.sampling.order import ORDER, Order, epoch_order
 
 Int64Array = npt.NDArray[np.int64]
@@ -38,8 +38,12 @@ class Draw:
     num_samples: int | None = None
     replacement: bool = True
     repeats: int = 1
+    mixture: tuple[tuple[int, int], ...] = ()
+    """Of a mix: how many samples each of its parts has, and how many of them an epoch takes."""
 
     def __post_init__(self) -> None:
+        if self.mixture and (self.weights is not None or self.repeats > 1):
+            raise UsageError("a mix has neither weights nor num_repeats")
         if self.weights is not None and self.repeats > 1:
             raise UsageError("weights and num_repeats do not go together: choose one")
         if self.weights is None and self.num_samples is not None:
@@ -56,11 +60,15 @@ class Draw:
         """The positions of an epoch of a split of so many samples."""
         if self.num_samples is not None:
             return self.num_samples
+        if self.mixture:
+            return sum(take for _, take in self.mixture)
         return samples if self.repeats == 1 else samples // ROUND * ROUND or samples
 
     def draws(self, shard: npt.NDArray[np.int32], order: Order, seed: int, epoch: int, block_shards: int) -> Int64Array:
         """The draw at each position of an epoch, for samples that lie in the shards `shard` (n,)."""
         samples = len(shard)
+        if self.mixture:
+            return _mixed(self.mixture, seed, epoch)
         if self.weights is None:
             ids = epoch_order(shard, order, seed, epoch, block_shards)
             if self.repeats == 1:
@@ -77,9 +85,9 @@ class Draw:
     @cached_property
     def identity(self) -> int:
         """A number that differs for what draws other samples; 0 for each sample once."""
-        if self.weights is None and self.repeats == 1:
+        if self.weights is None and self.repeats == 1 and not self.mixture:
             return 0
-        said = f"{self.num_samples} {self.replacement} {self.repeats}".encode()
+        said = f"{self.num_samples} {self.replacement} {self.repeats} {self.mixture}".encode()
         digest = hashlib.sha256(said + (b"" if self.weights is None else self.weights.astype("<f8").tobytes()))
         return int.from_bytes(digest.digest()[:6], "little")
 
@@ -101,6 +109,16 @@ def balanced_weights(labels: npt.NDArray[np.int32]) -> Float64Array:
     """Weights (n,) with which each class is as likely as any other."""
     weights: Float64Array = 1.0 / np.bincount(labels)[labels]
     return weights
+
+
+def _mixed(mixture: tuple[tuple[int, int], ...], seed: int, epoch: int) -> Int64Array:
+    """Of each part a random choice, all in random order."""
+    ids, start = [], 0
+    for part, (samples, take) in enumerate(mixture):
+        ids.append(start + permutation(samples, seed, epoch, ORDER, part)[:take])
+        start += samples
+    together = np.concatenate(ids)
+    return together[permutation(len(together), seed, epoch, ORDER)]
 
 
 def _without_replacement(weights: Float64Array, seed: int, epoch: int) -> Int64Array:

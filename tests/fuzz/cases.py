@@ -29,6 +29,7 @@ from shards.format.verify import verify
 from tests.fuzz.mutate import Mutation, bytes_of, json_of, lines_of, table_of
 from tests.helpers.datasets import jpeg, photo, write_split
 from tests.helpers.jobs import folder
+from tests.helpers.tars import indexed, write_tar
 from train.checkpoints.resume import read_checkpoint
 from train.curves import METRICS, curves_of, read_lines
 
@@ -82,6 +83,16 @@ def _without_hash(root: Path) -> None:
     manifest = json.loads((root / MANIFEST).read_bytes())
     del manifest["splits"]["train"]["index"]
     (root / MANIFEST).write_text(json.dumps(manifest))
+
+
+def _tars(root: Path) -> None:
+    """Tars that webdataset wrote, one of their images cleaned, and their index."""
+    for number in range(2):
+        images = [jpeg(photo(8, 8 + seed % 3, seed)) for seed in range(6 * number, 6 * number + 6)]
+        samples = [{"__key__": f"{row}", "jpg": image, "cls": row} for row, image in enumerate(images)]
+        samples[3] = {"__key__": "3", "jpg": ppm(photo(8, 9)), "cls": 3}
+        write_tar(root / f"{number}.tar", samples)
+    indexed(root)
 
 
 def _job(root: Path) -> ShardJob:
@@ -169,6 +180,7 @@ PART = os.path.relpath(index_path(Path("out"), "train", 0))
 
 CASES = {
     "manifest, loader": Case(MANIFEST, _split, json_of, _epoch),
+    "manifest of tars of others, loader": Case(MANIFEST, _tars, json_of, _epoch),
     "manifest, verify": Case(MANIFEST, _split, json_of, _verified),
     "index, loader": Case(f"train/{INDEX}", _split, table_of, _epoch, every=True),
     "index, verify": Case(f"train/{INDEX}", _split, table_of, _verified, every=True),

@@ -7,7 +7,7 @@ from pathlib import Path
 from shards.common.errors import UsageError
 from shards.common.terminal import counted
 from shards.dataset import VALIDATION, Split, open_dataset
-from shards.subset import numbers_by_name
+from shards.dataset.parts import numbers_by_name
 from train.config import Config
 from train.data import held_out_split
 

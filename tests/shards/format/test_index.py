@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from shards.common.errors import ShardfeedError
@@ -30,6 +31,23 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert same(read, index(5))
     assert read.key is not None
     assert read.key.tolist() == [f"{i:08d}" for i in range(5)]
+
+
+def test_further_columns_are_read_when_asked_for_and_concatenated(tmp_path: Path) -> None:
+    extra = {"path": pa.array([f"{row}.jpg" for row in range(5)]), "number": pa.array(range(5), pa.int64())}
+    dataclasses.replace(index(5), extra=extra).write(tmp_path / "index.parquet")
+    assert Index.read(tmp_path / "index.parquet").extra == {}
+    read = Index.read(tmp_path / "index.parquet", keys=True, extra=["path", "number"])
+    assert read.extra == extra
+    assert Index.concatenate([read, read]).extra["number"].to_pylist() == [*range(5), *range(5)]
+    with pytest.raises(ShardfeedError, match="cannot be read as an index of samples"):
+        Index.read(tmp_path / "index.parquet", extra=["nothing"])
+
+
+@pytest.mark.parametrize("values", [pa.array(["a"] * 4), pa.array([0.5] * 5), pa.array(["a"] * 4 + [None])])
+def test_further_columns_of_other_types_or_with_gaps_are_refused(values: pa.Array) -> None:
+    with pytest.raises(ValueError, match="column more must be 5 strings or int64"):
+        dataclasses.replace(index(5), extra={"more": values})
 
 
 def test_keys_are_read_only_when_asked_for(tmp_path: Path) -> None:

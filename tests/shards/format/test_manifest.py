@@ -11,7 +11,16 @@ import pytest
 
 from shards.common.errors import UsageError
 from shards.format.layout import shard_name
-from shards.format.manifest import ADVICE, FORMAT_VERSION, IndexInfo, Manifest, Settings, ShardInfo, SplitInfo
+from shards.format.manifest import (
+    ADVICE,
+    FORMAT_VERSION,
+    INDEXED_VERSION,
+    IndexInfo,
+    Manifest,
+    Settings,
+    ShardInfo,
+    SplitInfo,
+)
 
 
 def shards(split: str) -> tuple[ShardInfo, ...]:
@@ -60,7 +69,7 @@ def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path: Path) -> None
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    replace(MANIFEST, format_version=FORMAT_VERSION + 1).write(tmp_path)
+    replace(MANIFEST, format_version=INDEXED_VERSION + 1).write(tmp_path)
     with pytest.raises(UsageError, match="newer than"):
         Manifest.read(tmp_path)
 
@@ -230,3 +239,14 @@ def test_a_strange_manifest_is_refused_in_one_line_or_harmless(seed: int) -> Non
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Settings(**wrong)
+
+
+def test_further_columns_are_named_and_absent_where_there_are_none(tmp_path: Path) -> None:
+    manifest = replace(MANIFEST, columns={"path": "string", "number": "int64"})
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest
+    MANIFEST.write(tmp_path)
+    assert "columns" not in json.loads((tmp_path / "manifest.json").read_text())
+    replace(manifest, columns={"path": "object"}).write(tmp_path)
+    with pytest.raises(UsageError, match="columns: 'path' holds 'object', which is none of string and int64"):
+        Manifest.read(tmp_path)

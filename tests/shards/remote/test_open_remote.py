@@ -53,7 +53,7 @@ def test_a_full_disk_is_said_when_the_index_is_kept(
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("shards.dataset.replacing", full)
+    monkeypatch.setattr("shards.dataset.split.replacing", full)
     with pytest.raises(ShardfeedError, match=r"cannot be written: No space left on device \(.*Cache.directory."):
         _ = split.index
 

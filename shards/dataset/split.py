@@ -1,8 +1,4 @@
-"""A finished data set, opened for reading: its manifest and, when first used, each split's index.
-
-It lies in a directory, or behind a URL. The manifest of a remote data set is fetched at each opening, its indices once,
-into the cache; its shards follow when they are needed (shards/remote/prefetch.py).
-"""
+"""One split of a data set, or a part of one: its index, read when it is first used, and the places of its shards."""
 
 import contextlib
 import dataclasses
@@ -16,20 +12,12 @@ from typing import Any, Never
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.arguments import as_path, shown
+from shards.common.arguments import shown
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.locks import holding
 from shards.common.terminal import cache_moves, counted
-from shards.format.index import Index
-from shards.format.layout import INDEX, MANIFEST, split_dir
-from shards.format.manifest import Manifest, SplitInfo, index_info
-from shards.remote.cache import WRONG_BYTES, Cache
-from shards.remote.object_store import ObjectStore
-from shards.remote.shards import RemoteShards
-from shards.remote.urls import is_url
-from shards.sampling.order import held_out
-from shards.subset import (
+from shards.dataset.parts import (
     View,
     balanced_rows,
     chosen_rows,
@@ -40,10 +28,14 @@ from shards.subset import (
     read_names,
     rows_of_names,
 )
-
-TRAINING = "train"
-# What a split to validate on is called, the usual name first.
-VALIDATION = ("validation", "val", "valid", "dev", "test")
+from shards.format.index import DTYPES, Index
+from shards.format.layout import INDEX, split_dir
+from shards.format.manifest import Manifest, SplitInfo, index_info
+from shards.indexed.places import shard_url
+from shards.remote.cache import WRONG_BYTES, Cache
+from shards.remote.object_store import ObjectStore
+from shards.remote.shards import RemoteShards
+from shards.sampling.order import held_out
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Origin:
     cache: Cache
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Split:
     """One split of a data set, or a part of one. A sample's id is its row in `index`.
 
@@ -115,7 +107,8 @@ class Split:
     def subset(self, what: float | str | Path) -> "Split":
         """A fraction of each class, or what a file names: classes (as `where` takes them) or samples, one a line.
 
-        A fraction takes at least one sample a class, and always the same ones. Samples are named by their keys.
+        A fraction takes at least one sample a class, and always the same ones. Samples are named by their keys, or by
+        a column of text that `python -m preprocess --keep` kept.
         Raises UsageError for any other fraction, and for a file with a name that the split does not have.
         """
         if not isinstance(what, str | Path):
@@ -124,7 +117,8 @@ class Split:
         names = read_names(what)
         if names[0] in numbers_by_name(self.class_names):
             return self.where(names)
-        return self.select(rows_of_names(what, names, [self.keys()]))
+        texts = [name for name, kind in self.manifest.columns.items() if kind == "string"]
+        return self.select(rows_of_names(what, names, [self.keys(), *map(self.column, texts)]))
 
     def map_classes(self, classes: Mapping[str, str] | str | Path) -> "Split":
         """The samples under other classes: a mapping of class names to new ones, or a file with a line for each.
@@ -187,25 +181,34 @@ class Split:
         """The shards, in order. Raises UsageError for a remote data set: see `remote_shards`."""
         if self.origin is not None:
             raise UsageError(f"{self.origin.remote} is not on this machine: copy it here first, and give the directory")
-        directory = split_dir(self.root, self.name)
-        return [directory / shard.name for shard in self.info.shards]
+        return [shard.path(self.root, self.name) for shard in self.info.shards]
 
     def shard_place(self, number: int) -> str:
         """The path or the URL of a shard, for people."""
-        name = self.info.shards[number].name
+        shard = self.info.shards[number]
         if self.origin is not None:
-            return self.origin.remote.at(f"{self.name}/{name}")
-        return str(split_dir(self.root, self.name) / name)
+            return shard_url(str(self.origin.remote), self.name, shard)
+        return str(shard.path(self.root, self.name))
 
     def remote_shards(self) -> RemoteShards:
         """Access to single shards of a remote data set."""
         assert self.origin is not None
-        remote = ObjectStore(self.origin.remote.at(self.name))
-        return RemoteShards(remote, self.info.shards, self.origin.cache)
+        remote, shards, cache = self.origin.remote, self.info.shards, self.origin.cache
+        if not self.manifest.indexed:
+            return RemoteShards(ObjectStore(remote.at(self.name)), shards, cache)
+        places = [shard_url(str(remote), self.name, shard).removeprefix(f"{remote}/") for shard in shards]
+        return RemoteShards(remote, shards, cache, places)
 
     @cached_property
     def index(self) -> Index:
         """The table of samples, without keys. Raises ShardfeedError where it does not fit the manifest."""
+        index = self._whole_index()
+        if self.view is None:
+            return index
+        part = index.rows(self.view.rows)
+        return part if self.view.labels is None else dataclasses.replace(part, label=self.view.labels)
+
+    def _whole_index(self) -> Index:
         path = self._index_path()
         # A wrong length is the plainer message, so it comes before the hash.
         index = Index.read(path)
@@ -216,10 +219,7 @@ class Split:
                 "version of the data set; copy the data set again, or mend it with `python -m preprocess SOURCE OUT "
                 "--repair`"
             )
-        if self.view is None:
-            return index
-        shown = index.rows(self.view.rows)
-        return shown if self.view.labels is None else dataclasses.replace(shown, label=self.view.labels)
+        return index
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -228,15 +228,42 @@ class Split:
 
     def keys(self) -> npt.NDArray[np.object_]:
         """The key of each sample in its tar, (n,) of str; read from disk at each call."""
+        keys = self._whole_keys()
+        return keys if self.view is None else keys[self.view.rows]
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of the index, (n,); read from disk at each call.
+
+        The further ones are those that `python -m preprocess --keep` took from the source: int64, or objects of type
+        str. Raises UsageError for a column that is not there.
+        """
+        if name in DTYPES:
+            values: npt.NDArray[Any] = getattr(self.index, name)
+            return values
+        if name == "key":
+            return self.keys()
+        if name not in self.manifest.columns:
+            there = ", ".join((*DTYPES, "key", *self.manifest.columns))
+            raise UsageError(f"the index of {self.name} has no column {shown(name)}: it has {there}")
+        column = self._whole_column(name)
+        return column if self.view is None else column[self.view.rows]
+
+    def _whole_column(self, name: str) -> npt.NDArray[Any]:
+        column: npt.NDArray[Any] = (
+            Index.read(self._index_path(), extra=[name]).extra[name].to_numpy(zero_copy_only=False)
+        )
+        return column
+
+    def _whole_keys(self) -> npt.NDArray[np.object_]:
         keys = Index.read(self._index_path(), keys=True).key
         assert keys is not None
-        return keys if self.view is None else keys[self.view.rows]
+        return keys
 
     def _index_path(self) -> Path:
         path = split_dir(self.root, self.name) / INDEX
         if self.origin is None or path.exists():
             return path
-        with _cache_is_named(self.origin.cache), holding(self.root / "lock"):
+        with cache_is_named(self.origin.cache), holding(self.root / "lock"):
             if not path.exists():  # another process may have fetched it while this one waited
                 data = self._remote_index(self.origin.remote, f"{self.name}/{INDEX}")
                 with replacing(path) as file:
@@ -262,77 +289,11 @@ class Split:
         )
 
 
-class Dataset(dict[str, Split]):
-    """The splits of a data set, by name."""
-
-    def __missing__(self, name: object) -> Never:
-        raise UsageError(f"no split {shown(name)}: the data set has {', '.join(self)}")
-
-    def __repr__(self) -> str:
-        first = next(iter(self.values()))
-        splits = ", ".join(f"{name} {len(split):,}" for name, split in self.items())
-        return f"<Dataset of {len(first.class_names):,} classes, {splits} samples, {first.place}>"
-
-
-def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
-    """The splits of the data set in the directory or behind the URL `root`, by name.
-
-    `cache`: keeps the shards of a remote data set. Raises UsageError where there is no finished data set, or for the
-    name of a split that it does not have, and ShardfeedError where a remote one cannot be reached.
-    """
-    place = as_path("the directory of a data set", root)
-    if not (cache is None or isinstance(cache, Cache)):
-        raise UsageError(f"cache must be a Cache of shards/remote/cache.py, not {shown(cache)}")
-    if is_url(root):
-        remote, cache = ObjectStore(str(root)), cache or Cache()
-        with _cache_is_named(cache):
-            cache.claim()
-            return _open_remote(remote, cache)
-    manifest = Manifest.read(place)
-    return Dataset({name: Split(place, name, manifest) for name in manifest.splits})
-
-
-def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = None) -> Split:
-    """The first of `names` that the data set in `root` has, its index read and compared.
-
-    Raises UsageError where it has none of them, ShardfeedError for a damaged index.
-    """
-    splits = open_dataset(root, cache)
-    for name in names:
-        if name in splits:
-            _ = splits[name].index
-            return splits[name]
-    raise UsageError(f"{root} has no split {' or '.join(names)}: it has {', '.join(splits)}")
-
-
 @contextlib.contextmanager
-def _cache_is_named(cache: Cache) -> Iterator[None]:
+def cache_is_named(cache: Cache) -> Iterator[None]:
     """Turns an OSError of the cache into a line that names the cache and the option that moves it."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ShardfeedError(f"the cache in {cache.directory} cannot be written: {reason} ({cache_moves()})") from None
-
-
-def _open_remote(remote: ObjectStore, cache: Cache) -> Dataset:
-    try:
-        data = remote.read(MANIFEST)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{remote} holds no {MANIFEST}, so it is not a finished data set: give the OUT of "
-            "`python -m preprocess SOURCE OUT`, and run that (again) if it was stopped"
-        ) from None
-    if data.lstrip()[:1] == b"<":
-        raise UsageError(
-            f"{remote.at(MANIFEST)} is a web page and not a manifest: give the URL under which the files themselves "
-            "are sent, and check that it needs no log-in"
-        )
-    manifest = Manifest.parse(data, remote.at(MANIFEST))
-    # The directory is named by URL and content, so an index never meets a manifest that it does not belong to.
-    name = hashlib.sha256(f"{remote}\n".encode() + data).hexdigest()[:32]
-    root = cache.directory / "datasets" / name
-    if not (root / MANIFEST).exists():  # also a cache that this user may only read
-        with holding(root / "lock"), replacing(root / MANIFEST) as file:
-            file.write(data)
-    return Dataset({name: Split(root, name, manifest, Origin(remote, cache)) for name in manifest.splits})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shards import Loader
 from shards.common.errors import UsageError
 from shards.dataset import Split
-from shards.subset import balanced_rows, chosen_rows
+from shards.dataset.parts import balanced_rows, chosen_rows
 from tests.conftest import jpeg, photo, write_split
 
 COUNT, CLASSES = 23, 5

@@ -1,0 +1,313 @@
+"""Indexing: where the index goes, what becomes of odd tars and samples, and how a stopped run goes on."""
+
+import json
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocess.index import job as job_module
+from preprocess.index.job import index
+from preprocess.index.options import Options
+from preprocess.index.scan import Rules
+from preprocess.index.tar_job import TarJob
+from shards.__main__ import COMMANDS
+from shards.common.cli import run_commands
+from shards.common.errors import ShardfeedError, UsageError
+from shards.dataset import open_dataset
+from shards.format.layout import MANIFEST
+from shards.format.verify import verify
+from shards.indexed.source import open_source
+from tests.conftest import jpeg, photo, write_split
+from tests.helpers.tars import indexed, tar_of, write_tar
+
+IMAGE = jpeg(photo(40, 44))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
+def samples(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [{"__key__": f"{first + i:04d}", "jpg": IMAGE, "cls": i % 5} for i in range(count)]
+
+
+def pair(key: str, label: bytes = b"3") -> list[tuple[str, bytes]]:
+    return [(f"{key}.jpg", IMAGE), (f"{key}.cls", label)]
+
+
+def rejects(root: Path, split: str = "train") -> list[tuple[str, str]]:
+    lines = (root / split / "rejects.jsonl").read_text().splitlines()
+    return [(entry["path"], entry["reason"]) for entry in map(json.loads, lines)]
+
+
+def test_the_index_of_a_pattern_lies_beside_the_tars_and_moves_with_them(tmp_path: Path) -> None:
+    for number in range(2):
+        write_tar(tmp_path / f"a/x-validation-{number}.tar", samples(3, 3 * number))
+    splits = indexed(tmp_path / "a" / "x-validation-{0..1}.tar")
+    assert {name: len(split) for name, split in splits.items()} == {"validation": 6}
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = open_dataset(tmp_path / "b" / "x-validation-{0..1}.tar")["validation"]
+    assert moved.keys().tolist() == [f"{i:04d}" for i in range(6)]
+    assert all(path.is_file() for path in moved.shard_paths)
+    assert moved.class_names == ("0", "1", "2")
+
+
+def test_a_directory_gives_splits_by_the_names_of_its_tars(tmp_path: Path) -> None:
+    write_tar(tmp_path / "imagenet1k-train-0000.tar", samples(4))
+    write_tar(tmp_path / "imagenet1k-validation-00.tar", samples(2))
+    splits = indexed(tmp_path)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 4, "validation": 2}
+    assert (tmp_path / MANIFEST).is_file()
+
+
+def test_timms_info_gives_splits_and_the_field_of_the_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = [{**each, "json": {"fine": 9 - i}} for i, each in enumerate(samples(3))]
+    for name in ("a", "b", "c"):
+        write_tar(tmp_path / f"{name}.tar", labelled)
+    info = {
+        "train": {"name": "train", "filenames": ["b.tar", "a.tar"], "num_samples": 7, "alt_label": "fine"},
+        "test": {"name": "test", "filenames": ["c.tar"], "num_samples": 3, "shard_lengths": [3]},
+    }
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": info}))
+    splits = indexed(tmp_path)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 6, "test": 3}
+    assert [path.name for path in splits["train"].shard_paths] == ["b.tar", "a.tar"]
+    assert splits["test"].labels.tolist() == [9, 8, 7]
+    assert capsys.readouterr().err.splitlines() == ["_info.json says 7 samples of train, and 6 were found"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"splits": {"train": {"filenames": ["../a.tar"]}}}', "names '../a.tar' in the split train, and there is no"),
+        ('{"splits": {"../x": {"filenames": ["a.tar"]}}}', "'../x' cannot be the name of a split"),
+        ('{"splits": {"train": {"filenames": "a.tar"}}}', "is damaged"),
+        ("{", "is damaged"),
+    ],
+)
+def test_an_info_that_cannot_be_is_refused_in_a_line(tmp_path: Path, content: str, said: str) -> None:
+    write_tar(tmp_path / "a.tar", samples(1))
+    (tmp_path / "_info.json").write_text(content)
+    with pytest.raises(UsageError, match=said):
+        index(Options(str(tmp_path), workers=1))
+
+
+def test_where_the_tars_cannot_be_written_beside_the_index_goes_to_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "tars" / "a.tar", samples(2))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert len(indexed(tmp_path / "tars")["train"]) == 2
+    assert not list((tmp_path / "tars").glob("*.json"))
+    assert len(list((tmp_path / "home" / "shardfeed" / "datasets").rglob(MANIFEST))) == 1
+
+
+def test_an_index_elsewhere_is_opened_by_its_own_directory(tmp_path: Path) -> None:
+    write_tar(tmp_path / "tars" / "a.tar", samples(2))
+    split = indexed(tmp_path / "tars", tmp_path / "to")["train"]
+    assert split.shard_paths == [tmp_path / "tars" / "a.tar"]
+    assert sorted(path.name for path in (tmp_path / "tars").iterdir()) == ["a.tar"]
+
+
+def test_labels_come_from_where_the_options_say_and_names_from_a_file(tmp_path: Path) -> None:
+    each = [{"__key__": "a", "jpg": IMAGE, "cls": 1, "cls2": 2, "json": {"coarse": "0"}}]
+    write_tar(tmp_path / "a.tar", each)
+    (tmp_path / "names").write_text("cat\ndog\nbird\n")
+    for label, number in {None: 1, "cls2": 2, "json:coarse": 0}.items():
+        split = indexed(tmp_path / "a.tar", tmp_path / f"to-{label}", label=label, class_names=tmp_path / "names")
+        assert split["train"].labels.tolist() == [number]
+        assert split["train"].class_names == ("cat", "dog", "bird")
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (b"-1", "its label is negative, which stands for none"),
+        (b"cat", "its label is no whole number: b'cat'"),
+        (b"1_0", "its label is no whole number: b'1_0'"),
+        (b"1000000", "its label is 1,000,000, more than the last class has"),
+        (b"9" * 70, "its cls has 70 bytes, more than any has"),
+    ],
+)
+def test_samples_without_a_usable_label_are_rejects(tmp_path: Path, label: bytes, reason: str) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a"), *pair("b", label)]))
+    assert len(indexed(tmp_path)["train"]) == 1
+    assert rejects(tmp_path) == [("a.tar/b", reason)]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"label": true}', b'{"label": 1.5}', b"{}", b"[" * 100_000])
+def test_a_json_without_a_label_is_a_reject(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a"), ("b.jpg", IMAGE), ("b.json", content)]))
+    assert len(indexed(tmp_path)["train"]) == 1
+    assert "json" in rejects(tmp_path)[0][1]
+
+
+def linked() -> bytes:
+    link = tarfile.TarInfo("b.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    before = tar_of(pair("a")).rstrip(b"\0")
+    return before + bytes(-len(before) % 512) + link.tobuf() + tar_of([("b.cls", b"1")])
+
+
+CUT = tar_of([*pair("a"), *pair("b")])
+ODD = {
+    "cut off": (
+        CUT[: CUT.index(b"b.jpg") + 700],
+        1,
+        "a.tar: it is cut off: b.jpg at byte ",
+    ),
+    "empty": (tar_of([]), 0, "a.tar: it holds no samples"),
+    "no bytes": (b"", 0, "a.tar: it ends without the mark of a tar's end"),
+    "no tar": (b"<html>" * 1000, 0, "a.tar: it is no tar"),
+    "doubled": (tar_of([*pair("a"), *pair("b"), *pair("a")]), 3, "a.tar: 1 key comes twice, and each is used: a"),
+    "strays": (
+        tar_of([("README", b"x"), *pair("a")]),
+        1,
+        "a.tar: 1 member has no extension, or a name for webdataset alone: README",
+    ),
+    "two tars in one": (tar_of(pair("a")) + tar_of(pair("b")), 1, "bytes follow the end of the archive"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_each_odd_tar_is_said_in_a_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, count, said = ODD[kind]
+    (tmp_path / "a.tar").write_bytes(data)
+    write_tar(tmp_path / "b.tar", samples(2))
+    assert len(indexed(tmp_path)["train"]) == count + 2
+    assert said in capsys.readouterr().err
+    assert any(path == "a.tar" for path, _ in rejects(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (linked(), "its jpg is a link"),
+        (tar_of([*pair("a"), ("b.jpg", IMAGE)]), "it has no label (cls, json), only jpg"),
+        (tar_of([*pair("a"), ("b.cls", b"1")]), "it has no image (jpg, png, webp, jpeg), only cls"),
+        (tar_of([*pair("a"), *pair("b"), ("b.jpg", IMAGE)]), "it has two members jpg"),
+        (tar_of([*pair("a"), ("b.jpg", b""), ("b.cls", b"1")]), "the file is empty (0 bytes)"),
+        (tar_of([*pair("a"), ("b.jpg", IMAGE[:300]), ("b.cls", b"1")]), "JPEG: "),
+    ],
+)
+def test_each_sample_of_no_use_is_a_reject(data: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    assert indexed(tmp_path)["train"].keys().tolist() == ["a"]
+    (path, said), *others = rejects(tmp_path)
+    assert path == "a.tar/b"
+    assert reason in said
+    assert not others
+
+
+def test_a_sample_split_over_two_tars_is_two_rejects(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a"), ("b.jpg", IMAGE)]))
+    (tmp_path / "b.tar").write_bytes(tar_of([("b.cls", b"1"), *pair("c")]))
+    assert indexed(tmp_path)["train"].keys().tolist() == ["a", "c"]
+    assert [path for path, _ in rejects(tmp_path)] == ["a.tar/b", "b.tar/b"]
+
+
+def test_a_source_without_a_sample_is_a_failure_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([("a.jpg", IMAGE)]))
+    with pytest.raises(ShardfeedError, match=r"no tar of .* holds a sample: a: it has no label"):
+        index(Options(str(tmp_path), workers=1))
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        write_tar(tmp_path / "a" / f"{number}.tar", samples(3, 10 * number))
+    read: list[int] = []
+    scanned = TarJob._scanned
+
+    def stopping(self: TarJob, task: tuple[str, int], *others: Any) -> Any:
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        read.append(task[1])
+        return scanned(self, task, *others)
+
+    monkeypatch.setattr(TarJob, "_scanned", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        index(Options(str(tmp_path / "a"), workers=1))
+    assert not (tmp_path / "a" / MANIFEST).exists()
+
+    def counting(self: TarJob, task: tuple[str, int], *others: Any) -> Any:
+        read.append(task[1])
+        return scanned(self, task, *others)
+
+    monkeypatch.setattr(TarJob, "_scanned", counting)
+    first = indexed(tmp_path / "a")["train"]
+    assert read == [0, 1, 2, 3]
+    assert not (tmp_path / "a" / job_module.WORK).exists()
+    again = indexed(tmp_path / "a", tmp_path / "again")["train"]
+    assert again.manifest.fingerprint == first.manifest.fingerprint
+
+
+@pytest.mark.parametrize("change", ["longer", "touched", "gone"])
+def test_tars_that_have_changed_are_said_when_the_index_is_opened(tmp_path: Path, change: str) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(2))
+    indexed(tmp_path)
+    if change == "longer":
+        path.write_bytes(path.read_bytes() + bytes(512))
+    elif change == "touched":
+        path.write_bytes(path.read_bytes())
+    else:
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"1 tar of 1 has changed since .*a\.tar.*run `python -m shards index .*again"):
+        open_dataset(tmp_path)
+
+
+def test_a_changed_image_is_found_by_verify(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(3))
+    split = indexed(tmp_path)["train"]
+    data = bytearray(path.read_bytes())
+    data[int(split.index.offset[1]) + 300] ^= 1
+    path.write_bytes(data)
+    (problem,) = verify(tmp_path).problems
+    assert "sample 0001" in str(problem)
+    assert "CRC-32" in str(problem)
+
+
+def test_a_source_that_is_not_indexed_names_the_command(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a-0.tar", samples(1))
+    for source in (tmp_path, tmp_path / "a-{0..3}.tar", "s3://bucket/a-{0..3}.tar"):
+        with pytest.raises(UsageError, match=r"is not indexed yet: run `python -m shards index '.*'` once"):
+            open_dataset(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nowhere", "neither a directory nor a pattern"),
+        (".", "holds no tars"),
+        ("a-{0..2}.tar", "3 of 3 tars are missing"),
+        ("a-{0..2.tar", "cannot be expanded"),
+        ("{0..1000}.tar", "more than 1,000 tars"),
+        ("s3://b/a.tar::https://c/b.tar", "must lie in one store"),
+        ("a.tar::a.tar", "names 1 tar twice"),
+    ],
+)
+def test_mistakes_in_a_source_are_one_line(
+    source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shards.indexed.source.MOST_TARS", 1000)
+    assert run_commands("python -m shards", COMMANDS, ["index", source]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_finished_data_set_of_ours_needs_no_index(tmp_path: Path) -> None:
+    write_split(tmp_path, [IMAGE], short_side=None)
+    with pytest.raises(UsageError, match="is a data set already"):
+        index(Options(str(tmp_path)))
+
+
+def test_a_task_can_run_in_another_process(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(2))
+    source = open_source(tmp_path)
+    job = TarJob.of(source, Rules(), tmp_path / "work")
+    assert pickle.loads(pickle.dumps(job)).run(("train", 0), lambda *_: None).samples == 2

@@ -1,0 +1,219 @@
+"""Tars of WebDataset as a source, beside webdataset's own reader."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import webdataset
+from braceexpand import braceexpand
+
+from preprocess.sources import open_source
+from preprocess.sources.source import Source
+from preprocess.sources.tars.splits import _expanded
+from shards.common.errors import ShardfeedError, UsageError
+from tests.helpers import imagenet
+from tests.helpers.imagenet import TRAIN_IMAGES, VAL_IMAGES, VAL_WNIDS, WNIDS, sample, tar
+from tests.helpers.jobs import convert, write_files
+
+JPEG = TRAIN_IMAGES["n01440764_0.JPEG"]
+
+
+def rows(source: Source, split: str) -> list[tuple[bytes, int]]:
+    """Image and label of each row."""
+    return [(row.data, row.label) for row in (source.row(split, i) for i in range(source.num_rows(split)))]
+
+
+def one(root: Path, files: Mapping[str, bytes], name: str = "a-000.tar") -> Path:
+    """A directory with one tar of these files."""
+    return write_files(root, {name: tar(files)})
+
+
+def test_tars_as_on_the_hub(tmp_path: Path) -> None:
+    source = open_source(str(imagenet.webdataset_tars(tmp_path)))
+    assert (source.splits, source.class_names) == (("train", "validation"), ("0", "1", "2"))
+    assert rows(source, "train") == [(data, WNIDS.index(name[:9])) for name, data in TRAIN_IMAGES.items()]
+    labels = [WNIDS.index(wnid) for wnid in VAL_WNIDS]
+    assert rows(source, "validation") == list(zip(VAL_IMAGES.values(), labels, strict=True))
+    assert source.row("train", 0).path == "m-train-0000.tar/n01440764_0.jpg"
+
+
+def test_without_info_the_splits_go_by_the_names(tmp_path: Path) -> None:
+    root = imagenet.webdataset_tars(tmp_path)
+    whole = open_source(str(root))
+    (root / "_info.json").unlink()
+    assert open_source(str(root)).fingerprint == whole.fingerprint
+    pattern = open_source(f"{root}/m-train-{{0000..0001}}.tar")
+    assert (pattern.splits, rows(pattern, "train")) == (("train",), rows(whole, "train"))
+    assert open_source(f"{root}/m-validation-00.tar").splits == ("validation",)
+
+
+def test_samples_are_those_of_webdataset(tmp_path: Path) -> None:
+    files = {
+        "x/001.a.cls": b"1",
+        "x/001.JPG": JPEG,
+        "x/001.cls": b"2",
+        "no-ending": b"",
+        "__meta__/1.txt": b"",
+        "x.y/002.seg.png": b"mask",
+        "x.y/002.jpeg": JPEG + b"2",
+        "x.y/002.cls": b"0",
+        "003.png": JPEG + b"3",
+        "003.cls": b"1",
+        "002.webp": JPEG + b"4",
+        "002.cls": b"1\n",
+    }
+    root = one(tmp_path, files)
+    source = open_source(str(root))
+    theirs = list(webdataset.WebDataset(str(root / "a-000.tar"), shardshuffle=False, empty_check=False))
+    images = [each.get("jpg") or each.get("jpeg") or each.get("png") or each.get("webp") for each in theirs]
+    assert rows(source, "train") == [(data, int(each["cls"])) for data, each in zip(images, theirs, strict=True)]
+
+
+def test_tars_by_webdatasets_writer_are_read(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "train-0.tar")) as writer:
+        for number in range(3):
+            writer.write({"__key__": f"{number:06d}", "jpg": JPEG, "cls": number})
+    assert rows(open_source(str(tmp_path)), "train") == [(JPEG, number) for number in range(3)]
+
+
+def test_labels_of_another_name(tmp_path: Path) -> None:
+    about = json.dumps({"label": 3, "label_12k": 1}).encode()
+    root = one(tmp_path, {"1.jpg": JPEG, "1.json": about, "1.cls": b"2"})
+    assert rows(open_source(str(root)), "train")[0][1] == 2
+    info = {"splits": {"train": {"filenames": ["a-000.tar"], "alt_label": "label_12k"}}}
+    write_files(root, {"_info.json": json.dumps(info).encode()})
+    assert rows(open_source(str(root)), "train")[0][1] == 1
+    (root / "_info.json").unlink()
+    one(root, {"1.jpg": JPEG, "1.json": about})
+    assert rows(open_source(str(root)), "train")[0][1] == 3
+
+
+def test_negative_labels_and_samples_without_an_image_are_passed_over(tmp_path: Path) -> None:
+    files = {"1.jpg": JPEG, "1.cls": b"-1", "2.txt": b"x", "2.cls": b"1", **sample("3", JPEG, 1)}
+    assert convert(one(tmp_path / "source", files), tmp_path / "out") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "train" / "rejects.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["path"], line["reason"]) for line in lines] == [
+        (None, "a-000.tar/1.jpg", "passed over: its label is -1"),
+        (None, "a-000.tar/2", "passed over: no image among its files (cls, txt)"),
+    ]
+
+
+def test_a_split_without_labels_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = one(one(tmp_path, {"1.jpg": JPEG}, "a-test-0.tar"), sample("1", JPEG, 0), "a-train-0.tar")
+    assert open_source(str(root)).splits == ("train",)
+    assert "leaving out split test: it has no labels" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"1 of 1 sample in split test .* have no label"):
+        open_source(str(root), ["test"])
+
+
+FAULTS: dict[str, tuple[Mapping[str, bytes], str]] = {
+    "some labels are missing": (
+        {**sample("1", JPEG, 0), "2.jpg": JPEG},
+        r"1 of 2 samples in split train of .* have no label .*, such as a-000.tar/2",
+    ),
+    "a label that is no number": (
+        {"1.jpg": JPEG, "1.cls": b"n01440764"},
+        "label of a-000.tar/1 is b'n01440764', not a",
+    ),
+    "a label that is a fraction": (
+        {"1.jpg": JPEG, "1.json": b'{"label": 1.5}'},
+        "label of a-000.tar/1 is '1.5', not a",
+    ),
+    "a json that is damaged": ({"1.jpg": JPEG, "1.json": b'{"la'}, "the json of a-000.tar/1 is damaged"),
+    "a file twice": ({"1.jpg": JPEG, "1.JPG": JPEG, "1.cls": b"1"}, "1.JPG twice in one sample"),
+    "other things": ({"readme": b"text"}, "has no image with a label: a-000.tar holds readme"),
+    "an archive under another name": (
+        {"n01440764.tar": tar({})},
+        "a-000.tar holds other tars; of ILSVRC2012 give the dir",
+    ),
+    "no images": (
+        {"1.txt": b"x", "1.cls": b"1"},
+        r"a-000.tar holds 1.txt, 1.cls \(passed over: no image among its files",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line(tmp_path: Path, fault: str) -> None:
+    files, message = FAULTS[fault]
+    with pytest.raises(ShardfeedError, match=message) as raised:
+        open_source(str(one(tmp_path, files)))
+    assert "\n" not in str(raised.value)
+
+
+def info(tmp_path: Path, **changes: object) -> Path:
+    """The tars as on the hub, with another description of their validation split."""
+    root = imagenet.webdataset_tars(tmp_path)
+    content = json.loads((root / "_info.json").read_text())
+    content["splits"]["validation"] |= changes
+    return write_files(root, {"_info.json": json.dumps(content).encode()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shard_lengths": [5]}, "m-validation-00.tar has 4 samples, but _info.json says 5"),
+        ({"shard_lengths": [4, 4]}, "_info.json is damaged .*shard_lengths is no list of a number for each tar"),
+        ({"filenames": ["../m-validation-00.tar"]}, "_info.json is damaged .*filenames or alt_label are not names"),
+        (
+            {"filenames": ["m-validation-00.tar", "more.tar"], "shard_lengths": None},
+            "1 tars .* missing, such as more.tar",
+        ),
+        ({"filenames": 3}, r"_info.json is damaged \(TypeError"),
+    ],
+)
+def test_what_the_info_says_is_held_against_the_tars(
+    tmp_path: Path, changes: Mapping[str, object], message: str
+) -> None:
+    with pytest.raises(ShardfeedError, match=message):
+        open_source(str(info(tmp_path, **changes)))
+
+
+def test_a_split_of_which_nothing_is_there_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = info(tmp_path, filenames=["more.tar"], shard_lengths=[4])
+    assert open_source(str(root)).splits == ("train",)
+    assert "leaving out split validation: none of its tars is here" in capsys.readouterr().err
+
+
+def test_a_pattern_that_names_missing_tars_is_one_line(tmp_path: Path) -> None:
+    root = imagenet.webdataset_tars(tmp_path)
+    with pytest.raises(UsageError, match=r"2 of the 4 tars .* do not exist, such as .*m-train-0002.tar"):
+        open_source(f"{root}/m-train-{{0000..0003}}.tar")
+    with pytest.raises(UsageError, match=r"are more than 100,000 tars: check the pattern"):
+        open_source(f"{root}/m-train-{{0..99999999999}}.tar")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a.tar", "x-{0008..0011}.tar", "{8..11}", "{train,val}-{00..02}.tar", "{a}-{,b}.tar"]
+)
+def test_patterns_are_those_of_braceexpand(pattern: str) -> None:
+    assert list(_expanded(pattern)) == list(braceexpand(pattern))
+
+
+def test_a_tar_beside_an_image_folder_is_nothing_to_it(tmp_path: Path) -> None:
+    root = write_files(one(tmp_path, sample("1", JPEG, 0)), {"train/ant/1.jpg": JPEG})
+    assert open_source(str(root)).class_names == ("ant",)
+
+
+def test_an_archive_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    root = one(tmp_path, sample("1", JPEG, 0))
+    data = (root / "a-000.tar").read_bytes()
+    (root / "a-000.tar").write_bytes(data[: len(JPEG)])
+    with pytest.raises(ShardfeedError, match=r"a-000.tar ends in the middle"):
+        open_source(str(root))
+
+
+def test_a_list_of_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--val-labels is for .* has labels of its own"):
+        open_source(str(one(tmp_path, sample("1", JPEG, 0))), val_labels=tmp_path / "list")
+
+
+def test_the_pictures_are_converted(tmp_path: Path) -> None:
+    png = io.BytesIO()
+    from PIL import Image
+
+    Image.open(io.BytesIO(JPEG)).save(png, "PNG")
+    files = {**sample("1", JPEG, 0), "2.png": png.getvalue(), "2.cls": b"1"}
+    assert convert(one(tmp_path / "source", files), tmp_path / "out", "--max-rejects", "0") == 0
