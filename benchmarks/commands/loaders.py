@@ -13,13 +13,13 @@ made from; DALI's own reader and operators; this project's loader. More with --p
     gpu-hardware-0.5 -0.8 -0.95       the engines with that share of a batch, as `hw_decoder_load`
     gpu-lent                          as gpu, but batches are lent and not copied; dali-gpu: plain DALI on a GPU
 
-With --views simclr (or another preset of shards/presets.py) batches hold all views of each image, and three others are
-measured: this loader with one decode for all views, this loader once a view, and a DataLoader with torchvision's
-transforms on PIL images of the stored files. --no-colour leaves crops and flips.
-
 or `--peers all`. A peer that cannot be measured is left out and named with the reason; so is the naive path without
 --source. Takes about two minutes with the defaults, and a minute more for each peer; the peers' own formats of the
 images stay in --work for the next time.
+
+With --views simclr (or another preset of shards/presets.py) batches hold all views of each image, and three others are
+measured: this loader with one decode for all views, this loader once a view, and a DataLoader with torchvision's
+transforms on PIL images of the stored files. --no-colour leaves crops and flips.
 """
 
 import contextlib
