@@ -23,6 +23,7 @@ from shards.common.arguments import one_of, share
 from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD
 from shards.sampling.batch import PlannedBatch
+from shards.sampling.crops import Interpolation
 from shards.sampling.policies import INPUTS as POLICY_INPUTS
 from shards.sampling.policies import Policy
 
@@ -71,6 +72,8 @@ class GraphConfig:
     """The augmentation policy that the graph applies, after the resize."""
     pads: bool = False
     """Whether the graph moves each image by its crop window's `shift`, after the resize and before the policy."""
+    interpolation: Interpolation = "bilinear"
+    """The filter of the resize, antialiased: in the graph or, on a CPU, after it."""
     device_id: int | None = None
     """The CUDA device; None builds a graph that runs on the CPU alone."""
     fast_idct: bool = False
@@ -226,8 +229,8 @@ def _regions(config: GraphConfig) -> tuple[Any, dict[str, Any]]:
             size=fed["size"],
             roi_start=fed["start"],
             roi_end=fed["end"],
-            interp_type=types.INTERP_LINEAR,
-            # A triangular filter as wide as the scale: what torchvision's antialias=True does.
+            interp_type=types.INTERP_CUBIC if config.interpolation == "bicubic" else types.INTERP_LINEAR,
+            # A filter as wide as the scale: what torchvision's antialias=True does.
             antialias=True,
         )
     if config.pads:

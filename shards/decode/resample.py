@@ -1,4 +1,6 @@
-"""Antialiased bilinear resize of a window of 8-bit RGB pixels to a square: torchvision's and Pillow's filter.
+"""Antialiased resize of a window of 8-bit RGB pixels to a square: torchvision's and Pillow's filters.
+
+What follows is about the bilinear one; `bicubic.py` has the sums of the other.
 
 The filter is a triangle over the window as wide as two output pixels, or as two stored pixels where the image grows.
 The pixels are those of the exact sums within rounding (0.55 of a level for scales to 5), and the same on every
@@ -25,6 +27,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from shards.decode.bicubic import cubic_weights
+from shards.decode.bicubic import sum_columns as sum_columns_cubic
+from shards.decode.bicubic import sum_rows as sum_rows_cubic
+from shards.decode.vectors import address, constant, data_of, load, same, shuffled, size_of
+
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
@@ -38,19 +45,29 @@ _SPILL = 1
 
 
 @numba.njit(nogil=True, cache=True)
-def resample(region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, out: UInt8Array) -> None:
-    """Resizes a window of `region` into `out`, antialiased bilinear.
+def resample(
+    region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, cubic: bool | None, out: UInt8Array
+) -> None:
+    """Resizes a window of `region` into `out`, antialiased: bilinear where `cubic` is None, otherwise bicubic.
+
+    None has a type of its own, so numba compiles the one that is used and not both.
 
     `region` (height, width, 3), may be columns of a wider image; `out` (rows, columns, 3), contiguous. `start` and
     `end` (2,): the window's corners, (row, column) in pixels of the region, also between pixels; the filter reads
     what lies around the window as far as the region goes. `mirror`: 1 to flip left and right, else 0. Raises
     ValueError for a window that is empty or not inside the region, and for pixels that do not lie side by side.
     """
+    _check(region, start, end)
+    if cubic is not None:
+        above, weights, bits, across = _cubic(region, start, end, mirror, out.shape[:2])
+        for y in range(out.shape[0]):
+            sum_rows_cubic(across, above[y] - above[0], weights[y], bits, out[y].reshape(3 * out.shape[1]))
+        return
     above, rows, left, columns, rounding = _prepare(region, start, end, mirror, out.shape[:2])
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
     line = np.empty(3 * out.shape[1] + _SPILL, np.uint8)
     for y in range(out.shape[0]):
-        _sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
+        sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
         _sum_columns(sums, left, columns, rounding, line)
         _copy(line, out[y].reshape(3 * out.shape[1]))
 
@@ -61,29 +78,55 @@ def resample_normalise(
     start: Float32Array,
     end: Float32Array,
     mirror: np.int32,
+    cubic: bool | None,
     scale: Float32Array,
     bias: Float32Array,
     out: Float32Array,
 ) -> None:
     """As `resample`, into `out` float32 (3, rows, columns): pixel * scale[channel] + bias[channel]."""
-    _, height, across = out.shape
-    above, rows, left, columns, rounding = _prepare(region, start, end, mirror, (height, across))
+    _check(region, start, end)
+    _, height, width = out.shape
+    line = np.empty(3 * width + _SPILL, np.uint8)
+    if cubic is not None:
+        above, weights, bits, across = _cubic(region, start, end, mirror, (height, width))
+        for y in range(height):
+            sum_rows_cubic(across, above[y] - above[0], weights[y], bits, line)
+            _normalise(line, scale, bias, out[0, y], out[1, y], out[2, y])
+        return
+    above, rows, left, columns, rounding = _prepare(region, start, end, mirror, (height, width))
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
-    line = np.empty(3 * across + _SPILL, np.uint8)
     for y in range(height):
-        _sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
+        sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
         _sum_columns(sums, left, columns, rounding, line)
         _normalise(line, scale, bias, out[0, y], out[1, y], out[2, y])
 
 
 @numba.njit(nogil=True, cache=True)
-def _prepare(region, start, end, mirror, size):  # type: ignore[no-untyped-def]
-    """For each output row the first stored row and the weights, the same for each output column, and the rounding."""
+def _check(region, start, end):  # type: ignore[no-untyped-def]
     if region.strides[1] != 3 or region.strides[2] != 1:
         raise ValueError("the pixels of a row to resize do not lie side by side")
     for axis in range(2):
         if not 0.0 <= start[axis] < end[axis] <= region.shape[axis]:
             raise ValueError("the window to resize is empty or not inside the region")
+
+
+@numba.njit(nogil=True, cache=True)
+def _cubic(region, start, end, mirror, size):  # type: ignore[no-untyped-def]
+    """For each output row the first stored row, the weights and their bits; and the stored rows, resized across.
+
+    Row 0 of those is the first one of output row 0.
+    """
+    above, rows, bits = cubic_weights(np.float64(start[0]), np.float64(end[0]), region.shape[0], size[0])
+    left, columns, precision = cubic_weights(np.float64(start[1]), np.float64(end[1]), region.shape[1], size[1])
+    if mirror:
+        left, columns = left[::-1].copy(), columns[::-1].copy()
+    across = sum_columns_cubic(region, above[0], above[-1] + rows.shape[1], left, columns, precision)
+    return above, rows, bits, across
+
+
+@numba.njit(nogil=True, cache=True)
+def _prepare(region, start, end, mirror, size):  # type: ignore[no-untyped-def]
+    """For each output row the first stored row and the weights, the same for each output column, and the rounding."""
     above, rows = _weights(np.float64(start[0]), np.float64(end[0]), region.shape[0], size[0])
     left, columns = _weights(np.float64(start[1]), np.float64(end[1]), region.shape[1], size[1])
     # Half of one step of the result, and what is lost before: half a unit a product in the mean, and one unit of
@@ -135,7 +178,7 @@ def _in_pairs(weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
+def sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
     """Weighted sum of whole rows of `region` from row `first` on, in 256ths of a level: uint16 (values of a row,)."""
     if out.size < LANES:
         for x in range(out.size):
@@ -195,17 +238,17 @@ def _sum_lanes(typing, pixels, at, stride, weights, out, to):  # type: ignore[no
     """out[to : to + 32] = the sum over taps of pixels[at + tap * stride :][:32] * 256 * weights[tap] / 65536."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, factors, target = (_data(context, builder, signature, args, i) for i in (0, 3, 4))
+        source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 3, 4))
         sums = ir.VectorType(ir.IntType(16), LANES)
         total = cgutils.alloca_once(builder, sums)  # type: ignore[no-untyped-call]
-        builder.store(_vector(sums, 0), total)
-        with cgutils.for_range(builder, _size(context, builder, signature, args, 3)) as tap:
+        builder.store(constant(sums, 0), total)
+        with cgutils.for_range(builder, size_of(context, builder, signature, args, 3)) as tap:
             place = builder.add(args[1], builder.mul(tap.index, args[2]))
-            values = builder.zext(_load(builder, source, place, 8, LANES), sums)
-            weight = _same(builder, builder.load(builder.gep(factors, [tap.index])), LANES)
-            product = _upper_half(builder, builder.shl(values, _vector(sums, 8)), weight)
+            values = builder.zext(load(builder, source, place, 8, LANES), sums)
+            weight = same(builder, builder.load(builder.gep(factors, [tap.index])), LANES)
+            product = upper_half(builder, builder.shl(values, constant(sums, 8)), weight)
             builder.store(builder.add(builder.load(total), product), total)
-        builder.store(builder.load(total), _address(builder, target, args[5], sums), align=2)
+        builder.store(builder.load(total), address(builder, target, args[5], sums), align=2)
         return context.get_dummy_value()
 
     return types.void(pixels, types.intp, types.intp, weights, out, types.intp), generate
@@ -219,15 +262,15 @@ def _sum_pairs(fixed: int) -> Any:
         typing: Any, sums: Any, at: Any, weights: Any, weight: Any, pairs: Any, rounding: Any, out: Any, to: Any
     ) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            source, factors, target = (_data(context, builder, signature, args, i) for i in (0, 2, 6))
+            source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 2, 6))
             kind = ir.VectorType(ir.IntType(16), PAIR_LANES)
             word = ir.IntType(64)
 
             def product(pair: Any) -> Any:
                 place = builder.add(args[1], builder.mul(pair, word(PAIR)))
                 factor = builder.add(args[3], builder.mul(pair, word(PAIR_LANES)))
-                values = _load(builder, source, place, 16, PAIR_LANES)
-                return _upper_half(builder, values, _load(builder, factors, factor, 16, PAIR_LANES))
+                values = load(builder, source, place, 16, PAIR_LANES)
+                return upper_half(builder, values, load(builder, factors, factor, 16, PAIR_LANES))
 
             if fixed:
                 both = product(word(0))
@@ -235,15 +278,15 @@ def _sum_pairs(fixed: int) -> Any:
                     both = builder.add(both, product(word(pair)))
             else:
                 total = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
-                builder.store(_vector(kind, 0), total)
+                builder.store(constant(kind, 0), total)
                 with cgutils.for_range(builder, args[4]) as pair:
                     builder.store(builder.add(builder.load(total), product(pair.index)), total)
                 both = builder.load(total)
             # Red, green, blue of the left pixels and of the right ones; the fourth value is the spill.
-            left, right = (_part(builder, both, first, 4) for first in (0, 3))
-            rounded = builder.add(builder.add(left, right), _same(builder, args[5], 4))
-            levels = builder.trunc(builder.lshr(rounded, _vector(rounded.type, 8)), ir.VectorType(ir.IntType(8), 4))
-            builder.store(levels, _address(builder, target, args[7], levels.type), align=1)
+            left, right = (shuffled(builder, both, range(first, first + 4)) for first in (0, 3))
+            rounded = builder.add(builder.add(left, right), same(builder, args[5], 4))
+            levels = builder.trunc(builder.lshr(rounded, constant(rounded.type, 8)), ir.VectorType(ir.IntType(8), 4))
+            builder.store(levels, address(builder, target, args[7], levels.type), align=1)
             return context.get_dummy_value()
 
         index = types.intp
@@ -255,39 +298,8 @@ def _sum_pairs(fixed: int) -> Any:
 _sum_pairs_1, _sum_pairs_2, _sum_pairs_3, _sum_pairs_n = (_sum_pairs(fixed) for fixed in (1, 2, 3, 0))
 
 
-def _data(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, position: int) -> Any:
-    return context.make_array(signature.args[position])(context, builder, args[position]).data
-
-
-def _size(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, position: int) -> Any:
-    return context.make_array(signature.args[position])(context, builder, args[position]).nitems
-
-
-def _address(builder: ir.IRBuilder, data: Any, index: Any, kind: ir.VectorType) -> Any:
-    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
-
-
-def _load(builder: ir.IRBuilder, data: Any, index: Any, bits: int, lanes: int) -> Any:
-    return builder.load(_address(builder, data, index, ir.VectorType(ir.IntType(bits), lanes)), align=bits // 8)
-
-
-def _vector(kind: ir.VectorType, value: int) -> ir.Constant:
-    return ir.Constant(kind, [value] * kind.count)
-
-
-def _part(builder: ir.IRBuilder, vector: Any, first: int, count: int) -> Any:
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(first, first + count)))
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
-
-
-def _same(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
-    kind = ir.VectorType(value.type, lanes)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, _vector(ir.VectorType(ir.IntType(32), lanes), 0))
-
-
-def _upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+def upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
     """The upper 16 bits of the 32-bit products of vectors of 16 bits without sign."""
     wide = ir.VectorType(ir.IntType(32), left.type.count)
     product = builder.mul(builder.zext(left, wide), builder.zext(right, wide))
-    return builder.trunc(builder.lshr(product, _vector(wide, 16)), left.type)
+    return builder.trunc(builder.lshr(product, constant(wide, 16)), left.type)

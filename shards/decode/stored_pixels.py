@@ -24,7 +24,7 @@ from shards.decode.finish import BIAS, SCALE, cut_normalise, cut_out
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
 from shards.sampling.batch import NOT_COMPARED, PlannedBatch
-from shards.sampling.policies import Policy
+from shards.sampling.colour import Augment
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class StoredPixels:
     mirror, so the images stay uint8 and are not mirrored here.
     """
 
-    def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
+    def __init__(self, config: GraphConfig, resizes: bool, augment: Augment | None) -> None:
         self.config = config
         self._normalises = config.dtype != "uint8" and augment is None
         self._resizes = resizes
@@ -69,7 +69,9 @@ class StoredPixels:
             rows.width,
             windows.anchor[:, 1].astype(np.int64),
             windows.shape.astype(np.int64),
-            (windows.start, windows.end) if self._resizes else None,
+            (windows.start, windows.end, True if self.config.interpolation == "bicubic" else None)
+            if self._resizes
+            else None,
             windows.mirror if self._mirrors else np.zeros_like(windows.mirror),
             (SCALE, BIAS) if self._normalises else None,
             np.asarray(places, np.int64),
@@ -166,6 +168,7 @@ def _finish(  # type: ignore[no-untyped-def]
         # The region alone: the filter must not see what lies beside it, as where nothing else was decoded.
         region = rows[:, left[i] : left[i] + across]
         if normalise is None:
-            resample(region, resize[0][i], resize[1][i], mirror[i], out)
+            resample(region, resize[0][i], resize[1][i], mirror[i], resize[2], out)
         else:
-            resample_normalise(region, resize[0][i], resize[1][i], mirror[i], normalise[0], normalise[1], out)
+            scale, bias = normalise
+            resample_normalise(region, resize[0][i], resize[1][i], mirror[i], resize[2], scale, bias, out)

@@ -25,6 +25,10 @@ from shards.sampling.order import AREA, FLIP, LEFT, RATIO, TOP
 
 Crop = Literal["random", "center", "rrc"]
 
+# The filter of the resize, and how far it reads around an output pixel: in output pixels, but at least stored ones.
+Interpolation = Literal["bilinear", "bicubic"]
+REACH: dict[Interpolation, int] = {"bilinear": 1, "bicubic": 2}
+
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
 
@@ -73,11 +77,13 @@ def crop_windows(
     seed: int,
     epoch: int,
     padding: int = 0,
+    interpolation: Interpolation = "bilinear",
 ) -> CropWindows:
     """The crop windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
     `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it);
-    `padding`: black pixels on each side of the resized image, for `random`.
+    `padding`: black pixels on each side of the resized image, for `random`; `interpolation`: the filter of the resize,
+    which says how much around a window is decoded.
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
     if crop in FROM_STORED:
@@ -91,7 +97,7 @@ def crop_windows(
     room = target - size
     corner = FROM_RESIZED[crop](ids, room + 2 * padding, seed, epoch) - padding
     inside = np.minimum(np.maximum(corner, 0), room)
-    return _in_stored(inside, size, stored, target, mirror, inside - corner)
+    return _in_stored(inside, size, stored, target, mirror, inside - corner, REACH[interpolation])
 
 
 def _random_corner(
@@ -122,15 +128,16 @@ def _in_stored(
     target: npt.NDArray[np.int64],
     mirror: npt.NDArray[np.int32],
     shift: npt.NDArray[np.int64],
+    reach: int,
 ) -> CropWindows:
     """Carries windows from the resized image (`target`) to the stored one (`stored`).
 
-    The decoded region is the window plus what the antialiasing filter reads around it: a triangle
-    whose radius is one output pixel, but at least one stored pixel.
+    The decoded region is the window plus what the antialiasing filter reads around it: its radius is `reach` output
+    pixels, but at least as many stored pixels.
     """
     scale = stored / target
     start, end = corner * scale, (corner + size) * scale
-    margin = np.where(scale == 1.0, 0.0, np.maximum(scale, 1.0) + 1.0)
+    margin = np.where(scale == 1.0, 0.0, reach * np.maximum(scale, 1.0) + 1.0)
     first = np.maximum(np.floor(start - margin), 0).astype(np.int64)
     last = np.minimum(np.ceil(end + margin), stored).astype(np.int64)
     return CropWindows(
@@ -148,15 +155,20 @@ def random_resized(
     height: npt.NDArray[np.int32],
     width: npt.NDArray[np.int32],
     seed: int,
-    epoch: int,
+    *stream: int,
+    scale: npt.ArrayLike = RRC_SCALE,
+    ratio: npt.ArrayLike = RRC_RATIO,
 ) -> npt.NDArray[np.int64]:
     """RandomResizedCrop's windows, (n, 4): top, left, height, width in pixels of the stored images.
 
-    As torchvision: up to ten attempts to draw an area (RRC_SCALE of the image's) and a ratio (RRC_RATIO, evenly in
-    its logarithm) whose window fits into the image; if none fits, the largest centred window of an allowed ratio.
+    As torchvision: up to ten attempts to draw an area (`scale` of the image's) and a ratio (`ratio`, evenly in its
+    logarithm) whose window fits into the image; if none fits, the largest centred window of an allowed ratio.
+
+    `stream`: the epoch, and what else sets these numbers apart. `scale` and `ratio`: from and to, (2,) or (n, 2).
     """
     tall, wide = np.asarray(height, np.int64), np.asarray(width, np.int64)
-    chosen = _fallback(tall, wide)
+    scales, ratios = (np.broadcast_to(np.asarray(each, np.float64), (len(ids), 2)) for each in (scale, ratio))
+    chosen = _fallback(tall, wide, ratios)
     corner = (tall - chosen[:, 0]) // 2, (wide - chosen[:, 1]) // 2
     top, left = corner[0].copy(), corner[1].copy()
     open_ = np.arange(len(ids))
@@ -164,26 +176,28 @@ def random_resized(
         if not len(open_):
             break
         mine = ids[open_]
-        area = (tall * wide)[open_] * _between(RRC_SCALE, uniform(mine, seed, epoch, AREA, attempt))
-        ratio = np.exp(_between(np.log(RRC_RATIO), uniform(mine, seed, epoch, RATIO, attempt)))
-        rows, columns = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+        area = (tall * wide)[open_] * _between(scales[open_], uniform(mine, seed, *stream, AREA, attempt))
+        drawn = np.exp(_between(np.log(ratios[open_]), uniform(mine, seed, *stream, RATIO, attempt)))
+        rows, columns = np.rint(np.sqrt(area / drawn)), np.rint(np.sqrt(area * drawn))
         fits = (rows > 0) & (rows <= tall[open_]) & (columns > 0) & (columns <= wide[open_])
         found = open_[fits]
         chosen[found] = np.stack([rows[fits], columns[fits]], axis=-1).astype(np.int64)
-        top[found] = integers(ids[found], tall[found] - chosen[found, 0] + 1, seed, epoch, TOP)
-        left[found] = integers(ids[found], wide[found] - chosen[found, 1] + 1, seed, epoch, LEFT)
+        top[found] = integers(ids[found], tall[found] - chosen[found, 0] + 1, seed, *stream, TOP)
+        left[found] = integers(ids[found], wide[found] - chosen[found, 1] + 1, seed, *stream, LEFT)
         open_ = open_[~fits]
     return np.column_stack([top, left, chosen])
 
 
-def _between(bounds: npt.ArrayLike, share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    low, high = np.asarray(bounds, np.float64)
+def _between(bounds: npt.NDArray[np.float64], share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    low, high = bounds[:, 0], bounds[:, 1]
     return np.asarray(low + (high - low) * share)
 
 
-def _fallback(tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _fallback(
+    tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64], ratios: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
     """(n, 2): height and width of the largest window of an allowed ratio."""
-    narrowest, widest = RRC_RATIO
+    narrowest, widest = ratios[:, 0], ratios[:, 1]
     ratio = wide / tall
     rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64), tall)
     columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64), wide)

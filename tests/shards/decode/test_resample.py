@@ -23,15 +23,23 @@ SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32)
 BIAS = (-np.array(MEAN) / np.array(STD)).astype(np.float32)
 
 
-def cut(region: Pixels, start: npt.ArrayLike, end: npt.ArrayLike, size: tuple[int, int], mirror: int = 0) -> Pixels:
+def cut(
+    region: Pixels,
+    start: npt.ArrayLike,
+    end: npt.ArrayLike,
+    size: tuple[int, int],
+    mirror: int = 0,
+    *,
+    cubic: bool = False,
+) -> Pixels:
     """The window of `region` as a new image of `size` (rows, columns)."""
     out = np.empty((*size, 3), np.uint8)
-    resample(region, np.asarray(start, np.float32), np.asarray(end, np.float32), np.int32(mirror), out)
+    resample(region, np.asarray(start, np.float32), np.asarray(end, np.float32), np.int32(mirror), cubic or None, out)
     return out
 
 
-def whole(region: Pixels, size: tuple[int, int], mirror: int = 0) -> Pixels:
-    return cut(region, (0, 0), region.shape[:2], size, mirror)
+def whole(region: Pixels, size: tuple[int, int], mirror: int = 0, *, cubic: bool = False) -> Pixels:
+    return cut(region, (0, 0), region.shape[:2], size, mirror, cubic=cubic)
 
 
 def triangle(start: float, end: float, limit: int, count: int) -> npt.NDArray[np.float64]:
@@ -95,12 +103,13 @@ def test_mirroring_is_the_mirrored_result(rows: int, columns: int, height: int, 
 
 @pytest.mark.parametrize("mirror", [0, 1])
 @pytest.mark.parametrize("side", [1, 31, 64])
-def test_normalising_in_the_same_pass_is_normalising_afterwards(side: int, mirror: int) -> None:
+@pytest.mark.parametrize("cubic", [False, True])
+def test_normalising_in_the_same_pass_is_normalising_afterwards(side: int, mirror: int, cubic: bool) -> None:
     region = photo(80, 61)
     corner, end = np.array([3.25, 0], np.float32), np.array([70.5, 61], np.float32)
     out = np.empty((3, side, side), np.float32)
-    resample_normalise(region, corner, end, np.int32(mirror), SCALE, BIAS, out)
-    expected = cut(region, corner, end, (side, side), mirror) * SCALE + BIAS
+    resample_normalise(region, corner, end, np.int32(mirror), cubic or None, SCALE, BIAS, out)
+    expected = cut(region, corner, end, (side, side), mirror, cubic=cubic) * SCALE + BIAS
     assert np.abs(out - expected.transpose(2, 0, 1)).max() < 1e-5
 
 
@@ -136,9 +145,17 @@ def test_pixels_in_another_order_are_refused() -> None:
         whole(photo(40, 40).swapaxes(0, 1), (20, 20))
 
 
-def test_nothing_is_written_beside_the_output() -> None:
+@pytest.mark.parametrize("cubic", [False, True])
+def test_nothing_is_written_beside_the_output(cubic: bool) -> None:
     batch = np.full((3, 9, 9, 3), 77, np.uint8)
-    resample(photo(40, 40), np.array([0, 0], np.float32), np.array([40, 40], np.float32), np.int32(0), batch[1])
+    resample(
+        photo(40, 40),
+        np.array([0, 0], np.float32),
+        np.array([40, 40], np.float32),
+        np.int32(0),
+        cubic or None,
+        batch[1],
+    )
     assert (batch[[0, 2]] == 77).all()
 
 
