@@ -15,14 +15,28 @@ if TYPE_CHECKING:
     from shards.common.errors import ShardfeedError, UsageError
     from shards.dataset import Split, concatenate, mix, open_dataset
     from shards.loader import Loader
+    from shards.sampling.colour import Colour
+    from shards.sampling.views import View
 
-__all__ = ["Loader", "ShardfeedError", "Split", "UsageError", "concatenate", "mix", "open_dataset"]
+__all__ = [
+    "Colour",
+    "Loader",
+    "ShardfeedError",
+    "Split",
+    "UsageError",
+    "View",
+    "concatenate",
+    "mix",
+    "open_dataset",
+]
 
 _MODULES = {
+    "Colour": "shards.sampling.colour",
     "Loader": "shards.loader",
     "ShardfeedError": "shards.common.errors",
     "Split": "shards.dataset",
     "UsageError": "shards.common.errors",
+    "View": "shards.sampling.views",
     "concatenate": "shards.dataset",
     "mix": "shards.dataset",
     "open_dataset": "shards.dataset",

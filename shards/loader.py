@@ -37,9 +37,12 @@ from shards.feed.plan import SamplingConfig
 from shards.feed.runner import FeedRunner
 from shards.sampler import EpochSampler
 from shards.sampling.batch import Cursor
+from shards.sampling.colour import Augment
 from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
-from shards.sampling.policies import POLICIES, Policy
+from shards.sampling.policies import POLICIES
+from shards.sampling.presets import Method, choose_views, refuse_beside_views
+from shards.sampling.views import View
 from shards.sizes import pixels, shorter_side
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
@@ -78,7 +81,11 @@ class Loader:
         want it.
     flip: mirror half of the images, drawn as the crops are; by default where `train` is set. Not for digits or text.
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
-        for ImageNet), as torchvision defines them, or "none". A sample's operations are drawn as its crop is.
+        for ImageNet), as torchvision defines them, "three" (DeiT III's 3-Augment, on a CPU alone), or "none". A
+        sample's operations are drawn as its crop is.
+    views: several views of each sample, which is read and decoded once: a list of `View`, or the name of a method whose
+        views `shards/sampling/presets.py` has. Each has its own size, crop window, flip, filter and colour, drawn as
+        crops are. On a CPU alone; in place of size, resize, crop, padding, interpolation, flip and augment.
     order: "global" (a permutation of the whole split each epoch; the default for training), "blocks" (shards in random
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
@@ -120,7 +127,8 @@ class Loader:
         for ids.
 
     Yields (images, labels): images (B, 3, size, size), contiguous float32 on a CPU, otherwise with channels-last
-    strides; labels (B,) int64; both on the device; ids (B,) int64 on the CPU, rows of `split.index`.
+    strides, and with `views` a list of such, one for each single view; labels (B,) int64; both on the device; ids (B,)
+    int64 on the CPU, rows of `split.index`.
 
     Raises UsageError for arguments that do not fit each other or the split, and ShardfeedError for shards that cannot
     be read. A damaged sample ends the iteration with a ShardfeedError that names it.
@@ -142,7 +150,8 @@ class Loader:
         padding: int = 0,
         interpolation: Interpolation = "bilinear",
         flip: bool | None = None,
-        augment: Policy | Literal["none"] = "none",
+        augment: Augment | Literal["none"] = "none",
+        views: Sequence[View] | Method | None = None,
         order: Order | None = None,
         window: int = BLOCK_SHARDS,
         weights: Any = None,
@@ -189,8 +198,20 @@ class Loader:
             )
         one_of("on_error", on_error, ("raise", "skip", "omit"))
         one_of("check", check, ("auto", "crc", "none"))
-        one_of("augment", augment, ("none", *POLICIES))
+        one_of("augment", augment, ("none", *POLICIES, "three"))
         policy = None if augment == "none" else augment
+        several = choose_views(views)
+        if several:
+            refuse_beside_views(
+                size=size != SIZE,
+                resize=resize is not None,
+                crop=crop is not None,
+                padding=padding != 0,
+                interpolation=interpolation != "bilinear",
+                flip=flip is not None,
+                augment=policy is not None,
+            )
+            crop, size = "rrc", max(view.size for view in several)
         cropped: Crop = ("random" if train else "center") if crop is None else one_of("crop", crop, CROPS)
         interpolation = one_of("interpolation", interpolation, list(REACH))
         size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
@@ -207,22 +228,27 @@ class Loader:
             block_shards=whole_number("window", window, 1, MOST),
             augment=policy,
             padding=whole_number("padding", padding, 0),
-            draw=draw,
             interpolation=interpolation,
+            views=several,
+            draw=draw,
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
+        if several and device == "gpu":
+            raise UsageError("views are made on a CPU so far: Loader(device='cpu'), and move the batches")
+        if policy == "three" and device == "gpu":
+            raise UsageError("augment='three' works on a CPU so far: Loader(device='cpu'), and move the batches")
         decoder = choose_decoder(split, decode, device, device_id, threads)
         graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
-            batch_size=self._share.batch_size * choose_together(self._share, device, len(split)),
+            batch_size=self._share.batch_size * choose_together(self._share, device, self._samples),
             resize=device == "gpu" and must_resize(split, sampling),
             threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
             interpolation=interpolation,
             device_id=device_id if device == "gpu" else None,
-            augment=policy if device == "gpu" else None,
+            augment=policy if device == "gpu" and policy != "three" else None,
             pads=device == "gpu" and sampling.padding > 0,
             mean=channels("mean", mean, 0),
             std=channels("std", std, LEAST_STD),
@@ -247,7 +273,8 @@ class Loader:
         share, sampling, graph = self._share, self._feed.config.sampling, self._feed.config.graph
         return (
             f"<Loader of {self._split!r}: batches of {share.batch_size}, rank {share.rank} of {share.world_size}, "
-            f"{sampling.crop} crop of {sampling.size} pixels, {graph.dtype} on the {graph.device}>"
+            f"{f'{len(sampling.views)} views' if sampling.views else f'{sampling.crop} crop'} "
+            f"of {sampling.size} pixels{' at most' if sampling.views else ''}, {graph.dtype} on the {graph.device}>"
         )
 
     def __len__(self) -> int:
@@ -335,6 +362,8 @@ class Loader:
 
         To be called between epochs. The feed loop begins anew, in milliseconds.
         """
+        if self._feed.config.sampling.views:
+            raise UsageError("views have sizes of their own: make another loader, and load this one's state into it")
         if self._cursor.position:
             raise UsageError("the size can change between epochs only")
         size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)

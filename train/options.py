@@ -141,6 +141,9 @@ class Pixels:
     std: tuple[float, float, float] = STD
     interpolation: Interpolation = "bilinear"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class Samples:

@@ -16,12 +16,16 @@ made from; DALI's own reader and operators; this project's loader. More with --p
 or `--peers all`. A peer that cannot be measured is left out and named with the reason; so is the naive path without
 --source. Takes about two minutes with the defaults, and a minute more for each peer; the peers' own formats of the
 images stay in --work for the next time.
+
+With --views simclr (or another preset of shards/sampling/presets.py) batches hold all views of each image, and three
+others are measured: this loader with one decode for all views, this loader once a view, and a DataLoader with
+torchvision's transforms on PIL images of the stored files. --no-colour leaves crops and flips.
 """
 
 import contextlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +33,9 @@ import tyro
 
 from benchmarks.measure.harness import Intervals, Schedule, measure
 from benchmarks.measure.progress import note, watched
-from benchmarks.measure.result import Ratio, Result, ResultFile, Series, write
+from benchmarks.measure.result import Ratio, Result, ResultFile, Series, Setting, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
-from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, Entry
+from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEWS, Entry
 from benchmarks.processes.process import PeerProcess
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
@@ -78,6 +82,10 @@ class Options:
     """Shorter side before the crop; in proportion 256 to 224 if not given, at most what is stored."""
     crop: Literal["random", "rrc"] = "random"
     """random: Resize and RandomCrop; rrc: RandomResizedCrop."""
+    views: Literal["none", "simclr", "mocov3", "dino", "swav", "mae"] = "none"
+    """Measure all views of a method of self-supervised learning, in place of single images."""
+    colour: bool = True
+    """For --views: also change colours, not only crop and flip."""
     dtype: DType = BatchSpec.dtype
     """float32: normalised; uint8: the pixels."""
     seed: int = 0
@@ -135,6 +143,8 @@ def summary(result: Result) -> dict[str, Any]:
     for name, title in (("naive", naive), ("loader", ours)):
         if title in {series.name for series in result.series}:
             figures[f"{name}_images_per_s"] = result[title].spread.median
+    if result.benchmark == "views":
+        figures |= {series.name: series.spread.median for series in result.series}
     for ratio in result.ratios:
         if (ratio.of, ratio.to) == (ours, naive):
             figures |= {"ratio": ratio.median, "ratio_min": ratio.least, "ratio_max": ratio.most}
@@ -148,6 +158,8 @@ def compare(options: Options) -> Result:
     """
     schedule, names = Schedule(options.rounds, options.seconds), _names(options.peers)
     split = choose_split(options.data, [options.split])
+    if options.views != "none":
+        return compare_views(options, split, schedule)
     batch = _batch(options, split)
     stored = split.manifest.settings
     skipped: dict[str, str] = {}
@@ -212,6 +224,33 @@ def _result(
             "images": len(split),
             **({"sweep": ", ".join(map(str, options.sweep))} if options.sweep else {}),
         },
+    )
+
+
+def compare_views(options: Options, split: Split, schedule: Schedule) -> Result:
+    """Measures the views of a method. Raises UsageError for options that do not fit together."""
+    if options.peers or options.source or options.sweep:
+        raise UsageError("--views measures peers of its own: leave out --peers, --source and --sweep")
+    batch, raw = _batch(options, split), split.manifest.settings.encoding == "raw"
+    chosen: dict[str, Setting] = {"views": options.views, "colour": options.colour}
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
+        peers = {}
+        for name in watched(list(VIEWS), lambda name: f"starting {name}", "peer"):
+            entry = replace(VIEWS[name], options={**VIEWS[name].options, **chosen})
+            peers[name] = stack.enter_context(started(entry, options, batch, work, raw))
+        intervals = measure(list(peers.values()), schedule)
+    once, *others = (Series.of(each.name, intervals[each.name], each.settings) for each in peers.values())
+    row = f"{row_name(batch, split).split(',')[0]}, {options.views} views{'' if options.colour else ' without colour'}"
+    return Result.now(
+        "views",
+        f"all views of {batch.batch_size} images a batch: {row}, {batch.dtype}",
+        command_line("loaders", options),
+        [once, *others],
+        schedule=schedule,
+        ratios=[Ratio.between(once, other) for other in others],
+        settings={**asdict(batch), **chosen, "row": row, "images": len(split)},
     )
 
 

@@ -89,6 +89,12 @@ ROSTER = {
         for load in (0.5, 0.8, 0.95)
     },
 }
+# Who makes several views of each image, for `--views`; the first is this loader, and the others are what it is held to.
+VIEWS = {
+    "once": Entry("shardfeed, all views", "views", options={"way": "once"}),
+    "each": Entry("shardfeed, once a view", "views", options={"way": "each"}),
+    "torchvision": Entry("DataLoader, PIL views", "views", processes=True, options={"way": "torchvision"}),
+}
 NAIVE, DALI, OURS = "naive", "dali", "shardfeed"
 # What is stored, cropped and delivered: the rows that `python -m benchmarks peers` measures, in this order.
 ROWS: tuple[tuple[Encoding, Literal["random", "rrc"], DType], ...] = (

@@ -66,7 +66,7 @@ class Peer:
     depth: int
     stride: int = 1
     sync: Callable[[], object] = nothing
-    images: Callable[[Any], int] | None = None
+    images: Callable[[Any], float] | None = None
 
 
 def stored_bytes(split: Split) -> list[npt.NDArray[np.uint8]]:

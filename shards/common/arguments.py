@@ -64,6 +64,27 @@ def channels(name: str, value: Any, least: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def number(name: str, value: Any, least: float | None = None, most: float | None = None) -> float:
+    """`value` as a float. Raises UsageError for anything but a finite number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise UsageError(f"{name} must be a number, not {shown(value)}")
+    if least is not None and value < least:
+        raise UsageError(f"{name} must be {least:g} or more, not {value:g}")
+    if most is not None and value > most:
+        raise UsageError(f"{name} must be {most:g} or less, not {value:g}")
+    return float(value)
+
+
+def interval(name: str, value: Any, least: float, most: float) -> tuple[float, float]:
+    """`value` as two floats, the second no less than the first. Raises UsageError for anything else."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise UsageError(f"{name} must be two numbers, (least, most), not {shown(value)}")
+    low, high = (number(name, each, least, most) for each in value)
+    if low > high:
+        raise UsageError(f"{name} must be (least, most), not {shown(value)}")
+    return low, high
+
+
 def one_of(name: str, value: Any, known: Sequence[Word]) -> Word:
     """`value`, one of the `known` words. Raises UsageError for anything else."""
     for word in known:

@@ -16,17 +16,13 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from shards.decode.vectors import address, constant, data_of, load, pairs_summed, same, shuffled, size_of
-
-# Its own types say that what it makes takes other arguments and never returns.
-_intrinsic: Any = intrinsic
+from shards.decode.vectors import address, constant, data_of, intrinsic, load, pairs_summed, same, shuffled, size_of
 
 # The most bits of fraction that a weight has; and the bits of a weight, one of which is its sign.
 MOST_BITS, WORD = 22, 16
 # Values of a row summed at a time.
-LANES = 32
+LANES = 64
 # Values of two neighbouring stored pixels, channel by channel, and two zeros to spare: what one instruction weights.
 PAIR = 8
 # Stored pixels that are paired together, each with the next one, and where their values come from. 16 is a zero.
@@ -46,27 +42,41 @@ def cubic_weights(start, end, limit, count):  # type: ignore[no-untyped-def]
     scale = (end - start) / count
     wider = max(scale, 1.0)
     taps = min(limit, int(np.ceil(4.0 * wider)))
-    first = np.empty(count, np.int64)
-    exact = np.empty((count, taps), np.float64)
-    largest = 0.0
+    centre, first = np.empty(count, np.float64), np.empty(count, np.int64)
     for i in range(count):
-        centre = start + (i + 0.5) * scale
-        first[i] = min(max(0, int(centre - 2.0 * wider + 0.5)), limit - taps)
-        total = 0.0
-        for tap in range(taps):
-            exact[i, tap] = _cubic(abs(first[i] + tap + 0.5 - centre) / wider)
-            total += exact[i, tap]
-        for tap in range(taps):
-            exact[i, tap] /= total
-            largest = max(largest, exact[i, tap])
+        centre[i] = start + (i + 0.5) * scale
+        first[i] = min(max(0, int(centre[i] - 2.0 * wider + 0.5)), limit - taps)
+    # Output after output for each tap, so that the compiler finds vector instructions.
+    exact, total, largest = np.empty((taps, count), np.float64), np.zeros(count, np.float64), 0.0
+    for tap in range(taps):
+        _add_taps(first, centre, tap + 0.5, 1.0 / wider, exact[tap], total)
+    for tap in range(taps):
+        largest = max(largest, _divide(exact[tap], total))
     bits = 0
     while bits < MOST_BITS and int(0.5 + largest * (2 << bits)) < 1 << (WORD - 1):
         bits += 1
-    whole = np.empty((count, taps), np.int16)
-    for i in range(count):
-        for tap in range(taps):
-            whole[i, tap] = int(exact[i, tap] * (1 << bits) + (0.5 if exact[i, tap] > 0 else -0.5))
+    whole, one = np.empty((count, taps), np.int16), np.float64(1 << bits)
+    for tap in range(taps):
+        for i in range(count):
+            weight = exact[tap, i]
+            whole[i, tap] = np.int32(weight * one + (0.5 if weight > 0 else -0.5))
     return first, whole, bits
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_taps(first, centre, offset, inverse, out, total):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = _cubic(abs(np.float64(first[i]) + offset - centre[i]) * inverse)
+        total[i] += out[i]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _divide(values, total):  # type: ignore[no-untyped-def]
+    largest = 0.0
+    for i in range(values.size):
+        values[i] /= total[i]
+        largest = values[i] if values[i] > largest else largest
+    return largest
 
 
 @numba.njit(nogil=True, cache=True)
@@ -136,9 +146,9 @@ def sum_rows(rows, first, weights, bits, out):  # type: ignore[no-untyped-def]
     _sum_lanes(rows, start + last, values, weights, bits, out, last)
 
 
-@_intrinsic
+@intrinsic
 def _sum_lanes(typing, pixels, at, stride, weights, bits, out, to):  # type: ignore[no-untyped-def]
-    """out[to : to + 32] = the sum over taps of pixels[at + tap * stride :][:32] * weights[tap], as levels."""
+    """out[to : to + 64] = the sum over taps of pixels[at + tap * stride :][:64] * weights[tap], as levels."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 3, 5))
@@ -157,7 +167,7 @@ def _sum_lanes(typing, pixels, at, stride, weights, bits, out, to):  # type: ign
     return types.void(pixels, types.intp, types.intp, weights, types.intp, out, types.intp), generate
 
 
-@_intrinsic
+@intrinsic
 def _pair(typing: Any, line: Any, at: Any, out: Any, to: Any) -> Any:
     """Four stored pixels from byte `at` on, each with the next one: red, red, green, green, blue, blue, 0, 0."""
 
@@ -175,7 +185,7 @@ def _pair(typing: Any, line: Any, at: Any, out: Any, to: Any) -> Any:
 def _sum_pairs(fixed: int) -> Any:
     """The sums for four output pixels: `fixed` pairs of taps or, for 0, as many as come as an argument."""
 
-    @_intrinsic
+    @intrinsic
     def sum_pairs(
         typing: Any, paired: Any, at: Any, x: Any, weights: Any, pairs: Any, bits: Any, out: Any, to: Any
     ) -> Any:
@@ -222,7 +232,7 @@ def _sum_pairs(fixed: int) -> Any:
 _sum_pairs_2, _sum_pairs_3, _sum_pairs_4, _sum_pairs_n = (_sum_pairs(fixed) for fixed in (2, 3, 4, 0))
 
 
-@_intrinsic
+@intrinsic
 def _copy_row(typing: Any, pixels: Any, at: Any, count: Any, line: Any) -> Any:
     """line[:count] = the bytes of `pixels` from byte `at` on."""
 

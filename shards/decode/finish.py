@@ -30,6 +30,10 @@ def scale_and_bias(mean: Channels, std: Channels) -> tuple[Float32Array, Float32
     return (1.0 / (255.0 * np.array(std))).astype(np.float32), (-np.array(mean) / np.array(std)).astype(np.float32)
 
 
+# Slices of a batch for each thread where a sample takes long and some longer, so that the threads end together.
+PIECES = 4
+
+
 class Finisher:
     """Resizes, flips and normalises decoded batches on `threads` threads.
 
@@ -40,14 +44,14 @@ class Finisher:
         self, threads: int, interpolation: Interpolation = "bilinear", mean: Channels = MEAN, std: Channels = STD
     ) -> None:
         self._threads = threads
-        self._cubic = interpolation == "bicubic"
+        self._cubic = True if interpolation == "bicubic" else None
         self._scale, self._bias = scale_and_bias(mean, std)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-finish")
         self._buffers = Buffers()
 
     def flip(self, images: UInt8Array, mirror: Int32Array) -> None:
         """Mirrors in place those of `images` (n, height, width, 3) whose `mirror` (n,) is not 0."""
-        self._each(len(images), lambda first, last: _flip(images[first:last], mirror[first:last]))
+        self.each(len(images), lambda first, last: _flip(images[first:last], mirror[first:last]))
 
     def normalise(self, images: UInt8Array, mirror: Int32Array) -> Float32Array:
         """Mirrored and normalised copies of `images` (n, height, width, 3): float32 (n, 3, height, width), contiguous.
@@ -55,7 +59,7 @@ class Finisher:
         (pixel / 255 - mean) / std for each channel.
         """
         out = self._buffers.take((len(images), 3, *images.shape[1:3]), np.float32)
-        self._each(
+        self.each(
             len(images),
             lambda first, last: _normalise(
                 images[first:last], mirror[first:last], self._scale, self._bias, out[first:last]
@@ -73,7 +77,7 @@ class Finisher:
             count, height, width, _ = images.shape
             lines = images.reshape(count, 1, height, 3 * width)
             step, black = shift * np.array([1, 3], np.int32), np.zeros(1, np.uint8)
-        self._each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
+        self.each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
 
     def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
         """The window `cut` of each region (height, width, 3), antialiased, mirrored: uint8 (n, size, size, 3)."""
@@ -83,7 +87,7 @@ class Finisher:
             for i in range(first, last):
                 resample(regions[i], cut[0][i], cut[1][i], mirror[i], self._cubic, out[i])
 
-        self._each(len(regions), work)
+        self.each(len(regions), work)
         return out
 
     def resize_normalise(
@@ -98,19 +102,20 @@ class Finisher:
                     regions[i], cut[0][i], cut[1][i], mirror[i], self._cubic, self._scale, self._bias, out[i]
                 )
 
-        self._each(len(regions), work)
+        self.each(len(regions), work)
         return out
 
     def close(self) -> None:
         """Ends the threads."""
         self._executor.shutdown()
 
-    def _each(self, count: int, work: Callable[[int, int], None]) -> None:
-        """Calls `work(first, last)` for as many slices of range(count) as there are threads, side by side."""
+    def each(self, count: int, work: Callable[[int, int], None], pieces: int = 1) -> None:
+        """Calls `work(first, last)` for slices of range(count), side by side: for each thread so many, one by one."""
         if self._threads == 1:
             work(0, count)
             return
-        bounds = [count * part // self._threads for part in range(self._threads + 1)]
+        parts = self._threads * pieces
+        bounds = [count * part // parts for part in range(parts + 1)]
         list(self._executor.map(work, bounds[:-1], bounds[1:]))
 
 

@@ -46,9 +46,11 @@ _SPILL = 1
 
 @numba.njit(nogil=True, cache=True)
 def resample(
-    region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, cubic: bool, out: UInt8Array
+    region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, cubic: bool | None, out: UInt8Array
 ) -> None:
-    """Resizes a window of `region` into `out`, antialiased, bilinear or `cubic`.
+    """Resizes a window of `region` into `out`, antialiased: bilinear where `cubic` is None, otherwise bicubic.
+
+    None has a type of its own, so numba compiles the one that is used and not both.
 
     `region` (height, width, 3), may be columns of a wider image; `out` (rows, columns, 3), contiguous. `start` and
     `end` (2,): the window's corners, (row, column) in pixels of the region, also between pixels; the filter reads
@@ -56,7 +58,7 @@ def resample(
     ValueError for a window that is empty or not inside the region, and for pixels that do not lie side by side.
     """
     _check(region, start, end)
-    if cubic:
+    if cubic is not None:
         above, weights, bits, across = _cubic(region, start, end, mirror, out.shape[:2])
         for y in range(out.shape[0]):
             sum_rows_cubic(across, above[y] - above[0], weights[y], bits, out[y].reshape(3 * out.shape[1]))
@@ -65,7 +67,7 @@ def resample(
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
     line = np.empty(3 * out.shape[1] + _SPILL, np.uint8)
     for y in range(out.shape[0]):
-        _sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
+        sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
         _sum_columns(sums, left, columns, rounding, line)
         _copy(line, out[y].reshape(3 * out.shape[1]))
 
@@ -76,7 +78,7 @@ def resample_normalise(
     start: Float32Array,
     end: Float32Array,
     mirror: np.int32,
-    cubic: bool,
+    cubic: bool | None,
     scale: Float32Array,
     bias: Float32Array,
     out: Float32Array,
@@ -85,7 +87,7 @@ def resample_normalise(
     _check(region, start, end)
     _, height, width = out.shape
     line = np.empty(3 * width + _SPILL, np.uint8)
-    if cubic:
+    if cubic is not None:
         above, weights, bits, across = _cubic(region, start, end, mirror, (height, width))
         for y in range(height):
             sum_rows_cubic(across, above[y] - above[0], weights[y], bits, line)
@@ -94,7 +96,7 @@ def resample_normalise(
     above, rows, left, columns, rounding = _prepare(region, start, end, mirror, (height, width))
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
     for y in range(height):
-        _sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
+        sum_rows(region, above[y], rows[y], sums[: 3 * region.shape[1]])
         _sum_columns(sums, left, columns, rounding, line)
         _normalise(line, scale, bias, out[0, y], out[1, y], out[2, y])
 
@@ -176,7 +178,7 @@ def _in_pairs(weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
+def sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
     """Weighted sum of whole rows of `region` from row `first` on, in 256ths of a level: uint16 (values of a row,)."""
     if out.size < LANES:
         for x in range(out.size):
@@ -244,7 +246,7 @@ def _sum_lanes(typing, pixels, at, stride, weights, out, to):  # type: ignore[no
             place = builder.add(args[1], builder.mul(tap.index, args[2]))
             values = builder.zext(load(builder, source, place, 8, LANES), sums)
             weight = same(builder, builder.load(builder.gep(factors, [tap.index])), LANES)
-            product = _upper_half(builder, builder.shl(values, constant(sums, 8)), weight)
+            product = upper_half(builder, builder.shl(values, constant(sums, 8)), weight)
             builder.store(builder.add(builder.load(total), product), total)
         builder.store(builder.load(total), address(builder, target, args[5], sums), align=2)
         return context.get_dummy_value()
@@ -268,7 +270,7 @@ def _sum_pairs(fixed: int) -> Any:
                 place = builder.add(args[1], builder.mul(pair, word(PAIR)))
                 factor = builder.add(args[3], builder.mul(pair, word(PAIR_LANES)))
                 values = load(builder, source, place, 16, PAIR_LANES)
-                return _upper_half(builder, values, load(builder, factors, factor, 16, PAIR_LANES))
+                return upper_half(builder, values, load(builder, factors, factor, 16, PAIR_LANES))
 
             if fixed:
                 both = product(word(0))
@@ -296,7 +298,7 @@ def _sum_pairs(fixed: int) -> Any:
 _sum_pairs_1, _sum_pairs_2, _sum_pairs_3, _sum_pairs_n = (_sum_pairs(fixed) for fixed in (1, 2, 3, 0))
 
 
-def _upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+def upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
     """The upper 16 bits of the 32-bit products of vectors of 16 bits without sign."""
     wide = ir.VectorType(ir.IntType(32), left.type.count)
     product = builder.mul(builder.zext(left, wide), builder.zext(right, wide))

@@ -24,7 +24,7 @@ from shards.decode.finish import cut_normalise, cut_out, scale_and_bias
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
 from shards.sampling.batch import NOT_COMPARED, PlannedBatch
-from shards.sampling.policies import Policy
+from shards.sampling.colour import Augment
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class StoredPixels:
     mirror, so the images stay uint8 and are not mirrored here.
     """
 
-    def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
+    def __init__(self, config: GraphConfig, resizes: bool, augment: Augment | None) -> None:
         self.config = config
         normalises = config.dtype != "uint8" and augment is None
         self._normalise = scale_and_bias(config.mean, config.std) if normalises else None
@@ -70,7 +70,9 @@ class StoredPixels:
             rows.width,
             windows.anchor[:, 1].astype(np.int64),
             windows.shape.astype(np.int64),
-            (windows.start, windows.end, self.config.interpolation == "bicubic") if self._resizes else None,
+            (windows.start, windows.end, True if self.config.interpolation == "bicubic" else None)
+            if self._resizes
+            else None,
             windows.mirror if self._mirrors else np.zeros_like(windows.mirror),
             self._normalise,
             np.asarray(places, np.int64),

@@ -11,14 +11,15 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from shards.decode.colour import ColourChanges
 from shards.decode.finish import Finisher
 from shards.decode.graph import GraphConfig
 from shards.decode.policy_operators import PolicyGraph
 from shards.sampling.batch import PlannedBatch
-from shards.sampling.policies import Policy
+from shards.sampling.colour import Augment
 
-# Images (n, 3, size, size) and labels (n,) int64.
-Batch = tuple[torch.Tensor, torch.Tensor]
+# Images (n, 3, size, size), or a list of such for several views, and labels (n,) int64.
+Batch = tuple[Any, torch.Tensor]
 
 
 class CpuTensors:
@@ -27,11 +28,15 @@ class CpuTensors:
     `resizes`: whether crop windows are of other sizes than the output. `augment`: the policy, if any.
     """
 
-    def __init__(self, config: GraphConfig, resizes: bool, augment: Policy | None) -> None:
+    def __init__(self, config: GraphConfig, resizes: bool, augment: Augment | None) -> None:
         self._pixels_wanted = config.dtype == "uint8"
         self._resizes = resizes
         self._finisher = Finisher(config.threads, config.interpolation, config.mean, config.std)
-        self._policy = None if augment is None else PolicyGraph(augment, config.batch_size, config.threads)
+        self._policy: PolicyGraph | ColourChanges | None = None
+        if augment == "three":
+            self._policy = ColourChanges(self._finisher)
+        elif augment is not None:
+            self._policy = PolicyGraph(augment, config.batch_size, config.threads)
 
     def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
         """The tensors of a batch. `decoded`: a TensorList of the graph's, or an array that `StoredPixels` finished."""
@@ -50,7 +55,7 @@ class CpuTensors:
         elif self._resizes:
             resize = self._finisher.resize if self._pixels_wanted else self._finisher.resize_normalise
             cut = (windows.start, windows.end)
-            images = self._tensor(resize(_regions(decoded), cut, batch.size, windows.mirror))
+            images = self._tensor(resize(regions(decoded), cut, batch.size, windows.mirror))
         else:
             # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
             images = self._mirrored(from_dlpack(decoded.as_tensor()), windows.mirror)
@@ -60,13 +65,13 @@ class CpuTensors:
             self._finisher.shift((images.permute(0, 2, 3, 1) if self._pixels_wanted else images).numpy(), shift)
         return images
 
-    def _augmented(self, policy: PolicyGraph, decoded: Any, batch: PlannedBatch) -> torch.Tensor:
+    def _augmented(self, policy: PolicyGraph | ColourChanges, decoded: Any, batch: PlannedBatch) -> torch.Tensor:
         """With padding and then the policy between the resize and the mirror, as on a GPU."""
         pixels, mirror = decoded, batch.windows.mirror
         if not isinstance(decoded, np.ndarray):
             cut = (batch.windows.start, batch.windows.end)
             # For a crop window that has the size of the output already, the resize is an exact copy.
-            pixels = self._finisher.resize(_regions(decoded), cut, batch.size, np.zeros_like(mirror))
+            pixels = self._finisher.resize(regions(decoded), cut, batch.size, np.zeros_like(mirror))
         if batch.windows.shift.any():
             self._finisher.shift(pixels, batch.windows.shift)
         return self._mirrored(from_dlpack(policy(pixels, batch.draws)), mirror)
@@ -101,7 +106,7 @@ class GpuTensors:
         """Nothing to end."""
 
 
-def _regions(decoded: Any) -> list[npt.NDArray[np.uint8]]:
-    """Each sample's region (height, width, 3), as it was decoded."""
+def regions(decoded: Any) -> list[npt.NDArray[np.uint8]]:
+    """Each sample's region (height, width, 3), as it was decoded: views of a TensorList of the graph's."""
     # Views: `decoded.at(i)` would copy, 15 microseconds an image.
     return [np.asarray(decoded[i]) for i in range(len(decoded))]

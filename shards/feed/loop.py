@@ -40,6 +40,7 @@ from shards.dataset import Split
 from shards.decode.graph import GraphConfig, GraphDecoder, out_of_memory
 from shards.decode.stored_pixels import StoredPixels
 from shards.decode.tensors import Batch, CpuTensors, GpuTensors
+from shards.decode.views import StoredRegions, ViewTensors
 from shards.feed.damaged import DamagedSamples, ReadBatch
 from shards.feed.openmp import let_idle_threads_sleep
 from shards.feed.plan import Planner, SamplingConfig
@@ -113,13 +114,15 @@ class Delivered:
         if not self.replaced:
             return self
         images, labels = self.tensors
+        single = not isinstance(images, list)
         kept = np.array([i for i in range(len(labels)) if i not in self.replaced], np.int64)
         places = torch.from_numpy(kept).to(labels.device)
-        return replace(self, tensors=(images[places], labels[places]), ids=self.ids[kept], replaced=frozenset())
+        chosen = images[places] if single else [view[places] for view in images]
+        return replace(self, tensors=(chosen, labels[places]), ids=self.ids[kept], replaced=frozenset())
 
 
 class Decoder(Protocol):
-    """What turns the bytes of batches into pixels, several batches at a time: `GraphDecoder` or `StoredPixels`."""
+    """What turns the bytes of batches into pixels, several batches at a time: `GraphDecoder`, or of stored pixels."""
 
     @property
     def config(self) -> GraphConfig:
@@ -301,14 +304,19 @@ class FeedLoop:
             def opened(part: Part) -> Part:
                 return stack.enter_context(contextlib.closing(part))
 
-            stored = StoredPixels(graph, resizes, sampling.augment) if graph.decode == "raw" and not on_gpu else None
+            raw, views = graph.decode == "raw" and not on_gpu, sampling.views
+            stored = StoredPixels(graph, resizes, sampling.augment) if raw and not views else None
             together = graph.batch_size // sampling.share.batch_size
             planner = opened(Planner(split, sampling, cursor, check=check, together=together))
             reader = opened(SampleReader(self._shards, threads=depths.readers, stop=self._stop, stored=stored))
             damaged = DamagedSamples(split, planner, reader, skip=self._config.skip_damaged)
-            decoder: Decoder = opened(stored or GraphDecoder(graph, self._stream))
+            decoder: Decoder = opened(stored or (StoredRegions(graph) if raw else GraphDecoder(graph, self._stream)))
             tensors: Tensors = opened(
-                GpuTensors(self._stream) if on_gpu else CpuTensors(graph, resizes, sampling.augment)
+                GpuTensors(self._stream)
+                if on_gpu
+                else ViewTensors(graph)
+                if views
+                else CpuTensors(graph, resizes, sampling.augment)
             )
             try:
                 yield from feed(planner, reader, damaged, decoder, tensors, depths)

@@ -9,6 +9,7 @@ plan follows from the split's index, the configuration and the cursor; the curso
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,12 @@ import numpy.typing as npt
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
+from shards.sampling.colour import Augment, three_draws
 from shards.sampling.crops import Crop, CropWindows, Interpolation, crop_windows
 from shards.sampling.draw import EACH_ONCE, Draw
 from shards.sampling.order import BLOCK_SHARDS, Order, Share, upcoming
-from shards.sampling.policies import Policy, draws
+from shards.sampling.policies import draws
+from shards.sampling.views import View, plan_views
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,16 @@ class SamplingConfig:
     """Side of the square output."""
     block_shards: int = BLOCK_SHARDS
     """Shards in a shuffle block of the order "blocks"."""
-    augment: Policy | None = None
-    """The augmentation policy, if any."""
+    augment: Augment | None = None
+    """The augmentation policy or 3-Augment, if any."""
     padding: int = 0
     """Black pixels on each side of the resized image, for the crop "random"."""
     draw: Draw = EACH_ONCE
     """Which samples an epoch holds."""
     interpolation: Interpolation = "bilinear"
     """The filter of the resize, which says how much around a crop window is decoded."""
+    views: tuple[View, ...] = ()
+    """Several views of each sample, one by one, in place of its crop window."""
 
     def __post_init__(self) -> None:
         if self.padding and self.crop != "random":
@@ -119,19 +124,23 @@ class Planner:
         """The batch of these draws, as they look at this cursor."""
         config, index = self._config, self._split.index
         ids = drawn % len(index)
-        windows = crop_windows(
-            config.crop,
-            drawn,
-            index.height[ids],
-            index.width[ids],
-            resize=config.resize,
-            size=config.size,
-            flip=config.flip,
-            seed=config.seed,
-            epoch=cursor.epoch,
-            padding=config.padding,
-            interpolation=config.interpolation,
-        )
+        height, width, views = index.height[ids], index.width[ids], None
+        if config.views:
+            windows, views = plan_views(config.views, drawn, height, width, seed=config.seed, epoch=cursor.epoch)
+        else:
+            windows = crop_windows(
+                config.crop,
+                drawn,
+                height,
+                width,
+                resize=config.resize,
+                size=config.size,
+                flip=config.flip,
+                seed=config.seed,
+                epoch=cursor.epoch,
+                padding=config.padding,
+                interpolation=config.interpolation,
+            )
         ranges, rows = self._bytes(ids, windows)
         return PlannedBatch(
             cursor=cursor,
@@ -142,7 +151,8 @@ class Planner:
             size=config.size,
             ranges=ranges,
             rows=rows,
-            draws={} if config.augment is None else draws(config.augment, drawn, config.seed, cursor.epoch),
+            draws=_draws(config.augment, drawn, config.seed, cursor.epoch),
+            views=views,
             upcoming=upcoming,
         )
 
@@ -204,6 +214,12 @@ class Planner:
         if self._split.origin is not None and self._split.info.bytes > self._split.origin.cache.bytes:
             return every
         return list(dict.fromkeys(self._shards_ahead(cursor, self._length) + every))
+
+
+def _draws(augment: Augment | None, drawn: npt.NDArray[np.int64], seed: int, epoch: int) -> dict[str, npt.NDArray[Any]]:
+    if augment is None:
+        return {}
+    return three_draws(drawn, seed, epoch) if augment == "three" else dict(draws(augment, drawn, seed, epoch))
 
 
 class _Orders:

@@ -5,12 +5,14 @@ Everything here is a value. `shards/feed/plan.py` makes it; the sample reader, t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.sampling.crops import CropWindows
 from shards.sampling.order import Share
+from shards.sampling.views import PlannedViews
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class PlannedBatch:
     ranges: ByteRanges
     rows: PixelRows | None = None
     """Of samples that are stored decoded."""
-    draws: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
-    """What `shards.sampling.policies.draws` gives; empty without an augmentation policy."""
+    draws: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """What `draws` of shards/sampling/policies.py gives, or `three_draws` of colour.py; empty without augmentation."""
+    views: PlannedViews | None = None
+    """Several views of each sample; `windows` are then the regions that hold them, and `size` is of no use."""
     upcoming: list[int] | None = None
     """The shards that the batches after this one read, by first use, where that is to be announced anew."""
 

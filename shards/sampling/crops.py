@@ -155,15 +155,20 @@ def random_resized(
     height: npt.NDArray[np.int32],
     width: npt.NDArray[np.int32],
     seed: int,
-    epoch: int,
+    *stream: int,
+    scale: npt.ArrayLike = RRC_SCALE,
+    ratio: npt.ArrayLike = RRC_RATIO,
 ) -> npt.NDArray[np.int64]:
     """RandomResizedCrop's windows, (n, 4): top, left, height, width in pixels of the stored images.
 
-    As torchvision: up to ten attempts to draw an area (RRC_SCALE of the image's) and a ratio (RRC_RATIO, evenly in
-    its logarithm) whose window fits into the image; if none fits, the largest centred window of an allowed ratio.
+    As torchvision: up to ten attempts to draw an area (`scale` of the image's) and a ratio (`ratio`, evenly in its
+    logarithm) whose window fits into the image; if none fits, the largest centred window of an allowed ratio.
+
+    `stream`: the epoch, and what else sets these numbers apart. `scale` and `ratio`: from and to, (2,) or (n, 2).
     """
     tall, wide = np.asarray(height, np.int64), np.asarray(width, np.int64)
-    chosen = _fallback(tall, wide)
+    scales, ratios = (np.broadcast_to(np.asarray(each, np.float64), (len(ids), 2)) for each in (scale, ratio))
+    chosen = _fallback(tall, wide, ratios)
     corner = (tall - chosen[:, 0]) // 2, (wide - chosen[:, 1]) // 2
     top, left = corner[0].copy(), corner[1].copy()
     open_ = np.arange(len(ids))
@@ -171,26 +176,28 @@ def random_resized(
         if not len(open_):
             break
         mine = ids[open_]
-        area = (tall * wide)[open_] * _between(RRC_SCALE, uniform(mine, seed, epoch, AREA, attempt))
-        ratio = np.exp(_between(np.log(RRC_RATIO), uniform(mine, seed, epoch, RATIO, attempt)))
-        rows, columns = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+        area = (tall * wide)[open_] * _between(scales[open_], uniform(mine, seed, *stream, AREA, attempt))
+        drawn = np.exp(_between(np.log(ratios[open_]), uniform(mine, seed, *stream, RATIO, attempt)))
+        rows, columns = np.rint(np.sqrt(area / drawn)), np.rint(np.sqrt(area * drawn))
         fits = (rows > 0) & (rows <= tall[open_]) & (columns > 0) & (columns <= wide[open_])
         found = open_[fits]
         chosen[found] = np.stack([rows[fits], columns[fits]], axis=-1).astype(np.int64)
-        top[found] = integers(ids[found], tall[found] - chosen[found, 0] + 1, seed, epoch, TOP)
-        left[found] = integers(ids[found], wide[found] - chosen[found, 1] + 1, seed, epoch, LEFT)
+        top[found] = integers(ids[found], tall[found] - chosen[found, 0] + 1, seed, *stream, TOP)
+        left[found] = integers(ids[found], wide[found] - chosen[found, 1] + 1, seed, *stream, LEFT)
         open_ = open_[~fits]
     return np.column_stack([top, left, chosen])
 
 
-def _between(bounds: npt.ArrayLike, share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    low, high = np.asarray(bounds, np.float64)
+def _between(bounds: npt.NDArray[np.float64], share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    low, high = bounds[:, 0], bounds[:, 1]
     return np.asarray(low + (high - low) * share)
 
 
-def _fallback(tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _fallback(
+    tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64], ratios: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
     """(n, 2): height and width of the largest window of an allowed ratio."""
-    narrowest, widest = RRC_RATIO
+    narrowest, widest = ratios[:, 0], ratios[:, 1]
     ratio = wide / tall
     rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64), tall)
     columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64), wide)

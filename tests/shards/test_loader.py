@@ -387,7 +387,7 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
     [
         ({"batch_size": 30}, "29 samples, fewer than one global batch of 30"),
         ({"resize": 31}, "crop of 32 pixels"),
-        ({"augment": "much"}, "augment must be one of none, trivial, rand, auto, not 'much'"),
+        ({"augment": "much"}, "augment must be one of none, trivial, rand, auto, three, not 'much'"),
         ({"check": "md5"}, "check must be one of auto, crc, none, not 'md5'"),
         ({"size": (224, 160)}, r"size must be a whole number, not \(224, 160\)"),
         ({"seed": 1.5}, "seed must be a whole number, not 1.5"),

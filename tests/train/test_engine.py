@@ -18,7 +18,7 @@ from tests.helpers.training import SILENT, FixedBatches, read_lines, setup_of, t
 from train.__main__ import main
 from train.config import Config
 from train.engine import train, train_epoch
-from train.options import Distributed, Feeding, Memory, Mixing, Samples, Sizes, Update, Validation
+from train.options import Distributed, Feeding, Memory, Mixing, Pixels, Samples, Sizes, Start, Update, Validation
 from train.ranks.distributed import World
 from train.report.metrics import Recorder
 from train.run import Run, begin, make_network, read_losses
@@ -26,7 +26,7 @@ from train.run import Run, begin, make_network, read_losses
 SMALL = Config(Path("unused"), batch=8, micro_batch=4, epochs=2, device="cpu", log_every=3)
 GROUPS = {
     "feeding": Feeding, "update": Update, "sizes": Sizes, "mixing": Mixing, "memory": Memory,
-    "distributed": Distributed, "validation": Validation, "samples": Samples,
+    "distributed": Distributed, "validation": Validation, "samples": Samples, "start": Start, "pixels": Pixels,
 }  # fmt: skip
 
 

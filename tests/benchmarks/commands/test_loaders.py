@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import msgspec
@@ -17,7 +18,7 @@ from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
 from benchmarks.peers.naive import open_rows
-from benchmarks.peers.roster import ROWS, Entry
+from benchmarks.peers.roster import ROWS, VIEWS, Entry
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards.common.errors import ShardfeedError, UsageError
@@ -131,6 +132,26 @@ def test_without_a_source_the_naive_path_is_left_out(
     assert last["loader_images_per_s"] > 0
     assert not last.keys() & {"naive_images_per_s", "ratio"}
     assert "--source" in read(Path(last["result"])).skipped["naive HF + PIL"]
+
+
+@pytest.mark.slow
+def test_views_are_measured_beside_one_at_a_time_and_torchvision(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["loaders", "--data", str(small_split.root), "--views", "mocov3", "--batch-size", "2", "--size", "32"]
+    words += ["--threads", "1", "--workers", "0", "--rounds", "1", "--seconds", "0.05", "--dtype", "uint8"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = read(Path(last["result"]))
+    assert [series.name for series in result.series] == [entry.title for entry in VIEWS.values()]
+    assert all(last[series.name] == series.spread.median > 0 for series in result.series)
+    assert [ratio.to for ratio in result.ratios] == ["shardfeed, once a view", "DataLoader, PIL views"]
+
+
+def test_views_are_measured_without_other_peers(small_split: Split, tmp_path: Path, capsys: Any) -> None:
+    words = ["loaders", "--data", str(small_split.root), "--views", "dino", "--batch-size", "2", "--size", "32"]
+    assert main([*words, "--peers", "dali", "--out", str(tmp_path)]) == 2
+    assert "--views measures peers of its own" in capsys.readouterr().err
 
 
 def test_the_table_shows_median_and_range() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nvidia.dali import types
 
 from shards.common.errors import UsageError
 from shards.dataset import Split
@@ -307,3 +308,12 @@ def test_the_graph_holds_no_random_operator() -> None:
 def test_what_a_device_cannot_put_out_is_refused(device: Device, dtype: DType, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         graph(device, dtype)
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "expected"), [("bilinear", types.INTERP_LINEAR), ("bicubic", types.INTERP_CUBIC)]
+)
+def test_the_gpu_resizes_with_the_filter_that_is_asked_for(interpolation: Any, expected: Any) -> None:
+    (resize,) = (values for name, values in nodes(graph("gpu", interpolation=interpolation)) if name == "Resize")
+    assert resize["interp_type"] == int(expected)
+    assert resize["antialias"] == 1

@@ -34,7 +34,7 @@ def cut(
 ) -> Pixels:
     """The window of `region` as a new image of `size` (rows, columns)."""
     out = np.empty((*size, 3), np.uint8)
-    resample(region, np.asarray(start, np.float32), np.asarray(end, np.float32), np.int32(mirror), cubic, out)
+    resample(region, np.asarray(start, np.float32), np.asarray(end, np.float32), np.int32(mirror), cubic or None, out)
     return out
 
 
@@ -108,7 +108,7 @@ def test_normalising_in_the_same_pass_is_normalising_afterwards(side: int, mirro
     region = photo(80, 61)
     corner, end = np.array([3.25, 0], np.float32), np.array([70.5, 61], np.float32)
     out = np.empty((3, side, side), np.float32)
-    resample_normalise(region, corner, end, np.int32(mirror), cubic, SCALE, BIAS, out)
+    resample_normalise(region, corner, end, np.int32(mirror), cubic or None, SCALE, BIAS, out)
     expected = cut(region, corner, end, (side, side), mirror, cubic=cubic) * SCALE + BIAS
     assert np.abs(out - expected.transpose(2, 0, 1)).max() < 1e-5
 
@@ -148,7 +148,14 @@ def test_pixels_in_another_order_are_refused() -> None:
 @pytest.mark.parametrize("cubic", [False, True])
 def test_nothing_is_written_beside_the_output(cubic: bool) -> None:
     batch = np.full((3, 9, 9, 3), 77, np.uint8)
-    resample(photo(40, 40), np.array([0, 0], np.float32), np.array([40, 40], np.float32), np.int32(0), cubic, batch[1])
+    resample(
+        photo(40, 40),
+        np.array([0, 0], np.float32),
+        np.array([40, 40], np.float32),
+        np.int32(0),
+        cubic or None,
+        batch[1],
+    )
     assert (batch[[0, 2]] == 77).all()
 
 

@@ -9,9 +9,12 @@ import torch
 
 from shards.dataset import Split
 from shards.loader import Loader
+from shards.sampling.colour import three_draws
 from shards.sampling.crops import Crop, crop_windows
 from shards.sampling.order import Order, epoch_order
 from shards.sampling.policies import Policy, draws
+from shards.sampling.presets import dino
+from shards.sampling.views import plan_views, single
 
 SHARD = np.repeat(np.arange(8, dtype=np.int32), 25)
 IDS = np.arange(200)
@@ -57,3 +60,14 @@ def test_batches_do_not_depend_on_the_number_of_threads(small_split: Split, opti
         with Loader(small_split, batch_size=8, train=True, size=32, resize=40, threads=threads, **options) as loader:
             seen.append(torch.cat([images for images, _ in loader]))
     assert torch.equal(*seen)
+
+
+def test_what_views_get_is_fixed_for_ever() -> None:
+    region, views = plan_views(single(dino()), IDS, HEIGHT, WIDTH, seed=7, epoch=3)
+    parts = (region.anchor, region.shape, views.anchor, views.shape, views.mirror, views.operation, views.strength)
+    assert digest(*parts) == "d45e21ae4f6bdeeb"
+
+
+def test_what_three_augment_does_is_fixed_for_ever() -> None:
+    drawn = three_draws(IDS, seed=7, epoch=3)
+    assert digest(drawn["operation"], drawn["strength"]) == "4a673441b29682a4"

@@ -31,7 +31,7 @@ def test_what_fits_is_not_refused(config: Config) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": "cnnn"}, "unknown model 'cnnn': choose one of cnn, resnet18"),
+        ({"model": "cnnn"}, r"unknown model 'cnnn' \(did you mean cnn\?\): choose one of cnn, resnet18"),
         ({"validation": Validation(val_split="vall")}, "has no split vall: it has train, validation"),
         ({"size": 20}, "a crop of 20 pixels does not fit"),
         ({"size": 224, "check": True}, "a crop of 224 pixels does not fit"),
