@@ -272,3 +272,16 @@ def test_three_augment_on_a_gpu_is_refused(small_split: Split, monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="augment='three' works on a CPU so far"):
         load(small_split, views=None, size=32, resize=40, augment="three", device="gpu")
+
+
+def test_views_are_normalised_by_the_mean_and_deviation_that_are_given(small_split: Split) -> None:
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    same: dict[str, Any] = {"batch_size": 4, "train": True, "threads": 1, "views": [View(16), View(24)]}
+    with (
+        Loader(small_split, dtype="uint8", **same) as pixels,
+        Loader(small_split, mean=mean, std=std, **same) as values,
+    ):
+        for (raw, _), (normalised, _) in zip(pixels, values, strict=True):
+            for view, other in zip(raw, normalised, strict=True):
+                scaled = (view.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+                torch.testing.assert_close(other, scaled, rtol=0, atol=1e-5)
