@@ -188,7 +188,7 @@ def test_each_odd_tar_is_said_in_a_line(kind: str, tmp_path: Path, capsys: pytes
     [
         (linked(), "its jpg is a link"),
         (tar_of([*pair("a"), ("b.jpg", IMAGE)]), "it has no label (cls, json), only jpg"),
-        (tar_of([*pair("a"), ("b.cls", b"1")]), "it has no image (jpg, png, webp, jpeg), only cls"),
+        (tar_of([*pair("a"), ("b.cls", b"1")]), "it has no image (jpg, jpeg, png, webp), only cls"),
         (tar_of([*pair("a"), *pair("b"), ("b.jpg", IMAGE)]), "it has two members jpg"),
         (tar_of([*pair("a"), ("b.jpg", b""), ("b.cls", b"1")]), "the file is empty (0 bytes)"),
         (tar_of([*pair("a"), ("b.jpg", IMAGE[:300]), ("b.cls", b"1")]), "JPEG: "),
@@ -286,6 +286,8 @@ def test_a_source_that_is_not_indexed_names_the_command(tmp_path: Path) -> None:
         ("a-{0..2}.tar", "3 of 3 tars are missing"),
         ("a-{0..2.tar", "cannot be expanded"),
         ("{0..1000}.tar", "more than 1,000 tars"),
+        ("{a,b}{0..999}.tar", "more than 1,000 tars"),
+        ("{0..99999999999}.tar", "more than 1,000 tars"),
         ("s3://b/a.tar::https://c/b.tar", "must lie in one store"),
         ("a.tar::a.tar", "names 1 tar twice"),
     ],

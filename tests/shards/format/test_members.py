@@ -115,6 +115,7 @@ GOOD = tar_of([("a.jpg", b"x" * 700), ("b.jpg", b"y" * 10)])
         (with_field(tar_of([("a", b"29 size=99999999999999999999\n")]), 156, b"x"), "says no length that can be"),
         (with_field(tar_of([("a", b"99999999 path=b\n")]), 156, b"x"), "the extended header at byte 0 is damaged"),
         (with_field(tar_of([("a", b"0 path=b\n")]), 156, b"x"), "the extended header at byte 0 is damaged"),
+        (with_field(tar_of([("a", b"9 path=b\n")]), 156, b"g"), "at byte 0 gives all members one name or length"),
     ],
 )
 def test_damage_is_said_in_a_line(data: bytes, said: str) -> None:

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from braceexpand import braceexpand
 
 from preprocess.sources import open_source
 from preprocess.sources.source import Source
-from preprocess.sources.tars.splits import _expanded
 from shards.common.errors import ShardfeedError, UsageError
 from tests.helpers import imagenet
 from tests.helpers.imagenet import TRAIN_IMAGES, VAL_IMAGES, VAL_WNIDS, WNIDS, sample, tar
@@ -115,14 +113,14 @@ FAULTS: dict[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "a label that is no number": (
         {"1.jpg": JPEG, "1.cls": b"n01440764"},
-        "label of a-000.tar/1 is b'n01440764', not a",
+        "a-000.tar/1: its label is no whole number: b'n01440764'",
     ),
     "a label that is a fraction": (
         {"1.jpg": JPEG, "1.json": b'{"label": 1.5}'},
-        "label of a-000.tar/1 is '1.5', not a",
+        "a-000.tar/1: its json has no number under 'label'",
     ),
-    "a json that is damaged": ({"1.jpg": JPEG, "1.json": b'{"la'}, "the json of a-000.tar/1 is damaged"),
-    "a file twice": ({"1.jpg": JPEG, "1.JPG": JPEG, "1.cls": b"1"}, "1.JPG twice in one sample"),
+    "a json that is damaged": ({"1.jpg": JPEG, "1.json": b'{"la'}, "a-000.tar/1: its json cannot be read"),
+    "a file twice": ({"1.jpg": JPEG, "1.JPG": JPEG, "1.cls": b"1"}, "a-000.tar: a-000.tar/1 has two members jpg"),
     "other things": ({"readme": b"text"}, "has no image with a label: a-000.tar holds readme"),
     "an archive under another name": (
         {"n01440764.tar": tar({})},
@@ -155,13 +153,9 @@ def info(tmp_path: Path, **changes: object) -> Path:
     ("changes", "message"),
     [
         ({"shard_lengths": [5]}, "m-validation-00.tar has 4 samples, but _info.json says 5"),
-        ({"shard_lengths": [4, 4]}, "_info.json is damaged .*shard_lengths is no list of a number for each tar"),
-        ({"filenames": ["../m-validation-00.tar"]}, "_info.json is damaged .*filenames or alt_label are not names"),
-        (
-            {"filenames": ["m-validation-00.tar", "more.tar"], "shard_lengths": None},
-            "1 tars .* missing, such as more.tar",
-        ),
-        ({"filenames": 3}, r"_info.json is damaged \(TypeError"),
+        ({"shard_lengths": [4, 4]}, "_info.json has shard_lengths that are no list of a number for each tar"),
+        ({"filenames": ["m-validation-00.tar", "more.tar"], "shard_lengths": None}, "names 'more.tar' .* no such tar"),
+        ({"filenames": 3}, r"_info.json is damaged \(splits"),
     ],
 )
 def test_what_the_info_says_is_held_against_the_tars(
@@ -179,17 +173,10 @@ def test_a_split_of_which_nothing_is_there_is_left_out(tmp_path: Path, capsys: p
 
 def test_a_pattern_that_names_missing_tars_is_one_line(tmp_path: Path) -> None:
     root = imagenet.webdataset_tars(tmp_path)
-    with pytest.raises(UsageError, match=r"2 of the 4 tars .* do not exist, such as .*m-train-0002.tar"):
+    with pytest.raises(UsageError, match=r"2 of 4 tars are missing: .*m-train-0002.tar"):
         open_source(f"{root}/m-train-{{0000..0003}}.tar")
-    with pytest.raises(UsageError, match=r"are more than 100,000 tars: check the pattern"):
+    with pytest.raises(UsageError, match=r"names more than 1,000,000 tars"):
         open_source(f"{root}/m-train-{{0..99999999999}}.tar")
-
-
-@pytest.mark.parametrize(
-    "pattern", ["a.tar", "x-{0008..0011}.tar", "{8..11}", "{train,val}-{00..02}.tar", "{a}-{,b}.tar"]
-)
-def test_patterns_are_those_of_braceexpand(pattern: str) -> None:
-    assert list(_expanded(pattern)) == list(braceexpand(pattern))
 
 
 def test_a_tar_beside_an_image_folder_is_nothing_to_it(tmp_path: Path) -> None:
