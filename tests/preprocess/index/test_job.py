@@ -260,6 +260,16 @@ def test_tars_that_have_changed_are_said_when_the_index_is_opened(tmp_path: Path
         open_dataset(tmp_path)
 
 
+def test_an_index_of_another_manifest_is_made_again(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(2))
+    indexed(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest["splits"]["train"]["index"]["sha256"] = "0" * 64
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ShardfeedError, match=rf"its SHA-256 differs.*; run `python -m shards index {tmp_path}` again"):
+        _ = open_dataset(tmp_path)["train"].index
+
+
 def test_a_changed_image_is_found_by_verify(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", samples(3))
     split = indexed(tmp_path)["train"]

@@ -1,4 +1,4 @@
-"""Tars of WebDataset as a source, beside webdataset's own reader."""
+"""Tars of WebDataset as a source of a conversion."""
 
 import io
 import json
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import webdataset
+from PIL import Image
 
 from preprocess.sources import open_source
 from preprocess.sources.source import Source
 from shards.common.errors import ShardfeedError, UsageError
+from shards.format.manifest import Manifest
 from tests.helpers import imagenet
 from tests.helpers.imagenet import TRAIN_IMAGES, VAL_IMAGES, VAL_WNIDS, WNIDS, sample, tar
 from tests.helpers.jobs import convert, write_files
@@ -47,35 +48,6 @@ def test_without_info_the_splits_go_by_the_names(tmp_path: Path) -> None:
     assert open_source(f"{root}/m-validation-00.tar").splits == ("validation",)
 
 
-def test_samples_are_those_of_webdataset(tmp_path: Path) -> None:
-    files = {
-        "x/001.a.cls": b"1",
-        "x/001.JPG": JPEG,
-        "x/001.cls": b"2",
-        "no-ending": b"",
-        "__meta__/1.txt": b"",
-        "x.y/002.seg.png": b"mask",
-        "x.y/002.jpeg": JPEG + b"2",
-        "x.y/002.cls": b"0",
-        "003.png": JPEG + b"3",
-        "003.cls": b"1",
-        "002.webp": JPEG + b"4",
-        "002.cls": b"1\n",
-    }
-    root = one(tmp_path, files)
-    source = open_source(str(root))
-    theirs = list(webdataset.WebDataset(str(root / "a-000.tar"), shardshuffle=False, empty_check=False))
-    images = [each.get("jpg") or each.get("jpeg") or each.get("png") or each.get("webp") for each in theirs]
-    assert rows(source, "train") == [(data, int(each["cls"])) for data, each in zip(images, theirs, strict=True)]
-
-
-def test_tars_by_webdatasets_writer_are_read(tmp_path: Path) -> None:
-    with webdataset.TarWriter(str(tmp_path / "train-0.tar")) as writer:
-        for number in range(3):
-            writer.write({"__key__": f"{number:06d}", "jpg": JPEG, "cls": number})
-    assert rows(open_source(str(tmp_path)), "train") == [(JPEG, number) for number in range(3)]
-
-
 def test_labels_of_another_name(tmp_path: Path) -> None:
     about = json.dumps({"label": 3, "label_12k": 1}).encode()
     root = one(tmp_path, {"1.jpg": JPEG, "1.json": about, "1.cls": b"2"})
@@ -88,9 +60,13 @@ def test_labels_of_another_name(tmp_path: Path) -> None:
     assert rows(open_source(str(root)), "train")[0][1] == 3
 
 
-def test_negative_labels_and_samples_without_an_image_are_passed_over(tmp_path: Path) -> None:
+def test_pictures_are_converted_and_negative_labels_and_samples_without_an_image_passed_over(tmp_path: Path) -> None:
+    png = io.BytesIO()
+    Image.open(io.BytesIO(JPEG)).save(png, "PNG")
     files = {"1.jpg": JPEG, "1.cls": b"-1", "2.txt": b"x", "2.cls": b"1", **sample("3", JPEG, 1)}
-    assert convert(one(tmp_path / "source", files), tmp_path / "out") == 0
+    source = one(tmp_path / "source", {**files, "4.png": png.getvalue(), "4.cls": b"0"})
+    assert convert(source, tmp_path / "out", "--max-rejects", "0") == 0
+    assert Manifest.read(tmp_path / "out").splits["train"].samples == 2
     lines = [json.loads(line) for line in (tmp_path / "out" / "train" / "rejects.jsonl").read_text().splitlines()]
     assert [(line["row"], line["path"], line["reason"]) for line in lines] == [
         (None, "a-000.tar/1.jpg", "passed over: its label is -1"),
@@ -195,12 +171,3 @@ def test_an_archive_that_is_cut_short_is_named(tmp_path: Path) -> None:
 def test_a_list_of_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--val-labels is for .* has labels of its own"):
         open_source(str(one(tmp_path, sample("1", JPEG, 0))), val_labels=tmp_path / "list")
-
-
-def test_the_pictures_are_converted(tmp_path: Path) -> None:
-    png = io.BytesIO()
-    from PIL import Image
-
-    Image.open(io.BytesIO(JPEG)).save(png, "PNG")
-    files = {**sample("1", JPEG, 0), "2.png": png.getvalue(), "2.cls": b"1"}
-    assert convert(one(tmp_path / "source", files), tmp_path / "out", "--max-rejects", "0") == 0
