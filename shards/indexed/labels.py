@@ -30,7 +30,9 @@ class Label:
         member, colon, field = text.partition(":")
         known = re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", member) and bool(colon) == (member == JSON) == bool(field)
         if not known:
-            raise UsageError(f"--label {text}: give an extension such as cls, or json:FIELD such as json:label")
+            raise UsageError(
+                f"no label stands in {text!r}: give an extension such as cls, or json:FIELD such as json:label"
+            )
         return cls(member, field or None)
 
     def __str__(self) -> str:

@@ -103,7 +103,10 @@ def test_a_split_that_is_not_wanted_is_not_downloaded(repository: Path) -> None:
 @pytest.mark.slow
 def test_only_the_files_of_wanted_splits_are_downloaded(repository: Path, tmp_path: Path) -> None:
     """The libraries themselves, which read HF_ENDPOINT when they are loaded, beside a hub on loopback."""
-    code = "split = 'validation'; from preprocess.sources import open_source; print(open_source('me/set', [split]).num_rows(split))"
+    code = """if True:
+        from preprocess.sources import open_source
+        print(open_source("me/set", ["validation"]).num_rows("validation"))
+    """
     with fake_hub("me/set", repository) as served:
         variables = {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         done = subprocess.run(
