@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from preprocess.index.finish import finish
-from preprocess.index.labels import JSON, Label
 from preprocess.index.options import Options
 from preprocess.index.scan import Rules
 from preprocess.index.tar_job import TarJob, TarResult, Task, listed_samples
@@ -25,6 +24,7 @@ from shards.common.terminal import counted
 from shards.format.layout import MANIFEST, REJECTS
 from shards.format.manifest import Manifest
 from shards.indexed.find import beside, in_cache
+from shards.indexed.labels import JSON, Label
 from shards.indexed.source import INFO, Source, open_source
 from shards.remote.cache import Cache, cache_home
 from shards.remote.urls import is_url

@@ -9,6 +9,7 @@ import tyro
 
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
+from shards.indexed.samples import IMAGES
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Options:
     """A directory of tars, a pattern such as imagenet1k-train-{0000..1023}.tar, or a URL of either."""
     to: str | Path | None = None
     """Directory for the index; if not given, beside the tars, or where that cannot be written in the cache."""
-    image: str = "jpg;png;webp;jpeg"
+    image: str = ";".join(IMAGES)
     """Extensions of images, the preferred one first."""
     label: str | None = None
     """Where a label stands: an extension such as cls, or a field of the json such as json:label; if not given, in cls

@@ -1,11 +1,5 @@
-"""One tar of others -> the rows of its samples, the images that must be cleaned, and what is of no use.
+"""One tar of others -> the rows of its samples, the images that must be cleaned, and what is of no use."""
 
-A sample is what consecutive members with the same key are, as webdataset reads tars: the key is a name up to the first
-dot of its last part, the rest is the extension. Where no extension is that of an image, the last dot counts: `a.b.jpg`
-and `a.b.cls` are the sample `a.b`.
-"""
-
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +8,12 @@ from zlib_ng.zlib_ng import crc32
 
 from preprocess.images.convert import Reject, convert
 from preprocess.index.in_place import Look, look, look_at_head
-from preprocess.index.labels import USUAL, Label
 from shards.common.terminal import counted
 from shards.format.members import Damaged, Member, members
 from shards.format.tar import Sample
 from shards.format.window import Window
+from shards.indexed.labels import USUAL, Label
+from shards.indexed.samples import IMAGES, Part, divided, samples
 
 # Bytes of an image file that is read: more than any that MAX_PIXELS allows is likely to have.
 LARGEST = 256 << 20
@@ -26,12 +21,10 @@ LARGEST = 256 << 20
 HEAD = 4096
 LONGER_HEAD = 1 << 16
 
-# webdataset keeps names like __key__ for its own purposes.
-_META = re.compile(r"__[^/]*__(?:$|/)")
+# Class numbers from here on are taken for something else: each has a name in the manifest.
+MOST_CLASSES = 1_000_000
 
 Row = tuple[int, int, int, int, int, int]
-# A member of a sample: its extension, where it lies, and its first bytes where they were read on the way.
-Part = tuple[str, Member, bytes | None]
 # Takes the key and the cleaned image of a sample that cannot stay.
 Clean = Callable[[str, Sample], object]
 
@@ -45,7 +38,7 @@ class Rules:
     not only its header.
     """
 
-    images: tuple[str, ...] = ("jpg", "png", "webp", "jpeg")
+    images: tuple[str, ...] = IMAGES
     label: Label | None = None
     classes: int | None = None
     whole: bool = True
@@ -82,9 +75,9 @@ def scan(window: Window, rules: Rules, found: Scan, clean: Clean) -> Iterator[in
 
     `clean` takes the key and the cleaned image of each sample that cannot stay.
     """
-    seen, twice = set[str](), list[str]()
+    seen, twice, strays = set[str](), list[str](), list[str]()
     try:
-        for key, parts in _samples(window, rules, found.notes):
+        for key, parts in samples(_parts(window, rules, found.notes, strays), rules.images):
             if key in seen:
                 twice.append(key)
             seen.add(key)
@@ -92,37 +85,26 @@ def scan(window: Window, rules: Rules, found: Scan, clean: Clean) -> Iterator[in
                 _take(window, rules, found, clean, key, parts)
             except Reject as reason:
                 found.rejects.append((key, str(reason)))
-            yield parts[-1][1].offset
+            yield parts[-1].member.offset
     except Damaged as damage:
         found.notes.append(f"{damage}; the samples before that are used")
+    else:
+        if strays:
+            have = counted(len(strays), "member has", "members have")
+            found.notes.append(f"{have} no extension, or a name for webdataset alone: {strays[0]}")
     if twice:
         found.notes.append(f"{counted(len(twice), 'key comes', 'keys come')} twice, and each is used: {twice[0]}")
 
 
-def _samples(window: Window, rules: Rules, notes: list[str]) -> Iterator[tuple[str, list[Part]]]:
-    """Each sample's key and members."""
-    key, parts = "", list[Part]()
-    strays: list[str] = []
-    try:
-        for member in members(window.read, window.length, notes):
-            folder, slash, file = member.name.rpartition("/")
-            stem, dot, ending = file.partition(".")
-            if not (stem and dot and ending) or _META.match(member.name):
-                strays.append(member.name)
-                continue
-            name = folder + slash + stem
-            if name != key and parts:
-                yield from _divided(key, parts, rules)
-                parts = []
-            key, ending = name, ending.lower()
-            parts.append((ending, member, _content(window, rules, ending, member)))
-    except Damaged:
-        yield from _divided(key, parts, rules)
-        raise
-    yield from _divided(key, parts, rules)
-    if strays:
-        have = counted(len(strays), "member has", "members have")
-        notes.append(f"{have} no extension, or a name for webdataset alone: {strays[0]}")
+def _parts(window: Window, rules: Rules, notes: list[str], strays: list[str]) -> Iterator[tuple[str, Part]]:
+    """The members of all samples, with their keys; names of the others go into `strays`."""
+    for member in members(window.read, window.length, notes):
+        names = divided(member.name)
+        if names is None:
+            strays.append(member.name)
+            continue
+        key, ending = names
+        yield key, Part(ending, member, _content(window, rules, ending, member))
 
 
 def _content(window: Window, rules: Rules, ending: str, member: Member) -> bytes | None:
@@ -140,20 +122,6 @@ def _first(size: int, rules: Rules) -> int:
     return size if rules.whole else min(size, HEAD)
 
 
-def _divided(key: str, parts: list[Part], rules: Rules) -> Iterator[tuple[str, list[Part]]]:
-    """The members of one key as one sample, or as several whose keys have dots."""
-    if not parts:
-        return
-    if all("." not in ending for ending, _, _ in parts) or any(ending in rules.images for ending, _, _ in parts):
-        yield key, parts
-        return
-    longer: dict[str, list[Part]] = {}
-    for ending, member, content in parts:
-        name, dot, last = ending.rpartition(".")
-        longer.setdefault(key + dot + name, []).append((last, member, content))
-    yield from longer.items()
-
-
 def _take(
     window: Window,
     rules: Rules,
@@ -165,15 +133,15 @@ def _take(
     """Adds a sample to `found`, or hands its cleaned image to `clean`. Raises Reject."""
     by_ending: dict[str, Part] = {}
     for part in parts:
-        if part[0] in by_ending:
-            raise Reject(f"it has two members {part[0]}")
-        by_ending[part[0]] = part
+        if part.ending in by_ending:
+            raise Reject(f"it has two members {part.ending}")
+        by_ending[part.ending] = part
     image = next((by_ending[ending] for ending in rules.images if ending in by_ending), None)
     label = next((each for each in rules.labels if each.member in by_ending), None)
     if image is None or label is None:
         what = f"no image ({', '.join(rules.images)})" if image is None else f"no label ({rules.label_members})"
         raise Reject(f"it has {what}, only {', '.join(sorted(by_ending))}")
-    number = label.read(_all(window, by_ending[label.member], label.longest), rules.classes)
+    number = _number(label, _all(window, by_ending[label.member], label.longest), rules.classes)
     ending, member, head = image
     if member.kind:
         raise Reject(f"its {ending} is {member.kind}")
@@ -194,6 +162,21 @@ def _take(
     found.kinds[made.kind] += 1
     found.largest_label = max(found.largest_label, number)
     clean(key, Sample(key, made.data, number, made.width, made.height))
+
+
+def _number(label: Label, data: bytes, classes: int | None) -> int:
+    """The label in a member's content. Raises Reject where there is none, or one that is to be passed over."""
+    try:
+        number = label.number(data)
+    except ValueError as reason:
+        raise Reject(str(reason)) from None
+    if number is None:
+        raise Reject(f"its json has no number under {label.field!r}")
+    if number < 0:
+        raise Reject("its label is negative, which stands for none")
+    if number >= (MOST_CLASSES if classes is None else classes):
+        raise Reject(f"its label is {number:,}, more than the last class has")
+    return number
 
 
 def _all(window: Window, part: Part, longest: int) -> bytes:

@@ -22,9 +22,9 @@ from preprocess.sources.imagenet.layouts import find_layout
 from preprocess.sources.kept import OF_EVERY_SOURCE, Columns, keeping
 from preprocess.sources.mirror import mirrored
 from preprocess.sources.source import ChosenSplits, Source, StoredSource, choose
-from preprocess.sources.tars import splits as tar_splits
 from preprocess.sources.tars.webdataset import open_tars
 from shards.common.errors import UsageError
+from shards.indexed import source as tars_of_others
 from shards.remote.urls import is_url
 
 if TYPE_CHECKING:
@@ -100,16 +100,16 @@ def _open_stored(
     val_labels: Path | None,
     keep: Sequence[str],
 ) -> StoredSource:
-    pattern = not is_url(name) and tar_splits.is_pattern(name)
+    pattern = not is_url(name) and tars_of_others.names_tars(name)
     path = None if pattern else local_path(name)
     columns = [column for column in keep if column not in OF_EVERY_SOURCE]
     there: Columns = {}
     table = path is None or tables.is_table(path)
     if path is not None and not table and archives.is_archives(path):
         return keeping(archives.open_archives(name, path, splits, val_labels), keep, there)
-    tars = tar_splits.pattern_tars(name) if pattern else {}
-    if path is not None and not table and not folder.holds_classes(path):
-        tars = tar_splits.directory_tars(path)
+    tars = tars_of_others.open_source(name) if pattern else None
+    if path is not None and not table and not folder.holds_classes(path) and tars_of_others.listed(str(path)):
+        tars = tars_of_others.open_source(path)
     if val_labels is not None and (tars or table):
         raise UsageError(f"--val-labels is for images that lie in no class folder, and {name} has labels of its own")
     if tars:

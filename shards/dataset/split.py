@@ -214,10 +214,12 @@ class Split:
         index = Index.read(path)
         index.check(path, self.info.shards, len(self.manifest.class_names), self.manifest.settings.encoding)
         if self.info.index is not None and index_info(path) != self.info.index:
+            advice = "copy the data set again, or mend it with `python -m preprocess SOURCE OUT --repair`"
+            if self.manifest.indexed:
+                advice = f"run `python -m shards index {self.manifest.source}` again"
             raise ShardfeedError(
                 f"{path} is not the index that the manifest names (its SHA-256 differs): it is damaged, or of another "
-                "version of the data set; copy the data set again, or mend it with `python -m preprocess SOURCE OUT "
-                "--repair`"
+                f"version of the data set; {advice}"
             )
         return index
 

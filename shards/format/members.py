@@ -26,8 +26,16 @@ _WITHOUT_CONTENT = frozenset(b"123456")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
+# The note about a tar that ends where a member could begin.
+NO_MARK = "it ends without the mark of a tar's end: it may have been cut off between two files"
+
+
 class Damaged(Exception):
     """The tar cannot be read on from here. The message says where and why."""
+
+
+class CutOff(Damaged):
+    """The tar ends inside a member."""
 
 
 class Member(NamedTuple):
@@ -54,7 +62,8 @@ class Fields:
 def members(read: Read, length: int, notes: list[str]) -> Iterator[Member]:
     """Yields the members of a tar of `length` bytes in order, directories left out.
 
-    What is odd about its end goes into `notes`. Raises Damaged where the tar ends inside a member, or is none.
+    What is odd about its end goes into `notes`. Raises CutOff where the tar ends inside a member, Damaged where it is
+    none, or holds what cannot be read.
     """
     position, fields = 0, Fields()
     while True:
@@ -64,8 +73,8 @@ def members(read: Read, length: int, notes: list[str]) -> Iterator[Member]:
             return
         if len(block) < BLOCK:
             if position < length:
-                raise Damaged(f"it is cut off at byte {length:,}, inside a header")
-            notes.append("it ends without the mark of a tar's end: it may have been cut off between two files")
+                raise CutOff(f"it is cut off at byte {length:,}, inside a header")
+            notes.append(NO_MARK)
             return
         kind, size = block[156], _size(block, position)
         start = position + BLOCK
@@ -78,7 +87,10 @@ def members(read: Read, length: int, notes: list[str]) -> Iterator[Member]:
             position = start + _padded(size)
             continue
         if kind == ord("g"):  # fields of all members that follow, of which git's comment is the usual one
-            _fields(read, start, size, length)
+            common = Fields()
+            _extend(common, _fields(read, start, size, length), position)
+            if common != Fields():
+                raise Damaged(f"the extended header at byte {position:,} gives all members one name or length")
             position = start + _padded(size)
             continue
         size = size if fields.size is None else fields.size
@@ -88,7 +100,7 @@ def members(read: Read, length: int, notes: list[str]) -> Iterator[Member]:
         content_size = 0 if kind in _WITHOUT_CONTENT else size
         name = (_name(block) if fields.name is None else fields.name).decode("utf-8", "backslashreplace")
         if start + content_size > length:
-            raise Damaged(f"it is cut off: {_short(name)} at byte {start:,} has {content_size:,} bytes by its header")
+            raise CutOff(f"it is cut off: {_short(name)} at byte {start:,} has {content_size:,} bytes by its header")
         if sparse:
             yield Member(name, start, size, "stored sparse")
         elif kind in _REGULAR and not (kind == 0 and name.endswith("/")):
@@ -138,7 +150,7 @@ def _fields(read: Read, start: int, size: int, length: int) -> bytes:
     if size > LONGEST_FIELDS:
         raise Damaged(f"the long name at byte {start:,} has {size:,} bytes, which no name has")
     if start + size > length:
-        raise Damaged(f"it is cut off at byte {length:,}, inside a long name")
+        raise CutOff(f"it is cut off at byte {length:,}, inside a long name")
     return read(start, size)
 
 
@@ -170,7 +182,7 @@ def _behind_sparse_map(read: Read, block: bytes, start: int) -> int:
     while more:
         block = read(start, BLOCK)
         if len(block) < BLOCK:
-            raise Damaged(f"it is cut off at byte {start + len(block):,}, inside a header")
+            raise CutOff(f"it is cut off at byte {start + len(block):,}, inside a header")
         start, more = start + BLOCK, block[504]
     return start
 

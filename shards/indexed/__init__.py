@@ -1,4 +1,4 @@
-"""Tars of others, read in place: what names them (source.py), and where their index is found (find.py).
+"""Tars of others, read in place: what names them (source.py), their samples and labels, and where their index is.
 
 `preprocess/index/` makes the index. The rest of the loader sees a manifest whose shards have places of their own.
 """

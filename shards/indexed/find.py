@@ -1,14 +1,12 @@
 """Where the index of tars of others is looked for: beside the tars, then in the cache, under the name of the source."""
 
 import hashlib
-import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from shards.common.errors import UsageError
 from shards.format.layout import MANIFEST
-from shards.indexed.source import TAR, directory_of, identity, index_name, names_tars
+from shards.indexed.source import directory_of, identity, index_name, listed, names_tars
 from shards.remote.cache import Cache, cache_home
 from shards.remote.urls import is_url
 
@@ -58,6 +56,4 @@ def _holds_tars(place: str | Path) -> bool:
     path = Path(place)
     if is_url(str(place)) or not path.is_dir() or (path / UNFINISHED).exists():
         return False
-    entries = list(path.iterdir())
-    below = (file for each in entries if each.is_dir() and os.access(each, os.R_OK) for file in each.iterdir())
-    return any(file.suffix == TAR for file in itertools.chain(entries, below))
+    return bool(listed(str(path)))

@@ -10,7 +10,8 @@ a subdirectory are of the split of its name.
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,6 +38,7 @@ SPLITS = {
 }
 # More tars than any data set has: braces may be mistyped.
 MOST_TARS = 1_000_000
+_RANGE = re.compile(r"{(-?\d+)\.\.(-?\d+)")
 # Requests at once for the lengths of tars on a web server, which has no listings with lengths.
 LOOKS = 32
 
@@ -58,6 +60,7 @@ class SplitHint:
     """What `_info.json` says of a split. Nothing depends on it but names, and what is said where it is wrong."""
 
     filenames: tuple[str, ...] = ()
+    shard_lengths: tuple[Count, ...] | None = None
     num_samples: Count | None = None
     alt_label: str | None = None
 
@@ -109,6 +112,8 @@ def index_name(place: str | Path) -> str:
 def expanded(pattern: str) -> list[str]:
     """The names in a pattern, in order. Raises UsageError for unbalanced braces, and for too many names."""
     try:
+        if any(abs(int(last) - int(first)) >= MOST_TARS for first, last in _RANGE.findall(pattern)):
+            raise UsageError(f"{pattern} names more than {MOST_TARS:,} tars")  # braceexpand would hold all in memory
         parts = [braceexpand.braceexpand(part) for part in pattern.split("::")]
         names = list(islice((name for part in parts for name in part), MOST_TARS + 1))
     except ValueError as error:
@@ -134,13 +139,14 @@ def open_source(place: str | Path) -> Source:
         tars = _look(directory, [name[len(directory) + 1 :] for name in names])
         return Source(str(place), directory, _by_split(tars))
     directory = identity(place)
-    names = _listed(directory)
+    names = listed(directory)
     if not names:
         raise UsageError(f"{place} holds no tars, nor do its subdirectories: give a directory or a pattern of tars")
     hints = _hints(directory)
     if hints:
-        chosen = {split: _known(directory, split, hint, names) for split, hint in hints.items() if hint.filenames}
-        if chosen:
+        named = {split: hint for split, hint in hints.items() if hint.filenames}
+        if named:
+            chosen = {split: _known(directory, split, hint, names) for split, hint in _there(directory, named, names)}
             found = {tar.name: tar for tar in _look(directory, [name for each in chosen.values() for name in each])}
             splits = {split: tuple(found[name] for name in each) for split, each in chosen.items()}
             return Source(str(place), directory, splits, hints)
@@ -180,15 +186,19 @@ def common_directory(names: Sequence[str]) -> str:
     return "/".join(common)
 
 
-def _listed(directory: str) -> list[str]:
-    """The tars in a directory and its subdirectories, by name, without those that hold cleaned images."""
+def listed(directory: str) -> list[str]:
+    """The tars in a directory and its subdirectories, by name, without those that hold cleaned images.
+
+    Raises UsageError for a directory that is none.
+    """
     if is_url(directory):
         names = [stored.name for stored in ObjectStore(directory).below()]
     else:
         root = Path(directory)
         if not root.is_dir():
             raise UsageError(f"{directory} is neither a directory nor a pattern of tars")
-        files = [*root.iterdir(), *(file for each in root.iterdir() if each.is_dir() for file in each.iterdir())]
+        inner = [each for each in root.iterdir() if each.is_dir() and os.access(each, os.R_OK)]
+        files = [file for each in (root, *inner) for file in each.iterdir()]
         names = [file.relative_to(root).as_posix() for file in files if file.suffix == TAR and file.is_file()]
     tars = [name for name in names if name.endswith(TAR) and name.count("/") <= 1 and not name.startswith(".")]
     return sorted(name for name in tars if not name.rpartition("/")[0].endswith(CLEANED))
@@ -236,6 +246,17 @@ def _hints(directory: str) -> Mapping[str, SplitHint]:
     if wrong is not None:
         raise UsageError(f"{directory}/{INFO}: {wrong!r} cannot be the name of a split: remove the file, or mend it")
     return hints
+
+
+def _there(directory: str, hints: Mapping[str, SplitHint], names: Sequence[str]) -> Iterator[tuple[str, SplitHint]]:
+    """The splits without those of which no tar is there, which a line says; all of them where that is so of all."""
+    there = set(names)
+    none_is_there = not any(name in there for hint in hints.values() for name in hint.filenames)
+    for split, hint in hints.items():
+        if none_is_there or there.intersection(hint.filenames):
+            yield split, hint
+        else:
+            print(f"{directory}: leaving out split {split}: none of its tars is here", file=sys.stderr)
 
 
 def _known(directory: str, split: str, hint: SplitHint, names: Sequence[str]) -> tuple[str, ...]:

@@ -20,9 +20,10 @@ from preprocess.sources.folder import class_folders
 from preprocess.sources.imagenet.devkit import DEVKIT, WNID, Devkit, find_devkit, read_devkit
 from preprocess.sources.labels import union
 from preprocess.sources.listed import Listed
-from preprocess.sources.source import PassedOver, StoredSource, choose, named_classes, printable, stored_source
-from preprocess.sources.tars.members import Member, MemberImages, TableOfMembers, scan
+from preprocess.sources.source import PassedOver, StoredSource, choose, named_classes, stored_source
+from preprocess.sources.tars.members import MemberImages, TableOfMembers, scan
 from shards.common.errors import ShardfeedError, UsageError
+from shards.format.members import Member
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 ARCHIVES = {"train": TRAIN, "val": VAL}
@@ -113,9 +114,9 @@ def _class_archives(path: Path, devkit: Devkit | None) -> dict[str, Member]:
     inner: dict[str, Member] = {}
     with path.open("rb") as file:
         for member in scan(file, _with_length(path)):
-            name = printable(member.name.decode("utf-8", "surrogateescape").removeprefix("./"))
+            name = member.name.removeprefix("./")
             wnid = name.removesuffix(".tar")
-            if not (name.endswith(".tar") and WNID.fullmatch(wnid) and member.regular):
+            if not (name.endswith(".tar") and WNID.fullmatch(wnid) and not member.kind):
                 raise UsageError(f"{path} holds {name}: {TRAIN} holds nothing but <wnid>.tar, such as n01440764.tar")
             if devkit and wnid not in devkit.words:
                 raise UsageError(f"{path} holds {name}, whose WNID is none of the {len(devkit.words):,} in the devkit")
@@ -135,16 +136,14 @@ def _flat(path: Path) -> tuple[MemberImages, tuple[PassedOver, ...]]:
 def _add(table: TableOfMembers, members: Iterable[Member], folder: str, where: str) -> list[PassedOver]:
     """Adds the files of one archive in the order of their names; returns what is passed over."""
     ordered = sorted(members, key=lambda member: member.name)
-    others, before = [], b""
+    others, before = [], ""
     for member in ordered:
-        name = folder.encode() + member.name.removeprefix(b"./")
-        if not member.regular:
-            others.append(
-                PassedOver(printable(name.decode("utf-8", "surrogateescape")), "passed over: no regular file")
-            )
+        name = folder + member.name.removeprefix("./")
+        if member.kind:
+            others.append(PassedOver(name, "passed over: no regular file"))
             continue
         if member.name == before:
-            raise ShardfeedError(f"{where} holds {printable(name.decode('utf-8', 'surrogateescape'))} twice")
+            raise ShardfeedError(f"{where} holds {name} twice")
         table.add(name, 0, member)
         before = member.name
     return others

@@ -188,7 +188,7 @@ def test_each_odd_tar_is_said_in_a_line(kind: str, tmp_path: Path, capsys: pytes
     [
         (linked(), "its jpg is a link"),
         (tar_of([*pair("a"), ("b.jpg", IMAGE)]), "it has no label (cls, json), only jpg"),
-        (tar_of([*pair("a"), ("b.cls", b"1")]), "it has no image (jpg, png, webp, jpeg), only cls"),
+        (tar_of([*pair("a"), ("b.cls", b"1")]), "it has no image (jpg, jpeg, png, webp), only cls"),
         (tar_of([*pair("a"), *pair("b"), ("b.jpg", IMAGE)]), "it has two members jpg"),
         (tar_of([*pair("a"), ("b.jpg", b""), ("b.cls", b"1")]), "the file is empty (0 bytes)"),
         (tar_of([*pair("a"), ("b.jpg", IMAGE[:300]), ("b.cls", b"1")]), "JPEG: "),
@@ -260,6 +260,16 @@ def test_tars_that_have_changed_are_said_when_the_index_is_opened(tmp_path: Path
         open_dataset(tmp_path)
 
 
+def test_an_index_of_another_manifest_is_made_again(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(2))
+    indexed(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest["splits"]["train"]["index"]["sha256"] = "0" * 64
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ShardfeedError, match=rf"its SHA-256 differs.*; run `python -m shards index {tmp_path}` again"):
+        _ = open_dataset(tmp_path)["train"].index
+
+
 def test_a_changed_image_is_found_by_verify(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", samples(3))
     split = indexed(tmp_path)["train"]
@@ -286,6 +296,8 @@ def test_a_source_that_is_not_indexed_names_the_command(tmp_path: Path) -> None:
         ("a-{0..2}.tar", "3 of 3 tars are missing"),
         ("a-{0..2.tar", "cannot be expanded"),
         ("{0..1000}.tar", "more than 1,000 tars"),
+        ("{a,b}{0..999}.tar", "more than 1,000 tars"),
+        ("{0..99999999999}.tar", "more than 1,000 tars"),
         ("s3://b/a.tar::https://c/b.tar", "must lie in one store"),
         ("a.tar::a.tar", "names 1 tar twice"),
     ],

@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -36,6 +36,7 @@ names = st.lists(
 )
 
 
+@settings(max_examples=60)
 @given(names)
 def test_samples_are_those_of_webdataset(members: list[tuple[str, str]]) -> None:
     contents = {"jpg": IMAGE, "cls": b"4", "json": b'{"label": 2}', "txt": b"words"}
@@ -62,6 +63,7 @@ GOOD = tar_of(
 )
 
 
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=40)), max_size=6), st.booleans()
 )

@@ -130,7 +130,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def web(tars: Path) -> Iterator[str]:
     handler = functools.partial(Quiet, directory=str(tars))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

@@ -21,6 +21,7 @@ from tests.helpers import imagenet
 from tests.helpers.jobs import BROKEN, convert, folder, interrupt_at, line, tree, write_files
 
 ROWS = 9
+KEPT = ("number", "word", "path", "class")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,16 @@ def kept(source: Path | str, out: Path, *columns: str, more: tuple[str, ...] = (
     return convert(source, out, "--max-rejects", "0.5", *words, *more)
 
 
-def test_columns_stand_beside_their_samples(table: Path, tmp_path: Path) -> None:
-    assert kept(table, tmp_path, "number", "word", "path", "class") == 0
-    split = open_dataset(tmp_path)["train"]
+@pytest.fixture(scope="module")
+def whole(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conversion of `table` with the columns KEPT."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert kept(table, out, *KEPT) == 0
+    return out
+
+
+def test_columns_stand_beside_their_samples(whole: Path) -> None:
+    split = open_dataset(whole)["train"]
     rows = split.keys().astype(np.int64)
     assert sorted(rows) == [row for row in range(ROWS) if row != 4]
     assert split.column("number").tolist() == [row * 10 for row in rows]
@@ -58,21 +66,19 @@ def test_columns_stand_beside_their_samples(table: Path, tmp_path: Path) -> None
     assert split.column("class").tolist() == [str(row % 2) for row in rows]
     assert split.column("label").tolist() == (rows % 2).tolist()
     assert split.column("key").tolist() == split.keys().tolist()
-    assert Manifest.read(tmp_path).columns == {"number": "int64", "word": "string", "path": "string", "class": "string"}
-    assert not verify(tmp_path).problems
+    assert Manifest.read(whole).columns == {"number": "int64", "word": "string", "path": "string", "class": "string"}
+    assert not verify(whole).problems
 
 
-def test_a_part_of_a_split_has_its_rows(table: Path, tmp_path: Path) -> None:
-    assert kept(table, tmp_path, "number") == 0
-    rest, held = open_dataset(tmp_path)["train"].hold_out(0.5)
+def test_a_part_of_a_split_has_its_rows(whole: Path) -> None:
+    rest, held = open_dataset(whole)["train"].hold_out(0.5)
     for part in (rest, held):
         assert part.column("number").tolist() == (part.keys().astype(int) * 10).tolist()
 
 
-def test_without_columns_every_byte_is_as_before(table: Path, tmp_path: Path) -> None:
+def test_without_columns_every_byte_is_as_before(table: Path, whole: Path, tmp_path: Path) -> None:
     assert kept(table, tmp_path / "plain") == 0
-    assert kept(table, tmp_path / "kept", "word") == 0
-    plain, more = tree(tmp_path / "plain"), tree(tmp_path / "kept")
+    plain, more = tree(tmp_path / "plain"), tree(whole)
     assert b"columns" not in plain["manifest.json"]
     assert pq.read_schema(tmp_path / "plain/train/index.parquet").names == [*DTYPES, "key"]
     differing = {name for name in plain if plain[name] != more[name]}
@@ -98,30 +104,30 @@ def test_a_column_that_cannot_be_kept_is_one_line(
 
 
 def test_a_stopped_job_goes_on_with_its_columns(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    table: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
         interrupt_at(patch, 7)
-        assert kept(table, tmp_path / "out", "word") == 1
+        assert kept(table, tmp_path / "out", *KEPT) == 1
     capsys.readouterr()
     assert kept(table, tmp_path / "out") == 2
-    assert "--keep word there, none here" in line(capsys)
-    assert kept(table, tmp_path / "out", "word") == 0
-    assert kept(table, tmp_path / "whole", "word") == 0
-    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert "--keep number word path class there, none here" in line(capsys)
+    assert kept(table, tmp_path / "out", *KEPT) == 0
+    assert tree(tmp_path / "out") == tree(whole)
 
 
-def test_repair_makes_columns_again(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repair_makes_columns_again(
+    table: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    assert kept(table, out, "word", "path") == 0
-    whole = tree(out)
+    shutil.copytree(whole, out)
     (out / "train" / "train-00001.tar").write_bytes(b"")
     (out / "train" / "index.parquet").unlink()
     assert main([str(table), str(out), "--repair", "--workers", "1"]) == 0
-    assert tree(out) == whole
+    assert tree(out) == tree(whole)
     capsys.readouterr()
     assert main([str(table), str(out), "--repair", "--keep", "number"]) == 2
-    assert "keeps word, path: leave out --keep" in line(capsys)
+    assert "keeps number, word, path, class: leave out --keep" in line(capsys)
 
 
 def test_another_value_is_another_source(table: Path, tmp_path: Path) -> None:
@@ -165,10 +171,9 @@ def test_a_name_that_is_no_utf_8_is_kept_as_it_is_printed(tmp_path: Path) -> Non
     assert sorted(open_dataset(tmp_path / "out")["train"].column("path")) == [r"train/a/x\xff.jpg", "train/b/\n.jpg"]
 
 
-def test_a_column_that_is_not_there_names_those_that_are(table: Path, tmp_path: Path) -> None:
-    assert kept(table, tmp_path, "word") == 0
-    with pytest.raises(UsageError, match=r"the index of train has no column 'number': it has shard, .*, key, word"):
-        open_dataset(tmp_path)["train"].column("number")
+def test_a_column_that_is_not_there_names_those_that_are(whole: Path) -> None:
+    with pytest.raises(UsageError, match=r"the index of train has no column 'share': it has shard, .*, key, number,"):
+        open_dataset(whole)["train"].column("share")
 
 
 def test_synthetic_images_have_no_columns() -> None:

@@ -92,7 +92,7 @@ FAULTS: dict[str, tuple[Mapping[str, bytes | int], str]] = {
         {TRAIN: imagenet.tar({**INNER, "n09999999.tar": FOX})},
         "holds n09999999.tar, whose WNID is none of the 3 in the devkit",
     ),
-    "no archive": ({VAL: b"<html>" * 2000}, "is damaged at byte 0 .*download it again"),
+    "no archive": ({VAL: b"<html>" * 2000}, "cannot be read: it is no tar; copy or download it again"),
     "validation images that were not downloaded whole": (
         {VAL: 4096},
         r"the published one has 6,744,924,160 bytes\) ends in the middle",

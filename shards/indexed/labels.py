@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from preprocess.images.convert import Reject
 from shards.common.errors import UsageError
 
 CLS, JSON = "cls", "json"
-# Class numbers from here on are taken for something else: each has a name in the manifest.
-MOST_CLASSES = 1_000_000
 # Bytes that a label, or a JSON with one, may have.
 LONGEST = {CLS: 64, JSON: 1 << 20}
 _NUMBER = re.compile(rb"-?[0-9]{1,18}")
@@ -33,39 +30,41 @@ class Label:
         member, colon, field = text.partition(":")
         known = re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", member) and bool(colon) == (member == JSON) == bool(field)
         if not known:
-            raise UsageError(f"--label {text}: give an extension such as cls, or json:FIELD such as json:label")
+            raise UsageError(
+                f"no label stands in {text!r}: give an extension such as cls, or json:FIELD such as json:label"
+            )
         return cls(member, field or None)
+
+    def __str__(self) -> str:
+        return self.member if self.field is None else f"{self.member}:{self.field}"
 
     @property
     def longest(self) -> int:
         """Bytes that the member may have."""
         return LONGEST[CLS if self.field is None else JSON]
 
-    def read(self, data: bytes, classes: int | None) -> int:
-        """The label in the member's content. Raises Reject where there is none, or one that is to be passed over."""
-        number = self._number(data)
-        if number is None:
-            raise Reject(f"its label is no whole number: {data[:40]!r}")
-        if number < 0:
-            raise Reject("its label is negative, which stands for none")
-        if number >= (MOST_CLASSES if classes is None else classes):
-            raise Reject(f"its label is {number:,}, more than the last class has")
-        return number
+    def number(self, data: bytes) -> int | None:
+        """The label in the member's content, which may be negative; None where a JSON has none.
 
-    def _number(self, data: bytes) -> int | None:
+        Raises ValueError, which says in words what is wrong.
+        """
         text = data.strip()
         if self.field is not None:
             try:
                 content = msgspec.json.decode(data)
             except (msgspec.MsgspecError, ValueError, RecursionError):
-                raise Reject("its json cannot be read") from None
-            value = content.get(self.field) if isinstance(content, Mapping) else None
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-            if not isinstance(value, str):
-                raise Reject(f"its json has no number under {self.field!r}")
-            text = value.encode("utf-8", "replace").strip()
-        return int(text) if _NUMBER.fullmatch(text) else None
+                raise ValueError("its json cannot be read") from None
+            if not isinstance(content, Mapping):
+                raise ValueError("its json is no object")
+            value = content.get(self.field)
+            if value is None:
+                return None
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                raise ValueError(f"its json has no number under {self.field!r}")
+            text = str(value).encode("utf-8", "replace").strip()
+        if not _NUMBER.fullmatch(text):
+            raise ValueError(f"its label is no whole number: {text[:40]!r}")
+        return int(text)
 
 
 # What is looked for where the command line names nothing.
