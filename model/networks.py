@@ -68,7 +68,7 @@ def build_model(
         try:
             network.set_grad_checkpointing(True)  # type: ignore[operator]
         except (AssertionError, AttributeError):  # as timm's networks without it answer
-            raise UsageError(f"{name} has no gradient checkpointing: leave checkpoint out (--no-recompute)") from None
+            raise UsageError(f"{name} has no gradient checkpointing: leave it out") from None
     elif checkpoint:
         recompute_blocks(network)
     return network

@@ -34,7 +34,7 @@ def published(name: str) -> Start:
     check_name(name, MODELS)
     about = wanted(name)
     if about is None:
-        raise UsageError(f"nobody publishes weights of {name}: --pretrained is for networks of torchvision and timm")
+        raise UsageError(f"nobody publishes weights of {name}, as torchvision and timm do of theirs")
     if not name.startswith(TIMM):
         return _of_torchvision(name, about)
     return _of_timm(name, about)
@@ -79,7 +79,7 @@ def _of_torchvision(name: str, about: About) -> Start:
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise ShardfeedError(
                 f"{weights} could not be downloaded from {weights.url} ({_line(error)}): without network put that file "
-                f"at {path}, or give it as --init FILE"
+                f"at {path}, or give it to `python -m train --init`"
             ) from error
     return Start(f"{weights} ({path.name})", read_start(path).state, about)
 
@@ -94,7 +94,8 @@ def _of_timm(name: str, about: About) -> Start:
     except Exception as error:  # of the hub, its HTTP client, safetensors, torch: no type in common
         raise ShardfeedError(
             f"the weights of {name} could not be had from {entry.hf_hub_id or entry.url} ({_line(error)}): without "
-            "network fill the cache of the Hugging Face hub on another machine (HF_HOME), or give a file as --init FILE"
+            "network fill the cache of the Hugging Face hub on another machine (HF_HOME), or give a file "
+            "to `python -m train --init`"
         ) from error
     squashed = "" if entry.crop_mode == "center" else f", published with {entry.crop_mode} images, here centre crops"
     return Start(f"{name}{squashed}", checked_state(donor.state_dict(), name), about)

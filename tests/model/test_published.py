@@ -111,7 +111,8 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("model.published.download_url_to_file", unreachable)
     place = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     with pytest.raises(
-        ShardfeedError, match=f"^[^\n]+not known[^\n]+ put that file at {place}, or give it as --init FILE$"
+        ShardfeedError,
+        match=f"^[^\n]+not known[^\n]+ put that file at {place}, or give it to `python -m train --init`$",
     ):
         published("resnet18")
 
