@@ -6,9 +6,13 @@
     threads     images/s with 1, 2, 4, ... decoding threads, up to one more than there are cores
 
 Each figure is of a process of its own. Without --data the images are made up. About two minutes on two cores.
+
+With --real 1281167, in place of these: so many real rows of 32 pixels are made, converted, verified, read for a whole
+epoch, and entered in its middle, each with its time and memory. They take 3.4 GB of --work twice, and minutes.
 """
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +28,8 @@ from benchmarks.measure.settings import command_line
 from benchmarks.processes.command import run_command
 from benchmarks.report.table import number, show
 from benchmarks.stages.probe import apart, memory, start
-from shards.common.errors import UsageError
+from benchmarks.stages.real_rows import BATCH, Figures, steps
+from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import usable_cores
 from shards.dataset import Split, choose_split, open_dataset
 from shards.format.index import DTYPES, Index
@@ -34,6 +39,8 @@ from shards.format.manifest import SplitInfo
 # Epochs before the memory counts: buffers fill, and libraries load what they use once. Then SPAN epochs at either end
 # are compared: the order of the next epoch, computed meanwhile, comes and goes.
 SETTLING, SPAN = 3, 5
+# Bytes of a row with --real, in the source and in the shards, with some to spare.
+ROOM_A_ROW = 9000
 START_UP = 5.0  # seconds that a process takes to start, about
 
 
@@ -53,6 +60,10 @@ class Options:
     """Numbers of decoding threads; 1, 2, 4, ... and up to one more than the cores if not given."""
     seconds: float = 5.0
     """How long images/s are measured."""
+    real: int | None = None
+    """Makes so many real rows of 32 pixels, and measures conversion, verify, a whole epoch and a jump on them."""
+    work: Path = Path(tempfile.gettempdir())
+    """With --real: directory in which they are made, and removed at the end."""
     out: Path = Path("Results/benchmarks")
     """Directory for the JSON."""
 
@@ -61,12 +72,19 @@ class Options:
             raise UsageError(f"--rows must be lengths of at least 8 batches of {self.batch_size}")
         if min(self.threads, default=1) < 1:
             raise UsageError("--threads must be 1 or more")
+        if self.real is not None and self.real < 2 * BATCH:
+            raise UsageError(f"--real must be {2 * BATCH} or more, not {self.real}")
+        if self.real is not None and not self.work.is_dir():
+            raise UsageError(f"--work {self.work} is not a directory")
         if self.epochs < SETTLING + 2 * SPAN:
             raise UsageError(f"--epochs must be at least {SETTLING + 2 * SPAN}, not {self.epochs}")
 
 
 def run(options: Options) -> None:
     """Measures, prints the table, and writes the result to options.out."""
+    if options.real is not None:
+        run_real(options, options.real)
+        return
     size, seconds = options.batch_size, options.seconds
     found: dict[str, Any] = {}
     with ResultFile(options.out) as file, tempfile.TemporaryDirectory(prefix="shardfeed-scale-") as scratch:
@@ -82,6 +100,38 @@ def run(options: Options) -> None:
             found[name] = apart(*jobs[name])
             file.keep(summary(options, found))
         whole = file.dated(summary(options, found))
+    show(whole, options.out)
+
+
+def run_real(options: Options, rows: int) -> None:
+    """Measures the steps of real rows, prints the table, and writes the result to options.out."""
+    need = ROOM_A_ROW * rows
+    if (free := shutil.disk_usage(options.work).free) < need:
+        raise ShardfeedError(
+            f"--work {options.work} has {free / 1e9:.1f} GB free, and {rows:,} rows need {need / 1e9:.1f} GB"
+        )
+    found: dict[str, Figures] = {}
+
+    def result() -> Result:
+        series = [
+            Series(f"{step}, {name}", (float(f"{value:.6g}"),), unit, settings={"group": step})
+            for step, figures in found.items()
+            for name, (value, unit) in figures.items()
+        ]
+        title = f"{rows:,} real rows, from the source to the loader"
+        settings: dict[str, Any] = {"rows": rows, "images": "32 pixels, 1,000 different ones"}
+        once = Schedule(1, options.seconds)
+        return Result.now("scale-real", title, command_line("scale", options), series, schedule=once, settings=settings)
+
+    work = Path(tempfile.mkdtemp(prefix="shardfeed-real-", dir=options.work))
+    try:
+        with ResultFile(options.out) as file:
+            for name, step in watched(list(steps(rows, work)), lambda each: each[0], "step"):
+                found[name] = step()
+                file.keep(result())
+            whole = file.dated(result())
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     show(whole, options.out)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,3 +88,26 @@ def test_the_command_ends_with_json_and_leaves_no_data_set(
 def test_options_that_measure_nothing_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         Options(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_real_rows_are_made_converted_verified_and_read(tmp_path: Path) -> None:
+    run(Options(real=2000, work=tmp_path, out=tmp_path / "out"))
+    [path] = (tmp_path / "out").glob("*.json")
+    result = json.loads(path.read_text())
+    assert not result["incomplete"]
+    steps = ["rows made", "conversion", "verify", "whole epoch"]
+    speeds = {f"{step}, speed" for step in steps}
+    assert {each["name"] for each in result["series"]} == speeds | {
+        f"{step}, {figure}" for step in [*steps, "jump into its middle"] for figure in ("time", "memory")
+    }
+    assert all(each["values"][0] > 0 for each in result["series"])
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({"real": 5}, "512 or more"), ({"real": 600, "work": Path("no")}, "--work no")]
+)
+def test_real_rows_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Options(**options)
