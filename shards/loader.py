@@ -17,12 +17,13 @@ from typing import Any, Literal, Never
 
 import torch
 
-from shards.common.arguments import distinct_words, flag, one_of, shown, whole_number
+from shards.common.arguments import checked_call, distinct_words, flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.defaults import (
+    OF_DATALOADER,
     choose_decoder,
     choose_device,
     choose_threads,
@@ -124,6 +125,7 @@ class Loader:
     # this one it gets as far as the sampler, which says what to do instead.
     prefetch_factor = None
 
+    @checked_call("Loader", OF_DATALOADER)
     def __init__(
         self,
         split: Split,

@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 def announce(what: str, seconds: float) -> None:
     """A line that says what is measured and about how long that takes."""
-    time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    tqdm.write(f"measuring {what} (about {time})", file=sys.stderr)
+    time = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
+    tqdm.write(f"measuring {what} ({'less than 1 s' if seconds < 1 else time})", file=sys.stderr)
 
 
 def note(what: str) -> None:

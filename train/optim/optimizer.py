@@ -14,8 +14,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from shards.common.errors import MissingDependency, UsageError
+from shards.common.errors import UsageError
 from train.config import Config
+from train.options import require_optimizer
 
 
 def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
@@ -54,10 +55,8 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
 
 
 def _of_timm(name: str, groups: list[dict[str, Any]], lr: float, weight_decay: float) -> Optimizer:
-    try:
-        timm_optim = importlib.import_module("timm.optim")
-    except ImportError:
-        raise MissingDependency(f"--optimizer {name} is timm's, which is not installed: pip install timm") from None
+    require_optimizer(name)
+    timm_optim = importlib.import_module("timm.optim")
     optimizer: Optimizer = timm_optim.create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=weight_decay)
     return optimizer
 
