@@ -40,12 +40,13 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option
         least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
     if crop in FROM_RESIZED and size > least:
         median = "median " if least < chosen else ""
-        wanted = f"{option} {least} or less"
+        border = ""
         if crop == "random" and squares_of(split, least):
-            wanted += f", with `python -m train --pad {least // 8}` for {least}, or nothing is left to crop"
+            pad = advice(f"padding={least // 8}", f"`python -m train --pad {least // 8}`")
+            border = f", with {pad} for {least}, or nothing is left to crop"
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
-            f"choose {advice(f'a size of at most {least}', wanted)}"
+            f"choose {advice(f'a size of at most {least}', f'{option} {least} or less')}{border}"
             f"{'' if least == chosen and resize is None else ', or a larger resize'}"
         )
     return chosen

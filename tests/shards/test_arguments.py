@@ -66,8 +66,8 @@ def test_arguments_of_other_loaders_and_missing_ones_are_named(
 
 
 def test_arguments_by_position_are_refused(small_split: Split) -> None:
-    arguments: Any = (small_split, 4, True)
-    refused(lambda: Loader(*arguments), "Loader: too many positional arguments")
+    loader: Any = Loader
+    refused(lambda: loader(small_split, 4, True), "Loader: too many positional arguments")
 
 
 def test_the_arguments_of_a_dataloader_are_none_of_ours() -> None:

@@ -95,7 +95,9 @@ def _interrupts_said(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: the range test was not finished, and wrote nothing to {out}") from None
+        raise KeyboardInterrupt(
+            f"interrupted: the range test was not finished, and no file was written to {out}"
+        ) from None
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

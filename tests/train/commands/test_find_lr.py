@@ -77,5 +77,5 @@ def test_the_command_writes_a_table_a_picture_and_a_line(tmp_path: Path, capsys:
 
 
 def test_ctrl_c_in_the_test_says_that_nothing_was_written(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt, match="not finished, and wrote nothing to"), _interrupts_said(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="not finished, and no file was written to"), _interrupts_said(tmp_path):
         raise KeyboardInterrupt

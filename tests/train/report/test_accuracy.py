@@ -91,3 +91,11 @@ def test_top5_is_said_only_of_more_than_five_classes() -> None:
     accuracy = Accuracy(top1=50.0, top5=100.0, loss=1.25, images=8)
     assert figures(accuracy, 5) == "loss 1.250, top-1 50.00%"
     assert figures(accuracy, 6) == "loss 1.250, top-1 50.00%, top-5 100.00%"
+
+
+def test_an_image_with_several_right_classes_among_the_five_best_counts_once() -> None:
+    batches = [(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([0, 1]))]
+    right = torch.tensor([[True, True, True, False, False, False], [False] * 6])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+    accuracy, _ = evaluate(network, batches, 2, setup_of(Config(Path())), right=right)  # type: ignore[arg-type]
+    assert accuracy.top5 == 50
