@@ -27,6 +27,7 @@ from model.weights import About, load_model
 from shards.common.atomic import replacing
 from shards.common.cli import show_result
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+from shards.common.terminal import wrapped
 
 PROGRAM, ONNX = ".pt2", ".onnx"
 ABOUT_FILE, ABOUT_KEY = "about.json", "shardfeed"
@@ -55,14 +56,20 @@ def run(options: Export) -> None:
     if any(path.suffix == ONNX for path in wanted):
         _require_onnx()
     network, about = load_model(options.model)
-    print(f"{options.model}: {about}", file=sys.stderr)
+    print(wrapped(f"{options.model}: {about}", sys.stderr), file=sys.stderr)
     written = [WRITERS[path.suffix](network, about, path) for path in wanted]
     for file in written:
-        compared = f"its logits differ from the network's by {file.difference or 0:.1g} of the largest"
-        if file.difference is None:
-            compared = "not compared with the network: onnxruntime is not installed"
-        print(f"{file.path}: {file.path.stat().st_size / 2**20:.1f} MiB, {compared}")
+        print(wrapped(f"{file.path}: {file.path.stat().st_size / 2**20:.1f} MiB, {_compared(file.difference)}"))
     show_result(written)
+
+
+def _compared(difference: float | None) -> str:
+    """How a file's logits compare with the network's, in words."""
+    if difference is None:
+        return "not compared with the network: onnxruntime is not installed"
+    if difference == 0:
+        return "gives exactly the logits of the network"
+    return f"gives the logits of the network to within {difference:.1g} times the largest of them"
 
 
 def _files(output: Path) -> list[Path]:
@@ -131,7 +138,8 @@ def _difference(network: nn.Module, about: About, other: Callable[[Tensor], Any]
     difference = float((other(images) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if not difference <= TOLERANCE:
         raise ShardfeedError(
-            f"{path} was not written: its logits differ from the network's by {difference:.1g} of the largest"
+            f"{path} was not written: its logits differ from the network's by {difference:.1g} times the largest of "
+            f"them, and up to {TOLERANCE:g} would be rounding"
         )
     return difference
 

@@ -16,6 +16,7 @@ from model.options import Predict
 from model.weights import About, load_model
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError
+from shards.common.terminal import wrapped
 
 BEST = 5
 
@@ -35,7 +36,7 @@ def run(options: Predict) -> None:
     last image, ShardfeedError where one was bad.
     """
     network, about = load_model(options.model)
-    print(f"{options.model}: {about}", file=sys.stderr)
+    print(wrapped(f"{options.model}: {about}", sys.stderr), file=sys.stderr)
     results: list[dict[str, Any]] = []
     bad = 0
     for path in options.images:
@@ -44,18 +45,23 @@ def run(options: Predict) -> None:
         except ShardfeedError as error:
             if len(options.images) == 1:
                 raise
-            print(error, file=sys.stderr)
+            print(wrapped(str(error), sys.stderr), file=sys.stderr)
             results.append({"image": str(path), "error": str(error)})
             bad += 1
             continue
         guesses = predict(network, about, image)
         print(path)
         for guess in guesses:
-            print(f"  {guess.probability:>6.1%}  {guess.name}")
+            print(f"  {_percent(guess.probability):>6}  {guess.name}")
         results.append({"image": str(path), "classes": [vars(guess) for guess in guesses]})
     show_result(results)
     if bad:
         raise ShardfeedError(f"{bad} of {len(options.images)} images could not be read; they are named above")
+
+
+def _percent(probability: float) -> str:
+    """A probability for people: what is almost none is not 0.0%."""
+    return "<0.1%" if probability < 0.001 else f"{probability:.1%}"
 
 
 @torch.inference_mode()

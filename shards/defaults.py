@@ -21,6 +21,25 @@ from shards.sampling.order import Share
 # Only where nvJPEG cannot be asked.
 JPEG_ENGINES = frozenset({(8, 0), (9, 0), (10, 0)})
 
+# Arguments of torch's DataLoader, and what to give a Loader in their place.
+OF_DATALOADER = {
+    "batch_sampler": "order and weights choose the samples",
+    "collate_fn": "batches are tensors already; keys names their parts, and ids adds the numbers of the samples",
+    "dataset": "the split is the first argument",
+    "generator": "seed and order_seed fix what is drawn",
+    "multiprocessing_context": "it works on threads, in this process",
+    "num_workers": "threads decode, in this process",
+    "persistent_workers": "its threads live until close()",
+    "pin_memory": 'device="gpu" gives batches that lie on the GPU',
+    "prefetch_factor": "it reads a few batches ahead by itself",
+    "sampler": "order and weights choose the samples; rank and world_size divide them",
+    "shuffle": "train=True shuffles; order alone chooses another order",
+    "timeout": "an error ends the iteration by itself",
+    "transform": "crop, flip, augment and size say how images are prepared",
+    "worker_init_fn": "threads decode, in this process, and seed fixes what is drawn",
+    "workers": "threads decode, in this process",
+}
+
 # Positions of an epoch, which take 8 bytes each, and copies of a sample in one.
 MOST_DRAWS = 2**30
 MOST_REPEATS = 1000
@@ -126,8 +145,7 @@ def choose_upsampling(decoder: Decode) -> bool:
 def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_repeats: Any) -> Draw:
     """How epochs draw their samples. Raises UsageError for weights that are none, and for what does not go together."""
     chances = None
-    if isinstance(weights, str):
-        one_of("weights", weights, ("balanced",))
+    if isinstance(weights, str) and weights == "balanced":
         chances = balanced_weights(split.labels)
     elif weights is not None:
         try:

@@ -17,13 +17,14 @@ from typing import Any, Literal, Never
 
 import torch
 
-from shards.common.arguments import channels, distinct_words, flag, one_of, shown, whole_number
+from shards.common.arguments import channels, checked_call, distinct_words, flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import advice
 from shards.dataset import Split
 from shards.decode import MEAN, STD
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
 from shards.defaults import (
+    OF_DATALOADER,
     choose_decoder,
     choose_device,
     choose_threads,
@@ -138,6 +139,7 @@ class Loader:
     # this one it gets as far as the sampler, which says what to do instead.
     prefetch_factor = None
 
+    @checked_call("Loader", OF_DATALOADER)
     def __init__(
         self,
         split: Split,

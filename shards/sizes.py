@@ -17,6 +17,12 @@ def pixels(name: str, value: Any) -> int:
     return whole_number(name, value, 1, MAX_JPEG_SIDE)
 
 
+def squares_of(split: Split, size: int) -> bool:
+    """Whether every image is stored at size x size pixels, so that a random crop of that size cuts nothing off."""
+    index = split.index
+    return split.manifest.settings.short_side == size and bool(((index.height == size) & (index.width == size)).all())
+
+
 def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option: str = "--size") -> int:
     """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit.
 
@@ -34,9 +40,13 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option
         least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
     if crop in FROM_RESIZED and size > least:
         median = "median " if least < chosen else ""
+        border = ""
+        if crop == "random" and squares_of(split, least):
+            pad = advice(f"padding={least // 8}", f"`python -m train --pad {least // 8}`")
+            border = f", with {pad} for {least}, or nothing is left to crop"
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
-            f"choose {advice(f'a size of at most {least}', f'{option} {least} or less')}"
+            f"choose {advice(f'a size of at most {least}', f'{option} {least} or less')}{border}"
             f"{'' if least == chosen and resize is None else ', or a larger resize'}"
         )
     return chosen

@@ -35,8 +35,9 @@ import tyro
 
 from shards.common.cli import guarded, loading, parse, show_result
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.terminal import duration
+from shards.common.terminal import duration, wrapped
 from train.config import NO_DATA, Config
+from train.options import require_optimizer
 from train.ranks.error_file import write_error_file
 from train.recipes import find_recipe
 
@@ -87,6 +88,8 @@ def _run(words: list[str]) -> None:
     from train.report.result import complete_line
 
     complete = refuse(config)
+    if not config.evaluate and complete is None:
+        require_optimizer(config.update.optimizer)
     # By default PyTorch's CPU threads spin while they wait for each other, on cores that the loader's threads need:
     # that made training 3 times slower on a busy machine of two cores. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -107,6 +110,7 @@ def _run(words: list[str]) -> None:
         reached = evaluate_files(config, given(words))
         _print(in_words(reached), as_json(reached))
     elif config.find_lr:
+        _begin(config, f"a range test of the learning rate, which trains nothing to keep and writes to {config.out}")
         with loading(*LIBRARIES):
             from train.commands.find_lr import find_lr
 
@@ -116,9 +120,7 @@ def _run(words: list[str]) -> None:
     elif complete is not None:
         _print(complete_line(config.out, complete), complete)
     else:
-        # The rest of the header follows once the libraries are loaded: train/report/header.py.
-        if is_main():
-            print(f"{config.model} (recipe {config.recipe}) on {config.data}; results go to {config.out}", flush=True)
+        _begin(config, f"results go to {config.out}")
         with loading(*LIBRARIES):
             from train.engine import train
 
@@ -126,6 +128,12 @@ def _run(words: list[str]) -> None:
         result = train(config)
         took = f"trained for {duration(result.train_seconds)} at {result.images_per_s:,.0f} images/s"
         _print(f"{took}; the weights are in {result.weights}", result)
+
+
+def _begin(config: Config, what: str) -> None:
+    """The first line of the header; the rest follows once the libraries are loaded: train/report/header.py."""
+    if is_main():
+        print(wrapped(f"{config.model} (recipe {config.recipe}) on {config.data}; {what}"), flush=True)
 
 
 def load_dali() -> None:
@@ -136,7 +144,7 @@ def load_dali() -> None:
 def _print(line: str, result: Any) -> None:
     """Prints text for people, and the result for programs, on the main rank."""
     if is_main():
-        print(line)
+        print(line if "\n" in line else wrapped(line))  # a table stays one
         show_result(result)
 
 

@@ -24,6 +24,7 @@ from model.networks import train_mode
 from model.weights import write_state
 from shards.common.errors import ShardfeedError
 from shards.common.signals import StopRequest
+from shards.common.terminal import wrapped
 from shards.dataset import Split
 from train.checkpoints.earlier import result_of
 from train.checkpoints.resume import claim, find_checkpoint
@@ -77,7 +78,7 @@ def train(config: Config) -> Result:
         reached = try_on_main(lambda: result_of(config), ShardfeedError, world)
         if reached is not None:
             if world.is_main:
-                tqdm.write(complete_line(config.out, reached))
+                tqdm.write(wrapped(complete_line(config.out, reached)))
             return reached
         network, setup = set_up(config, split, world)
         config = setup.config
@@ -135,7 +136,9 @@ def _train_epochs(
         accuracy = None if held_out is None else _validate(run, held_out, split, recorder)
         _write_weights(run, split)
         saver.keep(None if accuracy is None else accuracy.top1)
-        reached = "" if held_out is None or accuracy is None else f"{held_out.name} {figures(accuracy)}, "
+        reached = ""
+        if held_out is not None and accuracy is not None:
+            reached = f"{held_out.name} {figures(accuracy, len(split.class_names))}, "
         _report_epoch(run, loss, reached, loader.skipped, recorder)
         loader.set_epoch(epoch)
     total, steady = run.clock.read(), run.clock.steady()
@@ -174,9 +177,9 @@ def train_epoch(
         run.enter(epoch)
     micro_batches = run.clock.timed(batches)
     firsts = range(0, len(batches), in_a_step)
-    images = len(batches) * run.setup.batch.micro_batch * world.size
+    images, done = len(batches) * run.setup.batch.micro_batch * world.size, run.clock.epoch_so_far().images
     later = (config.epochs - epoch) * run.total_steps // config.epochs * config.batch
-    with ImageBar(f"epoch {epoch}/{config.epochs}", images, world, later) as bar:
+    with ImageBar(f"epoch {epoch}/{config.epochs}", images, world, later, done) as bar:
         for first in firsts:
             bar.show_step(run.step, run.total_steps)
             count = min(in_a_step, len(batches) - first)
@@ -248,10 +251,11 @@ def _report_epoch(run: Run, loss: float, reached: str, skipped: int, recorder: R
     skipped = int(sum_over_ranks(torch.tensor(skipped, device=world.device), world))
     if not world.is_main:
         return
-    tqdm.write(
+    line = (
         f"epoch {run.epoch}/{run.setup.config.epochs}: training loss {loss:.3f}, {reached}"
         f"{steady.images_per_s:,.0f} images/s, data-wait {steady.wait_percent:.1f}%"
     )
+    tqdm.write(wrapped(line))
     if skipped:
         recorder.metrics("damaged", run.epoch, run.step, skipped=skipped)
         tqdm.write(f"{skipped} damaged samples replaced so far, on all ranks")

@@ -1,5 +1,6 @@
 """The options that few runs change, in groups. `Config` holds one of each, and the help shows each with a title."""
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from shards.common.arguments import check_fields
-from shards.common.errors import UsageError
+from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD
 from shards.remote.cache import Cache, cache_home, parse_size
 from shards.sampling.crops import Interpolation
@@ -274,6 +275,12 @@ def require(name: str, value: int | None, bound: int) -> None:
     """Raises UsageError for a value below `bound`."""
     if value is not None and value < bound:
         raise UsageError(f"{option(name)} must be {bound} or more, not {value}")
+
+
+def require_optimizer(name: str) -> None:
+    """Raises MissingDependency for an optimizer of timm's where timm is not installed."""
+    if name in ("lamb", "muon") and importlib.util.find_spec("timm") is None:
+        raise MissingDependency(f"--optimizer {name} is timm's, which is not installed: pip install 'shardfeed[timm]'")
 
 
 def require_positive(name: str, value: float) -> None:

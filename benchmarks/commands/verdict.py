@@ -7,6 +7,7 @@ minute, and longer where a CPU trains a large model.
 --gpu-images-per-s X answers for GPUs that are not there, each of which trains X images/s; --gpus N for N of them.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from benchmarks.measure.settings import DType, LoaderSettings, batch_spec, comma
 from benchmarks.report.table import columns, number
 from benchmarks.stages.recipe import configured
 from benchmarks.stages.verdict import Demand, Verdict, judge
-from shards.common.cli import show_result
+from shards.common.cli import loading, show_result
 from shards.common.errors import UsageError
 from shards.common.machine import available_memory, usable_cores
+from shards.common.terminal import wrapped
 from shards.dataset import Split, choose_split
 from train.config import Config
 
@@ -68,7 +70,11 @@ def run(options: Options) -> None:
     split, schedule = choose_split(options.data, ["train"]), Schedule(ROUNDS, options.seconds)
     if options.gpu_images_per_s is None:
         sleep_while_waiting()
-    import torch
+    with loading("torch and DALI", "benchmarks.stages.ladder"):
+        import torch
+
+        importlib.import_module("benchmarks.stages.training")
+        importlib.import_module("benchmarks.stages.ladder")
 
     if options.gpus > 1 and options.gpu_images_per_s is None and not torch.cuda.is_available():
         raise UsageError(
@@ -99,7 +105,8 @@ def show_verdict(options: Options, file: ResultFile, series: Sequence[Series], v
     )
     result = file.dated(result)
     rows = [["stage", "images/s"], *([stage, number(speed)] for stage, speed in verdict.speeds.items())]
-    print("\n".join([*verdict.findings, "", *columns(rows), "", advice]))
+    findings = [wrapped(each) for each in verdict.findings]
+    print("\n".join([*findings, "", *columns(rows), "", wrapped(advice)]))
     print(f"\nresult {write(result, options.out)}")
     show_result(result)
 

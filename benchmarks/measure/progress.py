@@ -6,15 +6,16 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from shards.common.terminal import progress_bar
+from shards.common.terminal import progress_bar, wrapped
 
 T = TypeVar("T")
 
 
 def announce(what: str, seconds: float) -> None:
     """A line that says what is measured and about how long that takes."""
-    time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    tqdm.write(f"measuring {what} (about {time})", file=sys.stderr)
+    time = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
+    line = f"measuring {what} ({'less than 1 s' if seconds < 1 else time})"
+    tqdm.write(wrapped(line, sys.stderr), file=sys.stderr)
 
 
 def note(what: str) -> None:

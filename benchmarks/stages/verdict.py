@@ -107,15 +107,30 @@ def judge(ladder: Sequence[Series], demand: Demand) -> Verdict:
             f"of each GPU takes one. This machine has {demand.cores}."
         )
     else:
-        findings.append(f"The CPU both trains and feeds. Feeding takes {number(feeding)} of its cores: {use}.")
+        findings.append(f"The CPU both trains and feeds. Feeding takes {_of_cores(feeding, demand.cores)}: {use}.")
     findings.append(
-        f"The disk has to give {number(needed * demand.image_bytes / 1e6)} MB/s, unless memory holds the shards: "
-        f"they have {number(demand.shard_bytes / 1e9)} GB, and {number(demand.free_bytes / 1e9)} GB are free here."
+        f"The disk has to give {_rounded(needed * demand.image_bytes / 1e6)} MB/s, unless memory holds the shards: "
+        f"they have {_rounded(demand.shard_bytes / 1e9)} GB, and {_rounded(demand.free_bytes / 1e9)} GB are free here."
     )
     if READ_COLD not in speeds:
         cold = number(measured[READ_COLD].spread.median)
         findings.append(f"Only the first epoch reads from the disk, at {cold} images/s.")
     return Verdict(bottleneck, factor, cores, {**speeds, MODEL: needed}, tuple(findings), ADVICE[bottleneck])
+
+
+def _of_cores(feeding: float, cores: int) -> str:
+    """How much of a CPU so many of its cores are: below one as a share of a core."""
+    if feeding >= 1:
+        return f"{feeding:.1f} of its {cores} cores"
+    percent = 100 * feeding
+    return f"{percent:.{0 if percent >= 10 else 1}f}% of one core" if percent >= 0.1 else "less than 0.1% of one core"
+
+
+def _rounded(value: float) -> str:
+    """A figure for people: 1,200, 12, 1.2, or less than 0.1."""
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 0.1 else "less than 0.1"
 
 
 def _speeds(measured: dict[str, Series], demand: Demand) -> dict[str, float]:

@@ -1,19 +1,23 @@
 """Arguments of public functions: each has the type that its function needs, or one line says which one has not."""
 
 import dataclasses
+import difflib
+import functools
+import inspect
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from shards.common.errors import UsageError
 
 Word = TypeVar("Word", bound=str)
+P = ParamSpec("P")
 
 # Characters of a wrong value that a message shows.
 SHOWN = 80
@@ -157,6 +161,40 @@ def _in_words(kind: Any) -> str:
         return f"several, each {_in_words(get_args(kind)[0])}"
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
     return words.get(kind, "None" if kind is NoneType else f"of the type {kind.__name__}")
+
+
+def checked_call(name: str, called_elsewhere: Mapping[str, str]) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """A decorator of the `__init__` of class `name`: missing and unknown arguments are answered by a UsageError.
+
+    called_elsewhere: what to say of arguments that other libraries have. Signature and types stay what they are.
+    """
+
+    def decorate(init: Callable[P, None]) -> Callable[P, None]:
+        signature = inspect.signature(init)
+        known = [each for each in signature.parameters if each != "self"]
+        needed = [each for each in known if signature.parameters[each].default is inspect.Parameter.empty]
+
+        @functools.wraps(init)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+            said = [_unknown(each, known, called_elsewhere) for each in kwargs if each not in known]
+            try:
+                bound = signature.bind_partial(*args, **{each: kwargs[each] for each in kwargs if each in known})
+                said += [f"{each} must be given" for each in needed if each not in bound.arguments]
+            except TypeError as error:
+                said.append(str(error))
+            if said:
+                raise UsageError(f"{name}: {'; '.join(said)}")
+            init(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _unknown(given: str, known: Sequence[str], called_elsewhere: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(given, known, n=1)
+    hint = called_elsewhere.get(given) or (f"did you mean {close[0]}?" if close else "")
+    return f"there is no argument {given}" + (f" ({hint})" if hint else "")
 
 
 def shown(value: Any) -> str:

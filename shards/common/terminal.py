@@ -83,16 +83,22 @@ def progress_bar(steps: Any = None, **options: Any) -> Any:
     return tqdm(steps, disable=None, ncols=width if width > 0 else None, **options)
 
 
-def wrapped(line: str) -> str:
-    """A line for stderr; on a terminal it breaks between words there, and within no command in backticks."""
-    if not sys.stderr.isatty():
+def wrapped(line: str, stream: TextIO | None = None, hang: int = 0) -> str:
+    """A line for `stream`, by default stdout; for a terminal broken between words, but in no command in backticks.
+
+    hang: spaces before the lines after the first. In a log a line stays whole, so that it can be searched.
+    """
+    stream = sys.stdout if stream is None else stream
+    if not stream.isatty():
         return line
     try:
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        width = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         return line
-    whole = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\0"), line)
-    broken = textwrap.fill(whole, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    whole = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\0"), as_started(line))
+    broken = textwrap.fill(
+        whole, max(width, 20), subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False
+    )
     return broken.replace("\0", " ")
 
 

@@ -106,7 +106,7 @@ def class_numbers(wanted: Sequence[Any], class_names: Sequence[str]) -> list[int
                 raise UsageError(f"there is no class {shown(each)}: {_some(class_names)}")
             numbers.add(names[each])
         else:
-            numbers.add(whole_number("a class", each, 0, len(class_names) - 1))
+            numbers.add(whole_number("the number of a class in `classes`", each, 0, len(class_names) - 1))
     return sorted(numbers)
 
 

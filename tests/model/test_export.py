@@ -111,3 +111,15 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (0.0, "gives exactly the logits of the network"),
+        (3e-7, "gives the logits of the network to within 3e-07 times the largest of them"),
+        (None, "not compared with the network: onnxruntime is not installed"),
+    ],
+)
+def test_a_comparison_in_words(difference: float | None, words: str) -> None:
+    assert export._compared(difference) == words

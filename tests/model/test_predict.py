@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from model import build_model
 from model.__main__ import main
 from model.images import open_image, to_tensor
-from model.predict import predict
+from model.predict import _percent, predict
 from model.weights import About, load_model, save_weights
 from shards.common.errors import ShardfeedError, UsageError
 from tests.conftest import jpeg, photo, write_split
@@ -209,3 +209,7 @@ def test_what_is_no_rgb_image_is_refused_in_one_line(image: Any) -> None:
     about = About("cnn", ("cat", "dog"), size=32, resize=36)
     with pytest.raises(UsageError, match=r"^image must be an RGB image of Pillow's, as open_image[^\n]+$"):
         to_tensor(image, about)
+
+
+def test_almost_no_probability_is_not_none() -> None:
+    assert [_percent(each) for each in (0.9412, 0.001, 0.0004)] == ["94.1%", "0.1%", "<0.1%"]

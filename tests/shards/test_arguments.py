@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from shards import Loader, UsageError, open_dataset
 from shards.dataset import Split
+from shards.defaults import OF_DATALOADER
 from shards.remote.cache import Cache
 
 # Of no type that any argument takes, or no word or share that any knows. Some print on many lines.
@@ -44,6 +45,33 @@ def test_a_whole_data_set_in_place_of_a_split_is_told_what_to_choose_from(small_
     splits: Any = open_dataset(small_split.root)
     with pytest.raises(UsageError, match="split must be one split and not the whole data set: choose one of train"):
         Loader(splits, batch_size=4, train=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"train": True, "num_workers": 4}, "there is no argument num_workers (threads decode, in this process)"),
+        ({"shuffle": True}, "there is no argument shuffle (train=True shuffles"),
+        ({"shuffle": True}, "train must be given"),
+        ({"train": True, "pin_memory": True}, 'there is no argument pin_memory (device="gpu"'),
+        ({"train": True, "pading": 4}, "there is no argument pading (did you mean padding?)"),
+        ({}, "train must be given"),
+        ({"train": True, "weights": "balance"}, 'weights must be "balanced" or '),
+    ],
+)
+def test_arguments_of_other_loaders_and_missing_ones_are_named(
+    small_split: Split, given: dict[str, Any], said: str
+) -> None:
+    refused(lambda: Loader(small_split, batch_size=4, **given), said)
+
+
+def test_arguments_by_position_are_refused(small_split: Split) -> None:
+    loader: Any = Loader
+    refused(lambda: loader(small_split, 4, True), "Loader: too many positional arguments")
+
+
+def test_the_arguments_of_a_dataloader_are_none_of_ours() -> None:
+    assert not OF_DATALOADER.keys() & inspect.signature(Loader).parameters.keys()
 
 
 def test_a_batch_larger_than_any_memory_is_refused(small_split: Split) -> None:

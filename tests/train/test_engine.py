@@ -230,7 +230,7 @@ def test_a_complete_run_is_a_success_and_changes_nothing(
     assert (again.top1, again.loss, again.steps) == (last["top1"], last["loss"], last["step"])
     assert again.weights == out / "imagenet_trained_model.pth"
     assert capsys.readouterr().out == (
-        f"{out} holds this run, complete (top-1 {again.top1:.2f}%, top-5 {again.top5:.2f}%): nothing is left to train\n"
+        f"{out} holds this run, complete (top-1 {again.top1:.2f}%): nothing is left to train\n"
     )
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 

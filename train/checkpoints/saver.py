@@ -25,6 +25,7 @@ from model.weights import About, save_whole
 from shards.common.atomic import PART, replacing, sync_directory
 from shards.common.errors import ShardfeedError
 from shards.common.signals import StoppedBySignal, StopRequest
+from shards.common.terminal import wrapped
 from train.checkpoints.earlier import CHECKPOINTS, LAST, NEW, PREVIOUS
 from train.checkpoints.resume import Checkpoint
 from train.checkpoints.snapshot import StepStart, capture, restore
@@ -208,4 +209,4 @@ class CheckpointSaver:
 
     def _say(self, line: str) -> None:
         if self._world.is_main:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(wrapped(line, sys.stderr), file=sys.stderr)

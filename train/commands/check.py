@@ -19,6 +19,7 @@ from torch._C._distributed_c10d import TCPStore  # torch.distributed has it, but
 
 import shards
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+from shards.common.terminal import wrapped
 from shards.common.versions import versions
 from train.checkpoints.snapshot import identity
 from train.commands.room import check_out
@@ -106,7 +107,7 @@ def check(config: Config) -> None:
 
         if world.is_main:
             for line in hints(split, config):
-                print(f"note  {line}")
+                print(wrapped(f"note  {line}", hang=6))
 
 
 def _to_try(setup: Setup) -> BatchSplit:
@@ -158,4 +159,4 @@ def _named(name: str) -> Iterator[None]:
 
 def _passed(world: World, name: str, detail: str) -> None:
     if world.is_main:
-        print(f"ok  {name}: {detail}", flush=True)
+        print(wrapped(f"ok  {name}: {detail}", hang=4), flush=True)

@@ -21,6 +21,7 @@ from model.published import published
 from model.start import Start, read_start
 from model.weights import About
 from shards.common.errors import ShardfeedError
+from shards.common.terminal import wrapped
 from shards.dataset import Split
 from train.checkpoints.start import as_wanted
 from train.checkpoints.weights import describe_run, load_whole
@@ -32,7 +33,7 @@ from train.optim.gpu_memory import memory_advice
 from train.options import Pixels
 from train.options import Start as Begin
 from train.ranks.distributed import World, joined, try_on_main
-from train.report.accuracy import Accuracy, evaluate, figures, without
+from train.report.accuracy import Accuracy, evaluate, figures, has_top5, without
 from train.run import set_up
 
 
@@ -43,6 +44,8 @@ class Reached:
     weights: Path
     name: str
     accuracy: Accuracy
+    classes: int
+    """That the network chose among."""
 
 
 def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]:
@@ -102,7 +105,7 @@ def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
         held_out_loader(split, setup, ids=right is not None) as batches,
     ):
         accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns, right)
-    return Reached(plan.path, name, accuracy)
+    return Reached(plan.path, name, accuracy, plan.classes if plan.columns is None else len(plan.columns))
 
 
 def _read(path: Path, world: World) -> Start:
@@ -131,7 +134,7 @@ def _plan(config: Config, given: Collection[str], held_out: Split, start: Start,
         ]
         line = f"{path}: {taken}" + (f" ({'; '.join(changed)})" if changed else "")
     if world.is_main:
-        print(line, file=sys.stderr)
+        print(wrapped(line, sys.stderr), file=sys.stderr)
     if about is None:
         return _Plan(path, held_out, own, len(held_out.class_names), None, config.real_labels)
     columns = class_columns(about.class_names, held_out.class_names, path, held_out.place, not world.is_main)
@@ -179,15 +182,17 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
 def in_words(reached: Sequence[Reached]) -> str:
     """The figures for people: a line for one, a table for several."""
     if len(reached) == 1:
-        return f"{reached[0].name}: {figures(reached[0].accuracy)}"
+        return f"{reached[0].name}: {figures(reached[0].accuracy, reached[0].classes)}"
     sets = len({each.name for each in reached}) > 1
     heads = [f"{each.weights} on {each.name}" if sets else str(each.weights) for each in reached]
     width = max(map(len, heads))
-    lines = [f"{'weights':<{width}}   top-1   top-5     loss"]
+    few = not any(has_top5(each.classes) for each in reached)
+    lines = [f"{'weights':<{width}}   top-1{'' if few else '   top-5'}     loss"]
     for head, each in zip(heads, reached, strict=True):
         found = each.accuracy
         best = not sets and found.top1 == max(other.accuracy.top1 for other in reached)
-        said = f"{found.top1:5.2f}%  {found.top5:5.2f}%  {found.loss:7.4f}"
+        top5 = "" if few else f"  {found.top5:5.2f}%"
+        said = f"{found.top1:5.2f}%{top5}  {found.loss:7.4f}"
         lines.append(f"{head:<{width}}  {said}{'  best' if best else ''}{without(found)}")
     return "\n".join(lines)
 

@@ -5,11 +5,12 @@ and OUT/find_lr.png. The suggestion is the rate at which the loss fell fastest, 
 value for --max-lr, not a measured optimum.
 """
 
+import contextlib
 import csv
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from tqdm import tqdm
 
 from model.networks import train_mode
 from shards.common.errors import ShardfeedError
+from shards.common.terminal import counted, wrapped
 from train.config import Config
 from train.data import training_loader, training_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
+from train.report.header import network_line, split_words, step_words
 from train.report.progress import LogLines, bar_disabled
 from train.run import begin, set_up
 from train.step import accumulate, update
@@ -64,22 +67,38 @@ def find_lr(config: Config) -> Suggestion:
             micro_batches = itertools.chain.from_iterable(epochs)
             steps = min(STEPS, math.ceil(STEPS * count / len(loader)) * len(loader) // count)
             rates, losses = np.geomspace(FIRST, LAST, steps).tolist(), list[float]()
+            if world.is_main:
+                tqdm.write(wrapped(f"data: {split_words(split, None)}"))
+                tried = f"at most {counted(steps, 'step')} of {step_words(setup)}, learning rates {FIRST:g} to {LAST:g}"
+                tqdm.write(wrapped(f"{network_line(run)}; {tried}"))
             lines = LogLines(world)
-            for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
-                if lines.due():
-                    line = f"step {len(losses)} of at most {steps}: learning rate {lr:.2g}, loss {losses[-1]:.3f}"
-                    tqdm.write(line, file=sys.stderr)
-                for group in run.learner.optimizer.param_groups:
-                    group["lr"] = lr * group["initial_lr"] / run.learner.optimizer.param_groups[0]["initial_lr"]
-                loss, images = accumulate(run, itertools.islice(micro_batches, count), count)
-                losses.append(float(sum_over_ranks(loss, world)) / images / world.size)
-                if not math.isfinite(losses[-1]) or (smooth(losses)[-1] > RISE * min(smooth(losses))):
-                    break
-                update(run, images)
+            with _interrupts_said(config.out):
+                for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
+                    if lines.due():
+                        line = f"step {len(losses)} of at most {steps}: learning rate {lr:.2g}, loss {losses[-1]:.3f}"
+                        tqdm.write(line, file=sys.stderr)
+                    for group in run.learner.optimizer.param_groups:
+                        group["lr"] = lr * group["initial_lr"] / run.learner.optimizer.param_groups[0]["initial_lr"]
+                    loss, images = accumulate(run, itertools.islice(micro_batches, count), count)
+                    losses.append(float(sum_over_ranks(loss, world)) / images / world.size)
+                    if not math.isfinite(losses[-1]) or (smooth(losses)[-1] > RISE * min(smooth(losses))):
+                        break
+                    update(run, images)
         suggestion = suggest(rates[: len(losses)], smooth(losses))
         if world.is_main:
             _write(config.out, rates, losses, suggestion)
     return Suggestion(suggestion, len(losses), config.out / PICTURE)
+
+
+@contextlib.contextmanager
+def _interrupts_said(out: Path) -> Iterator[None]:
+    """Gives Ctrl-C in the block a message: what was written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted: the range test was not finished, and no file was written to {out}"
+        ) from None
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

@@ -15,8 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from model.networks import in_head
-from shards.common.errors import MissingDependency, UsageError
+from shards.common.errors import UsageError
 from train.config import Config
+from train.options import require_optimizer
 
 
 def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
@@ -73,12 +74,8 @@ def _decayed(parameters: list[nn.Parameter], lr: float, config: Config) -> list[
 
 
 def _of_timm(name: str, groups: list[dict[str, Any]], lr: float, weight_decay: float) -> Optimizer:
-    try:
-        timm_optim = importlib.import_module("timm.optim")
-    except ImportError:
-        raise MissingDependency(
-            f"--optimizer {name} is timm's, which is not installed: pip install 'shardfeed[timm]'"
-        ) from None
+    require_optimizer(name)
+    timm_optim = importlib.import_module("timm.optim")
     optimizer: Optimizer = timm_optim.create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=weight_decay)
     return optimizer
 

@@ -15,6 +15,8 @@ from train.ranks.distributed import World, max_over_ranks, sum_over_ranks
 from train.report.progress import ImageBar
 from train.run import Setup
 
+TOP5 = 5
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -85,12 +87,12 @@ def evaluate(
                 logits = (logits + logits_of(images.flip(3))) / 2
             if not of_classes.numel():
                 of_classes = of_classes.new_zeros((3, logits.shape[1]))
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            best = logits.topk(min(TOP5, logits.shape[1]), dim=1).indices
             hits = best == labels.unsqueeze(1)
             if right is not None:
                 hits = right[ids[0]].to(best.device).gather(1, best)
             sums[0] += hits[:, 0].sum()
-            sums[1] += hits.sum()
+            sums[1] += hits.any(1).sum()  # of several right classes one is enough
             sums[2] += F.cross_entropy(logits, labels, reduction="sum")
             sums[3] += len(labels)
             of_classes[0].index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
@@ -133,9 +135,15 @@ def _same_shape(of_classes: Tensor, world: World) -> Tensor:
     return of_classes if of_classes.numel() else of_classes.new_zeros((3, classes))
 
 
-def figures(accuracy: Accuracy) -> str:
+def figures(accuracy: Accuracy, classes: int) -> str:
     """The figures in words: "loss 1.234, top-1 56.78%, top-5 80.12%", and `without`."""
-    return f"loss {accuracy.loss:.3f}, top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}%{without(accuracy)}"
+    top5 = f", top-5 {accuracy.top5:.2f}%" if has_top5(classes) else ""
+    return f"loss {accuracy.loss:.3f}, top-1 {accuracy.top1:.2f}%{top5}{without(accuracy)}"
+
+
+def has_top5(classes: int) -> bool:
+    """Whether top-5 says anything: among five classes or fewer it is always 100%."""
+    return classes > TOP5
 
 
 def without(accuracy: Accuracy) -> str:

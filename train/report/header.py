@@ -3,8 +3,9 @@
 from torch import nn
 from tqdm import tqdm
 
-from shards.common.terminal import counted
+from shards.common.terminal import counted, wrapped
 from shards.dataset import Split
+from shards.sizes import squares_of
 from train.config import Config
 from train.report.environment import device_name
 from train.run import Run, Setup
@@ -23,7 +24,7 @@ def print_header(split: Split, held_out: Split | None, run: Run, samples: int, m
         model_line(run),
         *hints(split, run.setup.config),
     ):
-        tqdm.write(line)
+        tqdm.write(wrapped(line))
 
 
 def data_line(split: Split, held_out: Split | None, run: Run, samples: int, micro_batches: int) -> str:
@@ -52,6 +53,15 @@ def split_words(split: Split, held_out: Split | None) -> str:
 
 def model_line(run: Run) -> str:
     """Parameters, device, precision, steps, batch and learning rate."""
+    config = run.setup.config
+    return (
+        f"{network_line(run)}; {counted(config.epochs, 'epoch')}, {counted(run.total_steps, 'step')} of "
+        f"{step_words(run.setup)}, learning rate up to {config.max_lr:g}"
+    )
+
+
+def network_line(run: Run) -> str:
+    """Parameters, device and precision: the beginning of `model_line`."""
     setup, config = run.setup, run.setup.config
     ranks = f"{setup.world.size} x " if setup.world.size > 1 else ""
     trained = sum(each.numel() for each in run.learner.network.parameters() if each.requires_grad)
@@ -59,8 +69,7 @@ def model_line(run: Run) -> str:
     precision = "tf32" if config.precision == "tf32" else str(setup.dtype).removeprefix("torch.")
     return (
         f"model: {config.model} of {parameters(run.learner.network):,} parameters{frozen} on {ranks}"
-        f"{device_name(setup.world)} in {precision}; {counted(config.epochs, 'epoch')}, "
-        f"{counted(run.total_steps, 'step')} of {step_words(setup)}, learning rate up to {config.max_lr:g}"
+        f"{device_name(setup.world)} in {precision}"
     )
 
 
@@ -80,10 +89,8 @@ def parameters(network: nn.Module) -> int:
 def hints(split: Split, config: Config) -> list[str]:
     """What the options do not do here, and what would help."""
     size = config.size
-    if config.crop != "random" or config.feeding.pad or split.manifest.settings.short_side != size:
+    if config.crop != "random" or config.feeding.pad or not squares_of(split, size):
         return []
-    if (split.index.height != size).any() or (split.index.width != size).any():
-        return []  # the longer side leaves room
     line = (
         f"--crop random cuts nothing off: every image is stored at {size} x {size} pixels, which is --size. "
         f"--pad {size // 8} puts a black border around it to cut from; --crop rrc cuts too, and so does a smaller "

@@ -47,16 +47,23 @@ class ImageBar:
     Behind it stand images/s, the loss of this rank's newest step, and the wait for data since the last line of
     metrics.jsonl. In a log there are lines instead; their loss is that of metrics.jsonl, the mean over its steps.
 
-    images: of this bar. later: images of the bars after it, for the time that is left.
+    images: to come in this bar. later: images of the bars after it, for the time that is left. done: those of an epoch
+    before the run was cut short; the bar begins behind them.
     """
 
-    def __init__(self, title: str, images: int, world: World, later: int = 0) -> None:
+    def __init__(self, title: str, images: int, world: World, later: int = 0, done: int = 0) -> None:
         self._ranks = world.size
         self._lines, self._began = LogLines(world), time.monotonic()
         self._title, self._images, self._later, self._done = title, images, later, 0
         self._loss, self._step = "", ""
         self._bar = tqdm(
-            total=images, desc=title, unit=" images", leave=False, bar_format=_FORMAT, disable=bar_disabled(world)
+            total=done + images,
+            initial=done,
+            desc=title,
+            unit=" images",
+            leave=False,
+            bar_format=_FORMAT,
+            disable=bar_disabled(world),
         )
         self._newest, self._wait, self._renewed = NewestLoss(), "", 0.0
 
@@ -99,7 +106,7 @@ class ImageBar:
         now = time.monotonic()
         if self._newest.value is not None and now - self._renewed >= _PAUSE_S:
             self._renewed = now
-            self._bar.set_postfix_str(f"training loss {self._newest.value:.3f}{self._wait}")
+            self._bar.set_postfix_str(f"loss {self._newest.value:.2f}{self._wait.replace('data-', '')}")
 
     def show_log(self, loss: float, wait: float) -> None:
         """What the newest line of metrics.jsonl says: the mean loss, and the percentage of the time spent waiting."""

@@ -57,5 +57,6 @@ def complete_line(out: Path, result: Result) -> str:
     """What a command says that finds its own run complete."""
     figures = ""
     if result.top1 is not None and result.top5 is not None:
-        figures = f" (top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}%)"
+        top5 = f", top-5 {result.top5:.2f}%" if result.top5 < 100 else ""  # so it is with few classes
+        figures = f" (top-1 {result.top1:.2f}%{top5})"
     return f"{out} holds this run, complete{figures}: nothing is left to train"

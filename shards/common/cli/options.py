@@ -27,7 +27,7 @@ class Group:
 class Option:
     """One option, or one positional argument.
 
-    names: the option's name, such as "--batch-size", then other spellings; for a positional argument its metavar.
+    names: the option's name, such as "--batch-size", then its old names; for a positional argument its metavar.
     metavar: what stands for the value; empty for a flag. takes: the values that it takes, in words.
     default: `dataclasses.MISSING` where the option must be given.
     group: title in the help; empty for the options that come first.

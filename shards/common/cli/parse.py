@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from shards.common.cli.help import help_text
 from shards.common.cli.options import Option, options_of
 from shards.common.cli.unknown import stray_word, unknown_options
 from shards.common.errors import UsageError
-from shards.common.terminal import as_started
+from shards.common.terminal import as_started, wrapped
 
 Config = TypeVar("Config")
 
@@ -36,6 +38,7 @@ def parse(config: type[Config], args: Sequence[str], prog: str, default: Config 
         raise UsageError(" ".join(unknown) + see)
     if stray := stray_word(args, options):
         raise UsageError(stray + see)
+    _say_new_names(args, options)
     extra: dict[str, Any] = {} if default is None else {"default": default}
     box = io.StringIO()
     try:
@@ -44,6 +47,16 @@ def parse(config: type[Config], args: Sequence[str], prog: str, default: Config 
             return parsed
     except SystemExit:
         raise UsageError(_one_line(_COLOUR.sub("", box.getvalue()), options) + see) from None
+
+
+def _say_new_names(args: Sequence[str], options: Sequence[Option]) -> None:
+    """Old names of options, which the help does not list, still work; a line on stderr has the new one of each."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    given = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
+    for option in options:
+        for old in set(given) & set(option.names[1:]):
+            print(wrapped(f"{old} is now {option.names[0]}, and still works", sys.stderr), file=sys.stderr)
 
 
 def _at_home(word: str) -> str:

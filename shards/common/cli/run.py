@@ -83,9 +83,10 @@ def chosen(prog: str, commands: Mapping[str, str], args: Sequence[str]) -> bool:
     if args and args[0] not in HELP:
         raise UsageError(f"unknown command {args[0]!r}: choose one of {names}")
     width = max(map(len, commands))
-    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, purpose in commands.items())
-    print(f"usage: {as_started(prog)} COMMAND ...\n\n{listed}\n")
-    print(f"{as_started(prog)} COMMAND --help lists the options; --version prints the version.\n{ENDING}")
+    rows = [wrapped(f"  {name:<{width}}  {purpose}", hang=width + 4) for name, purpose in commands.items()]
+    print("\n".join([f"usage: {as_started(prog)} COMMAND ...", "", *rows, ""]))
+    print(wrapped(f"{as_started(prog)} COMMAND --help lists the options; --version prints the version."))
+    print(wrapped(ENDING))
     if not args:
         raise UsageError(f"no command given: choose one of {names}")
     return False
@@ -117,8 +118,8 @@ def _guarded(prog: str, body: Callable[[list[str]], None], args: list[str], debu
         else:
             _to_the_end(body, args)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail(prog, "interrupted", 130, debug)
+    except KeyboardInterrupt as stopped:  # with a message where a command has more to say
+        return _fail(prog, str(stopped) or "interrupted", 130, debug)
     except ShardfeedError as error:
         return _fail(prog, str(error), 2 if isinstance(error, UsageError) else 1, debug)
     except OSError as error:
@@ -146,7 +147,7 @@ def _to_the_end(body: Callable[[list[str]], None], args: list[str]) -> None:
 def _fail(prog: str, message: str, status: int, debug: bool) -> int:
     if debug:
         print(traceback.format_exc(), end="", file=sys.stderr)
-    print(wrapped(f"{prog}: {' '.join(message.split())}"), file=sys.stderr)
+    print(wrapped(f"{prog}: {' '.join(message.split())}", sys.stderr), file=sys.stderr)
     sys.stdout.flush()  # where the reader has gone, this says so while it can be answered
     return status
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.measure.result import Series
 from benchmarks.stages.names import COPY, DECODE, LOADER, ON_GPU, READ, READ_COLD
-from benchmarks.stages.verdict import ADVICE, HELD, MODEL, SUBJECT, Demand, Verdict, judge
+from benchmarks.stages.verdict import ADVICE, HELD, MODEL, SUBJECT, Demand, Verdict, _of_cores, _rounded, judge
 
 # A machine of 16 cores whose loader makes 24,000 images/s, 2,000 by each core that works for it.
 SPEEDS = {READ_COLD: 9_000.0, READ: 60_000.0, DECODE: 28_000.0, LOADER: 24_000.0, ON_GPU: 20_000.0}
@@ -103,7 +103,7 @@ def test_cores_are_those_that_decode_and_one_a_gpu(gpus: int, model: float, cpu_
             {"gpus": 2, "model": 5000.0},
             "2 GPUs of 5,000 images/s needs 7 cores: by processor time a core feeds 2,000 images/s",
         ),
-        ({}, "The disk has to give 93.0 MB/s, unless memory holds the shards: they have 40.0 GB, and 100 GB are free"),
+        ({}, "The disk has to give 93 MB/s, unless memory holds the shards: they have 40 GB, and 100 GB are free"),
         ({"cold": 1_000.0}, "Only the first epoch reads from the disk, at 1,000 images/s"),
     ],
 )
@@ -114,7 +114,7 @@ def test_the_findings_say_it_in_words(changes: dict[str, Any], told: str) -> Non
 def test_a_cpu_that_trains_is_not_called_a_gpu() -> None:
     told = "\n".join(verdict(10.0, gpus=0).findings)
     assert "it trains 10.0 images/s on this CPU" in told
-    assert "Feeding takes 0.00500 of its cores: by processor time a core feeds 2,000 images/s" in told
+    assert "Feeding takes 0.5% of one core: by processor time a core feeds 2,000 images/s" in told
     assert "GPU" not in told
 
 
@@ -129,3 +129,21 @@ def test_a_limit_below_its_stage_is_not_told() -> None:
 
 def test_every_stage_has_words_and_advice() -> None:
     assert ADVICE.keys() - {MODEL} == SUBJECT.keys() == SPEEDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("cores", "words"),
+    [
+        (0.0004, "less than 0.1% of one core"),
+        (0.00186, "0.2% of one core"),
+        (0.42, "42% of one core"),
+        (2.34, "2.3 of its 8 cores"),
+    ],
+)
+def test_cores_that_feed_in_words(cores: float, words: str) -> None:
+    assert _of_cores(cores, 8) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.016, "less than 0.1"), (0.25, "0.2"), (9.5, "9.5"), (1234.5, "1,234")])
+def test_figures_for_people_are_rounded(value: float, words: str) -> None:
+    assert _rounded(value) == words

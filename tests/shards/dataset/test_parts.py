@@ -101,7 +101,7 @@ def test_classes_are_numbered_anew_in_their_order(split: Split, classes: Any) ->
     ("classes", "told"),
     [
         (["class 9"], "there is no class 'class 9': the data set has class 0, class 1, class 2, ..."),
-        ([5], "a class must be 4 or less"),
+        ([5], "the number of a class in `classes` must be 4 or less"),
         ("class 1", "classes must be a list"),
         ([], "classes must be a list"),
     ],

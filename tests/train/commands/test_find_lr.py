@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from shards.common.errors import ShardfeedError
 from tests.helpers.resume import tiny_models
 from tests.helpers.training import write_dataset
 from train.__main__ import main
-from train.commands.find_lr import smooth, suggest
+from train.commands.find_lr import _interrupts_said, smooth, suggest
 
 RATES = np.geomspace(1e-6, 10, 100).tolist()
 
@@ -59,7 +60,12 @@ def test_the_command_writes_a_table_a_picture_and_a_line(tmp_path: Path, capsys:
     with tiny_models():
         assert main([*map(str, words), "--model", "smooth", "--threads", "1", "--find-lr"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert "--max-lr" in printed[0]
+    assert printed[0].endswith(
+        f"a range test of the learning rate, which trains nothing to keep and writes to {tmp_path / 'out'}"
+    )
+    assert printed[1].startswith("data: 64 images in train")
+    assert re.search(r"^model: smooth of .*; at most 100 steps of 16 images, learning rates 1e-06 to 10$", printed[2])
+    assert "--max-lr" in printed[-2]
     result = json.loads(printed[-1])
     assert 1e-6 < result["max_lr"] < 10
     with (tmp_path / "out" / "find_lr.csv").open() as file:
@@ -68,3 +74,8 @@ def test_the_command_writes_a_table_a_picture_and_a_line(tmp_path: Path, capsys:
     rates = [float(row["lr"]) for row in rows]
     assert rates == sorted(rates)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"find_lr.csv", "find_lr.png"}
+
+
+def test_ctrl_c_in_the_test_says_that_nothing_was_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match="not finished, and no file was written to"), _interrupts_said(tmp_path):
+        raise KeyboardInterrupt

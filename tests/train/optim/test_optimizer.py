@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shards.common.errors import MissingDependency, UsageError
+from tests.helpers.training import write_dataset
+from train.__main__ import main
 from train.config import Config
 from train.optim.optimizer import (
     allow_tf32,
@@ -123,9 +125,20 @@ def test_timms_optimizers_lower_the_loss_and_go_on_from_their_state(optimizer: A
 
 
 def test_an_optimizer_of_timm_needs_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm.optim", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingDependency, match="--optimizer lamb is timm's, which is not installed"):
         make_optimizer(nn.Linear(2, 2), Config(Path(), update=Update(optimizer="lamb")))
+
+
+def test_the_command_refuses_it_before_torch_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    data = write_dataset(tmp_path / "data", {"train": 2, "validation": 1})
+    assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--size", "16", "--optimizer", "lamb"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "python -m train: --optimizer lamb is timm's, which is not installed: pip install timm\n"
 
 
 def test_the_cosine_schedule_rises_in_a_line_and_falls_as_half_a_cosine() -> None:

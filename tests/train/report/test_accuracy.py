@@ -11,7 +11,7 @@ from shards.common.errors import ShardfeedError
 from tests.helpers.training import FixedBatches, setup_of
 from train.config import Config
 from train.options import Sizes
-from train.report.accuracy import evaluate
+from train.report.accuracy import Accuracy, evaluate, figures
 
 CONFIG = Config(Path("unused"), size=16)
 SETUP = setup_of(CONFIG)
@@ -85,3 +85,17 @@ def test_with_flips_the_guess_is_the_mean_of_two() -> None:
     assert accuracy.top1 == 100.0
     mean = torch.tensor([[1.5, 2.5], [1.5, 0.5]])
     assert accuracy.loss == pytest.approx(nn.functional.cross_entropy(mean, torch.tensor([1, 0])).item())
+
+
+def test_top5_is_said_only_of_more_than_five_classes() -> None:
+    accuracy = Accuracy(top1=50.0, top5=100.0, loss=1.25, images=8)
+    assert figures(accuracy, 5) == "loss 1.250, top-1 50.00%"
+    assert figures(accuracy, 6) == "loss 1.250, top-1 50.00%, top-5 100.00%"
+
+
+def test_an_image_with_several_right_classes_among_the_five_best_counts_once() -> None:
+    batches = [(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([0, 1]))]
+    right = torch.tensor([[True, True, True, False, False, False], [False] * 6])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+    accuracy, _ = evaluate(network, batches, 2, setup_of(Config(Path())), right=right)  # type: ignore[arg-type]
+    assert accuracy.top5 == 50

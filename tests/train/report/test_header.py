@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
+from shards.common import terminal
+from shards.common.errors import UsageError
 from shards.dataset import Split, open_dataset
+from shards.sizes import shorter_side
 from tests.helpers.training import setup_of, tiny_network, write_dataset
 from tests.train.test_engine import SMALL
 from train.options import Feeding, Update
@@ -70,3 +73,16 @@ def test_a_random_crop_that_cuts_nothing_off_is_said(splits: dict[str, Split], s
     assert hints(split, dataclasses.replace(CONFIG, size=8)) == []
     assert hints(split, dataclasses.replace(CONFIG, size=16, crop="rrc")) == []
     assert hints(small_split, dataclasses.replace(CONFIG, size=40)) == []  # longer sides of 40 to 64 pixels
+
+
+def test_a_size_that_is_the_stored_one_is_suggested_with_the_border_that_a_random_crop_needs(
+    splits: dict[str, Split], small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_command_runs", True)
+    border = "choose --size 16 or less, with `python -m train --pad 2` for 16, or nothing is left to crop"
+    with pytest.raises(UsageError, match=border):
+        shorter_side(splits["train"], 20, None, "random")
+    with pytest.raises(UsageError, match=r"choose --size 16 or less$"):
+        shorter_side(splits["train"], 20, None, "center")
+    with pytest.raises(UsageError, match=r"choose --size 40 or less$"):
+        shorter_side(small_split, 64, None, "random")

@@ -47,8 +47,27 @@ def test_a_bar_counts_the_images_of_all_ranks_and_shows_the_loss(terminal: Termi
     assert "epoch 1/2:   0%" in text  # before the first batch
     assert "6/12 [" in text
     assert " images/s" in text
-    assert "training loss 1.500, data-wait 12.5%" in text
+    assert "images/s, loss 1.50, wait 12.5%]" in text
     assert "saving last.pt ..." in text
+
+
+def test_the_bar_of_a_resumed_epoch_begins_where_the_run_was_cut_short(terminal: Terminal) -> None:
+    with contextlib.redirect_stderr(terminal):
+        run = begin(tiny_network(), setup_of(SMALL), micro_batches=4)
+        run.enter(1)
+        run.clock.count(8)
+        train_epoch(run, FixedBatches([4] * 2, side=8), SILENT, 1)
+    first, *_, last = re.findall(r"(\d+)/16 \[", terminal.getvalue())
+    assert (first, last) == ("8", "16")
+
+
+def test_behind_a_bar_in_a_hundred_columns_stays_room_for_the_bar(terminal: Terminal) -> None:
+    with contextlib.redirect_stderr(terminal), ImageBar("epoch 16/16", 641_167, World(), done=640_000) as bar:
+        bar._bar.ncols = 100
+        bar.show_log(1.5, 12.5)
+        bar.show_loss(torch.tensor(6.9), 3)
+    bars = re.findall(r"\|([^|]*)\| 640000/1281167", terminal.getvalue())
+    assert len(bars[-1]) >= 10
 
 
 @pytest.mark.parametrize("world", [World(), World(rank=1, size=2)])
@@ -76,8 +95,8 @@ def test_each_step_shows_its_own_loss(terminal: Terminal, monkeypatch: pytest.Mo
     with contextlib.redirect_stderr(terminal):
         train_epoch(run, FixedBatches([4] * 4, side=8), SILENT, 1)
     assert len(losses) > 1
-    shown = re.findall(r"training loss ([0-9.]+)", terminal.getvalue())
-    assert {f"{loss:.3f}" for loss in losses} <= set(shown)
+    shown = re.findall(r", loss ([0-9.]+)", terminal.getvalue())
+    assert {f"{loss:.2f}" for loss in losses} <= set(shown)
 
 
 class Clock:

@@ -14,9 +14,10 @@ from typing import Annotated
 import pytest
 import tyro
 
-from shards.common.cli import Command, guarded, run, run_commands
+from shards.common.cli import Command, guarded, parse, run, run_commands
 from shards.common.cli.run import PIPE_CLOSED
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import wrapped
 from tests import ROOT
 
 
@@ -230,6 +231,44 @@ def test_on_a_terminal_a_message_breaks_between_words() -> None:
         "directory that",
         "`python -m preprocess SOURCE OUT` wrote",
     ]
+
+
+def test_a_line_on_a_terminal_breaks_between_words_and_hangs() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 30, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        assert wrapped("ok  data set opens: 64 images in train", terminal, hang=4).splitlines() == [
+            "ok  data set opens: 64 images",
+            "    in train",
+        ]
+    os.close(ours)
+
+
+def test_in_a_log_a_line_stays_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wrapped(f"{LONG} {LONG}") == f"{LONG} {LONG}"
+
+
+def test_ctrl_c_says_what_a_command_has_to_say_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("prog", interrupted, []) == 130
+    assert capsys.readouterr().err == "prog: interrupted: nothing was written\n"
+
+
+def test_an_old_name_of_an_option_works_and_stderr_has_the_new_one(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Renamed:
+        """Has an option with an old name."""
+
+        batch: Annotated[int, tyro.conf.arg(name="batch-size", aliases=("--batch",))] = 64
+        """Images."""
+
+    assert parse(Renamed, ["--batch", "8"], "prog").batch == 8
+    assert capsys.readouterr().err == "--batch is now --batch-size, and still works\n"
+    assert parse(Renamed, ["--batch-size", "8"], "prog").batch == 8
+    assert capsys.readouterr().err == ""
+
+
+def interrupted(_: list[str]) -> None:
+    raise KeyboardInterrupt("interrupted: nothing was written")
 
 
 def test_in_a_log_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
