@@ -19,7 +19,7 @@ from shards.common.terminal import progress_bar
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, split_dir
 from shards.format.manifest import Manifest, ShardInfo, SplitInfo, index_info
-from shards.format.verify_shard import Problem, ShardCheck
+from shards.format.verify_shard import FOREIGN, Problem, ShardCheck
 from shards.format.verify_tars import verify_tars
 
 MAX_KEY = 96  # characters: with its extension a name has 100 in a tar's header
@@ -144,4 +144,4 @@ def unexpected_files(root: Path, manifest: Manifest) -> list[Problem]:
         if (root / directory).is_dir():
             there += sorted((root / directory).iterdir())
     names = [path.relative_to(root).as_posix() for path in there]
-    return [Problem(name, "should not be there") for name in names if name not in expected]
+    return [Problem(name, FOREIGN) for name in names if name not in expected]
