@@ -32,6 +32,7 @@ from shards.common.atomic import refuse_unwritable
 from shards.common.errors import UsageError
 from shards.common.signals import stopped_by_signals
 from shards.common.space import free_bytes, size
+from shards.common.terminal import counted, doing
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
 from shards.format.mend import directory_sizes
@@ -117,6 +118,8 @@ def _into_store(options: Options, out: ObjectStore) -> Forecast | None:
 def _repair(options: Options, out: Path) -> None:
     manifest = Manifest.read(out)
     refuse_unwritable("OUT", out, directory=True)
+    shards = sum(len(split.shards) for split in manifest.splits.values())
+    print(f"{out}: comparing {counted(shards, 'shard')} with the manifest, to make damaged files again", flush=True)
     with disk_full_in_one_line(out), locked(out / WORK):
         repair(options, manifest)
 
@@ -145,9 +148,10 @@ def _complete(options: Options, out: Path, plan: Plan) -> None:
 
 
 def _open(options: Options) -> tuple[Source, Plan]:
-    source = open_source(
-        options.source, options.splits, options.image_column, options.label_column, options.val_labels, options.keep
-    )
+    with doing(f"reading what {options.source} holds"):
+        source = open_source(
+            options.source, options.splits, options.image_column, options.label_column, options.val_labels, options.keep
+        )
     return source, Plan.of_source(source, options.settings)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from shards.common.errors import ShardfeedError
 from shards.common.machine import usable_cores
-from shards.common.terminal import progress_bar
+from shards.common.terminal import ProgressLog, doing, progress_bar
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, split_dir
 from shards.format.manifest import Manifest, ShardInfo, SplitInfo, index_info
@@ -47,7 +47,8 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
     problems = unexpected_files(root, manifest)
     work: list[tuple[str, ShardInfo, Index | None]] = []
     for split, info in manifest.splits.items():
-        index, found = _split_index(root, split, info)
+        with doing(f"reading the index of {split}"):
+            index, found = _split_index(root, split, info)
         problems += [*found, *count_problems(root, split, info)]
         bounds = [0] * (len(info.shards) + 1)
         if index is not None:
@@ -76,11 +77,13 @@ def _check_all(
     lock = threading.Lock()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-verify")
     try:
+        log = ProgressLog(total)
         with progress_bar(total=total, unit="images") as bar:
 
             def progress(samples: int) -> None:
                 with lock:
                     bar.update(samples)
+                    log.advance(samples)
 
             futures = {executor.submit(check.problems, *each, progress): place for place, each in enumerate(work)}
             for future in as_completed(futures):

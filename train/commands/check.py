@@ -20,7 +20,6 @@ from torch._C._distributed_c10d import TCPStore  # torch.distributed has it, but
 import shards
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 from shards.common.versions import versions
-from shards.feed.runner import open_shards
 from train.checkpoints.snapshot import identity
 from train.commands.room import check_out
 from train.config import Config
@@ -55,6 +54,8 @@ def check(config: Config) -> None:
             )
 
         with _named("data set opens"):
+            from shards.feed.runner import open_shards  # brings DALI: whether that loads was the check before
+
             split, held_out = open_splits(config)
             for each in filter(None, (split, held_out)):
                 open_shards(each).close()  # compares their lengths too

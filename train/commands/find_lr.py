@@ -21,7 +21,7 @@ from train.config import Config
 from train.data import training_loader, training_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
-from train.report.progress import LogLines, bar_disabled
+from train.report.progress import bar_disabled, log_lines
 from train.run import begin, set_up
 from train.step import accumulate, update
 
@@ -63,7 +63,7 @@ def find_lr(config: Config) -> Suggestion:
             micro_batches = itertools.chain.from_iterable(epochs)
             steps = min(STEPS, math.ceil(STEPS * count / len(loader)) * len(loader) // count)
             rates, losses = np.geomspace(FIRST, LAST, steps).tolist(), list[float]()
-            lines = LogLines(world)
+            lines = log_lines(world)
             for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
                 if lines.due():
                     line = f"step {len(losses)} of at most {steps}: learning rate {lr:.2g}, loss {losses[-1]:.3f}"
