@@ -17,11 +17,13 @@ if __name__ == "__main__":
     end_on_signals("python -m model")  # while the modules below load
 
 from model.options import PTH, Export, Predict, require_files
+from shards.common.atomic import refuse_unwritable
 from shards.common.cli import Command, loading, run_commands
 
 
 def _export(options: Export) -> None:
     require_files(PTH, options.model)
+    refuse_unwritable("--output", options.output)
     with loading("torch", "torch"):
         from model import export
 

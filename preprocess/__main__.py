@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: Options) -> None:
     # The image libraries take seconds to import, which --help should not wait for.
-    from preprocess.run import preprocess
+    with cli.loading("the image libraries", "preprocess.run"):
+        from preprocess.run import preprocess
 
     expected = preprocess(options)
     made = _splits(Path(options.out)) if not is_url(options.out) else {}

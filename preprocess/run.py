@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 from preprocess.job.estimate import Forecast, check_space
-from preprocess.job.finish import check_files, directory_sizes, finish
+from preprocess.job.finish import check_files, finish
 from preprocess.job.make import disk_full_in_one_line, find_shards, make_shards
 from preprocess.job.out import (
+    check_complete,
     check_out,
-    check_same_data_set,
-    finished_manifest,
     is_finished,
     read_plan,
     resume_or_write_plan,
@@ -29,11 +28,14 @@ from preprocess.job.workers import default_workers
 from preprocess.options import Options
 from preprocess.sources import open_source
 from preprocess.sources.source import Source
+from shards.common.atomic import refuse_unwritable
 from shards.common.errors import UsageError
 from shards.common.signals import stopped_by_signals
 from shards.common.space import free_bytes, size
+from shards.common.terminal import counted, doing
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
+from shards.format.mend import directory_sizes
 from shards.remote.object_store import ObjectStore
 from shards.remote.urls import is_url
 
@@ -53,6 +55,8 @@ def preprocess(options: Options) -> Forecast | None:
             _repair(options, out)
             return None
         check_out(out)
+        if not is_finished(out):
+            refuse_unwritable("OUT", out, directory=True)
         if options.dry_run or is_finished(out):
             return _preview(options, out)
         _into_directory(options, out)
@@ -65,7 +69,7 @@ def _into_directory(options: Options, out: Path) -> None:
         source, plan = _open(options)
         if (out / MANIFEST).exists():
             # Killed after the manifest was written, or finished by another job while this one opened its source.
-            print_complete(out, finished_manifest(out, plan))
+            _complete(options, out, plan)
             if options.part == WHOLE:
                 shutil.rmtree(out / WORK, ignore_errors=True)
             return
@@ -89,7 +93,7 @@ def _into_store(options: Options, out: ObjectStore) -> Forecast | None:
     source, plan = _open(options)
     manifest = remote_manifest(out)
     if manifest is not None:
-        check_same_data_set(out, manifest, plan)
+        check_complete(out, manifest, plan, str(options.source), out.sizes)
         print_complete(out, manifest)
         if options.part == WHOLE and not options.dry_run:
             out.remove(WORK)  # left by a job that was killed after it wrote the manifest
@@ -113,6 +117,9 @@ def _into_store(options: Options, out: ObjectStore) -> Forecast | None:
 
 def _repair(options: Options, out: Path) -> None:
     manifest = Manifest.read(out)
+    refuse_unwritable("OUT", out, directory=True)
+    shards = sum(len(split.shards) for split in manifest.splits.values())
+    print(f"{out}: comparing {counted(shards, 'shard')} with the manifest, to make damaged files again", flush=True)
     with disk_full_in_one_line(out), locked(out / WORK):
         repair(options, manifest)
 
@@ -121,7 +128,7 @@ def _preview(options: Options, out: Path) -> Forecast | None:
     """Prints what OUT holds, or what the job would make and returns what that takes; writes nothing."""
     source, plan = _open(options)
     if (out / MANIFEST).exists():
-        print_complete(out, finished_manifest(out, plan))
+        _complete(options, out, plan)
         return None
     _check_sizes(options, source, plan)
     if plan_path(out).exists():
@@ -134,10 +141,17 @@ def _preview(options: Options, out: Path) -> Forecast | None:
     return expected
 
 
+def _complete(options: Options, out: Path, plan: Plan) -> None:
+    manifest = Manifest.read(out)
+    check_complete(out, manifest, plan, str(options.source), lambda split: directory_sizes(out, split))
+    print_complete(out, manifest)
+
+
 def _open(options: Options) -> tuple[Source, Plan]:
-    source = open_source(
-        options.source, options.splits, options.image_column, options.label_column, options.val_labels, options.keep
-    )
+    with doing(f"reading what {options.source} holds"):
+        source = open_source(
+            options.source, options.splits, options.image_column, options.label_column, options.val_labels, options.keep
+        )
     return source, Plan.of_source(source, options.settings)
 
 

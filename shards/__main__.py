@@ -4,7 +4,6 @@ python -m shards preview DIR    a picture of one batch as the loader feeds it
 python -m shards index SOURCE   an index of tars that others wrote, so that they are read in place
 """
 
-import shlex
 import sys
 
 from shards.common.signals import end_on_signals
@@ -14,6 +13,7 @@ if __name__ == "__main__":
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,13 +25,12 @@ from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
 from shards.common.terminal import counted
 from shards.dataset import Split, open_dataset
-from shards.format.manifest import Manifest
-from shards.preview import preview
+from shards.format.mend import directory_sizes, files_in_words, how_to_mend, wrong_files
+from shards.preview import check_output, preview
 from shards.remote.urls import is_url
 from shards.sampling.crops import Crop
 from shards.sampling.policies import Policy
 
-SHOWN = 3  # files in a message
 Place = Annotated[tyro.conf.Positional[str | Path], tyro.conf.arg(metavar="DIR")]
 
 
@@ -47,7 +46,7 @@ class Info:
 class Verify:
     """Checks every shard and sample of a data set against its manifest and indices.
 
-    Names what is damaged, missing or unexpected. Exit status: 0 whole, 1 damaged, 2 no data set.
+    Names what is damaged, missing or unexpected. Exit status: 0 whole, 1 damaged or with other files, 2 no data set.
     """
 
     data: Place
@@ -69,7 +68,7 @@ class Preview:
     data: Place
     """The directory that `python -m preprocess` wrote, or its URL."""
     output: Path = Path("preview.png")
-    """The PNG to write."""
+    """The picture to write, a PNG."""
     split: str = "train"
     """The split to draw; any but train is drawn as in validation: in order, the centre crop, no flip."""
     count: int = 32
@@ -96,7 +95,7 @@ class Preview:
 def info(options: Info) -> None:
     """Prints a data set's manifest and figures from its index for people.
 
-    Raises ShardfeedError, at the end, for shards that are missing or of another length than the manifest says.
+    Raises ShardfeedError, at the end, for files that are missing or of another length than the manifest says.
     """
     splits = open_dataset(options.data)
     manifest = next(iter(splits.values())).manifest
@@ -123,7 +122,7 @@ def info(options: Info) -> None:
         print(f"  rejects    {split.info.rejects:,}")
         kinds = sorted(split.info.kinds.items(), key=lambda kind: -kind[1])
         print(f"  kinds      {', '.join(f'{kind} {count:,}' for kind, count in kinds)}")
-    bad = [str(path) for split in splits.values() for path in _wrong_length(split)]
+    bad = _wrong(list(splits.values()))
     show_result(
         {
             "source": manifest.source,
@@ -138,17 +137,21 @@ def info(options: Info) -> None:
     )
     if bad:
         raise ShardfeedError(
-            f"missing, or not as long as the manifest says: {_files(bad)}; `python -m shards verify {options.data}` "
-            f"says more, and {_mend(options.data, manifest)}"
+            f"missing, or not as long as the manifest says: {files_in_words(bad)}; "
+            f"`python -m shards verify {options.data}` says more, and {how_to_mend(options.data, manifest)}"
         )
 
 
-def _wrong_length(split: Split) -> list[Path]:
-    """The shards on this machine that are missing or not as long as the manifest says."""
-    if split.origin is not None:
+def _wrong(splits: Sequence[Split]) -> list[str]:
+    """Files on this machine that are missing or not as long as the manifest says."""
+    first = splits[0]
+    if first.origin is not None:
         return []
-    paths = zip(split.shard_paths, split.info.shards, strict=True)
-    return [path for path, shard in paths if not path.is_file() or path.stat().st_size != shard.bytes]
+    if not first.manifest.indexed:
+        sizes = partial(directory_sizes, first.root)
+        return [f"{first.root}/{name}" for name in wrong_files(first.manifest, sizes)]
+    tars = [pair for split in splits for pair in zip(split.shard_paths, split.info.shards, strict=True)]
+    return [str(path) for path, tar in tars if not path.is_file() or path.stat().st_size != tar.bytes]
 
 
 def check(options: Verify) -> None:
@@ -166,13 +169,18 @@ def check(options: Verify) -> None:
     found = verify(split.root, options.decode, options.workers)
     for problem in found.problems:
         print(problem)
-    checked = {"whole": not found.problems, "samples": found.samples, "shards": found.shards, "bytes": found.bytes}
+    damaged = list(dict.fromkeys(each.file for each in found.problems if not each.foreign))
+    foreign = [each.file for each in found.problems if each.foreign]
+    checked = {"whole": not damaged, "samples": found.samples, "shards": found.shards, "bytes": found.bytes}
     if found.problems:
         show_result({**checked, "problems": found.problems})
-        problems = counted(len(found.problems), "problem")
+        others = f"holds {files_in_words(foreign)} that {'do' if len(foreign) > 1 else 'does'} not belong to it: remove"
+        others += " them" if len(foreign) > 1 else " it"
+        if not damaged:
+            raise ShardfeedError(f"{options.data} is whole, but {others}")
         raise ShardfeedError(
-            f"{options.data} is damaged: {problems} in {_files([each.file for each in found.problems])}; "
-            f"{_mend(options.data, split.manifest)}"
+            f"{options.data} is damaged: {files_in_words(damaged)}; {how_to_mend(options.data, split.manifest)}"
+            f"{f'. It also {others}' if foreign else ''}"
         )
     decoded = ", every image decoded" if options.decode else ""
     print(
@@ -182,30 +190,17 @@ def check(options: Verify) -> None:
     show_result(checked)
 
 
-def _files(names: Sequence[str]) -> str:
-    """Files in words: how many, and the first of them."""
-    each = list(dict.fromkeys(names))
-    return f"{counted(len(each), 'file')} ({', '.join(each[:SHOWN])}{', ...' if len(each) > SHOWN else ''})"
-
-
-def _mend(data: str | Path, manifest: Manifest) -> str:
-    """What mends a data set whose source is there."""
-    if manifest.indexed:
-        return f"`python -m shards index {shlex.quote(manifest.source)}` indexes the tars anew"
-    return (
-        f"`python -m preprocess SOURCE {shlex.quote(str(data))} --repair` makes damaged files again from their source"
-    )
-
-
 def draw(options: Preview) -> None:
     """Writes the picture and says where it is."""
+    check_output(options.output)
     splits = open_dataset(options.data)
     if options.split not in splits:
         raise UsageError(f"{options.data} has no split {options.split!r}: it has {', '.join(splits)}")
     with loading("torch and DALI", "shards.loader"):
         _ = shards.Loader
-    preview(
-        splits[options.split],
+    split = splits[options.split]
+    drawn = preview(
+        split,
         options.output,
         train=options.split == "train",
         flip=options.split == "train" and options.flip,
@@ -218,8 +213,12 @@ def draw(options: Preview) -> None:
         seed=options.seed,
         epoch=options.epoch,
     )
-    print(f"wrote {options.output}")
-    show_result({"picture": options.output})
+    all_there = "" if drawn == options.count else f", which has no more (--count {options.count:,})"
+    print(
+        f"wrote {options.output}: {counted(drawn, 'image')} of the split {options.split}{all_there}, "
+        f"cropped to {options.size} x {options.size} pixels"
+    )
+    show_result({"picture": options.output, "images": drawn})
 
 
 COMMANDS: dict[str, Command | LazyCommand] = {

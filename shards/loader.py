@@ -5,7 +5,7 @@
 
 A feed loop (`shards/feed/loop.py`) keeps a few finished batches ready on a thread of its own. Every batch is a function
 of (seeds, epoch, position) alone, so any epoch can be entered anywhere: the state of a loader is a cursor of two
-integers, and seven that guard it.
+integers, and others that guard it.
 """
 
 import dataclasses

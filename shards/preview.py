@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from shards.common.atomic import replacing
+from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.crops import Crop
@@ -17,6 +17,16 @@ CAPTION = 16
 GAP = 4
 # Smaller images are drawn this large: on a screen 32 pixels show nothing, and leave no room for a caption.
 LEAST = 128
+
+
+ENDING = ".png"
+
+
+def check_output(output: Path) -> None:
+    """Raises UsageError for a file that is not named as a PNG, or cannot be written."""
+    if output.suffix.lower() != ENDING:
+        raise UsageError(f"--output {output} does not end in {ENDING}: the picture is a PNG")
+    refuse_unwritable("--output", output)
 
 
 def preview(
@@ -33,12 +43,12 @@ def preview(
     augment: Policy | Literal["none"] = "none",
     seed: int = 0,
     epoch: int = 0,
-) -> None:
+) -> int:
     """Draws the first `count` samples of an epoch as a model gets them, without the normalisation.
 
     train: order, crops and flips of training; otherwise the centre crop, in the order of the split. size, resize, crop,
     padding, flip, augment: as for `Loader`.
-    Writes a PNG to `output`, whatever its name ends in.
+    Writes a PNG to `output`, whatever its name ends in. Returns how many images it shows: at most those of the split.
     """
     if count < 1:
         raise UsageError(f"count must be at least 1, not {count}")
@@ -65,6 +75,7 @@ def preview(
     picture = grid(pixels, [split.class_names[label] for label in classes])
     with replacing(output) as file:
         picture.save(file, "PNG")
+    return count
 
 
 def grid(images: npt.NDArray[np.uint8], captions: list[str]) -> Image.Image:

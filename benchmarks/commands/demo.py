@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.processes.command import run_command
 from preprocess.synthetic import SyntheticSource
+from shards.common.atomic import refuse_unwritable
 from shards.common.errors import UsageError
 from train.recipes import find_recipe
 
@@ -37,6 +38,7 @@ def run(options: Options) -> None:
     """Runs the commands. Raises ShardfeedError when one fails."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"{options.out} is a file: give a directory")
+    refuse_unwritable("--out", options.out, directory=True)
     # Mistakes that would otherwise show minutes later, in the command that needs the value.
     find_recipe(["--recipe", options.recipe])
     SyntheticSource(train=options.train, validation=options.validation)

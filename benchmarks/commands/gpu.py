@@ -32,6 +32,7 @@ from benchmarks.commands import report
 from benchmarks.peers.roster import ROSTER
 from benchmarks.processes.command import run_command
 from benchmarks.processes.process import ROOT
+from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import choose_split
@@ -79,6 +80,7 @@ def run(options: Options) -> None:
 
     if not torch.cuda.is_available() and not options.rehearsal:
         raise UsageError("torch sees no GPU here; --rehearsal runs the same steps in little without one")
+    refuse_unwritable("--out", options.out, directory=True)
     data, source = options.data, options.source
     if data is None:
         data, source = make_data(options)

@@ -19,7 +19,7 @@ from benchmarks.measure.result import Result, Setting, read
 from benchmarks.peers.roster import DALI, NAIVE, OURS, ROSTER, ROWS
 from benchmarks.report.charts import Bar, Bars
 from benchmarks.report.table import circumstances, grid, ratio
-from shards.common.atomic import replacing
+from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
 
@@ -48,6 +48,8 @@ class Options:
 
 def run(options: Options) -> None:
     """Rewrites both documents and draws the picture. Raises UsageError for results that do not belong together."""
+    for option in ("document", "readme", "picture"):
+        refuse_unwritable(f"--{option}", getattr(options, option))
     results = chosen([read(path) for path in options.results])
     documents = {options.document: (LONG, long_block), options.readme: (SHORT, short_block)}
     texts = {path: _around(path, begin) for path, (begin, _) in documents.items()}  # before anything is written

@@ -11,7 +11,7 @@ import tyro
 
 from benchmarks.measure.result import read
 from benchmarks.report.page import page
-from shards.common.atomic import replacing
+from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
 
@@ -30,6 +30,7 @@ def run(options: Options) -> None:
     """Writes the page and prints its path. Raises UsageError without results, ShardfeedError for other files."""
     if not options.results:
         raise UsageError("give at least one file of results, as the other commands of `python -m benchmarks` write")
+    refuse_unwritable("--output", options.output)
     results = [read(path) for path in options.results]
     with replacing(options.output) as file:
         file.write(page(results).encode())

@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks.measure.harness import Interval, Schedule, Spread
 from benchmarks.measure.machine import hardware
-from shards.common.atomic import replacing
+from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.errors import ShardfeedError
 from shards.common.versions import versions
 
@@ -153,7 +153,8 @@ class ResultFile:
     """
 
     def __init__(self, out: Path) -> None:
-        """`out`: the directory, which is made now: a wrong path fails before anything is measured."""
+        """`out`: the directory, which is made now. Raises UsageError where that fails, before a measurement."""
+        refuse_unwritable("--out", out, directory=True)
         out.mkdir(parents=True, exist_ok=True)
         self._out, self._date = out, _now()
         self._kept: Path | None = None

@@ -17,6 +17,7 @@ from preprocess.index.scan import Rules
 from preprocess.index.tar_job import TarJob, TarResult, Task, listed_samples
 from preprocess.job.slices import locked
 from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
+from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
 from shards.common.errors import Cancelled, ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal, stopped_by_signals
@@ -77,6 +78,7 @@ def _out(options: Options) -> Path:
     """The directory for the index. Makes it."""
     if options.to is not None:
         out = Path(options.to).expanduser().absolute()
+        refuse_unwritable("--to", out, directory=True)
     else:
         here = beside(options.source)
         writable = here is not None and os.access(here if here.is_dir() else here.parent, os.W_OK)

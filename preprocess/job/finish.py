@@ -40,13 +40,6 @@ def check_files(results: Sequence[ShardResult], sizes: Callable[[str], Mapping[s
         )
 
 
-def directory_sizes(out: Path, name: str) -> dict[str, int]:
-    """The length of each file in a directory of OUT, by its name; none where there is no directory."""
-    if not (out / name).is_dir():
-        return {}
-    return {path.name: path.stat().st_size for path in (out / name).iterdir() if path.is_file()}
-
-
 def finish(out: Path, plan: Plan, source: Source, results: Sequence[ShardResult]) -> Manifest:
     """Writes each split's index and rejects, then the manifest; removes the work directory.
 

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from preprocess.job.finish import write_rejects
-from preprocess.job.task import Rejected, ShardJob, ShardResult, Task, how_to_go_on
+from preprocess.job.task import Rejected, ShardJob, ShardResult, Task, how_to_go_on, plan_path
 from preprocess.job.upload import UploadJob
 from preprocess.job.workers import Progress, ProgressBar, WorkerDied, default_workers, run_tasks
 from preprocess.options import Options
@@ -104,7 +104,10 @@ def _say_how_to_resume(
         yield
     except BaseException as error:
         out = job.local.out
-        state = how_to_go_on(out, f"{_kept(job, tasks, results)} of {len(tasks)} shards are finished and kept; ")
+        kept = _kept(job, tasks, results)
+        state = how_to_go_on(out, f"{kept} of {len(tasks)} shards are finished and kept; ")
+        if kept < len(tasks) and plan_path(out).exists():
+            state += ", and converts the images of unfinished shards again"
         if isinstance(error, WorkerDied):
             raise ShardfeedError(f"{error} {_where(job.local, error)}. {state}") from error
         if isinstance(error, (UsageError, TooManyRejects)):

@@ -1,14 +1,15 @@
 """What OUT holds when a job starts: nothing, an unfinished job, a finished data set, or files of something else."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from preprocess.job.plan import Plan
 from preprocess.job.task import WORK, plan_path
 from shards.common.atomic import sync_directory
-from shards.common.errors import UsageError
+from shards.common.errors import ShardfeedError, UsageError
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
+from shards.format.mend import files_in_words, how_to_mend, wrong_files
 from shards.remote.object_store import ObjectStore
 
 
@@ -37,11 +38,19 @@ def is_finished(out: Path) -> bool:
     return (out / MANIFEST).exists() and not (out / WORK).exists()
 
 
-def finished_manifest(out: Path, plan: Plan) -> Manifest:
-    """The manifest of a finished data set. Raises UsageError where `plan` would make a different one."""
-    manifest = Manifest.read(out)
+def check_complete(
+    out: Path | ObjectStore, manifest: Manifest, plan: Plan, source: str, sizes: Callable[[str], Mapping[str, int]]
+) -> None:
+    """Raises UsageError where `plan` would make a different data set, ShardfeedError where files of this one are wrong.
+
+    Only names and lengths of its files are compared: `sizes` as for `wrong_files`. `source`: as the user gave it.
+    """
     check_same_data_set(out, manifest, plan)
-    return manifest
+    if wrong := wrong_files(manifest, sizes):
+        raise ShardfeedError(
+            f"{out} was finished, but since then {files_in_words(wrong)} went missing or changed their length: "
+            f"{how_to_mend(str(out), manifest, source)}"
+        )
 
 
 def check_same_data_set(out: Path | ObjectStore, manifest: Manifest, plan: Plan) -> None:

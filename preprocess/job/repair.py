@@ -30,7 +30,7 @@ from preprocess.options import Options
 from preprocess.sources import open_source
 from shards.common.atomic import replacing, sync_directory
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.terminal import counted
+from shards.common.terminal import counted, doing
 from shards.common.versions import version
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, Encoding, dali_index_name, extension, shard_name, split_dir
@@ -113,14 +113,15 @@ def repair(options: Options, manifest: Manifest) -> None:
     """
     out = Path(options.out)
     plan = _plan(options, manifest)
-    source = open_source(
-        options.source,
-        tuple(manifest.splits),
-        options.image_column,
-        options.label_column,
-        options.val_labels,
-        tuple(manifest.columns),
-    )
+    with doing(f"reading what {options.source} holds"):
+        source = open_source(
+            options.source,
+            tuple(manifest.splits),
+            options.image_column,
+            options.label_column,
+            options.val_labels,
+            tuple(manifest.columns),
+        )
     if source.fingerprint != manifest.fingerprint:
         raise UsageError(
             f"{options.source} is not what {out} was made from ({manifest.source}): its content differs "

@@ -12,7 +12,7 @@ from preprocess.job.workers import default_workers
 from preprocess.options import Options
 from preprocess.sources.source import Source
 from shards.common.space import size
-from shards.common.terminal import counted
+from shards.common.terminal import counted, doing
 from shards.format.layout import REJECTS
 from shards.format.manifest import Manifest
 from shards.remote.object_store import ObjectStore
@@ -42,7 +42,8 @@ def print_estimate(job: ShardJob | UploadJob, options: Options) -> Forecast:
     own = [len(job.plan.rows(*task)) for task in job.unfinished(options.part.of(job.plan.tasks))]
     # More than one a core do not make it faster.
     workers = min(options.workers or default_workers(), default_workers(), max(1, len(own)))
-    needed = estimate(job.local, job.unfinished(job.plan.tasks), workers)
+    with doing("converting a sample of the images for an estimate"):
+        needed = estimate(job.local, job.unfinished(job.plan.tasks), workers)
     of_slice = f" in slice {options.part}" if options.part != WHOLE else ""
     seconds = needed.duration(own, workers)
     print(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from shards.common.errors import ShardfeedError
 from shards.common.machine import usable_cores
-from shards.common.terminal import progress_bar
+from shards.common.terminal import ProgressLog, progress_bar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -95,13 +95,14 @@ def default_workers() -> int:
 
 
 class ProgressBar:
-    """Images/s, time left, MB written and rejects over all workers; silent where stderr is no terminal.
+    """Images/s, time left, MB written and rejects over all workers; lines of a log where stderr is no terminal.
 
     `images`: how many there are; None where nobody knows.
     """
 
     def __init__(self, images: int | None) -> None:
         self._bar = progress_bar(total=images, unit="images", smoothing=0.05)
+        self._log = ProgressLog(images)
         self._began = False
         self._bytes = 0
         self._rejects = 0
@@ -117,6 +118,7 @@ class ProgressBar:
 
         Nor do those of the first call: its time was that of workers that start, by which no time left can be told.
         """
+        self._log.advance(images, found)
         self._bytes += size
         self._rejects += rejects
         self._bar.set_postfix_str(f"{self._bytes / 1e6:,.0f} MB, {self._rejects} rejected", refresh=False)

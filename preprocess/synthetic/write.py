@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource
+from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
@@ -61,6 +62,7 @@ def write(options: Options) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} holds something else than {source.name}: give another directory, or remove it")
+    refuse_unwritable("OUT", out)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

@@ -6,11 +6,20 @@ under its final name is ever half-written.
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from shards.common.errors import UsageError
+
 PART = ".part"
+# Why no file can be made in a directory, where the system's words mislead.
+_REASONS: dict[type[OSError], str] = {
+    NotADirectoryError: "it is a file",
+    FileNotFoundError: "the system allows none",
+    PermissionError: "this user has no permission",
+}
 
 
 @contextlib.contextmanager
@@ -32,6 +41,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def refuse_unwritable(option: str, path: Path, *, directory: bool = False) -> None:
+    """Raises UsageError, naming `option`, where no file `path` can be made, or no file in the `directory` of that path.
+
+    To be called before work begins. It tries: permissions do not tell of disks that are read-only, nor of /proc. What
+    it makes has no name, on file systems that can do that, and is gone when it returns.
+    """
+    if path.is_dir() and not directory:
+        raise UsageError(f"{option} {path} is a directory: give the path of a file")
+    there = path.absolute() if directory else path.absolute().parent
+    while not os.path.exists(there):  # noqa: PTH110 - Path.exists raises where a directory may not be searched
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = _REASONS.get(type(error)) or error.strerror or str(error)
+        raise UsageError(
+            f"{option} {path} cannot be written, because no file can be made in {there} ({reason}): give another place"
+            f"{', or change its permissions' if isinstance(error, PermissionError) else ''}"
+        ) from None
 
 
 def sync_directory(path: Path) -> None:

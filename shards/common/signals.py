@@ -83,7 +83,10 @@ class StoppedBySignal(SystemExit):
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raises StoppedBySignal in the block when a signal arrives, once; signals ignored before (nohup) stay so."""
+    """Raises StoppedBySignal in the block when a signal arrives, once; signals ignored before (nohup) stay so.
+
+    Says "stopping ..." at once, also after Ctrl-C, which raises KeyboardInterrupt: what cleans up may take seconds.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -94,15 +97,32 @@ def stopped_by_signals() -> Iterator[None]:
         # Schedulers repeat themselves; a second signal must not interrupt the cleaning up.
         for each in handled:
             signal.signal(each, signal.SIG_IGN)
+        _say_stopping()
         raise StoppedBySignal(number)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C has no more to say
+        _say_stopping()
+        signal.default_int_handler(number, frame)
 
     for number in handled:
         signal.signal(number, stop)
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         for number in handled:
             signal.signal(number, before[number])
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _say_stopping() -> None:
+    """On a line of its own, below a progress bar; not through the buffers of `sys.stderr`, which may be in use."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nstopping ...\n" if os.isatty(2) else b"stopping ...\n")
 
 
 class StopRequest:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -22,10 +23,14 @@ started_as = "python -m"
 
 # Whether a command runs: `cleaned` sets it.
 _command_runs = False
+# The line on a terminal that `saying` takes away again, "" for none.
+_shown = ""
 
 # Modules inside them, such as `python -m train.curves`, have no command of their own.
 _NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
 CTRL_C = 4  # columns for what a terminal shows of it
+# Where stderr is no terminal: seconds from the beginning of long work to its first line, and from each to the next.
+FIRST_LINE_S, NEXT_LINE_S = 60.0, 300.0
 # All control characters but tab and newline; marks that turn the direction of text; halves of surrogate pairs, which
 # stand for bytes of file names that are no UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -83,6 +88,76 @@ def progress_bar(steps: Any = None, **options: Any) -> Any:
     return tqdm(steps, disable=None, ncols=width if width > 0 else None, **options)
 
 
+class LogLines:
+    """When a log is to get a line of progress: where stderr is no terminal, and `wanted`."""
+
+    def __init__(self, wanted: bool = True, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._due_at = now() + FIRST_LINE_S if wanted and not sys.stderr.isatty() else None
+
+    def due(self) -> bool:
+        """Whether a line is to be printed now; asking begins the time until the next one."""
+        if self._due_at is None or self._now() < self._due_at:
+            return False
+        self._due_at = self._now() + NEXT_LINE_S
+        return True
+
+
+class ProgressLog:
+    """Lines of a log in place of a command's bar over images. `total`: how many there are, None if unknown."""
+
+    def __init__(self, total: int | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._now, self._began = total, now, now()
+        self._lines = LogLines(_command_runs, now)
+        self._done, self._found = 0, 0
+
+    def advance(self, images: int, found: int = 0) -> None:
+        """After work on so many more images, and others that were `found` done: prints a line, if one is due."""
+        self._done += images
+        self._found += found
+        if self._lines.due():
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        done, seconds = self._done + self._found, self._now() - self._began
+        rate = (self._done or self._found) / seconds  # those that were found done count as speed only among themselves
+        of = "" if self._total is None else f" of {self._total:,}"
+        left = f", about {duration((self._total - done) / rate)} left" if self._total and rate else ""
+        return f"{done:,}{of} images: {rate:,.{0 if rate >= 10 else 1}f} images/s{left}"
+
+
+@contextlib.contextmanager
+def saying(line: str, wanted: bool = True) -> Iterator[None]:
+    """Shows a line on stderr for as long as the block runs; in a log it stays. `wanted`: else nothing is shown.
+
+    What a command prints meanwhile takes its place.
+    """
+    global _shown
+    on_terminal = wanted and sys.stderr.isatty()
+    if wanted:
+        print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
+    _shown = line if on_terminal else ""
+    try:
+        yield
+    finally:
+        _erase()
+
+
+def _erase() -> None:
+    """Takes the line that `saying` shows from the terminal."""
+    global _shown
+    line, _shown = _shown, ""
+    if line:
+        for part in ("\r", " " * len(line), "\r"):
+            sys.stderr.write(part)
+        sys.stderr.flush()
+
+
+def doing(what: str) -> contextlib.AbstractContextManager[None]:
+    """While a command runs: shows "WHAT ..." as long as the block takes. A program of the user's own shows nothing."""
+    return saying(f"{what} ...", _command_runs)
+
+
 def wrapped(line: str, stream: TextIO | None = None, hang: int = 0) -> str:
     """A line for `stream`, by default stdout; for a terminal broken between words, but in no command in backticks.
 
@@ -114,6 +189,7 @@ class CleanStream:
 
     def write(self, text: str) -> int:
         """Writes `text`, cleaned; the moves of a progress bar at its beginning stay."""
+        _erase()
         moves = _MOVES.match(text)
         begin = moves.end() if moves else 0
         clean = text[:begin] + escaped(self._mask(as_started(text[begin:])))

@@ -22,17 +22,19 @@ from shards.common.machine import allow_open_files
 class LocalShards:
     """Open shard files. `paths` and `sizes`: each shard and its length in bytes by the manifest.
 
+    mend: what makes damaged shards again, in messages.
+
     Raises ShardfeedError for a shard that is missing or of another length.
     """
 
-    def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[int], mend: str = "make the data set again") -> None:
         allow_open_files(len(paths))
         self._sizes = sizes
         self._files = np.full(len(paths), -1, np.intc)
         self._announced: set[int] = set()
         try:
             for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
-                self._files[number] = _open(path, size)
+                self._files[number] = _open(path, size, mend)
         except BaseException:
             self.close()
             raise
@@ -65,17 +67,17 @@ class LocalShards:
         self._files = np.empty(0, np.intc)
 
 
-def _open(path: Path, size: int) -> int:
+def _open(path: Path, size: int, mend: str) -> int:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe's writer is not waited for
     except OSError as error:
-        raise ShardfeedError(f"cannot read shard {path}: {error.strerror}; copy or make the data set again") from None
+        raise ShardfeedError(f"cannot read shard {path}: {error.strerror}; copy it again, or {mend}") from None
     actual = os.fstat(file).st_size
     if actual != size:
         os.close(file)
         raise ShardfeedError(
             f"shard {path} has {actual:,} bytes, the manifest says {size:,}: it was cut off or changed; "
-            "copy or make the data set again"
+            f"copy it again, or {mend}"
         )
     # Without this the kernel reads on past every random read, for pages that nobody wants.
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)

@@ -15,11 +15,11 @@ import numpy as np
 
 from shards.common.errors import ShardfeedError
 from shards.common.machine import usable_cores
-from shards.common.terminal import progress_bar
+from shards.common.terminal import ProgressLog, doing, progress_bar
 from shards.format.index import Index
 from shards.format.layout import INDEX, MANIFEST, REJECTS, dali_index_name, split_dir
 from shards.format.manifest import Manifest, ShardInfo, SplitInfo, index_info
-from shards.format.verify_shard import Problem, ShardCheck
+from shards.format.verify_shard import FOREIGN, Problem, ShardCheck
 from shards.format.verify_tars import verify_tars
 
 MAX_KEY = 96  # characters: with its extension a name has 100 in a tar's header
@@ -47,7 +47,8 @@ def verify(root: str | Path, decode: bool = False, workers: int | None = None) -
     problems = unexpected_files(root, manifest)
     work: list[tuple[str, ShardInfo, Index | None]] = []
     for split, info in manifest.splits.items():
-        index, found = _split_index(root, split, info)
+        with doing(f"reading the index of {split}"):
+            index, found = _split_index(root, split, info)
         problems += [*found, *count_problems(root, split, info)]
         bounds = [0] * (len(info.shards) + 1)
         if index is not None:
@@ -76,11 +77,13 @@ def _check_all(
     lock = threading.Lock()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="shardfeed-verify")
     try:
+        log = ProgressLog(total)
         with progress_bar(total=total, unit="images") as bar:
 
             def progress(samples: int) -> None:
                 with lock:
                     bar.update(samples)
+                    log.advance(samples)
 
             futures = {executor.submit(check.problems, *each, progress): place for place, each in enumerate(work)}
             for future in as_completed(futures):
@@ -144,4 +147,4 @@ def unexpected_files(root: Path, manifest: Manifest) -> list[Problem]:
         if (root / directory).is_dir():
             there += sorted((root / directory).iterdir())
     names = [path.relative_to(root).as_posix() for path in there]
-    return [Problem(name, "should not be there") for name in names if name not in expected]
+    return [Problem(name, FOREIGN) for name in names if name not in expected]

@@ -17,6 +17,7 @@ from shards.format.verify_image import decoding_error, image_size
 # Called with how many more samples are checked.
 Progress = Callable[[int], None]
 _CHUNK = 1 << 20
+FOREIGN = "should not be there"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Problem:
     message: str
     key: str | None = None
     offset: int | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the file belongs to something else: nothing of the data set is damaged by it."""
+        return self.message == FOREIGN
 
     def __str__(self) -> str:
         sample = "" if self.key is None else f": sample {self.key} at offset {self.offset}"

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import ShardfeedError
+from shards.common.terminal import ProgressLog
 from shards.format.index import Index
 from shards.format.layout import INDEX, split_dir
 from shards.format.manifest import Manifest, ShardInfo, index_info
@@ -43,9 +44,11 @@ def verify_tars(root: Path, manifest: Manifest, decode: bool, threads: int) -> t
     with tqdm(total=total, unit="images", disable=None) as bar, ThreadPoolExecutor(threads) as executor:
         try:
             checked = executor.map(lambda each: _problems(each[0], each[1], each[2], decode), work)
+            log = ProgressLog(total)
             for found, (_, _, rows) in zip(checked, work, strict=True):
                 problems += found
                 bar.update(len(rows))
+                log.advance(len(rows))
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise

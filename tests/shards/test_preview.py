@@ -38,15 +38,31 @@ def test_preview_writes_a_picture(small_split: Split, tmp_path: Path, capsys: py
     assert shards("preview", str(small_split.root), "--output", str(output), "--size", "32", "--count", "6") == 0
     with Image.open(output) as picture:
         assert picture.format == "PNG"
-    assert str(output) in capsys.readouterr().out
+    assert f"{output}: 6 images of the split train, cropped to 32 x 32 pixels" in capsys.readouterr().out
+
+
+def test_preview_of_more_images_than_there_are_says_so(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--output", str(tmp_path / "p.PNG"), "--size", "32", "--count", "5000"]
+    assert shards("preview", str(small_split.root), *words) == 0
+    assert "29 images of the split train, which has no more (--count 5,000)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["p.jpg", "p", "/proc/p.png"])
+def test_a_wrong_picture_is_refused_before_the_data_set_is_opened(
+    output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shards("preview", "nowhere", "--output", output) == 2
+    assert f"--output {output} " in capsys.readouterr().err
 
 
 def test_preview_without_flips_mirrors_nothing(small_split: Split, tmp_path: Path) -> None:
     words = ["preview", str(small_split.root), "--size", "32", "--count", "16", "--output"]
     drawn = {}
     for name, more in (("usual", []), ("straight", ["--no-flip"])):
-        assert shards(*words, str(tmp_path / name), *more) == 0
-        drawn[name] = np.asarray(Image.open(tmp_path / name))
+        assert shards(*words, str(tmp_path / f"{name}.png"), *more) == 0
+        drawn[name] = np.asarray(Image.open(tmp_path / f"{name}.png"))
     columns, side = 6, 32 * 4
     mirrored = 0
     for i in range(16):
@@ -82,3 +98,10 @@ def test_info_names_a_shard_that_was_cut_off(tmp_path: Path, capsys: pytest.Capt
     error = capsys.readouterr().err
     assert "train-00001.tar" in error
     assert "shards verify" in error
+
+
+def test_info_names_an_index_file_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 40))] * 9, short_side=40)
+    split.shard_paths[0].with_suffix(".idx").unlink()
+    assert shards("info", str(tmp_path)) == 1
+    assert "1 file (" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import os
 
 from model import names
 from model.options import PTH, require_files
+from shards.common.atomic import refuse_unwritable
 from shards.remote.urls import is_url
 from shards.sizes import shorter_side
 from train.checkpoints.earlier import result_of
@@ -14,7 +15,7 @@ from train.report.result import Result
 
 
 def refuse(config: Config) -> Result | None:
-    """Raises UsageError for a wrong name, path, split or size, and for results in --out that are in the way.
+    """Raises UsageError for a wrong name, path, split or size, and for an --out that cannot be written or is taken.
 
     Returns the result of the run if it is complete already. A data set at a URL is looked at later, when it is opened
     anyway; so is --out by ranks on several machines, of which only the first may see it.
@@ -33,6 +34,9 @@ def refuse(config: Config) -> Result | None:
             evaluation_splits(config)
     elif not is_url(config.data):
         _refuse_data(config)
+    if result is None and not config.evaluate and not config.check and _on_one_machine():
+        # --check says it in its turn.
+        refuse_unwritable("--out", config.out, directory=True)
     return result
 
 

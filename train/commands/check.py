@@ -55,7 +55,11 @@ def check(config: Config) -> None:
             )
 
         with _named("data set opens"):
+            from shards.feed.runner import open_shards  # brings DALI: whether that loads was the check before
+
             split, held_out = open_splits(config)
+            for each in filter(None, (split, held_out)):
+                open_shards(each).close()  # compares their lengths too
             _passed(world, "data set opens", split_words(split, held_out))
 
         with _named("model and batch"):

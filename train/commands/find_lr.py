@@ -25,7 +25,7 @@ from train.data import training_loader, training_split
 from train.optim.gpu_memory import memory_advice
 from train.ranks.distributed import joined, sum_over_ranks
 from train.report.header import network_line, split_words, step_words
-from train.report.progress import LogLines, bar_disabled
+from train.report.progress import bar_disabled, log_lines
 from train.run import begin, set_up
 from train.step import accumulate, update
 
@@ -71,7 +71,7 @@ def find_lr(config: Config) -> Suggestion:
                 tqdm.write(wrapped(f"data: {split_words(split, None)}"))
                 tried = f"at most {counted(steps, 'step')} of {step_words(setup)}, learning rates {FIRST:g} to {LAST:g}"
                 tqdm.write(wrapped(f"{network_line(run)}; {tried}"))
-            lines = LogLines(world)
+            lines = log_lines(world)
             with _interrupts_said(config.out):
                 for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
                     if lines.due():

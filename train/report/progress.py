@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from shards.common.terminal import duration
+from shards.common.terminal import LogLines, duration
 from train.ranks.distributed import World
 
-# Where stderr is no terminal: seconds from the beginning of an epoch or an evaluation to its first line, and from each
-# line to the next.
-FIRST_LINE_S, NEXT_LINE_S = 60.0, 300.0
 # As tqdm's own, with images/s also below one image a second, where tqdm would turn the figure round.
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 # Between two renewals of the figures behind a bar.
@@ -26,19 +23,9 @@ _PAUSE_S = 0.1
 Batch = tuple[Tensor, Tensor]
 
 
-class LogLines:
-    """When a log is to get a line of progress: on the main rank, if stderr is no terminal."""
-
-    def __init__(self, world: World, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._due_at = now() + FIRST_LINE_S if world.is_main and not sys.stderr.isatty() else None
-
-    def due(self) -> bool:
-        """Whether a line is to be printed now; asking begins the time until the next one."""
-        if self._due_at is None or self._now() < self._due_at:
-            return False
-        self._due_at = self._now() + NEXT_LINE_S
-        return True
+def log_lines(world: World) -> LogLines:
+    """When a log is to get a line of progress, which the main rank prints."""
+    return LogLines(world.is_main)
 
 
 class ImageBar:
@@ -53,7 +40,7 @@ class ImageBar:
 
     def __init__(self, title: str, images: int, world: World, later: int = 0, done: int = 0) -> None:
         self._ranks = world.size
-        self._lines, self._began = LogLines(world), time.monotonic()
+        self._lines, self._began = log_lines(world), time.monotonic()
         self._title, self._images, self._later, self._done = title, images, later, 0
         self._loss, self._step = "", ""
         self._bar = tqdm(

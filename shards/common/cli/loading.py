@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from shards.common.signals import interrupts_end
+from shards.common.terminal import saying
 
 
 @contextlib.contextmanager
@@ -15,16 +16,6 @@ def loading(what: str, module: str) -> Iterator[None]:
     module: the last that the block imports; nothing is said where it is loaded already. Of torchrun's ranks the first
     says it. Ctrl-C ends the command in the block at once, with one line.
     """
-    line = f"loading {what} ..."
     says = module not in sys.modules and os.environ.get("RANK", "0") == "0"
-    on_terminal = says and sys.stderr.isatty()
-    if says:
-        print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
-    try:
-        with interrupts_end():
-            yield
-    finally:
-        if on_terminal:
-            for part in ("\r", " " * len(line), "\r"):
-                sys.stderr.write(part)
-            sys.stderr.flush()
+    with saying(f"loading {what} ...", says), interrupts_end():
+        yield

@@ -1,7 +1,9 @@
 """Runs a command: every error becomes one line on stderr and an exit status, the result a line of JSON for programs."""
 
 import contextlib
+import errno
 import importlib
+import os
 import select
 import sys
 import traceback
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shards.common.atomic import PART
 from shards.common.cli.help import ENDING
 from shards.common.cli.parse import HELP, parse
 from shards.common.cli.result import json_wanted
@@ -125,9 +128,8 @@ def _guarded(prog: str, body: Callable[[list[str]], None], args: list[str], debu
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _reader_gone():
             return PIPE_CLOSED
-        mistake = _path_mistake(error)
-        where = "" if error.filename else f" ({traceback_place()})"
-        return _fail(prog, mistake or f"{type(error).__name__}: {error}{where}", 2 if mistake else 1, debug)
+        status = 2 if type(error) in _PATH_MISTAKES else 1
+        return _fail(prog, _of_a_path(error) or f"{type(error).__name__}: {error} ({traceback_place()})", status, debug)
     except Exception as error:
         if hidden := _hidden():
             return _fail(prog, hidden, 2, debug)
@@ -184,9 +186,23 @@ _PATH_MISTAKES: dict[type[OSError], str] = {
     FileExistsError: "a file is in the way of a directory: give another path",
     IsADirectoryError: "this is a directory: give the path of a file",
 }
+# Failures, which may come in the midst of the work.
+_PATH_FAILURES: dict[int, str] = {
+    errno.EACCES: "this user has no permission there: give another path, or change its permissions",
+    errno.EPERM: "the system does not allow that there: give another path",
+    errno.EROFS: "this disk is read-only: give another path",
+    errno.ENOENT: "no such file or directory: check the path",
+    errno.ENOSPC: "no space is left on this disk: free some, or give another path",
+    errno.EDQUOT: "this user's quota is used up: free some space, or give another path",
+}
 
 
-def _path_mistake(error: OSError) -> str | None:
-    """The message for an error that a wrong path causes; None for other errors."""
+def _of_a_path(error: OSError) -> str | None:
+    """The message for an error that names a path, in words; None for others."""
+    path = error.filename2 or error.filename
+    if not isinstance(path, str | Path):
+        return None
     hint = _PATH_MISTAKES.get(type(error))
-    return None if hint is None else f"{error.filename2 or error.filename}: {hint}"
+    if hint is None and error.errno and error.strerror == os.strerror(error.errno):  # not a reason of our own
+        hint = _PATH_FAILURES.get(error.errno)
+    return f"{str(path).removesuffix(PART)}: {hint or error.strerror or error}"

@@ -66,6 +66,25 @@ def test_a_damaged_or_missing_file_comes_back(
     assert tree(out) == whole
 
 
+@pytest.mark.parametrize("harm", [cut, Path.unlink])
+@pytest.mark.parametrize("name", ["train/train-00003.tar", "validation/index.parquet"])
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_conversion_repeated_on_a_damaged_data_set_names_the_repair(
+    source: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[Path], object],
+    name: str,
+    options: tuple[str, ...],
+) -> None:
+    harm(out / name)
+    capsys.readouterr()
+    assert convert(source, out, "--max-rejects", "0.5", "--seed", "3", *options) == 1
+    said = line(capsys)
+    assert f"{out} was finished, but since then 1 file ({name}) went missing or changed" in said
+    assert f"`python -m preprocess {source} {out} --repair`" in said
+
+
 def other_bytes(path: Path) -> None:
     """What another version of the parquet library might make of the same table."""
     pq.write_table(pq.read_table(path), path, compression="none")

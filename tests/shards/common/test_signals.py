@@ -37,6 +37,23 @@ def test_a_signal_is_an_exception_with_the_status_that_shells_give(number: signa
     assert signal.getsignal(number) is before
 
 
+def test_ctrl_c_is_acknowledged_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    said: list[str] = []
+
+    def interrupted() -> None:
+        with stopped_by_signals():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                said.append(capfd.readouterr().err)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert said == ["stopping ...\n"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,6 +1,8 @@
 """What a command prints does nothing to a terminal and holds no passwords, whoever wrote it."""
 
 import ast
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from preprocess.__main__ import main
 from shards.__main__ import COMMANDS
+from shards.common import terminal
 from shards.common.cli import guarded, run_commands
 from shards.common.errors import UsageError
 from shards.common.terminal import advice, cleaned, duration, escaped
@@ -83,3 +86,45 @@ def test_messages_of_the_library_name_options_only_where_a_command_runs() -> Non
 
 def test_times_for_people() -> None:
     assert [duration(seconds) for seconds in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_gets_lines_of_long_work(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with terminal.cleaned():
+        log = terminal.ProgressLog(10_000, clock)
+        for clock.now in range(0, 400, 10):
+            log.advance(100, found=int(clock.now == 0) * 1000)
+    # After a minute 700 were converted; the 1,000 that were found done are no speed.
+    assert capsys.readouterr().err.splitlines() == [
+        "1,700 of 10,000 images: 12 images/s, about 12 min left",
+        "4,700 of 10,000 images: 10 images/s, about 9 min left",
+    ]
+
+
+def test_a_program_of_the_users_own_gets_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    log = terminal.ProgressLog(10, clock)
+    clock.now = 1000
+    with terminal.doing("reading"):
+        log.advance(5)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_printed_takes_the_place_of_the_line_that_says_what_goes_on() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown), terminal.cleaned():
+        with terminal.doing("reading"):
+            print("a note")
+        print("the end")
+    assert shown.getvalue() == "reading ...\r           \ra note\nthe end\n"

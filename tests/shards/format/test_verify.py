@@ -323,7 +323,23 @@ def test_exit_statuses(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     first, last = printed.out.splitlines()
     assert first == f"{TAR}: is missing"
     assert json.loads(last)["problems"] == [{"file": TAR, "message": "is missing", "key": None, "offset": None}]
-    assert f"is damaged: 1 problem in 1 file ({TAR}); `python -m preprocess SOURCE {root} --repair`" in printed.err
+    assert f"is damaged: 1 file ({TAR}); `python -m preprocess SOURCE {root} --repair`" in printed.err
     assert status(str(tmp_path / "nowhere")) == 2
     assert status(str(tmp_path)) == 2
     assert status(str(root), "--workers", "0") == 2
+
+
+def test_a_file_of_something_else_is_no_damage(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "train" / "notes.txt").touch()
+    assert run_commands("python -m shards", COMMANDS, ["verify", str(root)]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1])["whole"]
+    assert printed.err.endswith(
+        "data is whole, but holds 1 file (train/notes.txt) that does not belong to it: remove it\n"
+    )
+    cut = root / "train" / "train-00001.idx"
+    cut.write_bytes(b"")
+    assert run_commands("python -m shards", COMMANDS, ["verify", str(root)]) == 1
+    error = capsys.readouterr().err
+    assert "is damaged: 1 file (train/train-00001.idx); " in error
+    assert "--repair` makes damaged files again from their source. It also holds 1 file (train/notes.txt)" in error

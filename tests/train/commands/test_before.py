@@ -39,6 +39,7 @@ def test_what_fits_is_not_refused(config: Config) -> None:
         ({"evaluate": (Path("a.pth"), Path("b.pth"))}, "a.pth, b.pth are not files: give the .pth file"),
         ({"resume": Path("a.pt")}, "--resume a.pt is not a file"),
         ({"out": Path(__file__)}, "is a file, not a directory"),
+        ({"out": Path("/proc/here")}, "--out /proc/here cannot be written, because no file can be made in /proc"),
         ({"data": Path("nowhere")}, "nowhere is not a directory"),
     ],
 )

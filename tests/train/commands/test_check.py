@@ -154,3 +154,12 @@ class TwoRanks:
         with (self.out / f"{rank}.txt").open("w") as file, contextlib.redirect_stdout(file):
             config = Config(self.data, out=self.out / "run", model="pooled", size=16, batch=4, device="cpu", threads=1)
             train.commands.check.check(config)
+
+
+def test_a_shard_that_was_cut_off_names_the_repair(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tar = next(split_dir(data, "validation").glob("*.tar"))
+    tar.write_bytes(tar.read_bytes()[:-512])
+    status, names, error = check(data, capsys)
+    assert (status, names) == (1, NAMES[:1])
+    assert "check failed: data set opens: shard " in error
+    assert f"`python -m preprocess SOURCE {data} --repair`" in error

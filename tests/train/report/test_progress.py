@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from shards.common.terminal import LogLines
 from tests.helpers.training import SILENT, FixedBatches, setup_of, tiny_network
 from tests.train.test_engine import SMALL
 from train.engine import train_epoch
 from train.ranks.distributed import World
 from train.report import progress
-from train.report.progress import ImageBar, LogLines, doing
+from train.report.progress import ImageBar, doing, log_lines
 from train.run import begin
 
 
@@ -110,7 +111,7 @@ class Clock:
 
 def test_a_log_gets_a_line_after_a_minute_and_then_every_five() -> None:
     times = Clock()
-    lines = LogLines(World(), times)
+    lines = LogLines(now=times)
     due = []
     for second in range(0, 1000, 10):
         times.now = second
@@ -119,18 +120,19 @@ def test_a_log_gets_a_line_after_a_minute_and_then_every_five() -> None:
     assert due == [60, 360, 660, 960]
 
 
-def test_other_ranks_and_terminals_get_no_lines(terminal: Terminal) -> None:
+def test_other_ranks_and_terminals_get_no_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     times = Clock()
     with contextlib.redirect_stderr(terminal):
-        on_terminal = LogLines(World(), times)
-    of_another_rank = LogLines(World(rank=1, size=2), times)
+        on_terminal = LogLines(now=times)
+    of_another_rank = log_lines(World(rank=1, size=2))
     times.now = 1000
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
     assert not on_terminal.due()
     assert not of_another_rank.due()
 
 
 def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
+    monkeypatch.setattr("shards.common.terminal.FIRST_LINE_S", 0.0)
     batches = [(torch.zeros(300, 3, 1, 1), torch.zeros(300))] * 2
     with ImageBar("epoch 1/2", 600, World(), later=600) as bar:
         bar.show_step(7, 20)
@@ -145,7 +147,7 @@ def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_a_line_of_a_log_about_an_evaluation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
+    monkeypatch.setattr("shards.common.terminal.FIRST_LINE_S", 0.0)
     with ImageBar("test", 600, World()) as bar:
         for _ in bar.counted([(torch.zeros(300, 3, 1, 1), torch.zeros(300))] * 2):
             pass

@@ -132,6 +132,22 @@ def test_a_wrong_path_is_a_mistake_of_use(error: OSError, line: str, capsys: pyt
     assert capsys.readouterr().err.startswith(f"python -m thing: {line}")
 
 
+@pytest.mark.parametrize(
+    ("number", "reason", "line"),
+    [
+        (13, "Permission denied", "this user has no permission there: give another path, or change its permissions"),
+        (30, "Read-only file system", "this disk is read-only: give another path"),
+        (13, "a reason of ours", "a reason of ours"),
+        (5, "Input/output error", "Input/output error"),
+    ],
+)
+def test_a_failure_at_a_path_is_in_words_and_names_no_partial_file(
+    number: int, reason: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome(OSError(number, reason, "ro/p.png.part")) == 1
+    assert capsys.readouterr().err == f"python -m thing: ro/p.png: {line}\n"
+
+
 def test_messages_of_the_parser_are_in_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     for args in (("here", "--count", "many"), ("here", "--limit", "many"), ()):
         outcome(args=args)
