@@ -25,7 +25,7 @@ ENDING = ".png"
 def check_output(output: Path) -> None:
     """Raises UsageError for a file that is not named as a PNG, or cannot be written."""
     if output.suffix.lower() != ENDING:
-        raise UsageError(f"--output {output} does not end in {ENDING}: the picture is a PNG")
+        raise UsageError(f"{output} does not end in {ENDING}: the picture is a PNG")
     refuse_unwritable("--output", output)
 
 

@@ -728,7 +728,7 @@ def test_a_sample_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     split = undecodable_split(tmp_path)
     named = (
         r"sample 00000004 in .*train-00000\.tar at byte .* cannot be decoded, and its checksum is right, so it was "
-        r"stored like this \(\S.+; DALI: [^\n]+\): .*--on-error skip"
+        r"stored like this \(\S.+; DALI: [^\n]+\): .*on_error=.skip."
     )
     with load(split, train=False) as loader, pytest.raises(ShardfeedError, match=named):
         epoch(loader)

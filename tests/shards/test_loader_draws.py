@@ -96,7 +96,7 @@ def test_a_state_of_other_weights_is_refused(split: Split) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"weights": "even"}, "weights must be one of balanced"),
+        ({"weights": "even"}, 'weights must be "balanced" or 30 numbers'),
         ({"weights": [1.0] * 29}, 'weights must be "balanced" or 30 numbers from 0 up'),
         ({"weights": [0.0] * 30}, "of which one is above 0"),
         ({"weights": [-1.0] + [1.0] * 29}, "from 0 up"),

@@ -138,7 +138,7 @@ def test_without_a_source_the_naive_path_is_left_out(
 def test_views_are_measured_beside_one_at_a_time_and_torchvision(
     small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["loaders", "--data", str(small_split.root), "--views", "mocov3", "--batch-size", "2", "--size", "32"]
+    words = ["loaders", "--data", str(small_split.root), "--views", "mae", "--batch-size", "2", "--size", "32"]
     words += ["--threads", "1", "--workers", "0", "--rounds", "1", "--seconds", "0.05", "--dtype", "uint8"]
     assert main([*words, "--out", str(tmp_path)]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -48,14 +48,14 @@ class Slow(nn.Module):
 
 @pytest.mark.slow
 def test_a_slow_model_is_found(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.run.build_model", lambda *_, **__: Slow(0.5))
-    options = Options(photographs.root, recipe="cnn", seconds=0.3)
+    monkeypatch.setattr("train.run.build_model", lambda *_, **__: Slow(0.2))
+    options = Options(photographs.root, recipe="cnn", seconds=0.1)
     config = configured("cnn", photographs.root)
     kept: list[list[Series]] = []
-    _, found = measured(options, config, photographs, Schedule(3, 0.3), kept.append)
+    _, found = measured(options, config, photographs, Schedule(1, 0.1), kept.append)
     assert len(kept[-1]) == 7
     assert found.bottleneck == "model"
-    assert 0 < found.speeds["model"] <= 16 / 0.5
+    assert 0 < found.speeds["model"] <= 16 / 0.2
 
 
 def test_the_command_says_it_in_words_and_ends_with_json(

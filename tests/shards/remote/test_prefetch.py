@@ -372,7 +372,7 @@ def test_a_cache_that_may_only_be_read_is_read_and_the_rest_comes_by_ranges(
     def refused(path: Path, *_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    for place in ("shards.dataset", "shards.remote.cache"):
+    for place in ("shards.dataset.open", "shards.dataset.split", "shards.remote.cache"):
         monkeypatch.setattr(f"{place}.holding", refused)
     split = opened(url, cache(tmp_path, 1, local))
     shards = Prefetcher(split.remote_shards())

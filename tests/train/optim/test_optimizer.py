@@ -138,7 +138,10 @@ def test_the_command_refuses_it_before_torch_is_loaded(
     assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--size", "16", "--optimizer", "lamb"]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err == "python -m train: --optimizer lamb is timm's, which is not installed: pip install timm\n"
+    assert (
+        printed.err
+        == "python -m train: --optimizer lamb is timm's, which is not installed: pip install 'shardfeed[timm]'\n"
+    )
 
 
 def test_the_cosine_schedule_rises_in_a_line_and_falls_as_half_a_cosine() -> None:

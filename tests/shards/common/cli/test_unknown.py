@@ -48,7 +48,7 @@ def test_the_right_option_is_named(command: str, word: str, right: str) -> None:
 
 
 def test_what_is_like_no_option_is_not_taken_for_one() -> None:
-    assert said("train", "--pretrained") == "there is no option --pretrained."
+    assert said("train", "--distilled") == "there is no option --distilled."
 
 
 @pytest.mark.parametrize(
