@@ -27,7 +27,7 @@ from tests import ROOT
 
 # Calls of os that create, rename or remove names.
 STEPS = ("replace", "rename", "link", "unlink", "rmdir")
-KILLS = {"conversion": 12, "training": 6}
+KILLS = {"conversion": 20, "training": 10}
 
 
 @dataclass(frozen=True)
