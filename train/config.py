@@ -208,6 +208,10 @@ class Config:
             raise UsageError("--check, --evaluate and --find-lr exclude each other")
         if self.eval_set and (not self.evaluate or self.data != NO_DATA):
             raise UsageError("--eval-set is for --evaluate, and takes the place of --data: give the data there")
+        if self.eval_set and (self.samples != Samples() or self.validation != Validation()):
+            raise UsageError(
+                "--eval-set takes whole sets: leave out --subset, --class-map, --val-split, --val-fraction"
+            )
         if self.real_labels is not None and not self.evaluate:
             raise UsageError("--real-labels is for --evaluate")
         if self.evaluate and self.validation.val_split == "none":

@@ -231,6 +231,14 @@ def test_sets_that_are_not_there(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [["--subset", "0.5"], ["--val-split", "test"], ["--val-fraction", "0.1"]])
+def test_options_that_choose_a_part_do_not_go_with_other_sets(
+    option: list[str], weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--evaluate", str(weights), "--eval-set", "here", *option]) == 2
+    assert "--eval-set takes whole sets: leave out" in capsys.readouterr().err
+
+
 def test_a_set_of_other_classes_or_unclear_splits_is_refused(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
