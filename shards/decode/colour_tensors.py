@@ -17,12 +17,13 @@ import torch
 from shards.decode.colour import BLUE, CUT_OFF, GREEN, RED, TO_LEVELS, kernel_size
 from shards.sampling.colour import BLUR, BRIGHTNESS, CONTRAST, GRAY, HUE, IDENTITY, SATURATION, SOLARIZE
 
+Float32Array = npt.NDArray[np.float32]
 # Values that are changed at a time, which bounds the memory: float32 tensors of 64 MB, ten of them for the hue.
 AT_ONCE = 2**24
 
 
 def change_colours(
-    images: torch.Tensor, operation: npt.NDArray[np.int32], strength: npt.NDArray[np.float32], at_once: int = AT_ONCE
+    images: torch.Tensor, operation: npt.NDArray[np.int32], strength: Float32Array, at_once: int = AT_ONCE
 ) -> None:
     """Changes `images` (n, height, width, 3) uint8 in place: by operations (n, stages) with strengths (n, stages).
 
@@ -38,7 +39,7 @@ def change_colours(
     for step in steps:
         begin, end = end, end + len(step.places)
         changed = _OPERATIONS[step.operation](
-            images.index_select(0, places[begin:end]), strengths[begin:end], float(step.strengths.max())
+            images.index_select(0, places[begin:end]), strengths[begin:end], step.strengths
         )
         images.index_copy_(0, places[begin:end], changed)
 
@@ -61,11 +62,11 @@ class _Step:
     operation: int
     places: npt.NDArray[np.int64]
     """(k,): which images."""
-    strengths: npt.NDArray[np.float32]
+    strengths: Float32Array
     """(k,)"""
 
 
-def _steps(operation: npt.NDArray[np.int32], strength: npt.NDArray[np.float32], most: int) -> list[_Step]:
+def _steps(operation: npt.NDArray[np.int32], strength: Float32Array, most: int) -> list[_Step]:
     """What is to be done, in order, on `most` images at a time."""
     steps = []
     for stage in range(operation.shape[1]):
@@ -79,30 +80,30 @@ def _steps(operation: npt.NDArray[np.int32], strength: npt.NDArray[np.float32], 
     return steps
 
 
-# Each of these takes images (k, height, width, 3) uint8, strengths float32 (k, 1, 1, 1) and the largest of these, and
-# returns the changed images. Products and sums are rounded one by one, as in the loops: no fused operations.
+# Each of these takes images (k, height, width, 3) uint8, their strengths float32 (k, 1, 1, 1) on the device, and these
+# (k,) on the host, and returns the changed images. Products and sums are rounded one by one, as in the loops.
 
 
-def _brighten(pixels: torch.Tensor, factor: torch.Tensor, _: float) -> torch.Tensor:
+def _brighten(pixels: torch.Tensor, factor: torch.Tensor, _: Float32Array) -> torch.Tensor:
     return _levels(pixels.float() * factor)
 
 
-def _contrast(pixels: torch.Tensor, factor: torch.Tensor, _: float) -> torch.Tensor:
+def _contrast(pixels: torch.Tensor, factor: torch.Tensor, _: Float32Array) -> torch.Tensor:
     gray = _gray(pixels)
     # Whole numbers, whose sum is exact in any order.
     mean = (gray.sum((1, 2, 3), dtype=torch.float64, keepdim=True) / gray[0].numel()).float()
     return _levels((pixels.float() * factor).add_(mean * (1.0 - factor)))
 
 
-def _saturate(pixels: torch.Tensor, factor: torch.Tensor, _: float) -> torch.Tensor:
+def _saturate(pixels: torch.Tensor, factor: torch.Tensor, _: Float32Array) -> torch.Tensor:
     return _levels((pixels.float() * factor).add_(_gray(pixels) * (1.0 - factor)))
 
 
-def _to_gray(pixels: torch.Tensor, _: torch.Tensor, __: float) -> torch.Tensor:
+def _to_gray(pixels: torch.Tensor, _: torch.Tensor, __: Float32Array) -> torch.Tensor:
     return _gray(pixels).to(torch.uint8).expand(pixels.shape)
 
 
-def _turn_hue(pixels: torch.Tensor, turn: torch.Tensor, _: float) -> torch.Tensor:
+def _turn_hue(pixels: torch.Tensor, turn: torch.Tensor, _: Float32Array) -> torch.Tensor:
     red, green, blue = pixels.float().unbind(-1)
     high, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
@@ -121,22 +122,24 @@ def _channel(angle: torch.Tensor, high: torch.Tensor, chroma: torch.Tensor) -> t
     return ((high - chroma * away) * float(TO_LEVELS)).to(torch.uint8)
 
 
-def _blur(pixels: torch.Tensor, sigma: torch.Tensor, strongest: float) -> torch.Tensor:
-    """As the kernel of colour.py: cut off after four standard deviations or a tenth of the width, mirrored at edges."""
+def _blur(pixels: torch.Tensor, _: torch.Tensor, sigma: Float32Array) -> torch.Tensor:
+    """With the kernel of colour.py: cut off after four standard deviations or a tenth of the width."""
     _, height, width, _ = pixels.shape
-    reach = min(math.ceil(CUT_OFF * strongest), kernel_size(width) // 2, height - 1, width - 1)
-    offset = torch.arange(-reach, reach + 1, device=pixels.device, dtype=torch.float32)
-    sigma = sigma.view(-1, 1)
-    weights = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= torch.ceil(CUT_OFF * sigma))
-    weights = (weights / weights.sum(1, keepdim=True)).view(*weights.shape, 1, 1, 1)
-    values = pixels.float()
-    for side in (1, 2):
-        values = _weighted(values, weights, side)
-    return values.round_().to(torch.uint8)
+    reach = min(math.ceil(CUT_OFF * sigma.max()), kernel_size(width) // 2, height - 1, width - 1)
+    weights = on_device(_gaussians(sigma, reach), pixels.device)
+    return _weighted(_weighted(pixels.float(), weights, 1), weights, 2).round_().to(torch.uint8)
+
+
+def _gaussians(sigma: Float32Array, reach: int) -> Float32Array:
+    """Weights (k, 2 * reach + 1, 1, 1, 1) that add up to 1, each by its `sigma` (k,) alone, whatever `reach` is."""
+    wide, offset = sigma.astype(np.float64)[:, None], np.arange(-reach, reach + 1)
+    exact = np.exp(-0.5 * (offset / wide) ** 2) * (np.abs(offset) <= np.ceil(CUT_OFF * wide))
+    weights: Float32Array = (exact / exact.cumsum(1)[:, -1:]).astype(np.float32)[:, :, None, None, None]
+    return weights
 
 
 def _weighted(values: torch.Tensor, weights: torch.Tensor, side: int) -> torch.Tensor:
-    """The sum over neighbours along the dimension `side`, with `weights` (k, taps, 1, 1, 1) of an odd number."""
+    """The sum over neighbours along the dimension `side`, mirrored at its ends: `weights` (k, taps, 1, 1, 1)."""
     count, taps = values.shape[side], weights.shape[1]
     place = torch.arange(-(taps // 2), count + taps // 2, device=values.device).abs_()
     padded = values.index_select(side, torch.minimum(place, 2 * (count - 1) - place))
@@ -146,7 +149,7 @@ def _weighted(values: torch.Tensor, weights: torch.Tensor, side: int) -> torch.T
     return total
 
 
-def _solarize(pixels: torch.Tensor, threshold: torch.Tensor, _: float) -> torch.Tensor:
+def _solarize(pixels: torch.Tensor, threshold: torch.Tensor, _: Float32Array) -> torch.Tensor:
     return torch.where(pixels >= threshold, 255 - pixels, pixels)
 
 
@@ -160,7 +163,7 @@ def _levels(values: torch.Tensor) -> torch.Tensor:
     return values.clamp_(0.0, 255.0).to(torch.uint8)
 
 
-_OPERATIONS: dict[int, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
+_OPERATIONS: dict[int, Callable[[torch.Tensor, torch.Tensor, Float32Array], torch.Tensor]] = {
     BRIGHTNESS: _brighten,
     CONTRAST: _contrast,
     SATURATION: _saturate,
