@@ -124,7 +124,7 @@ def _channel(angle: torch.Tensor, high: torch.Tensor, chroma: torch.Tensor) -> t
 
 def _blur(pixels: torch.Tensor, _: torch.Tensor, sigma: Float32Array) -> torch.Tensor:
     """With the kernel of colour.py: cut off after four standard deviations or a tenth of the width."""
-    _, height, width, _ = pixels.shape
+    height, width = pixels.shape[1:3]
     reach = min(math.ceil(CUT_OFF * sigma.max()), kernel_size(width) // 2, height - 1, width - 1)
     weights = on_device(_gaussians(sigma, reach), pixels.device)
     return _weighted(_weighted(pixels.float(), weights, 1), weights, 2).round_().to(torch.uint8)

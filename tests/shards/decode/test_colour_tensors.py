@@ -17,8 +17,8 @@ from tests.shards.decode.test_colour import DISTANCES, DRAWN, EDGES, REFERENCES,
 Pixels = npt.NDArray[np.uint8]
 # Of a blur, whose sums are rounded otherwise than the loops': the largest difference in levels, and the values.
 BLURRED = (1, 0.02)
-IMAGES = np.stack([photo(60, 60, seed) for seed in range(3)] + [np.random.default_rng(0).integers(0, 256, (60, 60, 3))])
-IMAGES = IMAGES.astype(np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+IMAGES: Pixels = np.stack([*(photo(60, 60, seed) for seed in range(3)), NOISE])
 
 
 def by_torch(images: Pixels, operation: npt.NDArray[np.int32], strength: npt.NDArray[np.float32]) -> Pixels:
