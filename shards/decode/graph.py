@@ -280,9 +280,8 @@ def _wrapped(batch: Any) -> Any:
 @do_not_convert
 def _outputs(config: GraphConfig, images: Any, fed: dict[str, Any]) -> Any:
     if config.views:
-        views = cut_views(config.views, images, fed)
-        mirror = fed["view_mirror"]
-        return tuple(_mirror_normalise(view, mirror[number], config) for number, view in enumerate(views))
+        cut = cut_views(config.views, images, fed)
+        return tuple(_mirror_normalise(view, mirror, config) for view, mirror in cut)
     if config.device == "gpu":
         return _mirror_normalise(images, fed["mirror"], config)
     # DALI drops an input that nothing reads, and refuses to be fed it; shards/decode/finish.py mirrors on the CPU.
