@@ -118,7 +118,6 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(f"loop {device}", fake.calls))
     monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: None)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda labels: labels)
     return fake
 
 

@@ -1,5 +1,7 @@
 """Changes of colour by torch: the compiled loops' to the bit, on a CPU, and a blur's within a level."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.decode.colour import change_colour
-from shards.decode.colour_tensors import change_colours, normalised
+from shards.decode.colour_tensors import change_colours, normalised, on_device
 from shards.decode.finish import Finisher, scale_and_bias
 from shards.sampling.colour import BLUR, BRIGHTNESS, CONTRAST, GRAY, HUE, IDENTITY, SATURATION, SOLARIZE, Colour, draws
 from tests.conftest import photo
@@ -128,3 +130,20 @@ def test_values_are_normalised_as_a_cpu_does_to_the_bit_and_float16_are_those_ro
     )
     assert torch.equal(found, expected)
     assert torch.equal(halves, found.half())
+
+
+def test_what_goes_to_a_gpu_is_pinned_and_the_host_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def pinned(tensor: torch.Tensor) -> torch.Tensor:
+        calls.append("pinned")
+        return tensor
+
+    def moved(tensor: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        calls.append((str(device), non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    on_device(np.arange(3), torch.device("cuda", 1))
+    assert calls == ["pinned", ("cuda:1", True)]
