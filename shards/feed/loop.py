@@ -8,7 +8,7 @@ The way of a sample's bytes, and the thread on which each step runs:
     decoder.push(batch)    that buffer, in place -> DALI: the region of each JPEG         DALI's threads
     decoder.pop()          uint8 regions; on a GPU finished images                        the loop's thread waits
     tensors(pixels)        resize, policy, mirror, normalise -> torch, no further copy    finishing threads; on a GPU
-                                                                                          only a hand-over
+                                                                                          only colours, or nothing
     ready                  finished batches wait for `take`                               the consumer's thread
 
 For a GPU several small batches are planned, read and decoded as one, and handed on as views of it.
