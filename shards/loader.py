@@ -43,7 +43,7 @@ from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES
 from shards.sampling.presets import Method, choose_views, refuse_beside_views
-from shards.sampling.views import View
+from shards.sampling.views import NO_CHANGE, View
 from shards.sizes import pixels, shorter_side
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
@@ -82,11 +82,11 @@ class Loader:
         want it.
     flip: mirror half of the images, drawn as the crops are; by default where `train` is set. Not for digits or text.
     augment: a policy applied after the crop: "trivial" (TrivialAugmentWide), "rand" (RandAugment), "auto" (AutoAugment
-        for ImageNet), as torchvision defines them, "three" (DeiT III's 3-Augment, on a CPU alone), or "none". A
-        sample's operations are drawn as its crop is.
+        for ImageNet), as torchvision defines them, "three" (DeiT III's 3-Augment), or "none". A sample's operations are
+        drawn as its crop is.
     views: several views of each sample, which is read and decoded once: a list of `View`, or the name of a method whose
         views `shards/sampling/presets.py` has. Each has its own size, crop window, flip, filter and colour, drawn as
-        crops are. On a CPU alone; in place of size, resize, crop, padding, interpolation, flip and augment.
+        crops are. In place of size, resize, crop, padding, interpolation, flip and augment.
     order: "global" (a permutation of the whole split each epoch; the default for training), "blocks" (shards in random
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
@@ -236,22 +236,21 @@ class Loader:
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
-        if several and device == "gpu":
-            raise UsageError("views are made on a CPU so far: Loader(device='cpu'), and move the batches")
-        if policy == "three" and device == "gpu":
-            raise UsageError("augment='three' works on a CPU so far: Loader(device='cpu'), and move the batches")
+        on_gpu = device == "gpu"
         decoder = choose_decoder(split, decode, device, device_id, threads)
         graph = GraphConfig(
             device=device,
             decode=decoder,
             dtype=dtype,
             batch_size=self._share.batch_size * choose_together(self._share, device, self._samples),
-            resize=device == "gpu" and must_resize(split, sampling),
-            threads=choose_threads(threads, raw=decoder == "raw" and device == "cpu"),
+            resize=on_gpu and not several and must_resize(split, sampling),
+            threads=choose_threads(threads, raw=decoder == "raw" and not on_gpu),
             interpolation=interpolation,
-            device_id=device_id if device == "gpu" else None,
-            augment=policy if device == "gpu" and policy != "three" else None,
-            pads=device == "gpu" and sampling.padding > 0,
+            device_id=device_id if on_gpu else None,
+            augment=policy if on_gpu and policy != "three" else None,
+            pads=on_gpu and sampling.padding > 0,
+            views=several if on_gpu else (),
+            recoloured=on_gpu and (policy == "three" or any(view.colour != NO_CHANGE for view in several)),
             mean=channels("mean", mean, 0),
             std=channels("std", std, LEAST_STD),
             fast_idct=flag("fast_idct", fast_idct),

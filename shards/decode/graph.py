@@ -6,8 +6,9 @@
 
 The graph holds no random operator. It is told of each sample the region to decode, the crop window to resize and
 whether to mirror, and it decodes just the region. On a GPU it also resizes, pads, applies the augmentation policy,
-mirrors and normalises. On a CPU it ends with uint8 pixels, because DALI's pixel operators are slow there
-(docs/decisions.md has figures): `shards/decode/finish.py` does that part.
+mirrors and normalises, or cuts several views of each sample; where colours change, torch does that afterwards, and then
+normalises. On a CPU it ends with uint8 pixels, because DALI's pixel operators are slow there (docs/decisions.md has
+figures): `shards/decode/finish.py` does that part.
 """
 
 import re
@@ -26,6 +27,7 @@ from shards.sampling.batch import PlannedBatch
 from shards.sampling.crops import Interpolation
 from shards.sampling.policies import INPUTS as POLICY_INPUTS
 from shards.sampling.policies import Policy
+from shards.sampling.views import View
 
 try:
     from nvidia.dali import fn, types
@@ -33,6 +35,8 @@ try:
     from nvidia.dali.tensors import TensorListCPU
 
     from shards.decode.policy_operators import apply
+    from shards.decode.view_operators import FILTERS, cut_views
+    from shards.decode.view_operators import INPUTS as VIEW_INPUTS
 except ImportError as error:
     raise MissingDependency(
         "NVIDIA DALI is not installed: pip install 'shardfeed[cuda13]', or 'shardfeed[cuda12]' where the driver is "
@@ -72,6 +76,10 @@ class GraphConfig:
     """The augmentation policy that the graph applies, after the resize."""
     pads: bool = False
     """Whether the graph moves each image by its crop window's `shift`, after the resize and before the policy."""
+    views: tuple[View, ...] = ()
+    """Several views of each sample, which the graph cuts, resizes and mirrors: an output for each."""
+    recoloured: bool = False
+    """Whether torch changes colours after the graph, and then normalises: the graph puts out pixels."""
     interpolation: Interpolation = "bilinear"
     """The filter of the resize, antialiased: in the graph or, on a CPU, after it."""
     device_id: int | None = None
@@ -113,7 +121,13 @@ class GraphConfig:
         size = ("size",) if self.resize or self.pads else ()
         shift = ("shift",) if self.pads else ()
         policy = POLICY_INPUTS if self.augment is not None else ()
-        return (first, "anchor", "shape", "mirror", *resize, *size, *shift, *policy)
+        mirror = VIEW_INPUTS if self.views else ("mirror",)
+        return (first, "anchor", "shape", *mirror, *resize, *size, *shift, *policy)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether a graph for a GPU normalises what it puts out."""
+        return self.dtype != "uint8" and not self.recoloured
 
 
 class GraphDecoder:
@@ -140,12 +154,13 @@ class GraphDecoder:
     def pop(self) -> Any:
         """The oldest batch inside, as a TensorList of DALI's; waits for it. Raises RuntimeError as DALI does.
 
-        uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU of the configured dtype, mirrored,
-        and normalised unless uint8. All images have one size if the graph resizes, or if all crop windows have.
+        uint8 (height, width, 3) for each sample on a CPU, not mirrored; on a GPU mirrored, of the configured dtype if
+        the graph normalises and uint8 otherwise. All images have one size if the graph resizes, or if all crop windows
+        have. With views a list of TensorLists, one for each, (size, size, 3), mirrored and normalised likewise.
         """
-        (output, *_) = self._pipeline.outputs(self._stream)
+        outputs = self._pipeline.outputs(self._stream)
         self._inside.popleft()
-        return output
+        return list(outputs) if self.config.views else outputs[0]
 
     def restart(self) -> None:
         """Makes the graph anew, empty: after an error it cannot be used any more."""
@@ -169,6 +184,9 @@ class GraphDecoder:
             "shift": windows.shift,
             **batch.draws,
         }
+        if batch.views is not None:
+            planned = (batch.views.anchor, batch.views.shape, batch.views.mirror)
+            arrays |= dict(zip(VIEW_INPUTS, planned, strict=True))
         if batch.rows is None:
             return {**arrays, "encoded": data}
         # The input holds only the rows of the crop window, so its row offset is 0.
@@ -217,6 +235,7 @@ def _regions(config: GraphConfig) -> tuple[Any, dict[str, Any]]:
         "mirror": (types.INT32, 0),
         **dict.fromkeys(("anchor", "shape", "shift", *POLICY_INPUTS), (types.INT32, 1)),
         **dict.fromkeys(("start", "end", "size"), (types.FLOAT, 1)),
+        **{name: (types.INT32, dimensions) for name, dimensions in VIEW_INPUTS.items()},
     }
     fed = {
         name: fn.external_source(
@@ -235,7 +254,7 @@ def _regions(config: GraphConfig) -> tuple[Any, dict[str, Any]]:
             size=fed["size"],
             roi_start=fed["start"],
             roi_end=fed["end"],
-            interp_type=types.INTERP_CUBIC if config.interpolation == "bicubic" else types.INTERP_LINEAR,
+            interp_type=FILTERS[config.interpolation],
             # A filter as wide as the scale: what torchvision's antialias=True does.
             antialias=True,
         )
@@ -260,6 +279,9 @@ def _wrapped(batch: Any) -> Any:
 
 @do_not_convert
 def _outputs(config: GraphConfig, images: Any, fed: dict[str, Any]) -> Any:
+    if config.views:
+        cut = cut_views(config.views, images, fed)
+        return tuple(_mirror_normalise(view, mirror, config) for view, mirror in cut)
     if config.device == "gpu":
         return _mirror_normalise(images, fed["mirror"], config)
     # DALI drops an input that nothing reads, and refuses to be fed it; shards/decode/finish.py mirrors on the CPU.
@@ -303,12 +325,12 @@ def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
 
 
 def _mirror_normalise(images: Any, mirror: Any, config: GraphConfig) -> Any:
-    """(pixel / 255 - mean) / std, or the pixels themselves for uint8; channels last in memory."""
-    plain = config.dtype == "uint8"
+    """(pixel / 255 - mean) / std, or the pixels themselves; channels last in memory."""
+    dtype, plain = config.dtype if config.normalises else "uint8", not config.normalises
     return fn.crop_mirror_normalize(
         images,
         mirror=mirror,
-        dtype={"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}[config.dtype],
+        dtype={"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}[dtype],
         output_layout="HWC",
         mean=[0.0] * 3 if plain else [255 * value for value in config.mean],
         std=[1.0] * 3 if plain else [255 * value for value in config.std],

@@ -1,9 +1,11 @@
 """Turns the output of the decoder into the tensors of a batch, without unnecessary copies.
 
 On a CPU the rest of the work is done here: resize, padding, augmentation policy, mirror, normalisation. On a GPU the
-graph has done it all. The memory of a batch belongs to its tensors.
+graph has done it all, unless colours change: then torch changes them, and normalises. The memory of a batch belongs to
+its tensors.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from shards.decode.colour import ColourChanges
-from shards.decode.finish import Finisher
+from shards.decode.colour_tensors import change_colours, normalised, on_device
+from shards.decode.finish import Finisher, scale_and_bias
 from shards.decode.graph import GraphConfig
 from shards.decode.policy_operators import PolicyGraph
 from shards.sampling.batch import PlannedBatch
@@ -20,6 +23,11 @@ from shards.sampling.colour import Augment
 
 # Images (n, 3, size, size), or a list of such for several views, and labels (n,) int64.
 Batch = tuple[Any, torch.Tensor]
+
+
+def of_each_view(images: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The images of a batch changed: one tensor, or each of the list."""
+    return [change(view) for view in images] if isinstance(images, list) else change(images)
 
 
 class CpuTensors:
@@ -92,18 +100,55 @@ class CpuTensors:
 class GpuTensors:
     """Batches in the order of `stream`: whole for what waits for it, and their memory is freed in that order too."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, config: GraphConfig, stream: Any) -> None:
+        self._config = config
         self._stream = stream
+        self._normalise = scale_and_bias(config.mean, config.std)
 
     def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
-        """The tensors of a batch, on the GPU, with channels-last strides. `decoded`: a TensorList of the graph's."""
+        """The tensors of a batch, on the GPU, with channels-last strides; several views as a list.
+
+        `decoded`: a TensorList of the graph's, or a list of such.
+        """
         with torch.cuda.stream(self._stream):
-            images = from_dlpack(decoded.as_tensor()).permute(0, 3, 1, 2)
-            labels = torch.from_numpy(batch.labels).pin_memory().to(images.device, non_blocking=True)
-        return images, labels
+            outputs = [from_dlpack(each.as_tensor()) for each in (decoded if isinstance(decoded, list) else [decoded])]
+            labels = on_device(batch.labels, outputs[0].device)
+            if self._config.recoloured:
+                outputs = self._recoloured(outputs, *_colours(batch))
+            images = [each.permute(0, 3, 1, 2) for each in outputs]
+        return images if isinstance(decoded, list) else images[0], labels
+
+    def _recoloured(
+        self, outputs: Sequence[torch.Tensor], operation: npt.NDArray[np.int32], strength: npt.NDArray[np.float32]
+    ) -> list[torch.Tensor]:
+        """Pixels (n, size, size, 3) of each view with other colours, and normalised; for each (n, views, stages)."""
+        done = list(outputs)
+        scale, bias = (on_device(each, outputs[0].device) for each in self._normalise)
+        for size in dict.fromkeys(output.shape[1] for output in outputs):
+            # Views of one size are changed together, which takes fewer launches.
+            views = [view for view, output in enumerate(outputs) if output.shape[1] == size]
+            pixels = torch.cat([outputs[view] for view in views])
+            change_colours(pixels, _one_by_one(operation, views), _one_by_one(strength, views))
+            if self._config.dtype != "uint8":
+                pixels = normalised(pixels, scale, bias, getattr(torch, self._config.dtype))
+            for view, images in zip(views, pixels.chunk(len(views)), strict=True):
+                done[view] = images
+        return done
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def _colours(batch: PlannedBatch) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Operations and strengths of each view, (n, views, stages) both; a single image counts as one view."""
+    if batch.views is not None:
+        return batch.views.operation, batch.views.strength
+    return batch.draws["operation"][:, None], batch.draws["strength"][:, None]
+
+
+def _one_by_one(drawn: npt.NDArray[Any], views: Sequence[int]) -> npt.NDArray[Any]:
+    """What was drawn for `views`, of (n, all views, stages): the first of them of all samples, then the next."""
+    return drawn[:, views].swapaxes(0, 1).reshape(-1, drawn.shape[-1])
 
 
 def regions(decoded: Any) -> list[npt.NDArray[np.uint8]]:

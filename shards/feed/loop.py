@@ -8,7 +8,7 @@ The way of a sample's bytes, and the thread on which each step runs:
     decoder.push(batch)    that buffer, in place -> DALI: the region of each JPEG         DALI's threads
     decoder.pop()          uint8 regions; on a GPU finished images                        the loop's thread waits
     tensors(pixels)        resize, policy, mirror, normalise -> torch, no further copy    finishing threads; on a GPU
-                                                                                          only a hand-over
+                                                                                          only colours, or nothing
     ready                  finished batches wait for `take`                               the consumer's thread
 
 For a GPU several small batches are planned, read and decoded as one, and handed on as views of it.
@@ -22,6 +22,7 @@ prefetcher (`shards/remote/prefetch.py`) download announced shards.
 """
 
 import contextlib
+import operator
 import os
 import threading
 import traceback
@@ -39,7 +40,7 @@ from shards.common.errors import OutOfMemory, ShardfeedError
 from shards.dataset import Split
 from shards.decode.graph import GraphConfig, GraphDecoder, out_of_memory
 from shards.decode.stored_pixels import StoredPixels
-from shards.decode.tensors import Batch, CpuTensors, GpuTensors
+from shards.decode.tensors import Batch, CpuTensors, GpuTensors, of_each_view
 from shards.decode.views import StoredRegions, ViewTensors
 from shards.feed.damaged import DamagedSamples, ReadBatch
 from shards.feed.openmp import let_idle_threads_sleep
@@ -114,10 +115,9 @@ class Delivered:
         if not self.replaced:
             return self
         images, labels = self.tensors
-        single = not isinstance(images, list)
         kept = np.array([i for i in range(len(labels)) if i not in self.replaced], np.int64)
         places = torch.from_numpy(kept).to(labels.device)
-        chosen = images[places] if single else [view[places] for view in images]
+        chosen = of_each_view(images, lambda view: view[places])
         return replace(self, tensors=(chosen, labels[places]), ids=self.ids[kept], replaced=frozenset())
 
 
@@ -170,20 +170,29 @@ def feed(
                 continue
             pixels = decoder.pop()
         except (RuntimeError, MemoryError) as error:
-            if out_of_memory(error):
-                raise OutOfMemory(f"DALI has no memory left for the batches of the loader: {LESS_MEMORY}") from error
+            _raise_out_of_memory(error)
             again = deque(damaged.without_undecodable(error, [*decoding, *again], decoder.config))
             decoding.clear()
             decoder.restart()
             continue
 
         whole = decoding.popleft()
-        finished = by_steps(
-            Delivered(tensors(pixels, whole.batch), whole.batch.ids, whole.replaced), planner.batch_size
-        )
-        del whole, pixels  # while it waits, this function must not keep the memory of a batch from being used again
+        try:
+            made = tensors(pixels, whole.batch)
+        except (RuntimeError, MemoryError) as error:
+            _raise_out_of_memory(error)
+            raise
+        finished = by_steps(Delivered(made, whole.batch.ids, whole.replaced), planner.batch_size)
+        # While it waits, this function must not keep the memory of a batch from being used again.
+        del whole, pixels, made
         while finished:
             yield finished.popleft()
+
+
+def _raise_out_of_memory(error: Exception) -> None:
+    """Raises OutOfMemory where that is what `error` of DALI's, torch's or numpy's means."""
+    if out_of_memory(error):
+        raise OutOfMemory(f"no memory is left for the batches of the loader: {LESS_MEMORY}") from error
 
 
 def by_steps(delivered: Delivered, batch_size: int) -> deque[Delivered]:
@@ -193,10 +202,10 @@ def by_steps(delivered: Delivered, batch_size: int) -> deque[Delivered]:
         return deque([delivered])
     parts: deque[Delivered] = deque()
     for first in range(0, len(labels), batch_size):
-        places = range(first, min(first + batch_size, len(labels)))
-        tensors = (images[places.start : places.stop], labels[places.start : places.stop])
-        replaced = frozenset(place - first for place in delivered.replaced if place in places)
-        parts.append(Delivered(tensors, delivered.ids[places.start : places.stop], replaced))
+        here = slice(first, min(first + batch_size, len(labels)))
+        replaced = frozenset(place - first for place in delivered.replaced if here.start <= place < here.stop)
+        tensors = (of_each_view(images, operator.itemgetter(here)), labels[here])
+        parts.append(Delivered(tensors, delivered.ids[here], replaced))
     return parts
 
 
@@ -273,7 +282,7 @@ class FeedLoop:
         self._count_waits()  # with every batch: a loop of a user's own never asks for them
         tensors = delivered.tensors
         if not self._config.lends:
-            tensors = (tensors[0].clone(), tensors[1].clone())
+            tensors = (of_each_view(tensors[0], torch.clone), tensors[1].clone())
         stream.wait_stream(current)
         return replace(delivered, tensors=tensors)
 
@@ -312,7 +321,7 @@ class FeedLoop:
             damaged = DamagedSamples(split, planner, reader, skip=self._config.skip_damaged)
             decoder: Decoder = opened(stored or (StoredRegions(graph) if raw else GraphDecoder(graph, self._stream)))
             tensors: Tensors = opened(
-                GpuTensors(self._stream)
+                GpuTensors(graph, self._stream)
                 if on_gpu
                 else ViewTensors(graph)
                 if views

@@ -236,12 +236,6 @@ def test_arguments_that_views_have_themselves_are_one_line(
         load(small_split, **options)
 
 
-def test_views_on_a_gpu_are_refused(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="views are made on a CPU so far"):
-        load(small_split, device="gpu")
-
-
 def test_the_size_of_views_cannot_be_set(small_split: Split) -> None:
     with load(small_split) as loader, pytest.raises(UsageError, match="sizes of their own"):
         loader.set_size(12)
@@ -266,12 +260,6 @@ def test_three_augment_comes_between_the_resize_and_the_mirror(raw_split: Split,
                     change_colour(expected, drawn["operation"][sample], drawn["strength"][sample])
                     difference = (image.permute(1, 2, 0).int() - torch.from_numpy(expected).int()).abs()
                     assert difference.max() <= 1  # a blur in the mirror rounds otherwise
-
-
-def test_three_augment_on_a_gpu_is_refused(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="augment='three' works on a CPU so far"):
-        load(small_split, views=None, size=32, resize=40, augment="three", device="gpu")
 
 
 def test_views_are_normalised_by_the_mean_and_deviation_that_are_given(small_split: Split) -> None:
