@@ -17,7 +17,7 @@ from typing import Any, Literal, Never
 
 import torch
 
-from shards.common.arguments import channels, checked_call, distinct_words, flag, one_of, shown, whole_number
+from shards.common.arguments import channels, checked_call, distinct_words, flag, interval, one_of, shown, whole_number
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.terminal import advice
 from shards.dataset import Split
@@ -39,12 +39,22 @@ from shards.feed.runner import FeedRunner
 from shards.sampler import EpochSampler
 from shards.sampling.batch import Cursor
 from shards.sampling.colour import Augment
-from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
+from shards.sampling.crops import (
+    CROPS,
+    RATIOS,
+    REACH,
+    RRC_RATIO,
+    RRC_SCALE,
+    SCALES,
+    SIZE,
+    Crop,
+    Interpolation,
+)
 from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
 from shards.sampling.policies import POLICIES
 from shards.sampling.presets import Method, choose_views, refuse_beside_views
 from shards.sampling.views import View
-from shards.sizes import pixels, shorter_side
+from shards.sizes import pixels, side_before_crop
 
 # The fields of a loader's state that must match for a position to mean the same images, in words.
 GUARDS = {
@@ -74,8 +84,10 @@ class Loader:
     size: side of the square output, in pixels.
     resize: shorter side before the crop, in pixels; by default in proportion 256 to 224 to `size`, but never more than
         the shorter side that the shards were made with.
+    crop_pct: for crop="center", in place of `resize`: the share of the shorter side that `size` is, as timm has it.
     crop: "random" (Resize, RandomCrop; the default for training), "center" (Resize, CenterCrop) or "rrc"
         (RandomResizedCrop, as torchvision defines it).
+    scale, ratio: for crop="rrc", from and to: the window's share of the image's area, and its width by its height.
     padding: for crop="random", black pixels added on each side of the resized image, as RandomCrop(size, padding) does;
         4 is usual for images of 32 pixels.
     interpolation: the filter of the resize, antialiased as Pillow's: "bilinear", or "bicubic" as most published weights
@@ -86,7 +98,7 @@ class Loader:
         sample's operations are drawn as its crop is.
     views: several views of each sample, which is read and decoded once: a list of `View`, or the name of a method whose
         views `shards/sampling/presets.py` has. Each has its own size, crop window, flip, filter and colour, drawn as
-        crops are. On a CPU alone; in place of size, resize, crop, padding, interpolation, flip and augment.
+        crops are. On a CPU alone; in place of the arguments from size to augment.
     order: "global" (a permutation of the whole split each epoch; the default for training), "blocks" (shards in random
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
@@ -148,7 +160,10 @@ class Loader:
         train: bool,
         size: int = SIZE,
         resize: int | None = None,
+        crop_pct: float | None = None,
         crop: Crop | None = None,
+        scale: tuple[float, float] = RRC_SCALE,
+        ratio: tuple[float, float] = RRC_RATIO,
         padding: int = 0,
         interpolation: Interpolation = "bilinear",
         flip: bool | None = None,
@@ -202,12 +217,16 @@ class Loader:
         one_of("check", check, ("auto", "crc", "none"))
         one_of("augment", augment, ("none", *POLICIES, "three"))
         policy = None if augment == "none" else augment
+        scale, ratio = interval("scale", scale, *SCALES), interval("ratio", ratio, *RATIOS)
         several = choose_views(views)
         if several:
             refuse_beside_views(
                 size=size != SIZE,
                 resize=resize is not None,
+                crop_pct=crop_pct is not None,
                 crop=crop is not None,
+                scale=scale != RRC_SCALE,
+                ratio=ratio != RRC_RATIO,
                 padding=padding != 0,
                 interpolation=interpolation != "bilinear",
                 flip=flip is not None,
@@ -225,7 +244,7 @@ class Loader:
             order=("global" if train or drawn else "index") if order is None else one_of("order", order, ORDERS),
             crop=cropped,
             flip=train if flip is None else flag("flip", flip),
-            resize=shorter_side(split, size, resize, cropped),
+            resize=side_before_crop(split, size, resize, cropped, crop_pct),
             size=size,
             block_shards=whole_number("window", window, 1, MOST),
             augment=policy,
@@ -233,6 +252,8 @@ class Loader:
             interpolation=interpolation,
             views=several,
             draw=draw,
+            scale=scale,
+            ratio=ratio,
         )
         device_id = whole_number("device_id", device_id, 0, MOST)
         device = choose_device(device, device_id)
@@ -265,6 +286,7 @@ class Loader:
         self._feed = FeedRunner(split, FeedConfig(sampling, graph, checks, skip))
         # Runs when the loader is freed and, before Python ends threads, when Python exits.
         self._finalizer = weakref.finalize(self, self._feed.close)
+        self._crop_pct = crop_pct
         self._cursor = Cursor(0, 0)
         self._entered = False
         self._moves = 0  # how often the cursor was set by the user
@@ -369,7 +391,8 @@ class Loader:
         if self._cursor.position:
             raise UsageError("the size can change between epochs only")
         size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
-        chosen = shorter_side(self._split, size, resize, self._feed.config.sampling.crop)
+        crop_pct = self._crop_pct if resize is None else None
+        chosen = side_before_crop(self._split, size, resize, self._feed.config.sampling.crop, crop_pct)
         self._feed.change(dataclasses.replace(self._feed.config.sampling, size=size, resize=chosen))
 
     @property

@@ -36,6 +36,8 @@ RESIZE, SIZE = 256, 224
 RRC_SCALE = (0.08, 1.0)
 RRC_RATIO = (3 / 4, 4 / 3)
 RRC_ATTEMPTS = 10
+# Within which these may lie.
+SCALES, RATIOS = (1e-6, 1.0), (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,18 @@ def crop_windows(
     epoch: int,
     padding: int = 0,
     interpolation: Interpolation = "bilinear",
+    scale: tuple[float, float] = RRC_SCALE,
+    ratio: tuple[float, float] = RRC_RATIO,
 ) -> CropWindows:
     """The crop windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
     `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it);
     `padding`: black pixels on each side of the resized image, for `random`; `interpolation`: the filter of the resize,
-    which says how much around a window is decoded.
+    which says how much around a window is decoded; `scale` and `ratio`: see `random_resized`, for `rrc`.
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
     if crop in FROM_STORED:
-        return _whole(FROM_STORED[crop](ids, height, width, seed, epoch), mirror)
+        return _whole(FROM_STORED[crop](ids, height, width, seed, epoch, scale=scale, ratio=ratio), mirror)
     if size > resize:
         raise UsageError(
             f"a crop of {size} pixels does not fit into a shorter side of {resize}: choose a larger resize"

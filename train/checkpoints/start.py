@@ -16,6 +16,7 @@ from model.start import Start, fit, read_start
 from model.weights import About
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from shards.sizes import too_small
 from train.config import Config
 from train.options import Pixels
 from train.ranks.distributed import World, try_on_main
@@ -72,9 +73,8 @@ def as_wanted(config: Config, about: About, split: Split) -> Config:
         resize = about.resize
         if stored is not None and stored < resize:
             raise UsageError(
-                f"{about.model} is evaluated on images whose shorter side is {resize} pixels, and {split.root} stores "
-                f"{stored}: `python -m preprocess SOURCE OUT --short-side {resize}` makes larger ones, and "
-                f"--val-resize {max(size, stored)} evaluates otherwise"
+                f"{about.model} is evaluated on {too_small(split, resize)}, and --val-resize {max(size, stored)} "
+                "evaluates otherwise"
             )
     elif resize is None:
         resize = max(size, round(size * about.resize / about.size))
