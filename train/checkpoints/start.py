@@ -31,7 +31,7 @@ def begin_with(network: nn.Module, config: Config, split: Split, world: World) -
     if fixed_side(network) is not None and not config.evaluate:
         _refuse_sizes(config)
     if not (config.start.pretrained or config.start.init):
-        return config
+        return _with_filter(config)
     if config.start.pretrained and config.blur_pool:
         raise UsageError("published weights are of networks without blur pooling: add --no-blur-pool to --pretrained")
     own = fixed_side(network)
@@ -42,7 +42,12 @@ def begin_with(network: nn.Module, config: Config, split: Split, world: World) -
     if world.is_main:
         for line in lines:
             tqdm.write(line, file=sys.stderr)
-    return config if start.about is None else as_wanted(config, start.about, split)
+    return _with_filter(config) if start.about is None else as_wanted(config, start.about, split)
+
+
+def _with_filter(config: Config) -> Config:
+    """`config` with the name of the filter that resizes, as checkpoints and results have it."""
+    return dataclasses.replace(config, pixels=config.pixels.resolved())
 
 
 def _read(config: Config) -> Start:
@@ -62,7 +67,7 @@ def _read(config: Config) -> Start:
 
 
 def as_wanted(config: Config, about: About, split: Split) -> Config:
-    """`config` with the pixels that weights want and, unless it says it, their shorter side before the crop.
+    """`config` with the pixels that weights want and, unless it says them, their filter and shorter side.
 
     At the weights' own size that is their own; at another one it is in proportion, and at most what is stored. Raises
     UsageError where the data set stores smaller images than the weights' own size takes.
@@ -79,7 +84,7 @@ def as_wanted(config: Config, about: About, split: Split) -> Config:
     elif resize is None:
         resize = max(size, round(size * about.resize / about.size))
         resize = resize if stored is None else min(resize, stored)
-    pixels = Pixels(about.mean, about.std, about.interpolation)
+    pixels = Pixels(about.mean, about.std, config.pixels.interpolation).resolved(about.interpolation)
     return dataclasses.replace(config, pixels=pixels, sizes=dataclasses.replace(sizes, val_resize=resize))
 
 
