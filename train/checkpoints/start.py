@@ -16,7 +16,7 @@ from model.start import Start, fit, read_start
 from model.weights import About
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
-from shards.sizes import too_small
+from shards.dataset.sizes import too_small
 from train.config import Config
 from train.options import Pixels
 from train.ranks.distributed import World, try_on_main

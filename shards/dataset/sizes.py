@@ -8,7 +8,7 @@ import numpy as np
 from shards.common.arguments import number, whole_number
 from shards.common.errors import UsageError
 from shards.common.terminal import advice
-from shards.dataset import Split
+from shards.dataset.split import Split
 from shards.format.index import MAX_JPEG_SIDE
 from shards.sampling.crops import FROM_RESIZED, RESIZE, SIZE, Crop
 
