@@ -28,8 +28,8 @@ from shards.dataset import Split, open_dataset
 from shards.format.mend import directory_sizes, files_in_words, how_to_mend, wrong_files
 from shards.preview import check_output, preview
 from shards.remote.urls import is_url
+from shards.sampling.colour import Augment
 from shards.sampling.crops import Crop
-from shards.sampling.policies import Policy
 
 Place = Annotated[tyro.conf.Positional[str | Path], tyro.conf.arg(metavar="DIR")]
 
@@ -84,8 +84,8 @@ class Preview:
     """With --crop random: black pixels around the images before they are cropped."""
     flip: bool = True
     """Mirrors half of the images of the split train, as training does; --no-flip: none, as with train --no-flip."""
-    augment: Literal["none"] | Policy = "none"
-    """Augmentation after the crop: TrivialAugment, RandAugment or AutoAugment."""
+    augment: Literal["none"] | Augment = "none"
+    """Augmentation after the crop: TrivialAugment, RandAugment, AutoAugment or 3-Augment."""
     seed: int = 0
     """Seed of order, crops and flips."""
     epoch: int = 0

@@ -17,51 +17,24 @@ from typing import Any, Literal, Never
 
 import torch
 
-from shards.common.arguments import channels, checked_call, distinct_words, flag, one_of, shown, whole_number
+from shards.common.arguments import checked_call, distinct_words, flag, whole_number
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.terminal import advice
 from shards.dataset import Split
+from shards.dataset.sizes import pixels, side_before_crop
 from shards.decode import MEAN, STD
-from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
-from shards.defaults import (
-    OF_DATALOADER,
-    choose_decoder,
-    choose_device,
-    choose_threads,
-    choose_together,
-    choose_upsampling,
-    draw_of,
-    one_split,
-)
-from shards.feed.loop import Delivered, FeedConfig, must_resize
-from shards.feed.plan import SamplingConfig
+from shards.decode.graph import Device, DType
+from shards.defaults import OF_DATALOADER, one_split
+from shards.feed.loop import Delivered
 from shards.feed.runner import FeedRunner
+from shards.feed.state import cursor_of, state_of
+from shards.resolve import feed_config
 from shards.sampler import EpochSampler
 from shards.sampling.batch import Cursor
 from shards.sampling.colour import Augment
-from shards.sampling.crops import CROPS, REACH, SIZE, Crop, Interpolation
-from shards.sampling.order import BLOCK_SHARDS, ORDERS, Order, Share
-from shards.sampling.policies import POLICIES
-from shards.sampling.presets import Method, choose_views, refuse_beside_views
-from shards.sampling.views import NO_CHANGE, View
-from shards.sizes import pixels, shorter_side
-
-# The fields of a loader's state that must match for a position to mean the same images, in words.
-GUARDS = {
-    "samples": "a split of another size",
-    "subset": "another part of the split",
-    "seed": "another seed",
-    "order_seed": "another order_seed",
-    "order": "another order",
-    "window": "another window",
-    "draw": "other weights, num_samples or num_repeats",
-}
-# More samples in a batch than any memory holds: where DALI is asked for so many, it ends the process.
-MOST_SAMPLES = 2**20
-# Least standard deviation of a channel: no photographs have one so small, and float16 has room for its values.
-LEAST_STD = 1e-3
-# Ranks, devices, and shards of a shuffle block: numbers that numpy's int64 holds in every product.
-MOST = 2**31 - 1
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE, SIZE, Crop, Interpolation
+from shards.sampling.order import BLOCK_SHARDS, Order
+from shards.sampling.presets import Method
+from shards.sampling.views import View
 
 
 class Loader:
@@ -74,8 +47,10 @@ class Loader:
     size: side of the square output, in pixels.
     resize: shorter side before the crop, in pixels; by default in proportion 256 to 224 to `size`, but never more than
         the shorter side that the shards were made with.
+    crop_pct: for crop="center", in place of `resize`: the share of the shorter side that `size` is, as timm has it.
     crop: "random" (Resize, RandomCrop; the default for training), "center" (Resize, CenterCrop) or "rrc"
         (RandomResizedCrop, as torchvision defines it).
+    scale, ratio: for crop="rrc", from and to: the window's share of the image's area, and its width by its height.
     padding: for crop="random", black pixels added on each side of the resized image, as RandomCrop(size, padding) does;
         4 is usual for images of 32 pixels.
     interpolation: the filter of the resize, antialiased as Pillow's: "bilinear", or "bicubic" as most published weights
@@ -86,7 +61,7 @@ class Loader:
         drawn as its crop is.
     views: several views of each sample, which is read and decoded once: a list of `View`, or the name of a method whose
         views `shards/sampling/presets.py` has. Each has its own size, crop window, flip, filter and colour, drawn as
-        crops are. In place of size, resize, crop, padding, interpolation, flip and augment.
+        crops are. In place of the arguments from size to augment.
     order: "global" (a permutation of the whole split each epoch; the default for training), "blocks" (shards in random
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
@@ -148,7 +123,10 @@ class Loader:
         train: bool,
         size: int = SIZE,
         resize: int | None = None,
+        crop_pct: float | None = None,
         crop: Crop | None = None,
+        scale: tuple[float, float] = RRC_SCALE,
+        ratio: tuple[float, float] = RRC_RATIO,
         padding: int = 0,
         interpolation: Interpolation = "bilinear",
         flip: bool | None = None,
@@ -179,91 +157,17 @@ class Loader:
         ids: bool = False,
         keys: Sequence[str] | None = None,
     ) -> None:
+        # Every argument by its name: feed_config takes no other, and none may be forgotten.
+        given = {name: value for name, value in locals().items() if name not in ("self", "split", "ids", "keys")}
         self._split = split = one_split(split)
-        train = flag("train", train)
-        self._share = Share(
-            whole_number("batch_size", batch_size, 1, MOST_SAMPLES),
-            whole_number("rank", rank, 0),
-            whole_number("world_size", world_size, 1, MOST),
-            train if drop_last is None else flag("drop_last", drop_last),
-        )
-        draw = draw_of(split, weights, num_samples, replacement, num_repeats)
-        drawn = draw.weights is not None or bool(draw.mixture)
-        if drawn and order not in (None, "global"):
-            raise UsageError(f"weights and mixes draw samples in random order: order={shown(order)} does not apply")
-        self._samples = draw.length(len(split))
-        if self._share.drop_last and self._samples < self._share.global_batch:
-            raise UsageError(
-                f"an epoch of the split {split.name} has {self._samples} samples, fewer than one global batch of "
-                f"{self._share.global_batch}: choose a smaller "
-                f"{advice('batch_size, or drop_last=False', 'batch (`python -m train --batch-size`)')}"
-            )
-        one_of("on_error", on_error, ("raise", "skip", "omit"))
-        one_of("check", check, ("auto", "crc", "none"))
-        one_of("augment", augment, ("none", *POLICIES, "three"))
-        policy = None if augment == "none" else augment
-        several = choose_views(views)
-        if several:
-            refuse_beside_views(
-                size=size != SIZE,
-                resize=resize is not None,
-                crop=crop is not None,
-                padding=padding != 0,
-                interpolation=interpolation != "bilinear",
-                flip=flip is not None,
-                augment=policy is not None,
-            )
-            crop, size = "rrc", max(view.size for view in several)
-        cropped: Crop = ("random" if train else "center") if crop is None else one_of("crop", crop, CROPS)
-        interpolation = one_of("interpolation", interpolation, list(REACH))
-        size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
-        seed = whole_number("seed", seed)
-        sampling = SamplingConfig(
-            share=self._share,
-            seed=seed,
-            order_seed=seed if order_seed is None else whole_number("order_seed", order_seed),
-            order=("global" if train or drawn else "index") if order is None else one_of("order", order, ORDERS),
-            crop=cropped,
-            flip=train if flip is None else flag("flip", flip),
-            resize=shorter_side(split, size, resize, cropped),
-            size=size,
-            block_shards=whole_number("window", window, 1, MOST),
-            augment=policy,
-            padding=whole_number("padding", padding, 0),
-            interpolation=interpolation,
-            views=several,
-            draw=draw,
-        )
-        device_id = whole_number("device_id", device_id, 0, MOST)
-        device = choose_device(device, device_id)
-        on_gpu = device == "gpu"
-        decoder = choose_decoder(split, decode, device, device_id, threads)
-        graph = GraphConfig(
-            device=device,
-            decode=decoder,
-            dtype=dtype,
-            batch_size=self._share.batch_size * choose_together(self._share, device, self._samples),
-            resize=on_gpu and not several and must_resize(split, sampling),
-            threads=choose_threads(threads, raw=decoder == "raw" and not on_gpu),
-            interpolation=interpolation,
-            device_id=device_id if on_gpu else None,
-            augment=policy if on_gpu and policy != "three" else None,
-            pads=on_gpu and sampling.padding > 0,
-            views=several if on_gpu else (),
-            recoloured=on_gpu and (policy == "three" or any(view.colour != NO_CHANGE for view in several)),
-            mean=channels("mean", mean, 0),
-            std=channels("std", std, LEAST_STD),
-            fast_idct=flag("fast_idct", fast_idct),
-            hw_decoder_load=hw_decoder_load,
-            fancy_upsampling=choose_upsampling(decoder),
-            largest=(int(split.index.height.max()), int(split.index.width.max())) if decoder in ON_ENGINES else (0, 0),
-        )
-        skip, self._omit, self._ids = on_error != "raise", on_error == "omit", flag("ids", ids)
+        config = feed_config(split, **given)
+        self._share, self._samples = config.sampling.share, config.sampling.draw.length(len(split))
+        self._omit, self._ids = on_error == "omit", flag("ids", ids)
         self._keys = None if keys is None else distinct_words("keys", keys, 3 if self._ids else 2)
-        checks = check == "crc" or (check == "auto" and (skip or decoder != "raw"))
-        self._feed = FeedRunner(split, FeedConfig(sampling, graph, checks, skip))
+        self._feed = FeedRunner(split, config)
         # Runs when the loader is freed and, before Python ends threads, when Python exits.
         self._finalizer = weakref.finalize(self, self._feed.close)
+        self._crop_pct = crop_pct
         self._cursor = Cursor(0, 0)
         self._entered = False
         self._moves = 0  # how often the cursor was set by the user
@@ -368,7 +272,8 @@ class Loader:
         if self._cursor.position:
             raise UsageError("the size can change between epochs only")
         size, resize = pixels("size", size), None if resize is None else pixels("resize", resize)
-        chosen = shorter_side(self._split, size, resize, self._feed.config.sampling.crop)
+        crop_pct = self._crop_pct if resize is None else None
+        chosen = side_before_crop(self._split, size, resize, self._feed.config.sampling.crop, crop_pct)
         self._feed.change(dataclasses.replace(self._feed.config.sampling, size=size, resize=chosen))
 
     @property
@@ -385,18 +290,7 @@ class Loader:
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: another loader that loads this goes on with the next batch."""
-        sampling = self._feed.config.sampling
-        return {
-            "seed": sampling.seed,
-            "order_seed": sampling.order_seed,
-            "samples": len(self._split),
-            "subset": 0 if self._split.view is None else self._split.view.identity,
-            "order": ORDERS.index(sampling.order),
-            "draw": sampling.draw.identity,
-            "window": sampling.block_shards if sampling.order == "blocks" else 0,
-            "epoch": self._cursor.epoch,
-            "position": self._cursor.position,
-        }
+        return state_of(self._split, self._feed.config.sampling, self._cursor)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state` was taken, also with another batch size or number of ranks.
@@ -404,18 +298,8 @@ class Loader:
         The next iteration gives the samples of that epoch that were not yet delivered. Raises UsageError for the state
         of another data set, seed or order.
         """
-        if not isinstance(state, dict):
-            raise UsageError(f"not the state of a loader: {shown(state)} is not what state_dict() returns")
-        own = self.state_dict()
-        if "seed" in state:  # earlier states have one seed for both, and name neither a part of a split nor weights
-            state = {"order_seed": state["seed"], "subset": own["subset"], "draw": 0, **state}
-        missing = own.keys() - state.keys()
-        if missing:
-            raise UsageError(f"not the state of a loader: it has no {', '.join(sorted(missing))}")
-        for name, what in GUARDS.items():
-            if (there := whole_number(name, state[name])) != own[name]:
-                raise UsageError(f"the loader's state is of {what}: {name} is {there} there and {own[name]} here")
-        self._move(whole_number("epoch", state["epoch"], 0), whole_number("position", state["position"], 0))
+        cursor = cursor_of(state, self.state_dict())
+        self._move(cursor.epoch, cursor.position)
 
     def _move(self, epoch: int, position: int) -> None:
         self._cursor, self._entered, self._moves = Cursor(epoch, position), False, self._moves + 1

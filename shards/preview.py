@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.errors import UsageError
 from shards.dataset import Split
+from shards.sampling.colour import Augment
 from shards.sampling.crops import Crop
-from shards.sampling.policies import Policy
 
 CAPTION = 16
 GAP = 4
@@ -40,7 +40,7 @@ def preview(
     crop: Crop | None = None,
     padding: int = 0,
     flip: bool | None = None,
-    augment: Policy | Literal["none"] = "none",
+    augment: Augment | Literal["none"] = "none",
     seed: int = 0,
     epoch: int = 0,
 ) -> int:

@@ -11,6 +11,7 @@ from shards.common.arguments import check_fields
 from shards.common.cli import Group
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE
 from train.options import (
     Distributed,
     Feeding,
@@ -170,9 +171,9 @@ class Config:
     """Only looks for a learning rate: writes a range test, a picture and a suggestion to --out."""
 
     start: Annotated[Start, _FLAT, BEGINNING] = field(default_factory=Start)
-    pixels: Annotated[Pixels, tyro.conf.Fixed] = field(default_factory=Pixels)
     samples: Annotated[Samples, _FLAT, SAMPLES] = field(default_factory=Samples)
     validation: Annotated[Validation, _FLAT, SIZES] = field(default_factory=Validation)
+    pixels: Annotated[Pixels, _FLAT, IMAGES] = field(default_factory=Pixels)
     feeding: Annotated[Feeding, _FLAT, IMAGES] = field(default_factory=Feeding)
     update: Annotated[Update, _FLAT, STEPS] = field(default_factory=Update)
     sizes: Annotated[Sizes, _FLAT, SIZES] = field(default_factory=Sizes)
@@ -226,6 +227,8 @@ class Config:
             raise UsageError(f"--start-size {self.sizes.start_size} is more than --size {self.size}: give both")
         if self.feeding.pad and self.crop != "random":
             raise UsageError(f"--pad is for --crop random, not {self.crop}")
+        if self.crop != "rrc" and (self.feeding.scale, self.feeding.ratio) != (RRC_SCALE, RRC_RATIO):
+            raise UsageError(f"--scale and --ratio are for --crop rrc, not {self.crop}")
         smallest = self.sizes.start_size or self.size
         if self.feeding.pad >= smallest:
             raise UsageError(

@@ -117,6 +117,8 @@ def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
         train=True,
         size=training_size(config, epoch=1),
         crop=config.crop,
+        scale=config.feeding.scale,
+        ratio=config.feeding.ratio,
         padding=config.feeding.pad,
         order=config.order,
         flip=config.feeding.flip,
@@ -161,7 +163,7 @@ def _common(setup: "Setup") -> dict[str, Any]:
         "dtype": "float16" if world.on_gpu and setup.dtype.itemsize == 2 else "float32",
         "threads": config.threads,
         "decode": config.feeding.decode,
-        **dataclasses.asdict(config.pixels),
+        **dataclasses.asdict(config.pixels.resolved()),
     }
 
 

@@ -1,5 +1,6 @@
 """The options that few runs change, in groups. `Config` holds one of each, and the help shows each with a title."""
 
+import dataclasses
 import importlib.util
 import math
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shards.common.arguments import check_fields
+from shards.common.arguments import check_fields, interval
 from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD
 from shards.remote.cache import Cache, cache_home, parse_size
-from shards.sampling.crops import Interpolation
+from shards.sampling.crops import RATIOS, RRC_RATIO, RRC_SCALE, SCALES, Interpolation
 from shards.sampling.order import BLOCK_SHARDS
+
+_BOUNDS = tyro.conf.arg(metavar="LEAST MOST")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,15 @@ class Update:
 class Feeding:
     """How images are read, decoded and augmented, besides --crop and --order."""
 
-    augment: Literal["none", "trivial", "rand", "auto"] = "none"
-    """Augmentation of training images after the crop: TrivialAugment, RandAugment or AutoAugment."""
+    augment: Literal["none", "trivial", "rand", "auto", "three"] = "none"
+    """Augmentation of training images after the crop: TrivialAugment, RandAugment, AutoAugment, or DeiT III's
+    3-Augment."""
+
+    scale: Annotated[tuple[float, float], _BOUNDS] = RRC_SCALE
+    """With --crop rrc: the least and the most of an image's area that is cut out of it."""
+
+    ratio: Annotated[tuple[float, float], _BOUNDS] = RRC_RATIO
+    """With --crop rrc: the least and the most width, by height, of what is cut out."""
 
     flip: bool = True
     """Mirrors half of the training images, anew each epoch; --no-flip: none, as for digits and text."""
@@ -96,6 +106,8 @@ class Feeding:
         require("pad", self.pad, 0)
         require("window", self.window, 1)
         require("num_repeats", self.num_repeats, 1)
+        interval("--scale", self.scale, *SCALES)
+        interval("--ratio", self.ratio, *RATIOS)
         _ = self.cache  # raises UsageError for a --cache-size that is no size
 
     @property
@@ -136,14 +148,20 @@ class Start:
 
 @dataclass(frozen=True)
 class Pixels:
-    """How pixels become values. No option: the weights that a run begins with say it."""
+    """How images are resized, and how pixels become values. The weights that a run begins with say most of it."""
 
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
-    interpolation: Interpolation = "bilinear"
+    mean: tyro.conf.Fixed[tuple[float, float, float]] = MEAN
+    std: tyro.conf.Fixed[tuple[float, float, float]] = STD
+    interpolation: Literal["auto", Interpolation] = "auto"
+    """The filter that resizes images, in training and evaluation; auto: as the weights want it that the run begins
+    with, or bilinear."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def resolved(self, wanted: Interpolation = "bilinear") -> "Pixels":
+        """With the filter `wanted` in place of auto."""
+        return dataclasses.replace(self, interpolation=wanted) if self.interpolation == "auto" else self
 
 
 @dataclass(frozen=True)

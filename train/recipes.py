@@ -6,9 +6,10 @@ from pathlib import Path
 
 from shards.common.errors import UsageError
 from train.config import Config
-from train.options import Feeding, Mixing, Sizes, Update
+from train.options import Feeding, Mixing, Pixels, Sizes, Update
 
 DEFAULT = "cnn"
+BICUBIC = Pixels(interpolation="bicubic")
 
 
 def cnn(data: Path) -> Config:
@@ -206,7 +207,8 @@ def _strikes_back(data: Path, recipe: str, epochs: int, size: int, max_lr: float
         crop="rrc",
         feeding=Feeding(augment="rand"),
         update=Update(optimizer="lamb", decay="kernels", schedule="cosine", loss="bce", drop_last=True),
-        sizes=Sizes(val_size=224, val_resize=236),
+        pixels=BICUBIC,
+        sizes=Sizes(val_size=224, val_resize=235),
         mixing=Mixing(mixup=0.1, cutmix=1.0),
     )
 
@@ -236,11 +238,11 @@ def _transformer(data: Path, recipe: str, model: str, batch: int, max_lr: float,
     """What DeiT and ConvNeXt have in common.
 
     As in the sources: AdamW, weight decay 0.05 except for norms and biases, a cosine after a linear warm-up, label
-    smoothing 0.1, mixup 0.8 and CutMix 1.0, random erasing 0.25, drop path 0.1, no clipping.
+    smoothing 0.1, mixup 0.8 and CutMix 1.0, random erasing 0.25, drop path 0.1, no clipping, images resized by bicubic.
 
     Different: RandAugment with torchvision's operations at strength 9 of 31, where the sources have timm's, of strength
     9 of 10 with noise; one mix for a whole batch and not for each image; erased parts are of the mean colour and not
-    noise; bilinear in place of bicubic; position embeddings decay; the moving average begins with a warm-up.
+    noise; position embeddings decay; the moving average begins with a warm-up.
     """
     return Config(
         data=data,
@@ -260,6 +262,7 @@ def _transformer(data: Path, recipe: str, model: str, batch: int, max_lr: float,
         label_smoothing=0.1,
         crop="rrc",
         feeding=Feeding(augment="rand"),
+        pixels=BICUBIC,
         update=Update(decay="kernels", schedule="cosine", drop_last=True),
         mixing=Mixing(mixup=0.8, cutmix=1.0, erase=0.25),
     )
@@ -269,12 +272,13 @@ def vit_s16_90(data: Path) -> Config:
     """timm's ViT-S/16 in 90 epochs, 1,024 images per step, AdamW at a peak rate of 1e-3.
 
     Source: "Better plain ViT baselines for ImageNet-1k" (Beyer et al., arXiv:2205.01580), which reached 76.5% top-1.
-    As there: RandomResizedCrop, mixup 0.2, a cosine after 10,000 steps of warm-up, gradients clipped at norm 1, weight
-    decay 1e-4 a step at the peak rate (0.1 of the rate).
+    As there, and in google-research/big_vision, configs/vit_s16_i1k.py: RandomResizedCrop of 5% of the image and more,
+    pixels from -1 to 1, mixup 0.2, a cosine after 10,000 steps of warm-up, gradients clipped at norm 1, weight decay
+    1e-4 a step at the peak rate (0.1 of the rate).
 
     Different: a class token and learned position embeddings in place of the mean over patches and fixed ones;
-    RandAugment with torchvision's operations at strength 9 of 31 (there 10 of 10, other operations); norms and biases
-    do not decay. It has not been run on ImageNet.
+    RandAugment with torchvision's operations at strength 9 of 31 (there 10 of 10, other operations); resizes are
+    antialiased; norms and biases do not decay. It has not been run on ImageNet.
     """
     return Config(
         data=data,
@@ -291,7 +295,8 @@ def vit_s16_90(data: Path) -> Config:
         weight_decay=0.1,
         clip=1.0,
         crop="rrc",
-        feeding=Feeding(augment="rand"),
+        feeding=Feeding(augment="rand", scale=(0.05, 1.0), ratio=(0.75, 1.33)),
+        pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         update=Update(decay="kernels", schedule="cosine", drop_last=True),
         mixing=Mixing(mixup=0.2),
     )

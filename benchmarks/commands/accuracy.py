@@ -35,7 +35,7 @@ from shards import Split
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
 from shards.dataset import TRAINING, VALIDATION, choose_split
-from shards.sizes import shorter_side
+from shards.dataset.sizes import shorter_side
 from train.config import Config
 from train.data import Batches, held_out_loader, training_loader
 from train.engine import train_epoch

@@ -33,7 +33,7 @@ def batch_spec(
     split: Split, *, batch_size: int, size: int, crop: Crop, dtype: DType, resize: int | None = None, seed: int = 0
 ) -> BatchSpec:
     """The batch that these options ask for. Raises UsageError where the split cannot give it."""
-    from shards.sizes import shorter_side
+    from shards.dataset.sizes import shorter_side
 
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")

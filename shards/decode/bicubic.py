@@ -1,5 +1,8 @@
 """The two sums of an antialiased bicubic resize, as torchvision has them on tensors of 8 bits, to the bit.
 
+That holds for a window of a reduced image too. A window of an enlarged one may lack the largest weight of the whole
+image, by which the bits of a weight are chosen: then a few values are a level away.
+
 The filter is Keys' cubic with a = -0.5 over the window, twice as wide as the triangle of `resample.py` (Keys, "Cubic
 convolution interpolation for digital image processing", 1981), as Pillow and torchvision's antialias=True have it. Its
 weights may be negative, so sums leave the range of a pixel and are cut off: those over columns, which come first, and

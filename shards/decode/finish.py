@@ -15,14 +15,14 @@ import numpy.typing as npt
 from shards.decode import MEAN, STD, Channels
 from shards.decode.buffers import Buffers
 from shards.decode.resample import resample, resample_normalise
-from shards.sampling.crops import Interpolation
+from shards.sampling.crops import Corners, Interpolation
 
 Int32Array = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 Pixels = UInt8Array | Float32Array
 # Start and end of n windows, (n, 2) each: (row, column) in pixels of their regions, also between pixels.
-Corners = tuple[Float32Array, Float32Array]
+Cut = tuple[Corners, Corners]
 
 
 def scale_and_bias(mean: Channels, std: Channels) -> tuple[Float32Array, Float32Array]:
@@ -79,7 +79,7 @@ class Finisher:
             step, black = shift * np.array([1, 3], np.int32), np.zeros(1, np.uint8)
         self.each(len(images), lambda first, last: _shift(lines[first:last], step[first:last], black))
 
-    def resize(self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array) -> UInt8Array:
+    def resize(self, regions: Sequence[UInt8Array], cut: Cut, size: int, mirror: Int32Array) -> UInt8Array:
         """The window `cut` of each region (height, width, 3), antialiased, mirrored: uint8 (n, size, size, 3)."""
         out = self._buffers.take((len(regions), size, size, 3), np.uint8)
 
@@ -90,9 +90,7 @@ class Finisher:
         self.each(len(regions), work)
         return out
 
-    def resize_normalise(
-        self, regions: Sequence[UInt8Array], cut: Corners, size: int, mirror: Int32Array
-    ) -> Float32Array:
+    def resize_normalise(self, regions: Sequence[UInt8Array], cut: Cut, size: int, mirror: Int32Array) -> Float32Array:
         """As `resize`, then as `normalise`, without a batch of uint8 in between: float32 (n, 3, size, size)."""
         out = self._buffers.take((len(regions), 3, size, size), np.float32)
 

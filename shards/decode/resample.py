@@ -31,6 +31,7 @@ from shards.decode.bicubic import cubic_weights
 from shards.decode.bicubic import sum_columns as sum_columns_cubic
 from shards.decode.bicubic import sum_rows as sum_rows_cubic
 from shards.decode.vectors import address, constant, data_of, load, same, shuffled, size_of
+from shards.sampling.crops import Corners
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -46,7 +47,7 @@ _SPILL = 1
 
 @numba.njit(nogil=True, cache=True)
 def resample(
-    region: UInt8Array, start: Float32Array, end: Float32Array, mirror: np.int32, cubic: bool | None, out: UInt8Array
+    region: UInt8Array, start: Corners, end: Corners, mirror: np.int32, cubic: bool | None, out: UInt8Array
 ) -> None:
     """Resizes a window of `region` into `out`, antialiased: bilinear where `cubic` is None, otherwise bicubic.
 
@@ -75,8 +76,8 @@ def resample(
 @numba.njit(nogil=True, cache=True)
 def resample_normalise(
     region: UInt8Array,
-    start: Float32Array,
-    end: Float32Array,
+    start: Corners,
+    end: Corners,
     mirror: np.int32,
     cubic: bool | None,
     scale: Float32Array,

@@ -18,7 +18,7 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
 from shards.sampling.colour import Augment, three_draws
-from shards.sampling.crops import Crop, CropWindows, Interpolation, crop_windows
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, Interpolation, crop_windows
 from shards.sampling.draw import EACH_ONCE, Draw
 from shards.sampling.order import BLOCK_SHARDS, Order, Share, upcoming
 from shards.sampling.policies import draws
@@ -52,12 +52,18 @@ class SamplingConfig:
     """The filter of the resize, which says how much around a crop window is decoded."""
     views: tuple[View, ...] = ()
     """Several views of each sample, one by one, in place of its crop window."""
+    scale: tuple[float, float] = RRC_SCALE
+    """For the crop "rrc": the window's share of the image's area."""
+    ratio: tuple[float, float] = RRC_RATIO
+    """For the crop "rrc": the window's width by its height."""
 
     def __post_init__(self) -> None:
         if self.padding and self.crop != "random":
             raise UsageError(f"padding is for crop='random', not {self.crop!r}")
         if self.padding >= self.size:
             raise UsageError(f"padding must be less than size, which is {self.size}, not {self.padding}")
+        if self.crop != "rrc" and (self.scale, self.ratio) != (RRC_SCALE, RRC_RATIO):
+            raise UsageError(f"scale and ratio are for crop='rrc', not {self.crop!r}")
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,8 @@ class Planner:
                 epoch=cursor.epoch,
                 padding=config.padding,
                 interpolation=config.interpolation,
+                scale=config.scale,
+                ratio=config.ratio,
             )
         ranges, rows = self._bytes(ids, windows)
         return PlannedBatch(

@@ -28,6 +28,10 @@ Crop = Literal["random", "center", "rrc"]
 # The filter of the resize, and how far it reads around an output pixel: in output pixels, but at least stored ones.
 Interpolation = Literal["bilinear", "bicubic"]
 REACH: dict[Interpolation, int] = {"bilinear": 1, "bicubic": 2}
+# The type of its windows' corners. Rounded to float32, one in twenty of bicubic's weights, which have 15 bits, would be
+# another than torchvision's of the whole image, and one pixel value in five hundred.
+CORNERS: dict[Interpolation, npt.DTypeLike] = {"bilinear": np.float32, "bicubic": np.float64}
+Corners = npt.NDArray[np.float32 | np.float64]
 
 # The reference recipe's zoom: Resize(256) before a crop of 224.
 RESIZE, SIZE = 256, 224
@@ -36,6 +40,8 @@ RESIZE, SIZE = 256, 224
 RRC_SCALE = (0.08, 1.0)
 RRC_RATIO = (3 / 4, 4 / 3)
 RRC_ATTEMPTS = 10
+# Within which these may lie.
+SCALES, RATIOS = (1e-6, 1.0), (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,9 @@ class CropWindows:
     """(n, 2): the upper left corner of the region to decode, in the stored image."""
     shape: npt.NDArray[np.int32]
     """(n, 2): height and width of the region to decode."""
-    start: npt.NDArray[np.float32]
+    start: Corners
     """(n, 2): the upper left corner of the crop window, in the decoded region; may lie between pixels."""
-    end: npt.NDArray[np.float32]
+    end: Corners
     """(n, 2): the lower right corner of the crop window, in the decoded region."""
     mirror: npt.NDArray[np.int32]
     """(n,): 1 to flip left and right, else 0."""
@@ -78,16 +84,19 @@ def crop_windows(
     epoch: int,
     padding: int = 0,
     interpolation: Interpolation = "bilinear",
+    scale: tuple[float, float] = RRC_SCALE,
+    ratio: tuple[float, float] = RRC_RATIO,
 ) -> CropWindows:
     """The crop windows of the samples `ids` (n,), whose stored images are `height` by `width` (n,) pixels.
 
     `size`: the output's side; `resize`: the shorter side before the crop, at least `size` (`rrc` does not use it);
     `padding`: black pixels on each side of the resized image, for `random`; `interpolation`: the filter of the resize,
-    which says how much around a window is decoded.
+    which says how much around a window is decoded; `scale` and `ratio`: see `random_resized`, for `rrc`.
     """
     mirror = (bits(ids, seed, epoch, FLIP) >> np.uint64(63)).astype(np.int32) if flip else np.zeros(len(ids), np.int32)
     if crop in FROM_STORED:
-        return _whole(FROM_STORED[crop](ids, height, width, seed, epoch), mirror)
+        chosen = FROM_STORED[crop](ids, height, width, seed, epoch, scale=scale, ratio=ratio)
+        return _whole(chosen, mirror, CORNERS[interpolation])
     if size > resize:
         raise UsageError(
             f"a crop of {size} pixels does not fit into a shorter side of {resize}: choose a larger resize"
@@ -97,7 +106,7 @@ def crop_windows(
     room = target - size
     corner = FROM_RESIZED[crop](ids, room + 2 * padding, seed, epoch) - padding
     inside = np.minimum(np.maximum(corner, 0), room)
-    return _in_stored(inside, size, stored, target, mirror, inside - corner, REACH[interpolation])
+    return _in_stored(inside, size, stored, target, mirror, inside - corner, interpolation)
 
 
 def _random_corner(
@@ -128,23 +137,23 @@ def _in_stored(
     target: npt.NDArray[np.int64],
     mirror: npt.NDArray[np.int32],
     shift: npt.NDArray[np.int64],
-    reach: int,
+    interpolation: Interpolation,
 ) -> CropWindows:
     """Carries windows from the resized image (`target`) to the stored one (`stored`).
 
-    The decoded region is the window plus what the antialiasing filter reads around it: its radius is `reach` output
+    The decoded region is the window plus what the antialiasing filter reads around it: its radius is REACH output
     pixels, but at least as many stored pixels.
     """
-    scale = stored / target
-    start, end = corner * scale, (corner + size) * scale
+    scale, reach, corners = stored / target, REACH[interpolation], CORNERS[interpolation]
+    start, end = corner * scale, np.minimum((corner + size) * scale, stored)
     margin = np.where(scale == 1.0, 0.0, reach * np.maximum(scale, 1.0) + 1.0)
     first = np.maximum(np.floor(start - margin), 0).astype(np.int64)
     last = np.minimum(np.ceil(end + margin), stored).astype(np.int64)
     return CropWindows(
         anchor=first.astype(np.int32),
         shape=(last - first).astype(np.int32),
-        start=(start - first).astype(np.float32),
-        end=(end - first).astype(np.float32),
+        start=(start - first).astype(corners),
+        end=(end - first).astype(corners),
         mirror=mirror,
         shift=shift.astype(np.int32),
     )
@@ -204,14 +213,14 @@ def _fallback(
     return np.stack([rows, columns], axis=-1)
 
 
-def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32]) -> CropWindows:
+def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32], corners: npt.DTypeLike) -> CropWindows:
     """Windows of whole pixels: they are the region to decode, and a resize sees nothing beside them."""
     shape = window[:, 2:].astype(np.int32)
     return CropWindows(
         anchor=window[:, :2].astype(np.int32),
         shape=shape,
-        start=np.zeros(shape.shape, np.float32),
-        end=shape.astype(np.float32),
+        start=np.zeros(shape.shape, corners),
+        end=shape.astype(corners),
         mirror=mirror,
         shift=np.zeros_like(shape),
     )

@@ -15,7 +15,17 @@ import numpy.typing as npt
 from shards.common.arguments import flag, interval, one_of, whole_number
 from shards.common.errors import UsageError
 from shards.sampling.colour import Colour, draws
-from shards.sampling.crops import REACH, RRC_RATIO, RRC_SCALE, SIZE, CropWindows, Interpolation, random_resized
+from shards.sampling.crops import (
+    RATIOS,
+    REACH,
+    RRC_RATIO,
+    RRC_SCALE,
+    SCALES,
+    SIZE,
+    CropWindows,
+    Interpolation,
+    random_resized,
+)
 from shards.sampling.hashing import bits
 from shards.sampling.order import FLIP
 
@@ -47,8 +57,8 @@ class View:
 
     def __post_init__(self) -> None:
         whole_number("size", self.size, 1, MOST_SIDE)
-        interval("scale", self.scale, 1e-6, 1)
-        interval("ratio", self.ratio, 1e-3, 1e3)
+        interval("scale", self.scale, *SCALES)
+        interval("ratio", self.ratio, *RATIOS)
         whole_number("n", self.n, 1, MOST_VIEWS)
         flag("flip", self.flip)
         one_of("interpolation", self.interpolation, list(REACH))

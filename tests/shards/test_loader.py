@@ -400,6 +400,17 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
         ({"threads": 10**6}, "threads must be from 1 to 1,024, not 1,000,000"),
         ({"rank": 2, "world_size": 2}, "rank"),
         ({"dtype": "float16"}, "float32, uint8"),
+        ({"scale": (0.5, 1)}, "scale and ratio are for crop='rrc', not 'random'"),
+        ({"ratio": (1, 1), "train": False}, "scale and ratio are for crop='rrc', not 'center'"),
+        ({"crop": "rrc", "scale": (1, 0.5)}, r"scale must be \(least, most\), not \(1, 0.5\)"),
+        ({"crop": "rrc", "ratio": 1.0}, r"ratio must be two numbers, \(least, most\), not 1.0"),
+        ({"crop_pct": 0.9, "train": False}, "resize and crop_pct both say the shorter side"),
+        ({"crop_pct": 0.9, "resize": None}, "crop_pct is for crop='center', not 'random'"),
+        ({"crop_pct": 1.1, "resize": None, "train": False}, "crop_pct must be 1 or less, not 1.1"),
+        (
+            {"crop_pct": 0.75, "resize": None, "train": False},
+            "^crop_pct=0.75 takes images whose shorter side is 42 pixels, and .+ stores 40: `[^`]+ 42` makes larger ",
+        ),
     ],
 )
 def test_impossible_arguments_are_refused(small_split: Split, options: dict[str, Any], message: str) -> None:
@@ -625,13 +636,13 @@ def test_a_program_that_never_closes_its_loader_ends_without_a_word(tmp_path: Pa
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def resized_crops(split: Split, ids: list[int], size: int) -> torch.Tensor:
+def resized_crops(split: Split, ids: list[int], size: int, **area: Any) -> torch.Tensor:
     """uint8 (n, 3, size, size): Pillow's decode, the window of (seed 0, epoch 0, sample), torchvision's resize."""
     images = []
     for sample in ids:
         pixels = torch.from_numpy(decoded(stored(split, sample))).permute(2, 0, 1)
         height, width = pixels.shape[1:]
-        sides: dict[str, Any] = {"height": np.array([height]), "width": np.array([width])}
+        sides: dict[str, Any] = {"height": np.array([height]), "width": np.array([width]), **area}
         chosen = crop_windows("rrc", np.array([sample]), **sides, resize=0, size=size, flip=True, seed=0, epoch=0)
         (top, left), (rows, columns) = chosen.anchor[0].tolist(), chosen.shape[0].tolist()
         image = F.resized_crop(pixels, top, left, rows, columns, [size, size], antialias=True)
@@ -665,6 +676,25 @@ def test_random_resized_crops_upsample_small_windows(small_split: Split) -> None
         ids = loader_ids(loader, small_split)
         images, _ = next(iter(loader))
     assert one_level(images, resized_crops(small_split, ids, 64))
+
+
+def test_resized_crops_have_the_area_and_ratio_that_are_asked_for(small_split: Split) -> None:
+    area = {"scale": (0.3, 0.35), "ratio": (0.5, 0.6)}
+    with load(small_split, batch_size=29, size=16, resize=None, crop="rrc", dtype="uint8", **area) as loader:
+        ids = loader_ids(loader, small_split)
+        images, _ = next(iter(loader))
+    assert one_level(images, resized_crops(small_split, ids, 16, **area))
+    assert not one_level(images, resized_crops(small_split, ids, 16))
+
+
+@pytest.mark.parametrize(("size", "crop_pct", "resize"), [(32, 0.875, 36), (32, 0.9, 35), (20, 0.95, 21), (40, 1, 40)])
+def test_crop_pct_is_timm_s_shorter_side(small_split: Split, size: int, crop_pct: float, resize: int) -> None:
+    one: dict[str, Any] = {"train": False, "batch_size": 29, "dtype": "uint8"}
+    with load(small_split, **one, size=8, resize=None, crop_pct=crop_pct) as loader:
+        loader.set_size(size)  # which keeps the share
+        [(images, _)] = epoch(loader)
+    with load(small_split, **one, size=size, resize=resize) as loader:
+        assert torch.equal(images, epoch(loader)[0][0])
 
 
 def test_blocks_give_each_sample_once_an_epoch(small_split: Split) -> None:

@@ -223,7 +223,7 @@ def test_original_sizes_have_views_too(tmp_path: Path) -> None:
         ({"size": 96}, "each view has its own crop, size and colour: leave out size"),
         ({"crop": "rrc", "flip": True}, "leave out crop, flip"),
         ({"augment": "rand"}, "leave out augment"),
-        ({"resize": 256}, "leave out resize"),
+        ({"resize": 256, "scale": (0.2, 1)}, "leave out resize, scale"),
         ({"interpolation": "bicubic"}, "leave out interpolation"),
         ({"views": "byol"}, "views must be one of simclr"),
         ({"views": []}, "views must be 1 to 256"),

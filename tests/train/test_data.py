@@ -174,6 +174,19 @@ def test_padding_moves_training_images_and_none_of_evaluation(tmp_path: Path) ->
         assert torch.equal(next(iter(loader))[0], next(iter(upright))[0])
 
 
+def test_area_filter_and_policy_reach_training_and_the_filter_evaluation(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 8}, side=24)
+    words = "--size 12 --batch-size 8 --micro-batch 8 --device cpu --threads 1 --crop rrc --scale 0.3 0.4 --ratio 1 1.5"
+    config = parse_config(["--data", str(data), *words.split(), "--interpolation", "bicubic", "--augment", "three"])
+    split, setup = open_dataset(data)["train"], setup_of(config)
+    same: dict[str, Any] = {"batch_size": 8, "size": 12, "threads": 1, "interpolation": "bicubic"}
+    area: dict[str, Any] = {"crop": "rrc", "scale": (0.3, 0.4), "ratio": (1.0, 1.5), "augment": "three"}
+    with training_loader(split, setup) as loader, Loader(split, train=True, **same, **area) as expected:
+        assert torch.equal(next(iter(loader))[0], next(iter(expected))[0])
+    with held_out_loader(split, setup) as loader, Loader(split, train=False, **same) as expected:
+        assert torch.equal(next(iter(loader))[0], next(iter(expected))[0])
+
+
 def test_evaluation_takes_batches_that_training_computes_at_a_time(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, {"train": 8, "validation": 11})
     setup = setup_of(Config(data, size=16, batch=64, micro_batch=4, threads=1, device="cpu"))

@@ -16,6 +16,7 @@ from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import open_dataset
 from tests.helpers.training import SILENT, FixedBatches, read_lines, setup_of, tiny_network, write_dataset
 from train.__main__ import main
+from train.checkpoints.earlier import _differing
 from train.config import Config
 from train.engine import train, train_epoch
 from train.options import Distributed, Feeding, Memory, Mixing, Pixels, Samples, Sizes, Start, Update, Validation
@@ -217,7 +218,8 @@ def test_the_resolved_configuration_can_be_read_back(finished: tuple[Path, Confi
     fields = {field.name: kept[field.name] for field in dataclasses.fields(Config)}
     paths = {name: Path(fields[name]) for name in ("data", "out")}
     groups = {name: kind(**fields[name]) for name, kind in GROUPS.items()}
-    assert Config(**{**fields, **paths, **groups, "evaluate": (), "eval_set": ()}) == config
+    resolved = dataclasses.replace(config, pixels=Pixels(interpolation="bilinear"))
+    assert Config(**{**fields, **paths, **groups, "evaluate": (), "eval_set": ()}) == resolved
 
 
 def test_a_complete_run_is_a_success_and_changes_nothing(
@@ -238,12 +240,24 @@ def test_a_complete_run_is_a_success_and_changes_nothing(
 def test_a_run_of_other_options_is_refused_where_one_is_complete(finished: tuple[Path, Config]) -> None:
     out, config = finished
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    for other, named in (({"epochs": 9}, "epochs is 2 there and 9 here"), ({"precision": "bfloat16"}, "precision is")):
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"epochs": 9}, "epochs is 2 there and 9 here"),
+        ({"precision": "bfloat16"}, "precision is"),
+        ({"pixels": Pixels(interpolation="bicubic")}, "interpolation is bilinear there and bicubic here"),
+    ]
+    for other, named in others:
         with pytest.raises(UsageError, match=f"holds a complete run of other options .{named}"):
             train(dataclasses.replace(config, **other))
     with pytest.raises(UsageError, match="exists already"):
         train(dataclasses.replace(config, resume="never"))
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_complete_run_of_before_an_option_stands_for_its_default(finished: tuple[Path, Config]) -> None:
+    out, config = finished
+    written = json.loads((out / "config.json").read_text())
+    del written["feeding"]["scale"], written["feeding"]["ratio"], written["pixels"]
+    assert _differing(config, written) == []
 
 
 def test_the_saved_weights_evaluate_to_what_the_run_reported(

@@ -21,7 +21,7 @@ from train.__main__ import main
 from train.checkpoints.start import as_wanted
 from train.config import Config
 from train.optim.optimizer import make_optimizer, make_schedule
-from train.options import Distributed, Sizes, Start, Update
+from train.options import Distributed, Pixels, Sizes, Start, Update
 
 # What the weights that the runs begin with are of: other classes, and pixels of their own.
 ABOUT = About("pooled", ("a", "b"), size=16, resize=16, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bicubic")
@@ -189,8 +189,11 @@ def test_images_are_evaluated_as_the_weights_want_it(
     split = open_dataset(root / "data")["train"]
     settings = dataclasses.replace(split.manifest.settings, short_side=stored)
     split = dataclasses.replace(split, manifest=dataclasses.replace(split.manifest, settings=settings))
-    own = as_wanted(dataclasses.replace(BASE, **{"size": 224, **values}), about, split)
+    config = dataclasses.replace(BASE, **{"size": 224, **values})
+    own = as_wanted(config, about, split)
     assert (own.sizes.val_resize, own.pixels.interpolation) == (resize, "bicubic")
+    given = dataclasses.replace(config, pixels=Pixels(interpolation="bilinear"))
+    assert as_wanted(given, about, split).pixels.interpolation == "bilinear"
 
 
 def test_images_stored_too_small_are_told_the_command_that_makes_larger_ones(root: Path) -> None:

@@ -128,6 +128,17 @@ def test_the_newer_recipes_have_the_values_of_their_papers(
     assert config.update.decay == "kernels"
 
 
+def test_the_newer_recipes_resize_and_crop_as_their_sources_do() -> None:
+    filters = {name: recipe(name).pixels.interpolation for name in RECIPES}
+    assert [name for name in filters if filters[name] == "bicubic"] == ["rn50_a2", "rn50_a3", "convnext_t", "deit_s"]
+    timm = pytest.importorskip("timm")
+    published = timm.get_pretrained_cfg("resnet50.a2_in1k")
+    assert recipe("rn50_a2").sizes.val_resize == int(224 / published.crop_pct)
+    inception = recipe("vit_s16_90")
+    assert (inception.feeding.scale, inception.feeding.ratio) == ((0.05, 1.0), (0.75, 1.33))
+    assert inception.pixels.mean == inception.pixels.std == (0.5, 0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "needs"),
     [("rn50_a3", ["timm"]), ("convnext_t", []), ("rn50_a2", ["timm"]), ("deit_s", ["timm"]), ("vit_s16_90", ["timm"])],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.common.errors import UsageError
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE
 from train.config import Config
 from train.data import training_split
 from train.options import Pixels
@@ -34,10 +35,11 @@ RESULTING = {"subset", "class_map", "precision", "val_size", "val_resize", "flip
 # Options that files of before them do not name, with the values that they stood for.
 SINCE = {
     "flip": True, "pad": 0, "num_repeats": 1, "loss": "ce", "ema_warm_up": False, "drop_path": None,
-    "pretrained": False, "init": None, "freeze": False, "backbone_lr_scale": 1.0, **dataclasses.asdict(Pixels()),
+    "pretrained": False, "init": None, "freeze": False, "backbone_lr_scale": 1.0, "scale": RRC_SCALE,
+    "ratio": RRC_RATIO, **dataclasses.asdict(Pixels().resolved()),
 }  # fmt: skip
-# No options: they follow from the weights that training begins with, which are read later.
-FOLLOWING = {field.name for field in dataclasses.fields(Pixels)}
+# Options that follow from the weights that training begins with, unless they are given; those are read later.
+FOLLOWING = {"interpolation", "val_resize"}
 
 
 def result_of(config: Config) -> Result | None:
@@ -110,10 +112,12 @@ def _refuse_other_options(config: Config) -> None:
 
 def _differing(config: Config, written: Mapping[str, Any]) -> list[str]:
     """In words, what the result depends on and is not as `written` says."""
-    theirs = {**SINCE, **flat(written)}
+    theirs = json.loads(json.dumps({**SINCE, **flat(written)}))
+    following = {"mean", "std"}  # no options
+    if config.start.pretrained or config.start.init:
+        following |= {name for name in FOLLOWING if flat(config)[name] in (None, "auto")}
+    config = dataclasses.replace(config, pixels=config.pixels.resolved())
     ours = json.loads(json.dumps(flat(config), default=str))
-    begins = config.start.pretrained or config.start.init
-    following = FOLLOWING | ({"val_resize"} if begins and config.sizes.val_resize is None else set())
     ours = {
         name: value for name, value in ours.items() if (name not in FREE or name in RESULTING) and name not in following
     }

@@ -16,6 +16,7 @@ from model.start import Start, fit, read_start
 from model.weights import About
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from shards.dataset.sizes import too_small
 from train.config import Config
 from train.options import Pixels
 from train.ranks.distributed import World, try_on_main
@@ -30,7 +31,7 @@ def begin_with(network: nn.Module, config: Config, split: Split, world: World) -
     if fixed_side(network) is not None and not config.evaluate:
         _refuse_sizes(config)
     if not (config.start.pretrained or config.start.init):
-        return config
+        return _with_filter(config)
     if config.start.pretrained and config.blur_pool:
         raise UsageError("published weights are of networks without blur pooling: add --no-blur-pool to --pretrained")
     own = fixed_side(network)
@@ -41,7 +42,12 @@ def begin_with(network: nn.Module, config: Config, split: Split, world: World) -
     if world.is_main:
         for line in lines:
             tqdm.write(line, file=sys.stderr)
-    return config if start.about is None else as_wanted(config, start.about, split)
+    return _with_filter(config) if start.about is None else as_wanted(config, start.about, split)
+
+
+def _with_filter(config: Config) -> Config:
+    """`config` with the name of the filter that resizes, as checkpoints and results have it."""
+    return dataclasses.replace(config, pixels=config.pixels.resolved())
 
 
 def _read(config: Config) -> Start:
@@ -61,7 +67,7 @@ def _read(config: Config) -> Start:
 
 
 def as_wanted(config: Config, about: About, split: Split) -> Config:
-    """`config` with the pixels that weights want and, unless it says it, their shorter side before the crop.
+    """`config` with the pixels that weights want and, unless it says them, their filter and shorter side.
 
     At the weights' own size that is their own; at another one it is in proportion, and at most what is stored. Raises
     UsageError where the data set stores smaller images than the weights' own size takes.
@@ -72,14 +78,13 @@ def as_wanted(config: Config, about: About, split: Split) -> Config:
         resize = about.resize
         if stored is not None and stored < resize:
             raise UsageError(
-                f"{about.model} is evaluated on images whose shorter side is {resize} pixels, and {split.root} stores "
-                f"{stored}: `python -m preprocess SOURCE OUT --short-side {resize}` makes larger ones, and "
-                f"--val-resize {max(size, stored)} evaluates otherwise"
+                f"{about.model} is evaluated on {too_small(split, resize)}, and --val-resize {max(size, stored)} "
+                "evaluates otherwise"
             )
     elif resize is None:
         resize = max(size, round(size * about.resize / about.size))
         resize = resize if stored is None else min(resize, stored)
-    pixels = Pixels(about.mean, about.std, about.interpolation)
+    pixels = Pixels(about.mean, about.std, config.pixels.interpolation).resolved(about.interpolation)
     return dataclasses.replace(config, pixels=pixels, sizes=dataclasses.replace(sizes, val_resize=resize))
 
 

@@ -46,7 +46,7 @@ def describe(
         resize=resize,
         blur_pool=blur_pool,
         flip_tta=flip_tta,
-        **dataclasses.asdict(pixels),
+        **dataclasses.asdict(pixels.resolved()),
     )
 
 

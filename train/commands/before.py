@@ -5,8 +5,8 @@ import os
 from model import names
 from model.options import PTH, require_files
 from shards.common.atomic import refuse_unwritable
+from shards.dataset.sizes import shorter_side
 from shards.remote.urls import is_url
-from shards.sizes import shorter_side
 from train.checkpoints.earlier import result_of
 from train.commands.eval_sets import evaluation_splits
 from train.config import Config

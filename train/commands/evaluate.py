@@ -53,8 +53,9 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]
 
     Each is evaluated with its own network and sizes of images.
 
-    given: the fields of `config` that override what a file says, of model, blur_pool, size, val_size, val_resize and
-    flip_tta. Raises as `load_whole`, `read_start` and `published` do, and UsageError for weights of other classes.
+    given: the fields of `config` that override what a file says, of model, blur_pool, interpolation, size, val_size,
+    val_resize and flip_tta. Raises as `load_whole`, `read_start` and `published` do, and UsageError for weights of
+    other classes.
     """
     require_files(PTH, *(path for path in config.evaluate if not is_model(path)))
     splits = evaluation_splits(config)
@@ -162,6 +163,7 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
         size = sizes.val_size
     elif "size" in given:
         size = config.size
+    pixels = Pixels(about.mean, about.std, config.pixels.interpolation if "interpolation" in given else "auto")
     # The file's own shorter side belongs to its own size; for another size it is in proportion.
     resize = about.resize if size == about.size else None
     return dataclasses.replace(
@@ -169,7 +171,7 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
         model=config.model if "model" in given else about.model,
         blur_pool=config.blur_pool if "blur_pool" in given else about.blur_pool,
         start=Begin(),  # the weights to evaluate are all that is loaded
-        pixels=Pixels(about.mean, about.std, about.interpolation),
+        pixels=pixels.resolved(about.interpolation),
         sizes=dataclasses.replace(
             sizes,
             val_size=size,

@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from shards.common.terminal import counted, wrapped
 from shards.dataset import Split
-from shards.sizes import squares_of
+from shards.dataset.sizes import squares_of
 from train.config import Config
 from train.report.environment import device_name
 from train.run import Run, Setup

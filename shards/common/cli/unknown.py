@@ -57,6 +57,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "sync-every": ("period",),
     "torchcompile": ("compile",),
     "train-crop-size": ("size",),
+    "train-interpolation": ("interpolation",),
     "tta": ("flip-tta",),
     "val-crop-size": ("val-size",),
     "val-resize-size": ("val-resize",),

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 from shards import Loader
 from shards.decode.bicubic import cubic_weights
 from shards.format.ppm import ppm
+from shards.sampling.crops import Crop, crop_windows, resized
 from tests.conftest import decoded, jpeg, photo, write_split
 from tests.shards.decode.test_resample import Pixels, cut, whole
 
@@ -34,6 +35,33 @@ def test_pixels_are_torchvisions_to_the_bit(rows: int, columns: int, height: int
     region = np.random.default_rng(rows + columns).integers(0, 256, (rows, columns, 3), np.uint8)
     region = np.where(region > 127, 255, 0).astype(np.uint8) if hard else region
     assert np.array_equal(whole(region, (height, width), cubic=True), torchvisions(region, (height, width)))
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+@pytest.mark.parametrize(
+    ("sides", "resize", "size"),
+    [
+        ((256, 300), 248, 224),
+        ((341, 256), 236, 224),
+        ((375, 500), 256, 224),
+        ((512, 683), 235, 192),
+        ((96, 128), 80, 64),
+    ],
+)
+def test_a_window_is_that_part_of_torchvisions_whole_image(
+    sides: tuple[int, int], resize: int, size: int, crop: Crop
+) -> None:
+    image, (height, width) = photo(*sides), (np.array([side], np.int32) for side in sides)
+    target = resized(height.astype(np.int64), width.astype(np.int64), resize)[0]
+    chosen = crop_windows(
+        *(crop, np.array([3]), height, width),
+        resize=resize, size=size, flip=False, seed=0, epoch=0, interpolation="bicubic",
+    )  # fmt: skip
+    (top, left), (rows, columns) = chosen.anchor[0], chosen.shape[0]
+    region = np.ascontiguousarray(image[top : top + rows, left : left + columns])
+    y, x = np.rint((chosen.anchor[0] + chosen.start[0]) * target / np.array(sides)).astype(int)
+    expected = torchvisions(image, tuple(target.tolist()))[y : y + size, x : x + size]
+    assert np.array_equal(cut(region, chosen.start[0], chosen.end[0], (size, size), cubic=True), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from shards.decode import MEAN, STD
 from shards.decode.resample import resample, resample_normalise
-from shards.sampling.crops import crop_windows
+from shards.sampling.crops import CORNERS, crop_windows
 from tests.conftest import photo
 
 Pixels = npt.NDArray[np.uint8]
@@ -33,8 +33,8 @@ def cut(
     cubic: bool = False,
 ) -> Pixels:
     """The window of `region` as a new image of `size` (rows, columns)."""
-    out = np.empty((*size, 3), np.uint8)
-    resample(region, np.asarray(start, np.float32), np.asarray(end, np.float32), np.int32(mirror), cubic or None, out)
+    out, kind = np.empty((*size, 3), np.uint8), CORNERS["bicubic" if cubic else "bilinear"]
+    resample(region, np.asarray(start, kind), np.asarray(end, kind), np.int32(mirror), cubic or None, out)
     return out
 
 

@@ -7,7 +7,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from shards.common.errors import UsageError
-from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, crop_windows, random_resized
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, crop_windows
 
 sides = st.integers(40, 700)
 
@@ -134,23 +134,44 @@ def test_a_crop_larger_than_the_image_is_refused() -> None:
         cut("center", 256, 300, resize=256, size=257)
 
 
-def drawn(height: int, width: int, count: int) -> np.ndarray:
-    ids = np.arange(count)
-    return random_resized(ids, np.full(count, height, np.int32), np.full(count, width, np.int32), 0, 0)
+Range = tuple[float, float]
 
 
-def torchvisions(height: int, width: int, count: int) -> np.ndarray:
+def drawn(height: int, width: int, count: int, scale: Range = RRC_SCALE, ratio: Range = RRC_RATIO) -> np.ndarray:
+    """Through `crop_windows`, as a loader asks for them."""
+    heights, widths = np.full(count, height, np.int32), np.full(count, width, np.int32)
+    cut = crop_windows(
+        "rrc",
+        np.arange(count),
+        heights,
+        widths,
+        resize=0,
+        size=8,
+        flip=False,
+        seed=0,
+        epoch=0,
+        scale=scale,
+        ratio=ratio,
+    )
+    return np.column_stack([cut.anchor, cut.shape])
+
+
+def torchvisions(height: int, width: int, count: int, scale: Range = RRC_SCALE, ratio: Range = RRC_RATIO) -> np.ndarray:
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
-    return np.array(
-        [RandomResizedCrop.get_params(image, list(RRC_SCALE), list(RRC_RATIO)) for _ in range(count)], np.int64
-    )
+    return np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(count)], np.int64)
 
 
-@pytest.mark.parametrize(("height", "width"), [(256, 341), (341, 256), (256, 256), (100, 400), (400, 100)])
-def test_random_resized_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "area"),
+    [
+        *((*sides, ()) for sides in [(256, 341), (341, 256), (256, 256), (100, 400), (400, 100)]),
+        (256, 341, ((0.2, 0.5), (0.9, 2.0))),
+    ],
+)
+def test_random_resized_crops_are_distributed_as_torchvisions(height: int, width: int, area: tuple[Range, ...]) -> None:
     count = 6000
-    ours, theirs = drawn(height, width, count), torchvisions(height, width, count)
+    ours, theirs = drawn(height, width, count, *area), torchvisions(height, width, count, *area)
 
     def features(window: np.ndarray) -> list[np.ndarray]:
         top, left, rows, columns = window.T.astype(float)

@@ -14,6 +14,7 @@ from shards.dataset import open_dataset
 from tests.helpers.resume import tiny, tiny_models
 from tests.helpers.training import write_dataset
 from train.checkpoints.weights import WEIGHTS, describe, load_weights, save_weights
+from train.options import Pixels
 
 
 @pytest.fixture
@@ -120,6 +121,8 @@ def test_what_is_said_beside_the_weights(given: int | None, side: int, expected:
     size = 32 if side > 32 else 16
     about = describe(held_out, model="cnn", size=size, resize=given)
     assert about == About("cnn", ("class 0", "class 1", "class 2"), size=size, resize=expected)
+    bicubic = describe(held_out, model="cnn", size=size, pixels=Pixels(interpolation="bicubic"))
+    assert (about.interpolation, bicubic.interpolation) == ("bilinear", "bicubic")
 
 
 def test_the_weights_in_a_checkpoint_can_be_loaded(whole: Path) -> None:

@@ -142,6 +142,8 @@ def test_images_are_normalised_and_resized_as_the_file_says(
         losses.append(json.loads(printed.out.splitlines()[-1])["loss"])
     assert "shorter side 14 by bicubic, centre crop 12, mean 0.5 0.5 0.5" in printed.err
     assert losses[0] != losses[1]
+    assert evaluate(runs / "data", tmp_path / "1.pth", "--interpolation", "bilinear") == 0
+    assert "(interpolation bilinear by the options and bicubic by the file)" in capsys.readouterr().err
 
 
 CLASSES = ("ant", "bee", "cat")

@@ -7,7 +7,7 @@ import pytest
 from shards.common import terminal
 from shards.common.errors import UsageError
 from shards.dataset import Split, open_dataset
-from shards.sizes import shorter_side
+from shards.dataset.sizes import shorter_side
 from tests.helpers.training import setup_of, tiny_network, write_dataset
 from tests.train.test_engine import SMALL
 from train.options import Feeding, Update

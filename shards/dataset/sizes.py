@@ -1,15 +1,19 @@
 """Sides of images that fit each other: the output, the shorter side before the crop, what is stored. Without DALI."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from shards.common.arguments import whole_number
+from shards.common.arguments import number, whole_number
 from shards.common.errors import UsageError
 from shards.common.terminal import advice
-from shards.dataset import Split
+from shards.dataset.split import Split
 from shards.format.index import MAX_JPEG_SIDE
 from shards.sampling.crops import FROM_RESIZED, RESIZE, SIZE, Crop
+
+# Below this share of an image's side a crop shows nothing that anybody would evaluate on.
+LEAST_CROP_PCT = 0.01
 
 
 def pixels(name: str, value: Any) -> int:
@@ -50,3 +54,29 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option
             f"{'' if least == chosen and resize is None else ', or a larger resize'}"
         )
     return chosen
+
+
+def side_before_crop(split: Split, size: int, resize: int | None, crop: Crop, crop_pct: float | None) -> int:
+    """The shorter side before the crop, as `shorter_side` has it or, with `crop_pct`, as timm: size / crop_pct.
+
+    Raises UsageError for `crop_pct` with another crop or beside `resize`, and where smaller images are stored.
+    """
+    if crop_pct is None:
+        return shorter_side(split, size, resize, crop)
+    if resize is not None:
+        raise UsageError("resize and crop_pct both say the shorter side before the crop: give one")
+    if crop != "center":
+        raise UsageError(f"crop_pct is for crop='center', not {crop!r}")
+    share = number("crop_pct", crop_pct, LEAST_CROP_PCT, 1)
+    chosen, stored = pixels("size / crop_pct", math.floor(size / share)), split.manifest.settings.short_side
+    if stored is not None and stored < chosen:
+        raise UsageError(f"crop_pct={share:g} takes {too_small(split, chosen)}")
+    return chosen
+
+
+def too_small(split: Split, resize: int) -> str:
+    """Of a split that stores smaller images than `resize`: that, and what makes larger ones, as a part of a message."""
+    return (
+        f"images whose shorter side is {resize} pixels, and {split.place} stores {split.manifest.settings.short_side}: "
+        f"`python -m preprocess SOURCE OUT --short-side {resize}` makes larger ones"
+    )
