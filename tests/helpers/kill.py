@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tests import ROOT
+from tests.helpers import forks
 
 # Calls of os that create, rename or remove names.
 STEPS = ("replace", "rename", "link", "unlink", "rmdir")
@@ -52,9 +52,6 @@ class Program:
 @contextmanager
 def conversion() -> Iterator[Program]:
     """`python -m preprocess SOURCE OUT`; the first word is SOURCE."""
-    import pandas  # noqa: F401  # pyarrow's first array loads it
-    import typeguard  # noqa: F401  # tyro's first command line does
-
     import preprocess.run  # noqa: F401  # imported before forking
     from preprocess.__main__ import main
     from preprocess.images.convert import convert
@@ -179,22 +176,20 @@ def kill_at_every_step(program: Program, out: Path, words: list[str]) -> int:
 
 def kill_in_a_process_of_its_own(case: str, how: str, out: Path, *words: object) -> list[int]:
     """What `main` prints: the progress at each kill, or the number of steps."""
-    command = [sys.executable, "-m", "tests.helpers.kill", case, how, str(out), *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [int(word) for word in done.stdout.splitlines()[-1].split()]
+    process = start("tests.helpers.kill", case, how, out, *words)
+    printed, said = process.communicate()
+    assert process.returncode == 0, said
+    return [int(word) for word in printed.splitlines()[-1].split()]
 
 
-def start(*words: object, **variables: str) -> "subprocess.Popen[str]":
+def start(*words: object, **variables: str) -> forks.Popen:
     """Starts `python -m WORDS...` in a session of its own, with further environment variables."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=ROOT,
+    return forks.Popen(
+        [sys.executable, "-m", *words],
         env={**os.environ, **variables},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -207,7 +202,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
 
 
 def kill_when(
-    process: "subprocess.Popen[Any]", condition: Callable[[], bool], number: int = signal.SIGKILL, group: bool = False
+    process: "subprocess.Popen[Any] | forks.Popen",
+    condition: Callable[[], bool],
+    number: int = signal.SIGKILL,
+    group: bool = False,
 ) -> None:
     """Sends a signal to a process or its group once the condition holds, or the process has ended."""
     wait_until(lambda: condition() or process.poll() is not None)
