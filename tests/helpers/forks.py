@@ -1,22 +1,24 @@
 """`python -m MODULE WORDS...` as a fork of a server that has imported the libraries: importing them takes seconds.
 
-What a program does is the same, but for what it has loaded.
+A program does the same, but for what it loads. Stands for the module subprocess where only these names of it are used.
 """
 
 import multiprocessing
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import reduction
 from multiprocessing.context import ForkServerContext
+from subprocess import PIPE, STDOUT, CompletedProcess, TimeoutExpired
 from typing import IO, Any
 
 import pytest
 
 from tests import ROOT
+
+__all__ = ["PIPE", "STDOUT", "CompletedProcess", "Popen", "TimeoutExpired", "fork_workers", "run", "server"]
 
 # What programs load on their way, some of it in libraries: pyarrow's first array loads pandas, tyro's first command
 # line typeguard.
@@ -36,7 +38,7 @@ def fork_workers(patch: pytest.MonkeyPatch) -> None:
 
 
 class Popen:
-    """What tests use of subprocess.Popen, for text."""
+    """What tests use of subprocess.Popen, for `python -m MODULE ...` and `python -c CODE ...` in ROOT, and for text."""
 
     def __init__(
         self,
@@ -50,22 +52,22 @@ class Popen:
         start_new_session: bool = False,
         text: bool = True,
     ) -> None:
-        python, option, *words = map(str, command)
-        assert (python, option, cwd, text) == (sys.executable, "-m", ROOT, True)
+        python, *words = map(str, command)
+        assert (python, cwd, text) == (sys.executable, ROOT, True)
         self.args = command
         self.stdin = self.stdout = self.stderr = None
         files, pipes = [0, 1, 2], list[int]()
-        if stdin == subprocess.PIPE:
+        if stdin == PIPE:
             files[0], ours = os.pipe()
             self.stdin = os.fdopen(ours, "w")
             pipes.append(files[0])
         for number, name, given in ((1, "stdout", stdout), (2, "stderr", stderr)):
-            if given == subprocess.PIPE:
+            if given == PIPE:
                 ours, files[number] = os.pipe()
                 setattr(self, name, os.fdopen(ours))
                 pipes.append(files[number])
             elif given is not None:
-                files[number] = files[1] if given == subprocess.STDOUT else given.fileno()  # type: ignore[union-attr]
+                files[number] = files[1] if given == STDOUT else given.fileno()  # type: ignore[union-attr]
         place = (dict(os.environ if env is None else env), start_new_session)
         self._process = server().Process(target=_run, args=(words, [_File(each) for each in files], *place))
         self._process.start()
@@ -84,8 +86,24 @@ class Popen:
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(list(map(str, self.args)), timeout or 0)
+            raise TimeoutExpired(list(map(str, self.args)), timeout or 0)
         return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def __enter__(self) -> "Popen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self.stdin, self.stdout, self.stderr):
+            if each is not None:
+                each.close()
+        self.wait()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         if self.stdin is not None:
@@ -94,6 +112,13 @@ class Popen:
             texts = [pool.submit(_text, each) for each in (self.stdout, self.stderr)]
             self.wait(timeout)
             return texts[0].result(), texts[1].result()
+
+
+def run(command: Sequence[object], *, timeout: float | None = None) -> "CompletedProcess[str]":
+    """The ended process, with all that it printed."""
+    process = Popen(command, stdout=PIPE, stderr=PIPE)
+    printed, said = process.communicate(timeout)
+    return CompletedProcess(list(map(str, command)), process.wait(), printed, said)
 
 
 def _text(file: "IO[str] | None") -> str:
@@ -125,5 +150,9 @@ def _run(words: list[str], files: list[int], env: dict[str, str], session: bool)
     sys.stdin, sys.stdout, sys.stderr = (open(number, "r" if number == 0 else "w", 1) for number in range(3))  # noqa: SIM115, PTH123
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = words
-    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    option, program, *_ = words
+    sys.argv = words[1:] if option == "-m" else ["-c", *words[2:]]
+    if option == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        exec(program, {"__name__": "__main__"})
