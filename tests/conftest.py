@@ -17,6 +17,9 @@ import pytest
 from shards.dataset import Split
 from tests.helpers.datasets import decoded, jpeg, photo, write_split
 
+# No test cuts the power, and waiting for a disk takes longer than most tests. Forks have this too (helpers/forks.py).
+os.fsync = lambda _: None
+
 __all__ = ["SHARED", "decoded", "jpeg", "photo", "write_split"]
 
 # A shell that runs the tests in the background, or nohup, has these ignored, and processes that tests start and

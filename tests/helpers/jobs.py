@@ -8,6 +8,7 @@ import pytest
 from preprocess.__main__ import main
 from preprocess.sources.source import Row, StoredSource
 from tests.conftest import jpeg, photo
+from tests.helpers.forks import fork_workers
 
 BROKEN = jpeg(photo(20, 20))[:-100]
 
@@ -32,10 +33,12 @@ def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def convert(source: Path | str, out: Path, *options: str) -> int:
-    """Runs a small job in this process; returns its exit status."""
+    """Runs a small job in this process; returns its exit status. Its workers, if it has several, are forks."""
     # --force and --enlarge: no sample is read beforehand, so that tests can count the rows that are read.
     given = ["--short-side", "16", "--shard-size", "4", "--workers", "1", "--force", "--enlarge", *options]
-    return main([str(source), str(out), *given])
+    with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)
+        return main([str(source), str(out), *given])
 
 
 def tree(root: Path) -> dict[str, bytes]:

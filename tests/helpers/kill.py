@@ -9,13 +9,15 @@ its own. `start`, `wait_until` and `kill_when` are for tests that kill a program
 import itertools
 import os
 import random
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tests import ROOT
+from tests.helpers import forks
 
 # Calls of os that create, rename or remove names.
 STEPS = ("replace", "rename", "link", "unlink", "rmdir")
@@ -85,21 +87,22 @@ def training() -> Iterator[Program]:
     import shards.loader  # noqa: F401  # imported before forking
     from shards.common.errors import UsageError
     from tests.helpers.resume import assert_same, tiny_models
-    from train.__main__ import main
-    from train.checkpoints.earlier import CHECKPOINTS, LAST
+    from train.__main__ import main, parse_config
+    from train.checkpoints.earlier import CHECKPOINTS, LAST, NEW
     from train.checkpoints.resume import read_checkpoint
     from train.report.metrics import TOTAL_TIME
 
     def step(out: Path) -> int:
-        try:
-            return int(read_checkpoint(out / CHECKPOINTS / LAST)["step"])
-        except (FileNotFoundError, UsageError):  # there is none yet, or it is between two renames
-            return 0
+        for name in (LAST, NEW):  # between two renames there is only NEW
+            with suppress(FileNotFoundError, UsageError):
+                return int(read_checkpoint(out / CHECKPOINTS / name)["step"])
+        return 0
 
     def progress(out: Path) -> int | None:
         return None if (out / TOTAL_TIME).exists() else step(out)
 
     torch.set_num_threads(1)
+    parse_config(["--data", "DIR"])  # loads what tyro needs, and reads the help of each option
     with tiny_models() as patch:
         patch.setattr("train.checkpoints.saver.AGREE_S", 0.0)
         run = lambda out, words: main([*words, "--out", str(out)])  # noqa: E731
@@ -109,8 +112,10 @@ def training() -> Iterator[Program]:
 def kill_at_random(program: Program, out: Path, words: list[str], kills: int) -> list[int]:
     """Starts the program again and again, each time killing its group, `kills` times in all, from its start to its end.
 
-    Every fourth kill comes at a random moment of the start, the others a random moment after a chosen progress. A run
-    that is complete before its moment is compared, and begun anew. Returns the progress at each kill.
+    Every fourth kill comes at a random moment of the start, before any progress. Each of the others has its own part of
+    the whole length: the program waits where that part begins until it is watched, and is killed a random moment later.
+    A kill after the end of its part does not count, and the next try leaves less time: so the kills spread over the
+    whole on a machine of any speed. A complete run is compared, and begun anew. Returns the progress at each kill.
     """
     whole = out.with_name("whole")
     started = time.monotonic()
@@ -119,26 +124,35 @@ def kill_at_random(program: Program, out: Path, words: list[str], kills: int) ->
     first = time.monotonic() - started
     assert _status(process) == 0
     length = program.length(whole)
+    assert length >= 2 * kills, "the parts would be too short"
     pace = (time.monotonic() - started - first) / length
     moments, progress = random.Random(0), list[int]()
     while len(progress) < kills:
-        process = _fork(lambda: program.run(out, words))
-        if len(progress) % 4 == 0:
-            time.sleep(moments.uniform(program.earliest * first, first))
-        else:
-            aim = length * len(progress) // kills
-            wait_until(lambda: _has_ended(process) or (program.progress(out) or 0) >= aim)  # noqa: B023
-            time.sleep(moments.uniform(0, pace))
-        # A process that is killed before it made its group is alone.
-        (os.killpg if _has_group(process) else os.kill)(process, signal.SIGKILL)
-        killed = _status(process) == -signal.SIGKILL
+        begin, end = (length * part // kills for part in (len(progress), len(progress) + 1))
+        starts, before = len(progress) % 4 == 0, program.progress(out) or 0
+        if not starts and before >= end:
+            shutil.rmtree(out)
+        process, gate = _fork_with_gate(program, out, words, before + 1 if starts else begin)
+        with gate:
+            if starts:
+                select.select([gate], [], [], moments.uniform(program.earliest * first, first))
+            elif gate.recv(1):
+                gate.send(b"!")
+                time.sleep(moments.uniform(0, pace))
+            # A process that is killed before it made its group is alone.
+            (os.killpg if _has_group(process) else os.kill)(process, signal.SIGKILL)
+            killed = _status(process) == -signal.SIGKILL
         program.check(out, whole)
         reached = program.progress(out)
-        if killed and reached is not None:
-            progress.append(reached)
-        else:
+        if reached is None:
             program.compare(out, whole)
             shutil.rmtree(out)
+        else:
+            assert killed
+            if starts or reached < end:
+                progress.append(reached)
+                continue
+        pace /= 2
     assert _status(_fork(lambda: program.run(out, words))) == 0
     program.compare(out, whole)
     return progress
@@ -162,22 +176,20 @@ def kill_at_every_step(program: Program, out: Path, words: list[str]) -> int:
 
 def kill_in_a_process_of_its_own(case: str, how: str, out: Path, *words: object) -> list[int]:
     """What `main` prints: the progress at each kill, or the number of steps."""
-    command = [sys.executable, "-m", "tests.helpers.kill", case, how, str(out), *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [int(word) for word in done.stdout.splitlines()[-1].split()]
+    process = start("tests.helpers.kill", case, how, out, *words)
+    printed, said = process.communicate()
+    assert process.returncode == 0, said
+    return [int(word) for word in printed.splitlines()[-1].split()]
 
 
-def start(*words: object, **variables: str) -> "subprocess.Popen[str]":
+def start(*words: object, **variables: str) -> forks.Popen:
     """Starts `python -m WORDS...` in a session of its own, with further environment variables."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=ROOT,
+    return forks.Popen(
+        [sys.executable, "-m", *words],
         env={**os.environ, **variables},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -190,7 +202,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
 
 
 def kill_when(
-    process: "subprocess.Popen[Any]", condition: Callable[[], bool], number: int = signal.SIGKILL, group: bool = False
+    process: "subprocess.Popen[Any] | forks.Popen",
+    condition: Callable[[], bool],
+    number: int = signal.SIGKILL,
+    group: bool = False,
 ) -> None:
     """Sends a signal to a process or its group once the condition holds, or the process has ended."""
     wait_until(lambda: condition() or process.poll() is not None)
@@ -245,12 +260,33 @@ def _fork(job: Callable[[], int]) -> int:
     return process
 
 
+def _fork_with_gate(program: Program, out: Path, words: list[str], aim: int) -> tuple[int, socket.socket]:
+    """Starts the program; with its progress at `aim` it sends a byte through the socket, and waits for an answer."""
+    ours, theirs = socket.socketpair()
+
+    def run() -> int:
+        ours.close()
+        replace, closed = os.replace, [True]
+
+        def gated(*given: Any, **named: Any) -> None:
+            replace(*given, **named)
+            if closed and (program.progress(out) or 0) >= aim:
+                closed.clear()
+                theirs.send(b"!")
+                theirs.recv(1)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "replace", gated)
+            return program.run(out, words)
+
+    process = _fork(run)
+    theirs.close()
+    ours.settimeout(100)
+    return process, ours
+
+
 def _status(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-def _has_ended(process: int) -> bool:
-    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _has_group(process: int) -> bool:

@@ -1,11 +1,9 @@
 """Training by several processes on this machine, over gloo, each with one thread."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 import torch.distributed.run
 from torch.multiprocessing.spawn import start_processes
 
+from tests.helpers.forks import server
 from tests.helpers.resume import tiny_models, train_until
 from train.config import Config
 
@@ -34,14 +33,14 @@ def on_two_ranks(jobs: Sequence[Job]) -> None:
 
     Importing the libraries costs seconds, so the ranks are forks of a server that has imported them.
     """
-    _forks()
+    server()
     arguments = (free_ports(len(jobs)), list(jobs))
     start_processes(_rank, arguments, nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
 def torchrun(log: Path, *words: object) -> BaseProcess:
     """Starts torchrun with the words as a fork of the same server; its ranks are forks too. `log`: what they print."""
-    process = _forks().Process(target=_torchrun, args=(log, [*map(str, words)]))
+    process = server().Process(target=_torchrun, args=(log, [*map(str, words)]))
     process.start()
     return process
 
@@ -53,11 +52,6 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
-
-
-def _forks() -> ForkServerContext:
-    multiprocessing.set_forkserver_preload([__name__, "shards.loader"])
-    return multiprocessing.get_context("forkserver")
 
 
 def _torchrun(log: Path, words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import textwrap
 import types
@@ -95,6 +96,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+@functools.cache
 def _docstrings(config: type[Any]) -> dict[str, str]:
     """The string under each field of a class, as one paragraph."""
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(config))).body

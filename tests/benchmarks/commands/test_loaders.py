@@ -19,11 +19,13 @@ from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
 from benchmarks.peers.naive import open_rows
 from benchmarks.peers.roster import ROWS, VIEWS, Entry
+from benchmarks.processes import process
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo
+from tests.helpers import forks
 
 
 def _source(directory: Path, rows: int, classes: int = 10) -> str:
@@ -56,6 +58,12 @@ def _result(row: str = "256-px JPEG, random, float32", skipped: dict[str, str] |
         settings={"row": row},
         skipped=skipped,
     )
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of the peers are forks: processes/test_process.py starts them as they are."""
+    monkeypatch.setattr(process, "subprocess", forks)
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from preprocess.sources.source import Row
 from shards.format.manifest import Settings
 from tests import ROOT
 from tests.conftest import decoded, jpeg, photo
+from tests.helpers.forks import fork_workers
 
 
 def work(scratch: Path) -> Conversion:
@@ -69,8 +70,9 @@ def test_raw_pixels_are_written_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_measures_all_and_leaves_only_its_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fork_workers(monkeypatch)
     folder = tmp_path / "source" / "train" / "ant"
     folder.mkdir(parents=True)
     for seed in range(6):

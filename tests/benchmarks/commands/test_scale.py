@@ -15,6 +15,7 @@ from shards import Loader, open_dataset
 from shards.common.errors import UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo, write_split
+from tests.helpers.forks import fork_workers
 
 
 def test_a_long_index_points_at_the_same_images(small_split: Split, tmp_path: Path) -> None:
@@ -30,8 +31,8 @@ def test_a_long_index_points_at_the_same_images(small_split: Split, tmp_path: Pa
         assert sum(len(labels) for _, labels in loader) == 100
 
 
-@pytest.mark.slow
-def test_a_probe_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_probe_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_workers(monkeypatch)
     split = write_split(tmp_path, [jpeg(photo(256, 260, i)) for i in range(8)], short_side=256)
     found = probe.apart(probe.start, split.root, 2, 0.05)
     assert min(value for value, _ in found.values()) > 0
@@ -39,8 +40,8 @@ def test_a_probe_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert len(probe.apart(probe.memory, split.root, 2, 3)) == 3
 
 
-@pytest.mark.slow
-def test_a_probe_that_fails_raises_what_it_raised(tmp_path: Path) -> None:
+def test_a_probe_that_fails_raises_what_it_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_workers(monkeypatch)
     with pytest.raises(UsageError, match="manifest"):
         probe.apart(probe.start, tmp_path, 2, 0.05)
 

@@ -15,6 +15,7 @@ from benchmarks.processes.serve import Check
 from benchmarks.processes.task import PeerTask, own_format
 from shards.common.errors import ShardfeedError
 from shards.dataset import Split
+from tests.helpers import forks
 
 SHORT = Schedule(rounds=1, seconds=0.05, warm_up=1)
 
@@ -38,12 +39,17 @@ def test_intervals_come_from_another_process_which_ends_with_the_block(small_spl
         os.kill(pid, 0)
 
 
-def test_one_that_cannot_start_says_why(small_split: Split) -> None:
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.processes.process.subprocess", forks)
+
+
+def test_one_that_cannot_start_says_why(small_split: Split, forked: None) -> None:
     with pytest.raises(ShardfeedError, match=r"fake: RuntimeError: no engine$"):
         _process(small_split, "cannot start")
 
 
-def test_one_that_dies_is_named(small_split: Split) -> None:
+def test_one_that_dies_is_named(small_split: Split, forked: None) -> None:
     with pytest.raises(ShardfeedError, match="fake ended"):
         _process(small_split, "dies")
 
@@ -64,7 +70,7 @@ def test_other_work_is_refused(images: torch.Tensor, labels: torch.Tensor, messa
         check((images, labels))
 
 
-def test_one_that_hangs_is_given_up(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_hangs_is_given_up(small_split: Split, forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.processes.process.START", 0.01)
     start = time.monotonic()
     with pytest.raises(ShardfeedError, match="no answer"):

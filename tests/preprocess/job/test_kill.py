@@ -12,10 +12,10 @@ SETTINGS = ["--short-side", "16", "--shard-size", "4", "--workers", "1", "--max-
 
 @pytest.mark.slow
 def test_a_job_killed_at_twenty_random_moments_ends_the_same(tmp_path: Path) -> None:
-    source = folder(tmp_path / "source", {"train": 250, "validation": 30}, {"train/a/x.jpg": BROKEN})
+    source = folder(tmp_path / "source", {"train": 160, "validation": 15}, {"train/a/x.jpg": BROKEN})
     progress = kill_in_a_process_of_its_own("conversion", "random", tmp_path / "out", source, *SETTINGS)
     assert len(progress) == 20
-    assert len(set(progress)) > 10  # so there were moments all over the job
+    assert len(set(progress)) > 10  # fifteen of them have their own part of the job
 
 
 @pytest.mark.slow

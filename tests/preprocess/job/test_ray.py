@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from preprocess.__main__ import main
 from preprocess.job.ray import _result
 from shards.common.errors import ShardfeedError
+from tests.helpers.forks import Popen
 from tests.helpers.jobs import convert, folder, line, tree
 from tests.helpers.kill import descendants, kill_when, start, wait_until
 from tests.helpers.s3 import S3
@@ -35,7 +35,7 @@ def whole(source: Path) -> dict[str, bytes]:
     return tree(source.parent / "whole")
 
 
-def start_on_ray(source: Path, out: Path | str) -> "subprocess.Popen[str]":
+def start_on_ray(source: Path, out: Path | str) -> Popen:
     pytest.importorskip("ray", reason="needs the extra ray")
     return start("preprocess", source, out, *SETTINGS, *RAY)
 

@@ -15,6 +15,7 @@ from shards.common.errors import ShardfeedError
 from shards.dataset import open_dataset
 from shards.remote.cache import Cache, cache_home
 from shards.remote.object_store import ObjectStore
+from tests.helpers.forks import fork_workers
 from tests.helpers.jobs import convert, folder, line, tree
 from tests.helpers.kill import kill_when, start
 from tests.helpers.s3 import ACCESS, S3, SECRET, Request, first
@@ -38,7 +39,9 @@ def whole(source: Path, tmp_path: Path) -> dict[str, bytes]:
 
 def upload(source: Path | str, url: str, *options: str) -> int:
     # Without --force, as users do: the estimate lists what OUT holds.
-    return main([str(source), url, *SETTINGS, "--max-rejects", "0.5", *options])
+    with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)
+        return main([str(source), url, *SETTINGS, "--max-rejects", "0.5", *options])
 
 
 def staged() -> list[Path]:

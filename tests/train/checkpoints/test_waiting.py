@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ import pytest
 import shards.loader
 import train.engine
 from shards.common.errors import ShardfeedError
-from tests import ROOT
+from tests.helpers.forks import PIPE, Popen
 from tests.helpers.ranks import on_two_ranks
 from tests.helpers.resume import assert_same, tiny_models, train_until
 from train.__main__ import main
@@ -107,13 +106,12 @@ leave(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
 def test_a_signal_in_start_up_ends_the_process(
     number: signal.Signals, status: int, config: Config, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", START, *words(config, tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Popen(command, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout is not None
         assert "results go to" in process.stdout.readline()  # the header comes before torch is loaded
         assert process.stdout.readline() == "starting\n"

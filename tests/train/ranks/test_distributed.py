@@ -20,7 +20,7 @@ from torch._C._distributed_c10d import HashStore  # torch.distributed has it, bu
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal
 from tests import ROOT
-from tests.helpers.ranks import on_two_ranks
+from tests.helpers.ranks import on_two_ranks, torchrun
 from tests.helpers.training import SILENT, FixedBatches, setup_of, write_dataset
 from train.__main__ import HOLD_S, leave, main
 from train.config import Config, Device
@@ -307,13 +307,12 @@ def test_torchrun_trains_on_two_processes(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", {"train": 40, "validation": 7})
     words = ["--data", data, "--out", tmp_path / "out", "--device", "cpu", "--size", "16", "--threads", "1"]
     words += ["--epochs", "1", "--batch-size", "32", "--micro-batch", "8"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ended = subprocess.run(
-        [*torchrun, "-m", "train", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("epoch 1/1") == 1
-    assert ended.stdout.count('"top1"') == 1
+    node = torchrun(tmp_path / "log", "--standalone", "--nproc-per-node", "2", ROOT / "train" / "__main__.py", *words)
+    node.join(120)
+    said = (tmp_path / "log").read_text()
+    assert node.exitcode == 0, said
+    assert said.count("epoch 1/1") == 1
+    assert said.count('"top1"') == 1
     weights = torch.load(tmp_path / "out/imagenet_trained_model.pth", weights_only=True)
     assert not any(key.startswith("module.") for key in weights)
 
