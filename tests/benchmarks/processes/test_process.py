@@ -10,7 +10,7 @@ import torch
 from benchmarks.measure.harness import Schedule, measure
 from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import Entry
-from benchmarks.processes.process import PeerProcess
+from benchmarks.processes.process import Hangs, PeerProcess
 from benchmarks.processes.serve import Check
 from benchmarks.processes.task import PeerTask, own_format
 from shards.common.errors import ShardfeedError
@@ -64,6 +64,15 @@ def test_other_work_is_refused(images: torch.Tensor, labels: torch.Tensor, messa
         check((images, labels))
 
 
+def test_one_that_hangs_in_a_turn_is_killed(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _process(small_split, "well") as process:
+        monkeypatch.setattr("benchmarks.processes.process.TURN", -0.04)
+        with pytest.raises(Hangs, match="no answer"):
+            process.turn(SHORT)
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)
+
+
 def test_one_that_hangs_is_given_up(small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.processes.process.START", 0.01)
     start = time.monotonic()
@@ -73,7 +82,15 @@ def test_one_that_hangs_is_given_up(small_split: Split, monkeypatch: pytest.Monk
 
 
 def test_an_encoding_that_a_contender_does_not_read_is_named() -> None:
-    assert Entry("SPDL", "spdl", encodings=("jpeg",)).absence("raw") == "does not read raw images"
+    assert Entry("SPDL", "spdl", encodings=("jpeg",)).absence("raw", BatchSpec()) == "does not read raw images"
+
+
+def test_rows_that_a_contender_has_no_form_for_are_named() -> None:
+    entry = Entry("timm", "timm", rrc_only=True)
+    assert entry.absence("jpeg", BatchSpec(crop="rrc")) is None
+    assert "alone" in str(entry.absence("jpeg", BatchSpec()))
+    assert "web server" in str(entry.absence("jpeg", BatchSpec(crop="rrc"), "http"))
+    assert "tars of others" in str(entry.absence("jpeg", BatchSpec(crop="rrc"), indexed=True))
 
 
 def _task(split: Split, work: Path) -> PeerTask:
