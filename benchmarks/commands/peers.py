@@ -28,7 +28,7 @@ from benchmarks.commands import loaders
 from benchmarks.measure.harness import Schedule, in_one_line
 from benchmarks.measure.result import Result, write
 from benchmarks.report import table
-from benchmarks.report.loaders import draw, long_block
+from benchmarks.rows.document import draw, long_block
 from benchmarks.rows.rows import ROWS
 from benchmarks.rows.start import thread_counts
 from benchmarks.rows.stores import Stores

@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 
 from benchmarks.measure.result import Result, read
-from benchmarks.report.loaders import draw, long_block, order, short_block, work
+from benchmarks.rows.document import draw, long_block, order, short_block, work
 from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError

@@ -23,6 +23,8 @@ Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 # What a turn finds. memory: the data in the page cache, from the turns before. disk: nothing in the page cache.
 # http: the shards behind a web server on this machine, and an empty cache. The last two end with the first epoch.
 Reads = Literal["memory", "disk", "http"]
+# What this process's peer reads of its own: other peers may have mapped theirs, which therefore stay in memory.
+_own_formats: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class PeerTask:
         elif self.reads == "disk":
             from benchmarks.measure.cold import forget
 
-            forget([*self.open_split().shard_paths, *(path for path in Path(self.work).rglob("*") if path.is_file())])
+            own = (path for place in _own_formats for path in (place, *place.rglob("*")) if path.is_file())
+            forget([*self.open_split().shard_paths, *own])
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def own_format(task: PeerTask, name: str, write: Callable[[Path], None]) -> Path
     """
     split = task.open_split()
     path = Path(task.work) / f"{name}-{split.name}-{split.info.shards[0].sha256[:12]}-{len(split)}"
+    _own_formats.add(path)
     done = path.with_name(path.name + ".done")
     if not done.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

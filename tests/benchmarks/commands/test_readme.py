@@ -10,7 +10,7 @@ from benchmarks.__main__ import main
 from benchmarks.commands.readme import END, LONG, SHORT, chosen
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, write
-from benchmarks.report.loaders import draw, long_block, short_block
+from benchmarks.rows.document import draw, long_block, short_block
 from shards.common.errors import UsageError
 from tests import ROOT
 
