@@ -249,7 +249,7 @@ def row_name(options: Options, batch: BatchSpec, split: Split) -> str:
     """What is stored, cropped and delivered, in a few words."""
     stored = split.manifest.settings
     size = "original" if stored.short_side is None else f"{stored.short_side}-px"
-    kind = "raw" if stored.encoding == "raw" else "tars" if split.manifest.indexed else "JPEG"
+    kind = "raw" if stored.encoding == "raw" else "JPEG in tars of others" if split.manifest.indexed else "JPEG"
     crop = batch.crop if options.views == "none" else f"{options.views} views"
     plain = "" if options.colour else " without colour"
     reads = {"memory": "", "disk": ", cold disk", "http": ", HTTP"}[options.reads]

@@ -108,9 +108,9 @@ def run(options: Options) -> None:
             try:
                 row = options.row(name, stores.shards(store), work / "formats", stores.source(store))
                 result = loaders.compare(row)
-            except UsageError:
-                raise  # all rows would fail alike
             except Exception as error:
+                if isinstance(error, UsageError) and not results:
+                    raise  # the other rows would most likely fail alike
                 failed.append(name)
                 print(f"FAILED {name}: {in_one_line(error)}", file=sys.stderr, flush=True)
                 continue

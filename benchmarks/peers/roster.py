@@ -87,7 +87,7 @@ ROSTER = {
     "tfdata": Entry("tf.data", "tfdata", "tensorflow", encodings=JPEG),
     "ffcv": Entry("FFCV", "ffcv", "ffcv"),
     "dali": Entry("plain DALI", "dali", tars=True),
-    "turbojpeg": Entry("libjpeg-turbo, decode alone", "turbojpeg", processes=True, encodings=JPEG),
+    "turbojpeg": Entry("libjpeg-turbo, decode alone", "turbojpeg", processes=True, encodings=JPEG, tars=True),
     "shardfeed": Entry("shardfeed", "shardfeed", reads=EVERYWHERE, tars=True),
     "fast-dct": Entry("shardfeed, fast DCT", "shardfeed", encodings=JPEG, options={"fast_idct": True}),
     "gpu": Entry("shardfeed, GPU, CPU decodes", "shardfeed", options={"device": "gpu", "decode": "cpu"}),

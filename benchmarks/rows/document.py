@@ -144,7 +144,7 @@ def _origin(results: Sequence[Result]) -> list[str]:
         f"brackets. `threads` are threads or worker processes, {_chosen_by(first)}; the naive path reads the originals."
     )
     commands = "; ".join(f"`{command}`" for command in dict.fromkeys(map(_command, results)))
-    how = f"Commands: {commands}. All of it: `make bench-peers SOURCE=...`."
+    how = f"Command: {commands}, with the options that a row's name says. All of it: `make bench-peers SOURCE=...`."
     parts = [f"{where} Versions: {', '.join(f'{name} {value}' for name, value in versions.items())}.", what, how]
     fast = [name for name in names if _setting(results, name, "dct") == {"fast"}]
     if fast:
@@ -177,7 +177,8 @@ def _setting(results: Sequence[Result], name: str, setting: str) -> set[str]:
 
 
 def _command(result: Result) -> str:
-    """The command without paths of the machine and without the threads that were tried."""
+    """The command without paths of the machine, and without the options that a row's name and the text say."""
     word = r"('[^']*'|\S+)"
-    command = re.sub(rf" --(work|out) {word}", "", re.sub(r" --sweep( \d+)+", "", result.command))
+    command = re.sub(r" --sweep( \d+)+", "", result.command)
+    command = re.sub(rf" --(work|out|crop|dtype|batch-size|size|views|reads) {word}", "", command)
     return re.sub(rf"--source {word}", "--source SOURCE", re.sub(rf"--data {word}", "--data DIR", command))

@@ -10,9 +10,6 @@ from benchmarks.processes.task import PeerTask
 from shards.common.errors import ShardfeedError
 from shards.common.machine import usable_cores
 
-# Seconds of a turn before the one that counts.
-TRIAL = 0.2
-
 
 def thread_counts() -> tuple[int, ...]:
     """Numbers of threads to try: half of the cores, as many, one more, as this loader takes, and twice as many."""
@@ -21,10 +18,10 @@ def thread_counts() -> tuple[int, ...]:
 
 
 def best_of(entry: Entry, task: Callable[[int], PeerTask], counts: Sequence[int], seconds: float) -> PeerProcess:
-    """The process with the most images/s in one turn. A number that the peer refuses does not count: FFCV takes none
-    above the cores.
+    """The process with the most images/s in a turn, after the one that each begins with.
 
-    Raises ShardfeedError where it refuses all of them, or gives no answer.
+    A number that the peer refuses does not count: FFCV takes none above the cores. Raises ShardfeedError where it
+    refuses all of them, or gives no answer.
     """
     best: PeerProcess | None = None
     most, refusal = 0.0, ShardfeedError(f"{entry.title}: no number of threads to try")
@@ -40,7 +37,6 @@ def best_of(entry: Entry, task: Callable[[int], PeerTask], counts: Sequence[int]
                 continue
             speed, loser = 0.0, process
             try:
-                process.turn(Schedule(seconds=TRIAL))
                 speed = process.turn(Schedule(seconds=seconds)).images_per_s
                 if speed > most:
                     best, loser, most = process, best, speed

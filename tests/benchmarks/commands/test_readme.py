@@ -82,7 +82,7 @@ def test_ratios_lead_and_then_come_all_contenders_with_command_versions_and_date
         "| **shardfeed** | 3 | 4,000 | 4,000 |",
     ]
     text = "\n".join(lines)
-    assert "`python -m benchmarks loaders --data DIR --source SOURCE --rounds 3 --dtype float32`. All" in text
+    assert "`python -m benchmarks loaders --data DIR --source SOURCE --rounds 3`, with the options" in text
     assert "where" not in text
     assert "ffcv 1.0.2" in text
     assert "2026-01-02" in text

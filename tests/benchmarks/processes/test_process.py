@@ -1,5 +1,6 @@
 """A contender in a process of its own: its intervals, and what is said when it cannot or dies."""
 
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -109,3 +110,16 @@ def test_a_format_of_its_own_is_written_anew_after_an_interruption(small_split: 
     made = own_format(_task(small_split, tmp_path), "peer", lambda path: write(path, False))
     assert (made / "part").exists()
     assert own_format(_task(small_split, tmp_path), "peer", lambda path: pytest.fail("made twice")) == made
+
+
+def test_a_cold_turn_forgets_the_shards_and_what_the_peer_has_written(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[Path] = []
+    monkeypatch.setattr("benchmarks.measure.cold.forget", forgotten.extend)
+    task = dataclasses.replace(_task(small_split, tmp_path), reads="disk")
+    (tmp_path / "of another peer").write_text("x")
+    made = own_format(task, "peer", Path.touch)
+    task.before_turn()
+    assert set(small_split.shard_paths) | {made} <= set(forgotten)
+    assert tmp_path / "of another peer" not in forgotten
