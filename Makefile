@@ -3,7 +3,8 @@
 # make test         lint, types and tests
 # make test-gpu     the tests that need a GPU
 # make docs-check   checks every command, option, link and program in the documents
-# make bench-peers  measures every loader that can be installed here, in one table; SOURCE=... names the data set
+# make bench-peers  measures every loader that can be installed here, in one table; SOURCE=... names the data set, and
+#                   OPTIONS='--images 20000 --peers ffcv turbojpeg' and the like go to the command
 # make bench-gpu    on a machine with a GPU, unattended, ten minutes: the GPU tests, loaders, stages and training. Results
 #                   go to a dated directory of RESULTS=...; DATA=... names shards, SOURCE=... images; without both, small
 #                   images are made up. MINUTES=7 bounds it all.
@@ -21,6 +22,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(DALI)
 
 SOURCE ?=
+OPTIONS ?=
 DATA ?=
 
 RESULTS ?= Results/benchmarks
@@ -75,7 +77,7 @@ docs-check: install
 # The table leaves out a peer that cannot be installed, and says so.
 bench-peers: install
 	-$(BIN)/python -m benchmarks peers-install
-	$(BIN)/python -m benchmarks peers --source $(or $(SOURCE),ILSVRC/imagenet-1k)
+	$(BIN)/python -m benchmarks peers --source $(or $(SOURCE),ILSVRC/imagenet-1k) --out $(RESULTS) $(OPTIONS)
 
 bench-gpu: $(READY)
 	$(RUN) -m benchmarks gpu --minutes $(MINUTES) --out $(RESULTS) $(if $(DATA),--data $(DATA)) $(if $(SOURCE),--source $(SOURCE))

@@ -4,8 +4,9 @@ All deliver torch tensors of the same shape, type and crop, each the way its own
 process of its own (benchmarks/peers/). Always measured: the naive path over SOURCE, the data set that the shards were
 made from; DALI's own reader and operators; this project's loader. More with --peers:
 
-    folder torchvision webdataset     an image folder with Pillow, or decoded by torchvision; webdataset
-    ffcv spdl litdata streaming tfdata     other systems, installed by `python -m benchmarks peers-install`
+    folder torchvision torchcodec     an image folder with Pillow, or decoded by torchvision or torchcodec
+    timm webdataset                   timm's loader; webdataset
+    ffcv spdl litdata streaming tfdata     other systems; these and torchcodec: `python -m benchmarks peers-install`
     turbojpeg                         a limit: libjpeg-turbo decodes on every core, and nothing else is done
     fast-dct                          this loader with the less exact DCT, which FFCV and tf.data use
     gpu gpu-region gpu-hardware       this loader on a GPU: a CPU decodes, the GPU's cores, its JPEG engines,
@@ -20,6 +21,9 @@ images stay in --work for the next time.
 With --views simclr (or another preset of shards/sampling/presets.py) batches hold all views of each image, and three
 others are measured: this loader with one decode for all views, this loader once a view, and a DataLoader with
 torchvision's transforms on PIL images of the stored files. --no-colour leaves crops and flips.
+
+--reads disk empties the page cache of all files before each turn, which ends with the first epoch; --reads http puts
+the shards behind a web server on this machine, and empties the loaders' caches of them.
 """
 
 import contextlib
@@ -32,13 +36,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from benchmarks.measure.harness import Intervals, Schedule, measure
-from benchmarks.measure.progress import note, watched
-from benchmarks.measure.result import Ratio, Result, ResultFile, Series, Setting, write
+from benchmarks.measure.progress import watched
+from benchmarks.measure.result import Ratio, Result, ResultFile, Series, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
 from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEWS, Entry
-from benchmarks.processes.process import PeerProcess
-from benchmarks.processes.task import PeerTask
+from benchmarks.processes.process import Hangs, PeerProcess
+from benchmarks.processes.task import PeerTask, Reads
+from benchmarks.processes.web import served
 from benchmarks.report import table
+from benchmarks.rows.start import best_of
 from shards import Split
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
@@ -47,12 +53,7 @@ from shards.dataset import choose_split
 
 ALL = "all"
 ALWAYS = {NAIVE, DALI, OURS}
-# Seconds of a turn before the one of --sweep that counts.
-TRIAL = 0.2
 FAILED = "failed: "  # how the reason begins why a peer that should have been measured is not there
-
-# Peers that read the tars of others, or none at all.
-READ_TARS = frozenset({"shardfeed", "naive"})
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class Options:
     """The data set they were made from, for the naive path, which is left out without it: anything that
     `python -m preprocess` takes, made-up images apart."""
     peers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES")] = ()
-    """More peers: folder, torchvision, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg, fast-dct, gpu,
-    gpu-region, gpu-hybrid, gpu-hardware, gpu-lent, dali-gpu, gpu-hardware-0.5, gpu-hardware-0.8, gpu-hardware-0.95; or
-    all."""
+    """More peers: folder, torchvision, torchcodec, timm, webdataset, streaming, litdata, spdl, tfdata, ffcv, turbojpeg,
+    fast-dct, gpu, gpu-region, gpu-hybrid, gpu-hardware, gpu-lent, dali-gpu, gpu-hardware-0.5, gpu-hardware-0.8,
+    gpu-hardware-0.95; or all."""
     split: str = "train"
     """The split to read, of the shards and of SOURCE."""
     image_column: str = "image"
@@ -86,6 +87,9 @@ class Options:
     """Measure all views of a method of self-supervised learning, in place of single images."""
     colour: bool = True
     """For --views: also change colours, not only crop and flip."""
+    reads: Reads = "memory"
+    """Where data come from in each turn: memory, the page cache, from the turns before; disk, with nothing in the page
+    cache; http, a web server on this machine, with an empty cache."""
     dtype: DType = BatchSpec.dtype
     """float32: normalised; uint8: the pixels."""
     seed: int = 0
@@ -143,7 +147,7 @@ def summary(result: Result) -> dict[str, Any]:
     for name, title in (("naive", naive), ("loader", ours)):
         if title in {series.name for series in result.series}:
             figures[f"{name}_images_per_s"] = result[title].spread.median
-    if result.benchmark == "views":
+    if "views" in result.settings:
         figures |= {series.name: series.spread.median for series in result.series}
     for ratio in result.ratios:
         if (ratio.of, ratio.to) == (ours, naive):
@@ -156,43 +160,53 @@ def compare(options: Options) -> Result:
 
     Raises UsageError for data or options that do not fit together, ShardfeedError where no peer is left.
     """
-    schedule, names = Schedule(options.rounds, options.seconds), _names(options.peers)
+    schedule, entries = Schedule(options.rounds, options.seconds), _entries(options)
     split = choose_split(options.data, [options.split])
-    if options.views != "none":
-        return compare_views(options, split, schedule)
-    batch = _batch(options, split)
-    stored = split.manifest.settings
+    batch, stored = _batch(options, split), split.manifest.settings
     skipped: dict[str, str] = {}
     peers: dict[str, PeerProcess] = {}
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(ResultFile(options.out))
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        for name in watched(names, lambda name: f"starting {name}", "peer"):
-            entry = ROSTER[name]
-            reason = entry.absence(stored.encoding)
-            if split.manifest.indexed and entry.module not in READ_TARS:
-                reason = "reads shards that a conversion made, and not tars of others"
+        data = str(options.data)
+        if options.reads == "http":
+            data = stack.enter_context(served(options.data))
+        for name in watched(list(entries), lambda name: f"starting {name}", "peer"):
+            entry, always = entries[name], name in ALWAYS | VIEWS.keys()
+            reason = entry.absence(stored.encoding, batch, options.reads, split.manifest.indexed)
             if name == NAIVE and options.source is None:
                 reason = "it reads the originals: give --source"
             if reason is None:
                 try:
-                    peers[name] = stack.enter_context(started(entry, options, batch, work, stored.encoding == "raw"))
+                    peer = started(entry, options, data, batch, work, stored.encoding == "raw")
+                    peers[name] = stack.enter_context(peer)
                 except UsageError as error:
-                    if name in ALWAYS:
+                    if always:
                         raise  # SOURCE is not that of the shards, for example
                     reason = str(error).removeprefix(f"{entry.title}: ")
                 except ShardfeedError as error:
-                    reason = (FAILED if name in ALWAYS else "") + str(error).removeprefix(f"{entry.title}: ")
+                    failed = always or isinstance(error, Hangs)
+                    reason = (FAILED if failed else "") + str(error).removeprefix(f"{entry.title}: ")
             if reason is not None:
                 skipped[entry.title] = reason
 
         def result(intervals: Intervals) -> Result:
             return _result(options, schedule, split, batch, peers, intervals, skipped)
 
-        failed: dict[str, str] = {}
-        intervals = measure(list(peers.values()), schedule, keep=lambda found: file.keep(result(found)), failed=failed)
-        skipped |= {title: FAILED + reason.removeprefix(f"{title}: ") for title, reason in failed.items()}
+        lost: dict[str, str] = {}
+        intervals = measure(list(peers.values()), schedule, keep=lambda found: file.keep(result(found)), failed=lost)
+        skipped |= {title: FAILED + reason.removeprefix(f"{title}: ") for title, reason in lost.items()}
         return file.dated(result(intervals))
+
+
+def _entries(options: Options) -> dict[str, Entry]:
+    """The peers to measure, in the order of the roster. Raises UsageError for options that do not fit together."""
+    if options.views == "none":
+        return {name: ROSTER[name] for name in _names(options.peers)}
+    if options.peers or options.source:
+        raise UsageError("--views measures peers of its own: leave out --peers and --source")
+    own = {"views": options.views, "colour": options.colour}
+    return {name: replace(entry, options={**entry.options, **own}) for name, entry in VIEWS.items()}
 
 
 def _result(
@@ -207,14 +221,15 @@ def _result(
     """What was measured of those that have `intervals`."""
     there = {name: each for name, each in peers.items() if each.name in intervals}
     series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in there.items()}
-    row, stored = row_name(batch, split), split.manifest.settings
+    bases = BASES if options.views == "none" else [name for name in VIEWS if name != OURS]
+    row, stored = row_name(options, batch, split), split.manifest.settings
     return Result.now(
         "loaders",
         f"{batch.batch_size} x 3 x {batch.size} x {batch.size} a batch: {row}",
         command_line("loaders", options),
         list(series.values()),
         schedule=schedule,
-        ratios=[Ratio.between(series[OURS], series[base]) for base in BASES if {OURS, base} <= series.keys()],
+        ratios=[Ratio.between(series[OURS], series[base]) for base in bases if {OURS, base} <= series.keys()],
         skipped=skipped,
         settings={
             **asdict(batch),
@@ -223,66 +238,44 @@ def _result(
             "encoding": stored.encoding,
             "images": len(split),
             **({"sweep": ", ".join(map(str, options.sweep))} if options.sweep else {}),
+            **({"views": options.views, "colour": options.colour} if options.views != "none" else {}),
+            **({"reads": options.reads} if options.reads != "memory" else {}),
+            **({"tars": True} if split.manifest.indexed else {}),
         },
     )
 
 
-def compare_views(options: Options, split: Split, schedule: Schedule) -> Result:
-    """Measures the views of a method. Raises UsageError for options that do not fit together."""
-    if options.peers or options.source or options.sweep:
-        raise UsageError("--views measures peers of its own: leave out --peers, --source and --sweep")
-    batch, raw = _batch(options, split), split.manifest.settings.encoding == "raw"
-    chosen: dict[str, Setting] = {"views": options.views, "colour": options.colour}
-    options.out.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
-        peers = {}
-        for name in watched(list(VIEWS), lambda name: f"starting {name}", "peer"):
-            entry = replace(VIEWS[name], options={**VIEWS[name].options, **chosen})
-            peers[name] = stack.enter_context(started(entry, options, batch, work, raw))
-        intervals = measure(list(peers.values()), schedule)
-    once, *others = (Series.of(each.name, intervals[each.name], each.settings) for each in peers.values())
-    row = f"{row_name(batch, split).split(',')[0]}, {options.views} views{'' if options.colour else ' without colour'}"
-    return Result.now(
-        "views",
-        f"all views of {batch.batch_size} images a batch: {row}, {batch.dtype}",
-        command_line("loaders", options),
-        [once, *others],
-        schedule=schedule,
-        ratios=[Ratio.between(once, other) for other in others],
-        settings={**asdict(batch), **chosen, "row": row, "images": len(split)},
-    )
-
-
-def row_name(batch: BatchSpec, split: Split) -> str:
+def row_name(options: Options, batch: BatchSpec, split: Split) -> str:
     """What is stored, cropped and delivered, in a few words."""
     stored = split.manifest.settings
     size = "original" if stored.short_side is None else f"{stored.short_side}-px"
-    kind = "raw" if stored.encoding == "raw" else "JPEG"
-    return f"{size} {kind}, {batch.crop}, {batch.dtype}"
+    kind = "raw" if stored.encoding == "raw" else "JPEG in tars of others" if split.manifest.indexed else "JPEG"
+    crop = batch.crop if options.views == "none" else f"{options.views} views"
+    plain = "" if options.colour else " without colour"
+    reads = {"memory": "", "disk": ", cold disk", "http": ", HTTP"}[options.reads]
+    return f"{size} {kind}, {crop}{plain}, {batch.dtype}{reads}"
 
 
-def thread_counts() -> tuple[int, ...]:
-    """Numbers of threads to try: half of the cores, as many, one more, as this loader takes, and twice as many."""
-    cores = usable_cores()
-    return tuple(sorted({max(1, cores // 2), cores, cores + 1, 2 * cores}))
-
-
-def started(entry: Entry, options: Options, batch: BatchSpec, work: Path, raw: bool) -> PeerProcess:
+def started(entry: Entry, options: Options, data: str, batch: BatchSpec, work: Path, raw: bool) -> PeerProcess:
     """The process of a peer, with the best of --sweep. Raises ShardfeedError if it cannot work."""
 
-    def speed(threads: int) -> float:
-        """Images/s in one turn; 0 for a number of threads that the peer refuses, as FFCV refuses more than cores."""
-        note(f"{entry.title}: trying {threads} {'processes' if entry.processes else 'threads'}")
-        try:
-            with entry.start(_task(entry, options, batch, work, threads)) as process:
-                process.turn(Schedule(seconds=TRIAL))
-                return process.turn(Schedule(seconds=options.seconds)).images_per_s
-        except ShardfeedError:
-            return 0.0
+    def task(threads: int) -> PeerTask:
+        return PeerTask(
+            data=data,
+            split=options.split,
+            source=options.source or "",
+            image_column=options.image_column,
+            label_column=options.label_column,
+            work=str(work),
+            batch=batch,
+            threads=threads,
+            reads=options.reads,
+            options=entry.options,
+        )
 
-    threads = max(options.sweep, key=speed) if options.sweep else _threads(entry, options, raw)
-    return entry.start(_task(entry, options, batch, work, threads))
+    if options.sweep:
+        return best_of(entry, task, options.sweep, options.seconds)
+    return entry.start(task(_threads(entry, options, raw)))
 
 
 def _threads(entry: Entry, options: Options, raw: bool) -> int:
@@ -293,20 +286,6 @@ def _threads(entry: Entry, options: Options, raw: bool) -> int:
     if wanted is not None:
         return wanted
     return usable_cores() if entry.processes or entry.environment else default_threads(raw)
-
-
-def _task(entry: Entry, options: Options, batch: BatchSpec, work: Path, threads: int) -> PeerTask:
-    return PeerTask(
-        data=str(options.data),
-        split=options.split,
-        source=options.source or "",
-        image_column=options.image_column,
-        label_column=options.label_column,
-        work=str(work),
-        batch=batch,
-        threads=threads,
-        options=entry.options,
-    )
 
 
 def _names(peers: tuple[str, ...]) -> list[str]:

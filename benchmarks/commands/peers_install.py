@@ -19,7 +19,7 @@ class Options:
     """Makes the environments that `python -m benchmarks loaders` runs other systems in."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME...")] = ()
-    """Which: ffcv, spdl, litdata, streaming, tensorflow; all of them if none is named."""
+    """Which: ffcv, spdl, torchcodec, litdata, streaming, tensorflow; all of them if none is named."""
 
 
 def run(options: Options) -> None:

@@ -95,6 +95,7 @@ class Contender:
     stride: batches that tend to arrive together, as from workers that started together; an interval is a multiple of
         it, so that neither end cuts such a group.
     sync: waits for work that was only queued, as on a GPU; called before the clock is read at both ends of an interval.
+    most: images after which a turn ends, those before the interval included: an epoch, where only the first one counts.
     """
 
     name: str
@@ -103,17 +104,22 @@ class Contender:
     depth: int
     stride: int = 1
     sync: Callable[[], object] = nothing
+    most: float | None = None
 
     def turn(self, schedule: Schedule, clock: Clock = time.perf_counter) -> Interval:
         """Starts the contender, warms it up, measures one interval and ends it."""
         skipped, warm = max(schedule.warm_up, 2 * self.depth), min(WARM_UP, schedule.seconds)
-        images, count = 0.0, 0
+        if self.most is not None:
+            warm = 0.0  # as little of the first epoch as can be goes uncounted
+        images, count, before = 0.0, 0, 0.0
         with self.open() as batches:
             start = clock()
             for number, batch in enumerate(batches, 1):
-                self.images(batch)
+                before += self.images(batch)
                 if number >= skipped and number % self.stride == 0 and clock() - start >= warm:
                     break
+            if self.most is not None and before >= self.most:
+                raise ShardfeedError(f"{self.name}: an epoch is over before the warm-up is: measure more images")
             self.sync()
             cpu = processor_seconds()
             start = clock()
@@ -121,6 +127,8 @@ class Contender:
                 images += self.images(batch)
                 count += 1
                 if count % self.stride == 0 and clock() - start >= schedule.seconds:
+                    break
+                if self.most is not None and before + images >= self.most:
                     break
             self.sync()
             now = clock()

@@ -89,10 +89,12 @@ def pipeline(split: Split, batch: BatchSpec, threads: int, on_gpu: bool, device_
         prefetch_queue_depth=PREFETCH,
     )
     reader: Any = fn.readers.webdataset  # its stub says that it may return nothing
+    # Without an index, as of tars of others, it reads each tar once to make one.
+    index = [] if split.manifest.indexed else [f"{path.removesuffix('.tar')}.idx" for path in paths]
     with made:
         encoded, label = reader(
             paths=paths,
-            index_paths=[f"{path.removesuffix('.tar')}.idx" for path in paths],
+            index_paths=index,
             ext=[extension(split.manifest.settings.encoding), "cls"],
             missing_component_behavior="error",
             random_shuffle=True,

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from benchmarks.measure.result import Setting
-from benchmarks.measure.settings import DType
+from benchmarks.measure.settings import BatchSpec
 from benchmarks.processes import environments
 from benchmarks.processes.process import PeerProcess
-from benchmarks.processes.task import PeerTask
+from benchmarks.processes.task import PeerTask, Reads
 from shards.format.layout import Encoding
 
 
@@ -22,6 +21,9 @@ class Entry:
     environment: of benchmarks/processes/environments.py; None runs in this one.
     processes: its images are prepared by worker processes, not by threads.
     encodings: of the shards from which it can do the same work.
+    rrc_only: it has no other crop, and no batches of uint8.
+    reads: where it can read the data from.
+    tars: it reads tars of others in place.
     options: go to the task; for modules that stand here more than once.
     """
 
@@ -30,12 +32,23 @@ class Entry:
     environment: str | None = None
     processes: bool = False
     encodings: tuple[Encoding, ...] = ("jpeg", "raw")
+    rrc_only: bool = False
+    reads: tuple[Reads, ...] = ("memory", "disk")
+    tars: bool = False
     options: Mapping[str, Setting] = field(default_factory=dict)
 
-    def absence(self, encoding: Encoding) -> str | None:
-        """Why it cannot be measured, in one line; None if it can."""
+    def absence(
+        self, encoding: Encoding, batch: BatchSpec, reads: Reads = "memory", indexed: bool = False
+    ) -> str | None:
+        """Why it cannot be measured, in one line; None if it can. indexed: the shards are tars of others."""
         if encoding not in self.encodings:
             return f"does not read {encoding} images"
+        if self.rrc_only and (batch.crop, batch.dtype) != ("rrc", "float32"):
+            return "makes RandomResizedCrop in float32 alone"
+        if reads not in self.reads:
+            return "does not read what lies behind a web server"
+        if indexed and not self.tars:
+            return "reads shards that a conversion made, and not tars of others"
         if self.options.get("device") == "gpu":
             import torch  # not at the top, so that --help and a mistyped option need not wait for it
 
@@ -54,23 +67,28 @@ class Entry:
 
 
 JPEG: tuple[Encoding, ...] = ("jpeg",)
+EVERYWHERE: tuple[Reads, ...] = ("memory", "disk", "http")
 # The share of a batch that DALI gives a GPU's JPEG engines by itself; the best one depends on the GPU and the images.
 DALI_LOAD = 0.65
 ROSTER = {
-    "naive": Entry("naive HF + PIL", "naive", processes=True),
+    "naive": Entry("naive HF + PIL", "naive", processes=True, tars=True),
     "folder": Entry("image folder + PIL", "image_folder", processes=True, options={"decoder": "pil"}),
     "torchvision": Entry(
         "image folder + decode_jpeg", "image_folder", processes=True, encodings=JPEG, options={"decoder": "torchvision"}
     ),
-    "webdataset": Entry("webdataset + PIL", "webdataset_pil", processes=True),
+    "torchcodec": Entry(
+        "image folder + torchcodec", "image_folder", "torchcodec", True, JPEG, options={"decoder": "torchcodec"}
+    ),
+    "timm": Entry("timm", "timm", processes=True, rrc_only=True),
+    "webdataset": Entry("webdataset + PIL", "webdataset_pil", processes=True, reads=EVERYWHERE, tars=True),
     "streaming": Entry("MosaicML Streaming", "streaming", "streaming", processes=True),
     "litdata": Entry("LitData", "litdata", "litdata", processes=True, encodings=JPEG),
     "spdl": Entry("SPDL", "spdl", "spdl", encodings=JPEG),
     "tfdata": Entry("tf.data", "tfdata", "tensorflow", encodings=JPEG),
     "ffcv": Entry("FFCV", "ffcv", "ffcv"),
-    "dali": Entry("plain DALI", "dali"),
-    "turbojpeg": Entry("libjpeg-turbo, decode alone", "turbojpeg", processes=True, encodings=JPEG),
-    "shardfeed": Entry("shardfeed", "shardfeed"),
+    "dali": Entry("plain DALI", "dali", tars=True),
+    "turbojpeg": Entry("libjpeg-turbo, decode alone", "turbojpeg", processes=True, encodings=JPEG, tars=True),
+    "shardfeed": Entry("shardfeed", "shardfeed", reads=EVERYWHERE, tars=True),
     "fast-dct": Entry("shardfeed, fast DCT", "shardfeed", encodings=JPEG, options={"fast_idct": True}),
     "gpu": Entry("shardfeed, GPU, CPU decodes", "shardfeed", options={"device": "gpu", "decode": "cpu"}),
     "gpu-region": Entry("shardfeed, GPU, region", "shardfeed", options={"device": "gpu", "decode": "region"}),
@@ -91,18 +109,10 @@ ROSTER = {
 }
 # Who makes several views of each image, for `--views`; the first is this loader, and the others are what it is held to.
 VIEWS = {
-    "once": Entry("shardfeed, all views", "views", options={"way": "once"}),
-    "each": Entry("shardfeed, once a view", "views", options={"way": "each"}),
-    "torchvision": Entry("DataLoader, PIL views", "views", processes=True, options={"way": "torchvision"}),
+    "shardfeed": Entry("shardfeed, all views", "views", reads=EVERYWHERE, tars=True, options={"way": "once"}),
+    "each": Entry("shardfeed, once a view", "views", reads=EVERYWHERE, tars=True, options={"way": "each"}),
+    "dataloader": Entry("DataLoader, PIL views", "views", processes=True, options={"way": "torchvision"}),
 }
 NAIVE, DALI, OURS = "naive", "dali", "shardfeed"
-# What is stored, cropped and delivered: the rows that `python -m benchmarks peers` measures, in this order.
-ROWS: tuple[tuple[Encoding, Literal["random", "rrc"], DType], ...] = (
-    ("jpeg", "random", "float32"),
-    ("jpeg", "random", "uint8"),
-    ("jpeg", "rrc", "float32"),
-    ("raw", "random", "float32"),
-    ("raw", "random", "uint8"),
-)
-# Our loader's ratios are taken to these, where they were measured.
-BASES = (NAIVE, "ffcv", DALI, "turbojpeg")
+# Our loader's ratios are taken to these, where they were measured, in this order.
+BASES = ("ffcv", DALI, "turbojpeg", NAIVE)

@@ -1,7 +1,7 @@
 """webdataset over the shards themselves, decoded by Pillow, as its documentation recommends for training.
 
 Shards are drawn with replacement (`resampled=True`), samples are shuffled in a buffer, and worker processes make the
-batches.
+batches. Shards behind a URL go to its own cache.
 """
 
 from typing import Any
@@ -29,7 +29,11 @@ def loader(task: PeerTask) -> Any:
     prepare = pil_transform(task.batch, stored)
     dataset = (
         webdataset.WebDataset(
-            [str(path) for path in split.shard_paths], resampled=True, shardshuffle=False, seed=task.batch.seed
+            [split.shard_place(number) for number in range(len(split.info.shards))],
+            resampled=True,
+            shardshuffle=False,
+            seed=task.batch.seed,
+            cache_dir=str(task.cache) if task.reads == "http" else None,
         )
         .shuffle(SHUFFLE_BUFFER)
         .to_tuple(extension(stored.encoding), "cls")

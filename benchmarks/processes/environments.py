@@ -44,6 +44,7 @@ ENVIRONMENTS = {
     "spdl": Environment(
         "from spdl.io.utils import set_ffmpeg_log_level; set_ffmpeg_log_level(16)", ("spdl",), debian=("libavdevice59",)
     ),
+    "torchcodec": Environment("from torchcodec.decoders import decode_jpeg", ("torchcodec",)),
     "litdata": Environment("from litdata import StreamingDataset", ("litdata",)),
     "streaming": Environment("from streaming import StreamingDataset", ("mosaicml-streaming",)),
     "tensorflow": Environment("from tensorflow.io import TFRecordWriter", ("tensorflow-cpu",)),

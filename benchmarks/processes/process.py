@@ -21,9 +21,13 @@ from shards.common.errors import ShardfeedError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds a peer may take to start, which includes writing the data set in its own format; and seconds that a turn may
-# take beside its interval.
-START, TURN = 1800.0, 300.0
+# take beside its interval, which includes starting its threads or processes.
+START, TURN = 1800.0, 120.0
 TRIAL = Schedule(seconds=0.1)  # of the turn that shows whether a peer works
+
+
+class Hangs(ShardfeedError):
+    """A peer gave no answer in time, and was killed."""
 
 
 class PeerProcess:
@@ -69,6 +73,8 @@ class PeerProcess:
 
     def close(self) -> None:
         """Kills the process and all that it started. Between turns it holds nothing that has to be put in order."""
+        if self._log.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
@@ -86,7 +92,8 @@ class PeerProcess:
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
-                raise ShardfeedError(f"{self.name} gave no answer for {seconds:g} s")
+                self.close()  # or it would take cores from the others until the end
+                raise Hangs(f"{self.name} gave no answer for {seconds:g} s")
         line = stdout.readline()
         if not line:
             raise ShardfeedError(f"{self.name} ended: {self._last_words()}")

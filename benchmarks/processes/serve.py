@@ -50,11 +50,13 @@ def main(module: str, text: str) -> None:
     def start() -> dict[str, Any]:
         peer: Peer = importlib.import_module(module).peer(task)
         images = peer.images or Check(task.batch, len(task.open_split().class_names))
-        made.append(Contender(module, peer.open, images, peer.depth, peer.stride, peer.sync))
+        most = None if task.reads == "memory" else len(task.open_split())
+        made.append(Contender(module, peer.open, images, peer.depth, peer.stride, peer.sync, most))
         return {"settings": dict(peer.settings)}
 
     def measure(seconds: str, warm_up: str) -> dict[str, Any]:
         schedule = Schedule(seconds=float(seconds), warm_up=int(warm_up))
+        task.before_turn()
         interval = made[0].turn(schedule, time.perf_counter)
         return {"images": interval.images, "seconds": interval.seconds, "cpu": interval.cpu}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,30 @@ from benchmarks.measure.harness import nothing
 from benchmarks.measure.result import Setting
 from benchmarks.measure.settings import BatchSpec
 from shards.dataset import Split, open_dataset
+from shards.remote.cache import Cache
 
 if TYPE_CHECKING:
     import torch  # not otherwise: --help and a mistyped option need not wait for it
 
 Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+# What a turn finds. memory: the data in the page cache, from the turns before. disk: nothing in the page cache.
+# http: the shards behind a web server on this machine, and an empty cache. The last two end with the first epoch.
+Reads = Literal["memory", "disk", "http"]
+# What this process's peer reads of its own: other peers may have mapped theirs, which therefore stay in memory.
+_own_formats: set[Path] = set()
 
 
 @dataclass(frozen=True)
 class PeerTask:
     """The work of one peer.
 
-    data, split: shards, and the split of them to read; every peer delivers these images.
+    data, split: shards (a directory or a URL), and the split of them to read; every peer delivers these images.
     source, image_column, label_column: the data set that the shards were made from, for peers that read originals.
     work: directory for the peer's own format of the images.
     batch: what a batch is.
     threads: threads or worker processes that prepare batches, whichever the peer has.
     options: from the roster, for peers that stand there more than once.
+    reads: what each turn finds.
     """
 
     data: str
@@ -42,6 +49,7 @@ class PeerTask:
     batch: BatchSpec
     threads: int
     options: Mapping[str, Setting] = field(default_factory=dict)
+    reads: Reads = "memory"
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "PeerTask":
@@ -50,7 +58,23 @@ class PeerTask:
 
     def open_split(self) -> Split:
         """The split to read."""
-        return open_dataset(self.data)[self.split]
+        cache = Cache(self.cache) if self.reads == "http" else None
+        return open_dataset(self.data, cache)[self.split]
+
+    @property
+    def cache(self) -> Path:
+        """The directory for shards that were downloaded."""
+        return Path(self.work) / "cache"
+
+    def before_turn(self) -> None:
+        """Makes the disk and the cache as `reads` has them."""
+        if self.reads == "http":
+            shutil.rmtree(self.cache, ignore_errors=True)
+        elif self.reads == "disk":
+            from benchmarks.measure.cold import forget
+
+            own = (path for place in _own_formats for path in (place, *place.rglob("*")) if path.is_file())
+            forget([*self.open_split().shard_paths, *own])
 
 
 @dataclass(frozen=True)
@@ -84,6 +108,7 @@ def own_format(task: PeerTask, name: str, write: Callable[[Path], None]) -> Path
     """
     split = task.open_split()
     path = Path(task.work) / f"{name}-{split.name}-{split.info.shards[0].sha256[:12]}-{len(split)}"
+    _own_formats.add(path)
     done = path.with_name(path.name + ".done")
     if not done.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,16 @@ from PIL import Image
 
 from benchmarks.__main__ import main
 from benchmarks.commands import loaders
-from benchmarks.commands import peers as rows
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
 from benchmarks.peers.naive import open_rows
-from benchmarks.peers.roster import ROWS, VIEWS, Entry
+from benchmarks.peers.roster import VIEWS, Entry
 from benchmarks.processes import process
+from benchmarks.processes.process import Hangs
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
+from benchmarks.rows import start, stores
+from benchmarks.rows.rows import ROWS
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo
@@ -147,7 +149,7 @@ def test_views_are_measured_beside_one_at_a_time_and_torchvision(
     small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["loaders", "--data", str(small_split.root), "--views", "mae", "--batch-size", "2", "--size", "32"]
-    words += ["--threads", "1", "--workers", "0", "--rounds", "1", "--seconds", "0.05", "--dtype", "uint8"]
+    words += ["--sweep", "1", "--rounds", "1", "--seconds", "0.05", "--dtype", "uint8"]
     assert main([*words, "--out", str(tmp_path)]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     result = read(Path(last["result"]))
@@ -170,40 +172,46 @@ def test_the_table_shows_median_and_range() -> None:
     assert "not measured: FFCV: not installed" in lines
 
 
-def test_all_rows_are_measured_and_written(
+def _work(options: loaders.Options) -> dict[str, Setting]:
+    """The settings of a result of these options."""
+    work = {"encoding": "raw" if "raw" in options.data.name else "jpeg", "stored": 256, "images": 9, "resize": 256}
+    names = ("crop", "dtype", "batch_size", "size")
+    return {**work, **{name: getattr(options, name) for name in names}, "row": f"{options.data.name}, {options.crop}"}
+
+
+def test_all_rows_are_measured_and_each_is_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[loaders.Options] = []
+    tables: list[bool] = []
 
     def compare(options: loaders.Options) -> Result:
+        tables.append((tmp_path / "loaders.md").exists())
         asked.append(options)
-        work: dict[str, Setting] = {
-            "encoding": options.data.name[7:],
-            "crop": options.crop,
-            "dtype": options.dtype,
-            "batch_size": 32,
-        }
-        row = f"{options.data.name}, {options.crop}, {options.dtype}"
-        return msgspec.structs.replace(_result(row), settings={**work, "row": row, "images": 9, "size": 224})
+        return msgspec.structs.replace(_result(), settings=_work(options))
 
-    made: list[str] = []
+    made: list[tuple[str, ...]] = []
     monkeypatch.setattr(loaders, "compare", compare)
-    monkeypatch.setattr(rows, "run_command", lambda *words: made.append(words[-5]))
-    rows.run(rows.Options(source="S", work=tmp_path / "work", out=tmp_path))
-    assert made == ["jpeg", "raw"]
-    assert [(each.data.name, each.crop, each.dtype) for each in asked] == [
-        ("shards-jpeg", "random", "float32"),
-        ("shards-jpeg", "random", "uint8"),
-        ("shards-jpeg", "rrc", "float32"),
-        ("shards-raw", "random", "float32"),
-        ("shards-raw", "random", "uint8"),
-    ]
-    assert {each.peers for each in asked} == {("all",)}
+    monkeypatch.setattr(stores, "run_command", lambda *words: made.append(words))
+    monkeypatch.setattr(stores.Stores, "_index_tars", lambda self, path: None)
+    assert main(["peers", "--source", "S", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 0
+    kinds = {Path(words[2]).name: words[5:-4] for words in made}
+    assert kinds["shards-small-raw"] == ("--short-side", "32", "--encoding", "raw")
+    assert kinds["shards-original"] == ("--original",)
+    assert [each.data.name for each in asked] == [f"shards-{row.store}" for row in ROWS.values()]
+    assert [each.reads for each in asked[-2:]] == ["disk", "http"]
+    assert {each.peers for each in asked if each.views == "none"} == {("all",)}
+    assert {each.sweep for each in asked} == {start.thread_counts()}
+    assert tables == [False] + [True] * (len(ROWS) - 1)
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(last["rows"]) == 5
-    assert "| plain DALI | 2 | 3,000 | 3,000 | 3,000 | 3,000 | 3,000 |" in Path(last["table"]).read_text()
+    assert len(last["rows"]) == len(ROWS)
     assert list(tmp_path.glob("loaders-*.json"))
     assert (tmp_path / "loaders.png").exists()
+
+
+def test_a_row_that_there_is_not_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["peers", "--source", "S", "--rows", "jpeg", "png", "--out", str(tmp_path)]) == 2
+    assert "no row png: choose from jpeg, " in capsys.readouterr().err
 
 
 class Peer:
@@ -223,6 +231,9 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.open = False
 
 
@@ -285,36 +296,60 @@ def test_the_number_of_threads_that_does_best_is_taken(
     small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[tuple[str, int]] = []
+    made: list[Peer] = []
 
     def start(self: Entry, task: PeerTask) -> Peer:
         tried.append((self.title, task.threads))
-        return Peer(self.title, lambda _: Interval({1: 10, 2: 30, 3: 20}[task.threads], 1.0, 1.0))
+        made.append(Peer(self.title, lambda _: Interval({1: 10, 2: 30, 3: 20}[task.threads], 1.0, 1.0)))
+        made[-1].settings = {"threads": task.threads}
+        made[-1].open = True
+        return made[-1]
 
     monkeypatch.setattr(Entry, "start", start)
     assert main([*_words(small_split, tmp_path), "--sweep", "1", "2", "3", "--rounds", "1"]) == 0
-    assert [threads for title, threads in tried if title == "shardfeed"] == [1, 2, 3, 2]
+    assert [threads for title, threads in tried if title == "shardfeed"] == [1, 2, 3]
+    assert not any(peer.open for peer in made)
     [path] = tmp_path.glob("*.json")
     assert read(path).settings["sweep"] == "1, 2, 3"
+    assert read(path)["shardfeed"].settings["threads"] == 2
 
 
 def test_a_row_that_fails_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compare(options: loaders.Options) -> Result:
-        assert options.sweep == loaders.thread_counts()
         if options.crop == "rrc":
             raise ShardfeedError("all have failed")
-        work: dict[str, Setting] = {"encoding": "jpeg", "crop": options.crop, "dtype": options.dtype}
         result = _result(skipped={"FFCV": "failed: no memory"} if options.dtype == "uint8" else None)
-        return msgspec.structs.replace(result, settings={**work, "row": "r", "images": 9, "batch_size": 1, "size": 8})
+        return msgspec.structs.replace(result, settings=_work(options))
 
     monkeypatch.setattr(loaders, "compare", compare)
-    monkeypatch.setattr(rows, "ROWS", ROWS[:3])
-    monkeypatch.setattr(rows, "run_command", lambda *words: None)
-    assert main(["peers", "--source", "S", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 1
+    monkeypatch.setattr(stores, "run_command", lambda *words: None)
+    words = ["peers", "--source", "S", "--rows", "jpeg", "jpeg-uint8", "jpeg-rrc", "--out", str(tmp_path)]
+    assert main(words) == 1
     printed = capsys.readouterr()
-    failed = ["FFCV (jpeg, random, uint8, batch 64)", "jpeg, rrc, float32, batch 64"]
     last = json.loads(printed.out.splitlines()[-1])
-    assert last["failed"] == failed
+    assert last["failed"] == ["FFCV (jpeg-uint8)", "jpeg-rrc"]
     assert len(last["rows"]) == 2
-    assert "FAILED jpeg, rrc, float32, batch 64: all have failed" in printed.err
+    assert "FAILED jpeg-rrc: all have failed" in printed.err
+    assert not list(tmp_path.glob("peers-*"))  # the data that was made
+
+
+def test_a_peer_that_hangs_is_tried_once(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[str] = []
+
+    def start(self: Entry, task: PeerTask) -> Peer:
+        tried.append(self.title)
+        if self.module == "turbojpeg":
+            raise Hangs(f"{self.title} gave no answer for 1 s")
+        peer = Peer(self.title, lambda _: Interval(100, 1.0, 1.0))
+        peer.open = True
+        return peer
+
+    monkeypatch.setattr(Entry, "start", start)
+    words = [*_words(small_split, tmp_path), "--peers", "turbojpeg", "--sweep", "1", "2", "--rounds", "1"]
+    assert main(words) == 1
+    assert tried.count("libjpeg-turbo, decode alone") == 1
+    assert "decode alone: failed: libjpeg-turbo, decode alone gave no answer" in capsys.readouterr().out

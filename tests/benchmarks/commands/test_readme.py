@@ -1,4 +1,4 @@
-"""`python -m benchmarks readme`: which results count, the table, the command without paths, the picture."""
+"""`python -m benchmarks readme`: which results count, the tables, the command without paths, the picture."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.__main__ import main
-from benchmarks.commands.readme import END, LONG, SHORT, chosen, long_block, short_block
+from benchmarks.commands.readme import END, LONG, SHORT, chosen
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, write
+from benchmarks.rows.document import draw, long_block, short_block
 from shards.common.errors import UsageError
 from tests import ROOT
 
@@ -21,6 +22,7 @@ def _result(encoding: str, dtype: str, speed: float = 4000.0, day: int = 2) -> R
         own: dict[str, Setting] = {"threads": 2, "dct": "fast", "ffcv": "1.0.2", "resize": "none"}
         others.append(Series("FFCV", (2000.0, 2000.0, 2000.0), settings=own))
     work: dict[str, Setting] = {"encoding": encoding, "crop": "random", "dtype": dtype, "batch_size": 64, "size": 224}
+    row = f"256-px {encoding}, random, {dtype}"
     result = Result.now(
         "loaders",
         "what was done",
@@ -29,21 +31,27 @@ def _result(encoding: str, dtype: str, speed: float = 4000.0, day: int = 2) -> R
         [*others, ours],
         schedule=Schedule(3, 1.0),
         ratios=[Ratio.between(ours, other) for other in others],
-        settings={**work, "resize": 256, "stored": 256, "images": 900},
+        settings={**work, "resize": 256, "stored": 256, "images": 900, "row": row},
         skipped={"SPDL": "not installed", "shardfeed, GPU, region": "needs a CUDA GPU, and torch sees none"},
     )
     return msgspec.structs.replace(result, date=f"2026-01-{day:02}T03:04:05+00:00")
 
 
+def _changed(result: Result, **settings: Setting) -> Result:
+    return msgspec.structs.replace(result, settings={**result.settings, **settings})
+
+
 def test_the_latest_result_of_each_work_counts_in_the_order_of_the_rows() -> None:
     old, new = _result("jpeg", "float32", 3000.0, day=1), _result("jpeg", "float32", 4000.0, day=3)
     raw, pixels = _result("raw", "float32"), _result("jpeg", "uint8")
-    assert chosen([new, raw, old, pixels]) == [new, pixels, raw]
+    cold = _changed(_result("jpeg", "float32", day=1), reads="disk")
+    assert chosen([cold, new, raw, old, pixels]) == [[new, pixels, raw, cold]]
 
 
 def test_results_that_do_not_belong_together_are_refused() -> None:
-    other = msgspec.structs.replace(_result("raw", "uint8"), hardware={"cpu": "another", "cores": 1, "gpu": None})
-    with pytest.raises(UsageError, match="differ in machine"):
+    hardware = _result("raw", "uint8").hardware
+    other = msgspec.structs.replace(_result("raw", "uint8"), hardware={**hardware, "cores": 1000})
+    with pytest.raises(UsageError, match="differ in hardware"):
         chosen([_result("jpeg", "uint8"), other])
     with pytest.raises(UsageError, match="differ in seconds: give those of one"):
         chosen([_result("jpeg", "uint8"), msgspec.structs.replace(_result("raw", "uint8"), seconds=0.1)])
@@ -53,14 +61,28 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
         chosen([])
 
 
-def test_the_table_has_all_contenders_and_names_command_versions_and_date() -> None:
-    lines = long_block(chosen([_result("jpeg", "float32"), _result("raw", "float32")]), "a/b.png").splitlines()
-    assert "| images/s | threads | JPEG, random, float32 | raw, random, float32 |" in lines
-    assert "| FFCV | 2 | 2,000 | - |" in lines
-    assert "| **shardfeed** | 3 | 4,000 | 4,000 |" in lines
-    assert "| shardfeed to FFCV |  | 2.00 (1.95 to 2.05) | - |" in lines
+def test_results_of_two_kinds_of_processor_are_apart_the_latest_first() -> None:
+    early, late = _result("jpeg", "uint8", day=1), _result("jpeg", "uint8", day=2)
+    late = msgspec.structs.replace(late, hardware={"cpu": "another", "cores": 1, "gpu": None})
+    assert chosen([early, late]) == [[late], [early]]
+
+
+def test_ratios_lead_and_then_come_all_contenders_with_command_versions_and_date() -> None:
+    [results] = chosen([_result("jpeg", "float32"), _changed(_result("raw", "float32"), batch_size=512)])
+    lines = long_block(results, "a/b.png").splitlines()
+    assert [line for line in lines if line.startswith("|")] == [
+        "|  | shardfeed, images/s | to FFCV | to naive HF + PIL |",
+        "| --- | --- | --- | --- |",
+        "| 256-px jpeg, random, float32 | **4,000** | 2.00 (1.95 to 2.05) | 10.00 (10.00 to 10.00) |",
+        "| 256-px raw, random, float32, batch 512 | **4,000** | - | 10.00 (10.00 to 10.00) |",
+        "| images/s | threads | 256-px jpeg, random, float32 | 256-px raw, random, float32, batch 512 |",
+        "| --- | --- | --- | --- |",
+        "| naive HF + PIL | 2 | 400 | 400 |",
+        "| FFCV | 2 | 2,000 | - |",
+        "| **shardfeed** | 3 | 4,000 | 4,000 |",
+    ]
     text = "\n".join(lines)
-    assert "`python -m benchmarks loaders --data DIR --source SOURCE --rounds 3`, with" in text
+    assert "`python -m benchmarks loaders --data DIR --source SOURCE --rounds 3`, with the options" in text
     assert "where" not in text
     assert "ffcv 1.0.2" in text
     assert "2026-01-02" in text
@@ -69,18 +91,20 @@ def test_the_table_has_all_contenders_and_names_command_versions_and_date() -> N
     assert "](a/b.png)" in text
 
 
-def test_the_short_table_has_a_few_loaders_and_their_ratios() -> None:
-    lines = short_block(chosen([_result("jpeg", "float32"), _result("raw", "float32")]), "a/b.png").splitlines()
+def test_the_short_table_has_the_ratios_of_a_few_rows() -> None:
+    small = _changed(_result("raw", "uint8"), batch_size=512, size=32, stored=32, row="32-px raw, random, uint8")
+    cold = _changed(_result("jpeg", "float32"), reads="disk", row="cold")
+    [results] = chosen([small, cold, _result("jpeg", "float32")])
+    lines = short_block(results, "a/b.png").splitlines()
     rows = [line.split(" | ")[0] for line in lines if line.startswith("|")]
-    assert rows[2:] == [
-        "| naive HF + PIL",
-        "| FFCV",
-        "| **shardfeed**",
-        "| shardfeed to naive HF + PIL",
-        "| shardfeed to FFCV",
-    ]
+    assert rows == ["| ", "| ---", "| 256-px jpeg, random, float32", "| 32-px raw, random, uint8, batch 512"]
     assert "2026-01-02" in lines[-1]
     assert "](a/b.png)" in lines[0]
+
+
+def test_rows_that_no_short_table_has_are_drawn_too(tmp_path: Path) -> None:
+    draw([_changed(_result("jpeg", "float32"), reads="disk")], tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
 
 
 def test_only_what_stands_between_the_marks_is_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +141,7 @@ def test_the_documents_have_the_marks(document: str, begin: str) -> None:
 def test_results_that_are_incomplete_do_not_count() -> None:
     whole = _result("jpeg", "uint8", day=1)
     part = msgspec.structs.replace(_result("jpeg", "uint8", day=3), incomplete=True)
-    assert chosen([part, whole]) == [whole]
+    assert chosen([part, whole]) == [[whole]]
     with pytest.raises(UsageError, match="incomplete"):
         chosen([part])
 

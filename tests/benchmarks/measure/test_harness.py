@@ -1,6 +1,7 @@
 """The measuring harness on a clock of its own: order of turns, what is not counted, and the statistics."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -110,3 +111,12 @@ def test_where_all_fail_the_reasons_are_given() -> None:
     contender = Machine().contender("A", [1.0], last=3)
     with pytest.raises(ShardfeedError, match="all have failed: A: A ended before it gave a batch"):
         measure([contender], Schedule(rounds=1), Machine().clock, failed={})
+
+
+def test_a_turn_that_is_to_be_the_first_epoch_ends_with_it() -> None:
+    machine = Machine()
+    contender = dataclasses.replace(machine.contender("A", [1.0] * 4), most=100)
+    schedule = Schedule(rounds=1, seconds=50, warm_up=4)
+    assert measure([contender], schedule, machine.clock)["A"] == [Interval(images=60, seconds=6.0)]
+    with pytest.raises(ShardfeedError, match="A: an epoch is over before the warm-up is"):
+        measure([contender], dataclasses.replace(schedule, warm_up=10), machine.clock)

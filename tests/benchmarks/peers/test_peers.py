@@ -53,10 +53,10 @@ def _batch(
     entry: Entry, split: Split, images: list[bytes], tmp_path: Path, size: int, crop: Crop, dtype: DType
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Pixels (n, size, size, 3) from 0 to 255, and labels (n,)."""
-    reason = entry.absence("jpeg")
+    spec = BatchSpec(batch_size=8, resize=SIZE, size=size, crop=crop, dtype=dtype)
+    reason = entry.absence("jpeg", spec)
     if reason:
         pytest.skip(reason)
-    spec = BatchSpec(batch_size=8, resize=SIZE, size=size, crop=crop, dtype=dtype)
     source = _source(tmp_path / "source", images)
     # More than one thread or process: with FFCV, one is another program.
     task = PeerTask(str(split.root), "train", source, "image", "label", str(tmp_path), spec, 2, entry.options)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.commands import peers_install
+from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import Entry
 from benchmarks.processes import environments
 from benchmarks.processes.environments import ENVIRONMENTS, missing
@@ -25,7 +26,10 @@ def make_empty(home: Path, name: str) -> None:
 
 
 def test_an_environment_that_is_not_there_is_named(home: Path) -> None:
-    assert Entry("FFCV", "ffcv", "ffcv").absence("jpeg") == "not installed (python -m benchmarks peers-install ffcv)"
+    assert (
+        Entry("FFCV", "ffcv", "ffcv").absence("jpeg", BatchSpec())
+        == "not installed (python -m benchmarks peers-install ffcv)"
+    )
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -1,5 +1,6 @@
 """A contender in a process of its own: its intervals, and what is said when it cannot or dies."""
 
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from benchmarks.measure.harness import Schedule, measure
 from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import Entry
-from benchmarks.processes.process import PeerProcess
+from benchmarks.processes.process import Hangs, PeerProcess
 from benchmarks.processes.serve import Check
 from benchmarks.processes.task import PeerTask, own_format
 from shards.common.errors import ShardfeedError
@@ -70,6 +71,15 @@ def test_other_work_is_refused(images: torch.Tensor, labels: torch.Tensor, messa
         check((images, labels))
 
 
+def test_one_that_hangs_in_a_turn_is_killed(small_split: Split, forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _process(small_split, "well") as process:
+        monkeypatch.setattr("benchmarks.processes.process.TURN", -0.04)
+        with pytest.raises(Hangs, match="no answer"):
+            process.turn(SHORT)
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)
+
+
 def test_one_that_hangs_is_given_up(small_split: Split, forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.processes.process.START", 0.01)
     start = time.monotonic()
@@ -79,7 +89,15 @@ def test_one_that_hangs_is_given_up(small_split: Split, forked: None, monkeypatc
 
 
 def test_an_encoding_that_a_contender_does_not_read_is_named() -> None:
-    assert Entry("SPDL", "spdl", encodings=("jpeg",)).absence("raw") == "does not read raw images"
+    assert Entry("SPDL", "spdl", encodings=("jpeg",)).absence("raw", BatchSpec()) == "does not read raw images"
+
+
+def test_rows_that_a_contender_has_no_form_for_are_named() -> None:
+    entry = Entry("timm", "timm", rrc_only=True)
+    assert entry.absence("jpeg", BatchSpec(crop="rrc")) is None
+    assert "alone" in str(entry.absence("jpeg", BatchSpec()))
+    assert "web server" in str(entry.absence("jpeg", BatchSpec(crop="rrc"), "http"))
+    assert "tars of others" in str(entry.absence("jpeg", BatchSpec(crop="rrc"), indexed=True))
 
 
 def _task(split: Split, work: Path) -> PeerTask:
@@ -98,3 +116,16 @@ def test_a_format_of_its_own_is_written_anew_after_an_interruption(small_split: 
     made = own_format(_task(small_split, tmp_path), "peer", lambda path: write(path, False))
     assert (made / "part").exists()
     assert own_format(_task(small_split, tmp_path), "peer", lambda path: pytest.fail("made twice")) == made
+
+
+def test_a_cold_turn_forgets_the_shards_and_what_the_peer_has_written(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[Path] = []
+    monkeypatch.setattr("benchmarks.measure.cold.forget", forgotten.extend)
+    task = dataclasses.replace(_task(small_split, tmp_path), reads="disk")
+    (tmp_path / "of another peer").write_text("x")
+    made = own_format(task, "peer", Path.touch)
+    task.before_turn()
+    assert set(small_split.shard_paths) | {made} <= set(forgotten)
+    assert tmp_path / "of another peer" not in forgotten
