@@ -14,11 +14,9 @@ from shards.decode.colour_tensors import change_colours, normalised, on_device
 from shards.decode.finish import Finisher, scale_and_bias
 from shards.sampling.colour import BLUR, BRIGHTNESS, CONTRAST, GRAY, HUE, IDENTITY, SATURATION, SOLARIZE, Colour, draws
 from tests.conftest import photo
-from tests.shards.decode.test_colour import DISTANCES, DRAWN, EDGES, REFERENCES, STRENGTHS
+from tests.shards.decode.test_colour import DISTANCES, DRAWN, REFERENCES, STRENGTHS
 
 Pixels = npt.NDArray[np.uint8]
-# Of a blur, whose sums are rounded otherwise than the loops': the largest difference in levels, and the values.
-BLURRED = (1, 0.02)
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
 IMAGES: Pixels = np.stack([*(photo(60, 60, seed) for seed in range(3)), NOISE])
 
@@ -48,7 +46,7 @@ def test_an_operation_is_the_loops_to_the_bit(what: int, data: st.DataObject) ->
     how = np.array(data.draw(st.lists(STRENGTHS[what], min_size=4, max_size=4)), np.float32)[:, None]
     operation = np.full((4, 1), what, np.int32)
     difference = np.abs(by_torch(IMAGES, operation, how).astype(int) - by_loops(IMAGES, operation, how))
-    assert difference.max() <= (BLURRED[0] if what == BLUR else 0)
+    assert difference.max() <= (1 if what == BLUR else 0)  # the loops sum a blur in whole numbers
 
 
 @pytest.mark.parametrize("what", list(REFERENCES))
@@ -61,21 +59,6 @@ def test_an_operation_is_torchvisions_within_the_distance_of_the_loops(what: int
             difference = np.abs(found[i].astype(int) - expected.numpy())
             assert difference.max() <= most
             assert (difference > 0).mean() <= share
-
-
-@pytest.mark.parametrize("what", [BRIGHTNESS, CONTRAST, SATURATION])
-def test_factors_on_the_edge_of_float32_are_rounded_as_in_the_loops(what: int) -> None:
-    for how in EDGES:
-        operation, strength = np.full((4, 1), what, np.int32), np.full((4, 1), how, np.float32)
-        assert np.array_equal(by_torch(IMAGES, operation, strength), by_loops(IMAGES, operation, strength))
-
-
-def test_what_a_blur_gives_of_sigmas_drawn_evenly_hardly_differs_from_the_loops() -> None:
-    sigma = np.random.default_rng(2).uniform(0.1, 2, (8, 4, 1)).astype(np.float32)
-    for how in sigma:
-        operation = np.full((4, 1), BLUR, np.int32)
-        difference = by_torch(IMAGES, operation, how) != by_loops(IMAGES, operation, how)
-        assert difference.mean() <= BLURRED[1]
 
 
 def test_operations_follow_each_other_each_on_the_images_that_have_it() -> None:
