@@ -20,6 +20,7 @@ from model.options import PTH, require_files
 from model.weights import About, about_of, is_checkpoint, read_saved, state_of
 from shards.common.arguments import as_path
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
+from shards.common.terminal import counted
 
 SAFETENSORS = ".safetensors"
 # Where the training scripts of torchvision and timm keep the state dict in their checkpoints.
@@ -102,13 +103,14 @@ def checked_state(state: Any, path: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def fit(network: nn.Module, start: Start, class_names: Sequence[str]) -> list[str]:
+def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze: bool = False) -> list[str]:
     """Copies the weights into `network`, but for a head of other classes; returns what to say of it, a line each.
 
     class_names: those that the network is for. A head stays as it is where the weights have none, one of another class
     count, or one whose classes have other names. Tensors that only one side has are named in a line.
 
-    Raises UsageError where a tensor outside the head has another shape, or none has a name of the network's.
+    Raises UsageError where a tensor outside the head has another shape, or none has a name of the network's; with
+    `freeze`, for a network whose body is not trained, also where one is missing.
     """
     own, state, of_head = network.state_dict(), start.state, in_head(network)
     common = [key for key in own if key in state]
@@ -116,8 +118,8 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str]) -> list[st
     wrong = [key for key in body if own[key].shape != state[key].shape]
     if not body:
         raise UsageError(
-            f"{start.title} is of another model: none of its {len(state)} tensors ({_first(state)}) has the name of "
-            f"one outside the head here ({_first(own)})"
+            f"{start.title} is of another model: none of its {counted(len(state), 'tensor')} ({_first(state)}) has the "
+            f"name of one outside the head here ({_first(own)})"
         )
     if wrong:
         shapes = f"{tuple(state[wrong[0]].shape)} instead of {tuple(own[wrong[0]].shape)}"
@@ -125,22 +127,29 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str]) -> list[st
             f"{start.title} is of another model: {len(wrong)} of its tensors have other shapes here, first {wrong[0]} "
             f"with {shapes}"
         )
-    lines = [f"weights: {len(body)} tensors of {start.title}"]
+    # Files of before batch norm counted its batches have no such tensors, and nothing reads them.
+    missing = [k for k in own if k not in state and not of_head(k) and not k.endswith("num_batches_tracked")]
+    some = f"{len(missing):,} of the {len(body) + len(missing):,} tensors outside the head here are not in the file"
+    if missing and freeze:
+        raise UsageError(
+            f"{start.title} is of another model: {some} and would stay random, and --freeze trains none of them: "
+            f"{_first(missing)}"
+        )
+    lines = [f"weights: {counted(len(body), 'tensor')} of {start.title}"]
     head = [key for key in own if of_head(key)]
     if why := _why_new(start, [key for key in head if key in state], own, class_names):
-        lines.append(f"new head of {_many(len(class_names))}{why}")
+        lines.append(f"new head of {counted(len(class_names), 'class', 'classes')}{why}")
     elif head:
         body += [key for key in head if key in state]
         if len(body) == len(own):
-            lines = [f"weights: all {len(body)} tensors of {start.title}"]
+            lines = [f"weights: all {counted(len(body), 'tensor')} of {start.title}"]
     copy_into(network, {key: state[key] for key in body})
-    # Files of before batch norm counted its batches have no such tensors, and nothing reads them.
-    missing = [k for k in own if k not in state and not of_head(k) and not k.endswith("num_batches_tracked")]
     surplus = [key for key in state if key not in own and not of_head(key)]
     if missing:
-        lines.append(f"{len(missing)} tensors are not in the file and stay random: {_first(missing)}")
+        lines.append(f"{some} and begin random (is it of another --model?): {_first(missing)}")
     if surplus:
-        lines.append(f"{len(surplus)} tensors of the file have no place in the network: {_first(surplus)}")
+        have = "tensor of the file has" if len(surplus) == 1 else "tensors of the file have"
+        lines.append(f"{len(surplus):,} {have} no place in the network: {_first(surplus)}")
     return lines
 
 
@@ -153,10 +162,6 @@ def _why_new(start: Start, there: list[str], own: Mapping[str, Tensor], class_na
     if start.about is not None and start.about.class_names and start.about.class_names != tuple(class_names):
         return " in place of one for classes of other names"
     return ""
-
-
-def _many(count: int) -> str:
-    return "1 class" if count == 1 else f"{count:,} classes"
 
 
 def _first(names: Any) -> str:

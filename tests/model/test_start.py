@@ -127,10 +127,18 @@ def test_a_head_of_other_classes_of_the_same_number_is_made_anew(state: dict[str
 def test_tensors_that_one_side_lacks_are_counted_and_named(state: dict[str, Tensor]) -> None:
     del state["1.bias"], state["1.num_batches_tracked"]
     _, lines = loaded({**state, "extra.a": torch.zeros(1), "extra.b": torch.zeros(1)})
-    assert lines[1:] == [
-        "1 tensors are not in the file and stay random: 1.bias",
-        "2 tensors of the file have no place in the network: extra.a, extra.b",
-    ]
+    missing, surplus = lines[1:]
+    assert missing.startswith("1 of the 5 tensors outside the head here are not in the file and begin random (is it of")
+    assert missing.endswith(": 1.bias")
+    assert surplus == "2 tensors of the file have no place in the network: extra.a, extra.b"
+
+
+def test_a_frozen_body_must_be_in_the_file(state: dict[str, Tensor]) -> None:
+    whole = {key: state[key] for key in state if not key.endswith("num_batches_tracked")}
+    fit(pooled(5), Start("them.pth", whole), NAMES, freeze=True)
+    del whole["1.bias"]
+    with pytest.raises(UsageError, match=r"^them\.pth is of another model: 1 of the .+ and --freeze .+: 1\.bias$"):
+        fit(pooled(3), Start("them.pth", whole), NAMES, freeze=True)
 
 
 def test_another_shape_outside_the_head_is_refused(state: dict[str, Tensor]) -> None:
@@ -141,5 +149,5 @@ def test_another_shape_outside_the_head_is_refused(state: dict[str, Tensor]) -> 
 
 
 def test_weights_of_another_kind_of_network_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"none of its 1 tensors \(blocks\.0\) has the name of one outside the head"):
+    with pytest.raises(UsageError, match=r"none of its 1 tensor \(blocks\.0\) has the name of one outside the head"):
         loaded({"blocks.0": torch.zeros(1)})

@@ -38,7 +38,7 @@ def begin_with(network: nn.Module, config: Config, split: Split, world: World) -
     if config.start.pretrained and own not in (None, config.size):
         raise UsageError(f"the published weights of {config.model} take images of {own} pixels: give --size {own}")
     start = try_on_main(lambda: _read(config), (ShardfeedError, OSError), world)
-    lines = fit(network, start, split.class_names)
+    lines = fit(network, start, split.class_names, freeze=config.start.freeze)
     if world.is_main:
         for line in lines:
             tqdm.write(line, file=sys.stderr)
