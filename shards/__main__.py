@@ -23,8 +23,9 @@ import shards
 from shards.common.cli import Command, LazyCommand, loading, run_commands, show_result
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import check_workers
-from shards.common.terminal import counted
+from shards.common.terminal import counted, some
 from shards.dataset import Split, open_dataset
+from shards.dataset.sizes import fitting_size, shorter_side
 from shards.format.mend import directory_sizes, files_in_words, how_to_mend, wrong_files
 from shards.preview import check_output, preview
 from shards.remote.urls import is_url
@@ -73,8 +74,8 @@ class Preview:
     """The split to draw; any but train is drawn as in validation: in order, the centre crop, no flip."""
     count: int = 32
     """Images to draw."""
-    size: int = 224
-    """Side of the crop, in pixels."""
+    size: int | None = None
+    """Side of the crop, in pixels; by default 224, or less where smaller images are stored."""
     resize: int | None = None
     """Shorter side before the crop; by default in proportion 256 to 224 to --size, at most what is stored."""
     crop: Crop | None = None
@@ -83,7 +84,7 @@ class Preview:
     pad: int = 0
     """With --crop random: black pixels around the images before they are cropped."""
     flip: bool = True
-    """Mirrors half of the images of the split train, as training does; --no-flip: none, as with train --no-flip."""
+    """Mirrors half of the images of the split train, as training does."""
     augment: Literal["none"] | Augment = "none"
     """Augmentation after the crop: TrivialAugment, RandAugment, AutoAugment or 3-Augment."""
     seed: int = 0
@@ -108,7 +109,7 @@ def info(options: Info) -> None:
     else:
         print(f"stored       {how}, {stored}")
         print(f"order        seed {settings.seed}, up to {counted(settings.shard_size, 'sample')} a shard")
-    print(f"classes      {len(manifest.class_names):,}: {', '.join(manifest.class_names[:4])}, ...")
+    print(f"classes      {len(manifest.class_names):,}: {some(manifest.class_names)}")
     print(f"made by      shardfeed {manifest.program_version}, format version {manifest.format_version}")
     print(f"fingerprint  {manifest.fingerprint}")
     for name, split in splits.items():
@@ -198,14 +199,16 @@ def draw(options: Preview) -> None:
         raise UsageError(f"{options.data} has no split {options.split!r}: it has {', '.join(splits)}")
     with loading("torch and DALI", "shards.loader"):
         _ = shards.Loader
-    split = splits[options.split]
+    split, train = splits[options.split], options.split == "train"
+    size = fitting_size(split) if options.size is None else options.size
+    shorter_side(split, size, options.resize, options.crop or ("random" if train else "center"), pad="--pad {}")
     drawn = preview(
         split,
         options.output,
-        train=options.split == "train",
-        flip=options.split == "train" and options.flip,
+        train=train,
+        flip=train and options.flip,
         count=options.count,
-        size=options.size,
+        size=size,
         resize=options.resize,
         crop=options.crop,
         padding=options.pad,
@@ -216,7 +219,7 @@ def draw(options: Preview) -> None:
     all_there = "" if drawn == options.count else f", which has no more (--count {options.count:,})"
     print(
         f"wrote {options.output}: {counted(drawn, 'image')} of the split {options.split}{all_there}, "
-        f"cropped to {options.size} x {options.size} pixels"
+        f"cropped to {size} x {size} pixels"
     )
     show_result({"picture": options.output, "images": drawn})
 

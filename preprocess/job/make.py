@@ -14,6 +14,7 @@ from preprocess.job.workers import Progress, ProgressBar, WorkerDied, default_wo
 from preprocess.options import Options
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal
+from shards.common.terminal import some
 from shards.format.layout import REJECTS, shard_name, split_dir
 
 SHOWN_REJECTS = 3
@@ -57,10 +58,9 @@ def find_shards(job: ShardJob | UploadJob, options: Options) -> list[ShardResult
                 results[result.split, result.number] = result
     missing = [shard_name(*task) for task in tasks if task not in results]
     if missing:
-        shown = ", ".join(missing[:SHOWN_SHARDS]) + (", ..." if len(missing) > SHOWN_SHARDS else "")
         raise ShardfeedError(
-            f"{len(missing)} of {len(tasks)} shards are missing or damaged: {shown}. Run the slices that hold them "
-            "again (--tasks), or run without --tasks and --finish to make them here"
+            f"{len(missing)} of {len(tasks)} shards are missing or damaged: {some(missing, SHOWN_SHARDS)}. Run the "
+            "slices that hold them again (--tasks), or run without --tasks and --finish to make them here"
         )
     for split in job.plan.splits:
         rejects = [entry for result in results.values() for entry in result.rejects if entry.split == split]

@@ -24,7 +24,7 @@ from preprocess.sources.source import (
     stored_source,
 )
 from shards.common.errors import UsageError
-from shards.common.terminal import counted
+from shards.common.terminal import counted, some
 from shards.dataset import TRAINING, VALIDATION
 
 if TYPE_CHECKING:
@@ -133,6 +133,13 @@ def open_folder(name: str, layout: Layout, splits: "Sequence[str] | None") -> St
             labels[split] = layout.labels[split].labels(f"split {split} of {name}", names, class_names)
     if not labelled or not any(map(_holds_images, images.values())):
         raise UsageError(NO_LAYOUT.format(name, _found(root)))
+    there_are = {*np.concatenate([*labels.values()]).tolist()}
+    if empty := [printable(each) for number, each in enumerate(class_names) if number not in there_are]:
+        words = f"{counted(len(empty), 'class has', 'classes have')} no image in {', '.join(chosen)}"
+        print(
+            f"{name}: {words}, and {'is a class' if len(empty) == 1 else 'are classes'} all the same: {some(empty)}",
+            file=sys.stderr,
+        )
     source = stored_source(name, [*map(printable, class_names)], images, labels, hidden_allowed=splits is None)
     for split in source.splits:
         if others[split]:
@@ -203,8 +210,8 @@ def _scan(
 
 
 def _passing_over(files: "Sequence[PassedOver]") -> str:
-    shown = [f"{file.path} ({file.reason.removeprefix(PASSED_OVER)})" for file in files[:SHOWN]]
-    return f"passing over {counted(len(files), 'file')}: {', '.join(shown)}{', ...' if len(files) > SHOWN else ''}"
+    shown = [f"{file.path} ({file.reason.removeprefix(PASSED_OVER)})" for file in files]
+    return f"passing over {counted(len(files), 'file')}: {some(shown, SHOWN)}"
 
 
 def _no_image(entry: os.DirEntry[str]) -> str | None:
@@ -247,4 +254,4 @@ def _holds_images(images: FolderImages) -> bool:
 def _found(root: Path) -> str:
     """What lies in a directory that is no image folder, in words."""
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
+    return some(names, 5) or "nothing"

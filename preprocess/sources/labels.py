@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from preprocess.sources.source import HIDDEN_LABEL
 from shards.common.errors import UsageError
+from shards.common.terminal import some
 
 Labels = npt.NDArray[np.int64]
 
@@ -52,11 +53,13 @@ def read_labels(
 
 def union(name: str, classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """All class names: those of the first split, then the others. Prints to stderr which classes a split lacks."""
-    names = tuple(dict.fromkeys(each for some in classes.values() for each in some))
-    for split, some in classes.items():
-        if lacking := [each for each in names if each not in set(some)]:
-            shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
-            print(f"{name}: split {split} lacks {len(lacking):,} of {len(names):,} classes: {shown}", file=sys.stderr)
+    names = tuple(dict.fromkeys(each for own in classes.values() for each in own))
+    for split, own in classes.items():
+        if lacking := [each for each in names if each not in set(own)]:
+            print(
+                f"{name}: split {split} lacks {len(lacking):,} of {len(names):,} classes: {some(lacking, 5)}",
+                file=sys.stderr,
+            )
     return names
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from shards.common.errors import ShardfeedError
@@ -64,6 +64,11 @@ def cache_moves(what: str = "it") -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number of things in words: 1 file, 1,200 files. `plural`: where it is not made by an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first of these names, and dots where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from shards.common.errors import UsageError
 from shards.common.terminal import advice
 from shards.dataset.split import Split
 from shards.format.index import MAX_JPEG_SIDE
-from shards.sampling.crops import FROM_RESIZED, RESIZE, SIZE, Crop
+from shards.sampling.crops import FROM_RESIZED, RESIZE, SIZE, Crop, crop_in_words
 
 # Below this share of an image's side a crop shows nothing that anybody would evaluate on.
 LEAST_CROP_PCT = 0.01
@@ -27,10 +27,26 @@ def squares_of(split: Split, size: int) -> bool:
     return split.manifest.settings.short_side == size and bool(((index.height == size) & (index.width == size)).all())
 
 
-def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option: str = "--size") -> int:
+def fitting_size(split: Split) -> int:
+    """The usual side of the output or, where most images are smaller, their median shorter side."""
+    return min(SIZE, split.manifest.settings.short_side or _median_side(split))
+
+
+def _median_side(split: Split) -> int:
+    return int(np.median(np.minimum(split.index.width, split.index.height))) if len(split) else SIZE
+
+
+def shorter_side(
+    split: Split,
+    size: int,
+    resize: int | None,
+    crop: Crop,
+    option: str = "--size",
+    pad: str = "`python -m train --pad {}`",
+) -> int:
     """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit.
 
-    option: of a command, by which its user gave `size`.
+    option: of a command, by which its user gave `size`; pad: what gives images a border of so many pixels.
     """
     if size < 1:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
@@ -41,13 +57,13 @@ def shorter_side(split: Split, size: int, resize: int | None, crop: Crop, option
     least = chosen
     if resize is None and stored is None and len(split):
         # Of images in their original sizes a few are smaller than the crop, as in ImageNet; most must not be.
-        least = min(chosen, int(np.median(np.minimum(split.index.width, split.index.height))))
+        least = min(chosen, _median_side(split))
     if crop in FROM_RESIZED and size > least:
         median = "median " if least < chosen else ""
         border = ""
         if crop == "random" and squares_of(split, least):
-            pad = advice(f"padding={least // 8}", f"`python -m train --pad {least // 8}`")
-            border = f", with {pad} for {least}, or nothing is left to crop"
+            given = advice(f"padding={least // 8}", pad.format(least // 8))
+            border = f", with {given} for {least}, or nothing is left to crop"
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
             f"choose {advice(f'a size of at most {least}', f'{option} {least} or less')}{border}"
@@ -66,7 +82,7 @@ def side_before_crop(split: Split, size: int, resize: int | None, crop: Crop, cr
     if resize is not None:
         raise UsageError("resize and crop_pct both say the shorter side before the crop: give one")
     if crop != "center":
-        raise UsageError(f"crop_pct is for crop='center', not {crop!r}")
+        raise UsageError(f"crop_pct is for crop='center', not {crop_in_words(crop)}")
     share = number("crop_pct", crop_pct, LEAST_CROP_PCT, 1)
     chosen, stored = pixels("size / crop_pct", math.floor(size / share)), split.manifest.settings.short_side
     if stored is not None and stored < chosen:

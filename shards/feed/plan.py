@@ -18,7 +18,7 @@ from shards.common.errors import UsageError
 from shards.dataset import Split
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, Cursor, PixelRows, PlannedBatch
 from shards.sampling.colour import Augment, three_draws
-from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, Interpolation, crop_windows
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, Interpolation, crop_in_words, crop_windows
 from shards.sampling.draw import EACH_ONCE, Draw
 from shards.sampling.order import BLOCK_SHARDS, Order, Share, upcoming
 from shards.sampling.policies import draws
@@ -59,11 +59,11 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if self.padding and self.crop != "random":
-            raise UsageError(f"padding is for crop='random', not {self.crop!r}")
+            raise UsageError(f"padding is for crop='random', not {crop_in_words(self.crop)}")
         if self.padding >= self.size:
             raise UsageError(f"padding must be less than size, which is {self.size}, not {self.padding}")
         if self.crop != "rrc" and (self.scale, self.ratio) != (RRC_SCALE, RRC_RATIO):
-            raise UsageError(f"scale and ratio are for crop='rrc', not {self.crop!r}")
+            raise UsageError(f"scale and ratio are for crop='rrc', not {crop_in_words(self.crop)}")
 
 
 @dataclass(frozen=True)

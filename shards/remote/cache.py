@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shards.common.arguments import as_path, whole_number
+from shards.common.arguments import as_path, checked_class, whole_number
 from shards.common.errors import Cancelled, ShardfeedError, UsageError
 from shards.common.locks import holding, lock_shared, try_exclusive
-from shards.common.terminal import cache_moves
+from shards.common.terminal import cache_moves, some
 
 # How often a shard is downloaded before its wrong bytes are taken for what the store holds.
 WRONG_BYTES = 3
@@ -79,6 +79,7 @@ class _Entry:
     """Time of the last use, in seconds."""
 
 
+@checked_class
 @dataclass(frozen=True)
 class Cache:
     """A directory whose shards take at most `bytes`, for all processes that use it together.
@@ -104,10 +105,9 @@ class Cache:
         self.directory.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in self.directory.iterdir() if path.name not in _OWN)
         if others:
-            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise UsageError(
-                f"{self.directory} is no cache: it holds {shown}; give an empty or a new directory, for example "
-                f"{self.directory / 'shardfeed'} ({cache_moves()})"
+                f"{self.directory} is no cache: it holds {some(others, 3)}; give an empty or a new directory, "
+                f"for example {self.directory / 'shardfeed'} ({cache_moves()})"
             )
         mark.write_bytes(_MARK)
 

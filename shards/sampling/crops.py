@@ -229,3 +229,9 @@ def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32], corners
 # Crops whose window is chosen in the stored image: (n, 4), top, left, height and width.
 FROM_STORED: dict[Crop, Callable[..., npt.NDArray[np.int64]]] = {"rrc": random_resized}
 CROPS = (*FROM_RESIZED, *FROM_STORED)
+
+
+def crop_in_words(crop: Crop) -> str:
+    """The name of a crop that an argument does not go with, and where it comes from: people share arguments."""
+    default = {"random": ", the default with train=True", "center": ", the default with train=False"}
+    return f"{crop!r}{default.get(crop, '')}"

@@ -103,7 +103,9 @@ def test_padding_stays_when_the_size_changes(split: Split) -> None:
             loader.set_size(12)
 
 
-@pytest.mark.parametrize("options", [{"crop": "rrc"}, {"crop": "center"}, {"train": False}])
-def test_padding_is_for_random_crops_alone(small_split: Split, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="padding is for crop='random', not '"):
+@pytest.mark.parametrize(
+    ("options", "crop"), [({"crop": "rrc"}, "'rrc'"), ({"train": False}, "'center', the default with train=False")]
+)
+def test_padding_is_for_random_crops_alone(small_split: Split, options: dict[str, Any], crop: str) -> None:
+    with pytest.raises(UsageError, match=f"padding is for crop='random', not {crop}$"):
         load(small_split, padding=4, **options)

@@ -41,6 +41,18 @@ def test_preview_writes_a_picture(small_split: Split, tmp_path: Path, capsys: py
     assert f"{output}: 6 images of the split train, cropped to 32 x 32 pixels" in capsys.readouterr().out
 
 
+def test_preview_takes_the_size_that_fits(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["preview", str(small_split.root), "--count", "2", "--output", str(tmp_path / "p.png")]
+    assert shards(*words) == 0
+    assert "cropped to 40 x 40 pixels" in capsys.readouterr().out
+    write_split(tmp_path, [jpeg(photo(40, 40))] * 2, short_side=40)
+    assert shards("preview", str(tmp_path), "--size", "64", *words[-2:]) == 2
+    error = capsys.readouterr().err
+    assert "choose --size 40 or less, with --pad 5 for 40, or nothing is left to crop" in error
+
+
 def test_preview_of_more_images_than_there_are_says_so(
     small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +96,17 @@ def test_info_prints_what_is_there(small_split: Split, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "29 in 5 shards" in printed
     assert "shorter side 40" in printed
+
+
+@pytest.mark.parametrize(
+    ("classes", "listed"), [(2, "2: class 0, class 1"), (5, "5: class 0, class 1, class 2, class 3, ...")]
+)
+def test_info_ends_its_classes_in_dots_where_there_are_more(
+    classes: int, listed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_split(tmp_path, [jpeg(photo(40, 40))] * 5, short_side=40, classes=classes)
+    assert shards("info", str(tmp_path)) == 0
+    assert f"classes      {listed}\n" in capsys.readouterr().out
 
 
 def test_info_of_a_mistyped_path_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,6 +106,13 @@ def test_a_class_that_one_split_lacks_is_in_the_list_and_named(
     assert "split validation lacks 1 of 3 classes: ant" in said
 
 
+def test_a_class_without_an_image_is_a_class_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_files(tmp_path, {"train/ant/1.jpg": JPEG, "train/fly/Thumbs.db": JPEG, "val/ant/1.jpg": JPEG})
+    (root / "train" / "bee").mkdir()
+    assert open_source(str(root)).class_names == ("ant", "bee", "fly")
+    assert "2 classes have no image in train, val, and are classes all the same: bee, fly\n" in capsys.readouterr().err
+
+
 def test_names_that_are_no_utf_8_are_converted_and_written_down(tmp_path: Path) -> None:
     source, out = tmp_path / os.fsdecode(b"sourc\xe9"), tmp_path / "out"
     write_files(source / "train", {os.fsdecode(b"caf\xe9/1.jpg"): JPEG, os.fsdecode(b"tea/\xff.jpg"): b"damaged"})
