@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> None:
         "world_size": accelerator.num_processes,
     }
     training = Loader(splits["train"], batch_size=args.batch_size, train=True, **ours)
-    validation = Loader(splits["validation"], batch_size=args.batch_size, train=False, **ours)
+    validation = Loader(splits.validation, batch_size=args.batch_size, train=False, **ours)
 
     torch.manual_seed(0)
     model = resnet18(num_classes=len(splits["train"].class_names))
@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
             for images, labels in validation:  # ranks may differ by a batch, so they talk only at the end
                 right += (network(images).argmax(1) == labels).sum()
         right = accelerator.reduce(right)
-        accelerator.print(f"epoch {epoch + 1}: {right.item() / len(splits['validation']):.2%} are right")
+        accelerator.print(f"epoch {epoch + 1}: {right.item() / len(splits.validation):.2%} are right")
     accelerator.end_training()
 
 

@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> None:
         ours |= {"device": "gpu", "device_id": settings.device.index}
     training = Loader(splits["train"], train=True, **ours)
     # Trainer gathers after every batch of an evaluation, so all ranks need as many batches.
-    validation = Loader(splits["validation"], train=False, drop_last=settings.world_size > 1, **ours)
+    validation = Loader(splits.validation, train=False, drop_last=settings.world_size > 1, **ours)
     torch.manual_seed(0)
     trainer = LoaderTrainer(
         training,

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from shards import Loader, open_dataset
+from shards import Loader, Split, open_dataset
 
 
 class Classifier(lightning.LightningModule):
@@ -20,11 +20,11 @@ class Classifier(lightning.LightningModule):
         self.splits, self.batch_size, self.size = open_dataset(data), batch_size, size
         self.model = resnet18(num_classes=len(self.splits["train"].class_names))
 
-    def loader(self, name: str) -> Loader:
+    def loader(self, split: Split, train: bool) -> Loader:
         return Loader(
-            self.splits[name],
+            split,
             batch_size=self.batch_size,
-            train=name == "train",
+            train=train,
             size=self.size,
             device="auto" if self.device.type == "cuda" else "cpu",
             device_id=self.device.index or 0,
@@ -33,10 +33,10 @@ class Classifier(lightning.LightningModule):
         )
 
     def train_dataloader(self) -> Loader:  # Lightning saves its state, restores it, and announces each epoch to it
-        return self.loader("train")
+        return self.loader(self.splits["train"], train=True)
 
     def val_dataloader(self) -> Loader:
-        return self.loader("validation")
+        return self.loader(self.splits.validation, train=False)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> torch.Tensor:
         images, labels = batch

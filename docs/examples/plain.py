@@ -1,4 +1,4 @@
-"""Trains ResNet-18 in plain PyTorch under torchrun. Run again after a stop, it goes on with the next batch.
+"""Trains ResNet-18 in plain PyTorch, alone or under torchrun. Run again after a stop, it goes on with the next batch.
 
 torchrun --standalone --nproc-per-node 8 docs/examples/plain.py --data /data/imagenet --out Results/plain
 """
@@ -26,9 +26,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--save-steps", type=int, default=1000)
     args = parser.parse_args(words)
     args.out.mkdir(parents=True, exist_ok=True)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **alone)
     try:
-        train(args, dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+        train(args, dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
     finally:
         dist.destroy_process_group()
 
@@ -37,10 +38,9 @@ def train(args: argparse.Namespace, rank: int, world_size: int, local_rank: int)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    splits = open_dataset(args.data)
-    ours = {"batch_size": args.batch_size, "size": args.size, "rank": rank, "world_size": world_size}
-    ours |= {"device": "auto", "device_id": local_rank}
-    training, validation = (Loader(splits[name], train=name == "train", **ours) for name in ("train", "validation"))
+    splits, ours = open_dataset(args.data), {"batch_size": args.batch_size, "size": args.size}
+    ours |= {"rank": rank, "world_size": world_size, "device": "auto", "device_id": local_rank}
+    training, validation = Loader(splits["train"], train=True, **ours), Loader(splits.validation, train=False, **ours)
     torch.manual_seed(0)
     model = DistributedDataParallel(resnet18(num_classes=len(splits["train"].class_names)).to(device))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * args.batch_size * world_size / 256, momentum=0.9)

@@ -31,7 +31,7 @@ def main(words: list[str] | None = None) -> None:
     ours = {"batch_size": args.batch_size, "size": args.size, "rank": args.rank, "world_size": args.world_size}
     ours |= {"device": "gpu", "device_id": device.index or 0} if device.type == "cuda" else {}
     loader_train = Loader(splits["train"], train=True, **ours)
-    loader_eval = Loader(splits["validation"], train=False, **ours)
+    loader_eval = Loader(splits.validation, train=False, **ours)
 
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=len(splits["train"].class_names)).to(device)

@@ -34,6 +34,14 @@ class Dataset(dict[str, Split]):
     def __missing__(self, name: object) -> Never:
         raise UsageError(f"no split {shown(name)}: the data set has {', '.join(self)}")
 
+    @property
+    def validation(self) -> Split:
+        """The split to validate on, called validation, val, valid, dev or test. Raises UsageError where none is."""
+        for name in VALIDATION:
+            if name in self:
+                return self[name]
+        raise UsageError(f"no split is called {' or '.join(VALIDATION)}: the data set has {', '.join(self)}")
+
     def __repr__(self) -> str:
         first = next(iter(self.values()))
         splits = ", ".join(f"{name} {len(split):,}" for name, split in self.items())

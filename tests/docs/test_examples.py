@@ -99,7 +99,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     parts = [
         write_split(root, [jpeg(photo(40, 40 + i, i)) for i in range(count)], short_side=40, classes=24, name=name)
-        for name, count in (("train", 24), ("validation", 6))
+        for name, count in (("train", 24), ("val", 6))
     ]
     splits = {name: info for part in parts for name, info in part.manifest.splits.items()}
     dataclasses.replace(parts[0].manifest, splits=splits).write(root)
@@ -118,6 +118,15 @@ def whole(script: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         alone(patch)
         return Run(script, data, tmp_path_factory.mktemp("whole")).trained()
+
+
+def test_the_plain_script_needs_no_torchrun(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert len(Run("plain", data, tmp_path / "out").trained()) == 12
+    assert "of the validation images are right" in capsys.readouterr().out
 
 
 def alone(patch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from shards.common.errors import ShardfeedError, UsageError
-from shards.dataset import choose_split, open_dataset
+from shards.dataset import Dataset, choose_split, open_dataset
 from shards.format.index import Index
 from shards.format.layout import INDEX
 from tests.conftest import jpeg, photo, write_split
@@ -68,3 +68,10 @@ def test_a_damaged_index_is_found_when_a_split_is_chosen(tmp_path: Path) -> None
     (tmp_path / "train" / INDEX).write_bytes(b"damaged")
     with pytest.raises(ShardfeedError, match="cannot be read as an index"):
         choose_split(tmp_path, ["train"])
+
+
+def test_the_split_to_validate_on_is_found_by_its_usual_names(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [jpeg(photo(40, 50))], short_side=40)
+    assert Dataset({"train": split, "test": split.select([0]), "val": split}).validation is split
+    with pytest.raises(UsageError, match=r"no split is called validation or .+ or test: the data set has train$"):
+        _ = open_dataset(tmp_path).validation
