@@ -79,7 +79,7 @@ class Feeding:
     """With --crop rrc: the least and the most width, by height, of what is cut out."""
 
     flip: bool = True
-    """Mirrors half of the training images, anew each epoch; --no-flip: none, as for digits and text."""
+    """Mirrors half of the training images, anew each epoch: not for digits and text."""
 
     pad: int = 0
     """With --crop random: black pixels around training images before they are cropped; 4 is usual for 32 pixels."""

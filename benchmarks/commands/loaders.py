@@ -86,7 +86,7 @@ class Options:
     views: Literal["none", "simclr", "mocov3", "dino", "swav", "mae"] = "none"
     """Measure all views of a method of self-supervised learning, in place of single images."""
     colour: bool = True
-    """For --views: also change colours, not only crop and flip."""
+    """With --views: changes colours too, not only crops and flips."""
     reads: Reads = "memory"
     """Where data come from in each turn: memory, the page cache, from the turns before; disk, with nothing in the page
     cache; http, a web server on this machine, with an empty cache."""

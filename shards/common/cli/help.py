@@ -51,7 +51,7 @@ def _section(title: str, options: list[Option], width: int) -> str:
 def _row(option: Option, width: int) -> str:
     name = option.names[0]
     if not option.positional:
-        name = f"--no-{name.removeprefix('--')}" if option.default is True else f"{name} {option.metavar}".rstrip()
+        name += f", {_turned_off(option)}" if option.default is True else f" {option.metavar}".rstrip()
     text = f"{option.help} {_default(option)}".strip()
     lines = textwrap.wrap(text, width - COLUMN, break_on_hyphens=False, break_long_words=False)
     first = f"  {name}"
@@ -60,13 +60,17 @@ def _row(option: Option, width: int) -> str:
     return "\n".join([first, *(" " * COLUMN + line for line in lines)])
 
 
+def _turned_off(option: Option) -> str:
+    return f"--no-{option.names[0].removeprefix('--')}"
+
+
 def _default(option: Option) -> str:
     """What holds if the option is not given, where the help does not say that itself."""
     value = option.default
     if option.required:
         return "" if option.positional else "(required)"
     if value is True:
-        return "(on, unless this turns it off)"
+        return f"(on; {_turned_off(option)} turns it off)"
     if value is None or value is False or value == ():
         return ""
     if isinstance(value, tuple):

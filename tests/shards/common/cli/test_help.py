@@ -79,7 +79,7 @@ def test_every_option_stands_in_its_group_with_a_readable_value(monkeypatch: pyt
         "  --sizes N ...           Several.",
         "  --names NAME ...        Named.",
         "  --loud                  Says more.",
-        "  --no-quick              Leaves out checks. (on, unless this turns it off)",
+        "  --quick, --no-quick     Leaves out checks. (on; --no-quick turns it off)",
         "",
         "Log:",
         "  --log-every N           Steps. (default 20)",
