@@ -18,6 +18,7 @@ from shards.common.errors import UsageError
 
 Word = TypeVar("Word", bound=str)
 P = ParamSpec("P")
+T = TypeVar("T")
 
 # Characters of a wrong value that a message shows.
 SHOWN = 80
@@ -189,6 +190,12 @@ def checked_call(name: str, called_elsewhere: Mapping[str, str]) -> Callable[[Ca
         return checked
 
     return decorate
+
+
+def checked_class(cls: type[T]) -> type[T]:
+    """A decorator of a dataclass of the library's: `checked_call` for its arguments."""
+    setattr(cls, "__init__", checked_call(cls.__name__, {})(cls.__init__))  # noqa: B010 - a type checker forbids it
+    return cls
 
 
 def _unknown(given: str, known: Sequence[str], called_elsewhere: Mapping[str, str]) -> str:

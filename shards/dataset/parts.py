@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from shards.common.arguments import as_path, shown, whole_number
 from shards.common.errors import UsageError
-from shards.common.terminal import counted
+from shards.common.terminal import counted, some
 from shards.sampling.hashing import permutation
 
 Int64Array = npt.NDArray[np.int64]
@@ -99,15 +99,16 @@ def class_numbers(wanted: Sequence[Any], class_names: Sequence[str]) -> list[int
     if isinstance(wanted, str) or not isinstance(wanted, Sequence | np.ndarray) or not len(wanted):
         raise UsageError(f"classes must be a list of names or numbers, not {shown(wanted)}")
     names = numbers_by_name(class_names)
-    numbers = set()
-    for each in wanted:
-        if isinstance(each, str):
-            if each not in names:
-                raise UsageError(f"there is no class {shown(each)}: {_some(class_names)}")
-            numbers.add(names[each])
-        else:
-            numbers.add(whole_number("the number of a class in `classes`", each, 0, len(class_names) - 1))
-    return sorted(numbers)
+    return sorted({_class_number(each, names, class_names) for each in wanted})
+
+
+def _class_number(wanted: Any, names: Mapping[str, int], class_names: Sequence[str]) -> int:
+    """The class with this name or number. Raises UsageError where there is none."""
+    if not isinstance(wanted, str):
+        return whole_number("the number of a class", wanted, 0, len(class_names) - 1)
+    if wanted not in names:
+        raise UsageError(f"there is no class {shown(wanted)}: {_some(class_names)}")
+    return names[wanted]
 
 
 def numbers_by_name(class_names: Sequence[str]) -> dict[str, int]:
@@ -182,22 +183,22 @@ def stem(name: str) -> str:
 
 
 def mapped_classes(
-    new_of: Mapping[str, str], class_names: Sequence[str]
+    new_of: Mapping[str, str] | Mapping[int, str], class_names: Sequence[str]
 ) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
     """The new number of each class, (classes,), -1 for those that have none, and the names of the new classes, sorted.
 
-    Raises UsageError for a class that there is not.
+    Raises UsageError for a class that there is not, and for a new name that is no text.
     """
     numbers = numbers_by_name(class_names)
+    for new in new_of.values():
+        if not isinstance(new, str):
+            raise UsageError(f"the name of a new class must be text, not {shown(new)}")
     names = tuple(sorted(set(new_of.values())))
     table = np.full(len(class_names), -1, np.int32)
     for old, new in new_of.items():
-        if old not in numbers:
-            raise UsageError(f"there is no class {shown(old)}: {_some(class_names)}")
-        table[numbers[old]] = names.index(new)
+        table[_class_number(old, numbers, class_names)] = names.index(new)
     return table, names
 
 
 def _some(class_names: Sequence[str]) -> str:
-    more = ", ..." if len(class_names) > NAMED else ""
-    return f"the data set has {', '.join(class_names[:NAMED])}{more}"
+    return f"the data set has {some(class_names, NAMED)}"

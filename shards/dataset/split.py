@@ -90,7 +90,7 @@ class Split:
         Raises UsageError where they are no ids, where one comes twice, and where there are none.
         """
         rows = chosen_rows(ids, len(self))
-        return self._part(rows, f"{len(rows):,} of {self.title}")
+        return self._part(rows, f"a part of {self.title}")
 
     def where(self, classes: Sequence[str | int]) -> "Split":
         """The samples of these classes, given by name or number, as a split that has these classes alone.
@@ -120,8 +120,9 @@ class Split:
         texts = [name for name, kind in self.manifest.columns.items() if kind == "string"]
         return self.select(rows_of_names(what, names, [self.keys(), *map(self.column, texts)]))
 
-    def map_classes(self, classes: Mapping[str, str] | str | Path) -> "Split":
-        """The samples under other classes: a mapping of class names to new ones, or a file with a line for each.
+    def map_classes(self, classes: Mapping[str, str] | Mapping[int, str] | str | Path) -> "Split":
+        """The samples under other classes: a mapping of class names or numbers to new names, or a file with a line
+        for each.
 
         The new classes are numbered in the order of their names. Samples of classes that have no new one are left
         out. Raises UsageError for a class that there is not, and for a file that cannot be read so.

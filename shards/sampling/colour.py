@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.arguments import flag, interval, number, share
+from shards.common.arguments import checked_class, flag, interval, number, share
 from shards.common.errors import UsageError
 from shards.sampling.hashing import bits, integers, uniform
 from shards.sampling.policies import Policy
@@ -33,6 +33,7 @@ STAGES = 8
 Augment = Policy | Literal["three"]
 
 
+@checked_class
 @dataclass(frozen=True)
 class Colour:
     """How the colours of a view change. Without arguments, not at all."""

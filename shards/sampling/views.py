@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.arguments import flag, interval, one_of, whole_number
+from shards.common.arguments import checked_class, flag, interval, one_of, whole_number
 from shards.common.errors import UsageError
 from shards.sampling.colour import Colour, draws
 from shards.sampling.crops import (
@@ -38,6 +38,7 @@ MOST_SIDE = 65_500
 NO_CHANGE = Colour()
 
 
+@checked_class
 @dataclass(frozen=True)
 class View:
     """A view of each sample, or `n` of them, drawn apart: RandomResizedCrop(size, scale, ratio), flip and colour."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from shards import Loader, UsageError, open_dataset
+from shards import Colour, Loader, UsageError, View, open_dataset
 from shards.dataset import Split
 from shards.defaults import OF_DATALOADER
 from shards.remote.cache import Cache
@@ -63,6 +63,16 @@ def test_arguments_of_other_loaders_and_missing_ones_are_named(
     small_split: Split, given: dict[str, Any], said: str
 ) -> None:
     refused(lambda: Loader(small_split, batch_size=4, **given), said)
+
+
+@pytest.mark.parametrize(
+    ("public", "given", "right"),
+    [(Colour, "brightnes", "brightness"), (View, "sise", "size"), (Cache, "byte", "bytes")],
+)
+def test_an_unknown_argument_of_a_dataclass_is_told_as_the_loader_s(public: Any, given: str, right: str) -> None:
+    said = rf"^{public.__name__}: there is no argument {given} \(did you mean {right}\?\)$"
+    with pytest.raises(UsageError, match=said):
+        public(**{given: 1})
 
 
 def test_arguments_by_position_are_refused(small_split: Split) -> None:

@@ -82,7 +82,7 @@ def test_a_part_of_a_part_is_counted_in_the_rows_of_the_whole(split: Split) -> N
     part = split.select(range(3, 20)).select([0, 5, 16])
     assert numbers(part) == [3, 8, 19]
     assert part.labels.tolist() == [3, 3, 4]
-    assert repr(part).startswith("<Split 3 of 17 of train: 3 samples")
+    assert repr(part).startswith("<Split a part of a part of train: 3 samples")
     rest, held = split.select(range(3, 20)).hold_out(0.25)
     assert sorted(numbers(rest) + numbers(held)) == list(range(3, 20))
 
@@ -101,7 +101,7 @@ def test_classes_are_numbered_anew_in_their_order(split: Split, classes: Any) ->
     ("classes", "told"),
     [
         (["class 9"], "there is no class 'class 9': the data set has class 0, class 1, class 2, ..."),
-        ([5], "the number of a class in `classes` must be 4 or less"),
+        ([5], "the number of a class must be 4 or less"),
         ("class 1", "classes must be a list"),
         ([], "classes must be a list"),
     ],
@@ -159,9 +159,22 @@ def test_a_fraction_lies_between_0_and_1(split: Split, fraction: float) -> None:
         split.subset(fraction)
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ({"class 1": 0}, r"^the name of a new class must be text, not 0$"),
+        ({5: "a"}, "the number of a class must be 4 or less, not 5"),
+    ],
+)
+def test_a_mapping_has_classes_and_new_names(split: Split, classes: Any, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        split.map_classes(classes)
+
+
 def test_classes_are_joined_under_new_names(split: Split, tmp_path: Path) -> None:
     lines = ("class 4\tanimal", "class 0\tvehicle", "class 2\tanimal")
-    for given_as in (text(tmp_path / "map.tsv", *lines), dict(line.split("\t") for line in lines)):
+    numbered: dict[int, str] = {4: "animal", 0: "vehicle", 2: "animal"}
+    for given_as in (text(tmp_path / "map.tsv", *lines), dict(line.split("\t") for line in lines), numbered):
         part = split.map_classes(given_as)
         assert part.class_names == ("animal", "vehicle")
         assert numbers(part) == [row for row in range(COUNT) if row % CLASSES in (0, 2, 4)]
