@@ -27,6 +27,7 @@ from model.options import PTH, require_files
 from shards.common.arguments import as_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import counted
 from shards.decode import MEAN, STD
 from shards.sampling.crops import Interpolation
 
@@ -63,16 +64,19 @@ class About:
 
     def __str__(self) -> str:
         mean, std = (" ".join(f"{value:g}" for value in each) for each in (self.mean, self.std))
+        classes = counted(len(self.class_names), "class", "classes")
         blurred = " with blur pooling" if self.blur_pool else ""
         mirrored = ", mean over mirror images" if self.flip_tta else ""
         filtered = " by bicubic" if self.interpolation == "bicubic" else ""
         return (
-            f"{self.model}{blurred}, {len(self.class_names):,} classes; images: shorter side {self.resize}{filtered}, "
+            f"{self.model}{blurred}, {classes}; images: shorter side {self.resize}{filtered}, "
             f"centre crop {self.size}, mean {mean}, std {std}{mirrored}"
         )
 
     def __repr__(self) -> str:
-        return f"<About {self.model}: {len(self.class_names):,} classes, images of {self.size} pixels>"
+        return (
+            f"<About {self.model}: {counted(len(self.class_names), 'class', 'classes')}, images of {self.size} pixels>"
+        )
 
 
 def save_weights(network: nn.Module, path: str | Path, about: About | None = None) -> None:

@@ -72,7 +72,7 @@ class Loader:
     replacement: for weights: an epoch may hold a sample more than once, each time with another crop.
     num_repeats: an epoch holds this many copies of each of fewer samples (repeated augmentation), in the same global
         batch, on different ranks, each with another crop; as timm's RepeatAugSampler, an epoch has as many images as
-        the split, rounded down to a multiple of 256.
+        the split, rounded down to a multiple of 256 unless it has fewer.
     seed: of crops, flips and policies, and of the order where `order_seed` is None.
     order_seed: of the order of samples, to change the order or the augmentation alone.
     rank, world_size: the global rank and the number of ranks.
@@ -255,6 +255,7 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """The next iteration gives epoch `epoch`: from its beginning, unless the loader was just put inside it.
 
+        An iteration that is running raises ShardfeedError at its next batch.
         Trainers load a loader's state and then announce the epoch that they resume. So a position that
         `load_state_dict` has set stays, as long as no batch was taken since and `epoch` is that state's epoch.
         """

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from shards.common.arguments import channels, flag, interval, one_of, shown, whole_number
 from shards.common.errors import UsageError
-from shards.common.terminal import advice
+from shards.common.terminal import advice, counted
 from shards.dataset import Split
 from shards.dataset.sizes import pixels, side_before_crop
 from shards.decode.graph import ON_ENGINES, Device, DType, GraphConfig
@@ -95,7 +95,7 @@ def feed_config(
     samples = draw.length(len(split))
     if share.drop_last and samples < share.global_batch:
         raise UsageError(
-            f"an epoch of the split {split.name} has {samples} samples, fewer than one global batch of "
+            f"an epoch of the split {split.name} has {counted(samples, 'sample')}, fewer than one global batch of "
             f"{share.global_batch}: choose a smaller "
             f"{advice('batch_size, or drop_last=False', 'batch (`python -m train --batch-size`)')}"
         )

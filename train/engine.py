@@ -24,7 +24,7 @@ from model.networks import train_mode
 from model.weights import write_state
 from shards.common.errors import ShardfeedError
 from shards.common.signals import StopRequest
-from shards.common.terminal import wrapped
+from shards.common.terminal import counted, wrapped
 from shards.dataset import Split
 from train.checkpoints.earlier import result_of
 from train.checkpoints.resume import claim, find_checkpoint
@@ -258,4 +258,4 @@ def _report_epoch(run: Run, loss: float, reached: str, skipped: int, recorder: R
     tqdm.write(wrapped(line))
     if skipped:
         recorder.metrics("damaged", run.epoch, run.step, skipped=skipped)
-        tqdm.write(f"{skipped} damaged samples replaced so far, on all ranks")
+        tqdm.write(f"{counted(skipped, 'damaged sample')} replaced so far, on all ranks")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.start import Start, read_start
 from model.weights import About, save_weights
 from shards.common.errors import UsageError
+from shards.common.terminal import counted
 from shards.dataset import Split
 from shards.sampling.crops import RESIZE, SIZE
 from train.config import Config
@@ -98,7 +99,7 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: 
     wanted, given = expected[first].shape, found[first].shape
     # Another number of classes changes only the leading dimension of the last layer's weight and bias.
     if set(differing) <= set(list(expected)[-2:]) and wanted[1:] == given[1:]:
-        raise UsageError(f"{path} is for {given[0]} classes, but the data set has {wanted[0]}")
+        raise UsageError(f"{path} is for {counted(given[0], 'class', 'classes')}, but the data set has {wanted[0]}")
     raise UsageError(
         f"{path} is of another model{named}: {first} has shape {tuple(given)} instead of {tuple(wanted)}; {advice}"
     )

@@ -66,7 +66,8 @@ def _same_order(trained: Sequence[str], here: Sequence[str], weights: Path, plac
         unknown = sorted(set(here) - set(trained))
         such_as = f" ({unknown[0]!r} is none of them)" if unknown else ""
         raise UsageError(
-            f"{weights} is for {counted(len(trained), 'class', 'classes')}, but {place} has {len(here)}{such_as}"
+            f"{weights} is for {counted(len(trained), 'class', 'classes')}, but {place} has {len(here)}{such_as}; "
+            "weights that were trained with --class-map, or --subset and a list of classes, need --data and that option"
         )
     label = next(label for label, (theirs, ours) in enumerate(zip(trained, here, strict=True)) if theirs != ours)
     if quiet:

@@ -34,8 +34,8 @@ def data_line(split: Split, held_out: Split | None, run: Run, samples: int, micr
         micro_batches = batch.steps(micro_batches, drop_last=True) * batch.accumulate
     left_out = samples - micro_batches * batch.micro_batch * run.setup.world.size
     without = (
-        f"; {left_out:,} images, others in each epoch, are left out because they fill no "
-        f"{'step' if config.update.drop_last else 'micro-batch'}"
+        f"; an epoch leaves out {counted(left_out, 'image')} for want of a full "
+        f"{'step' if config.update.drop_last else 'micro-batch'}, others each time"
     )
     return f"data: {split_words(split, held_out)}{without if left_out else ''}"
 
@@ -48,7 +48,7 @@ def split_words(split: Split, held_out: Split | None) -> str:
         if split.view is not None and held_out.view is not None and held_out.view.held_out:
             where, share = split.view.divided, len(held_out) / (len(held_out) + len(split))
             beside = f" and {len(held_out):,} held out of it ({100 * share:.2g}%)"
-    return f"{len(split):,} images in {where}{beside}, {counted(len(split.class_names), 'class', 'classes')}"
+    return f"{counted(len(split), 'image')} in {where}{beside}, {counted(len(split.class_names), 'class', 'classes')}"
 
 
 def model_line(run: Run) -> str:
@@ -78,7 +78,7 @@ def step_words(setup: Setup) -> str:
     batch, ranks = setup.batch, setup.world.size
     parts = [f"{batch.accumulate} x {batch.micro_batch}"] if batch.accumulate > 1 or ranks > 1 else []
     parts += [f"on each of {ranks} ranks"] if ranks > 1 else []
-    return f"{setup.config.batch:,} images" + (f" ({' '.join(parts)})" if parts else "")
+    return counted(setup.config.batch, "image") + (f" ({' '.join(parts)})" if parts else "")
 
 
 def parameters(network: nn.Module) -> int:
@@ -88,12 +88,14 @@ def parameters(network: nn.Module) -> int:
 
 def hints(split: Split, config: Config) -> list[str]:
     """What the options do not do here, and what would help."""
-    size = config.size
+    lines, size = [], config.size
+    if len(split.class_names) == 1:
+        lines.append(f"there is only the class {split.class_names[0]}, so nothing is learned: every answer is right")
     if config.crop != "random" or config.feeding.pad or not squares_of(split, size):
-        return []
-    line = (
+        return lines
+    lines.append(
         f"--crop random cuts nothing off: every image is stored at {size} x {size} pixels, which is --size. "
         f"--pad {size // 8} puts a black border around it to cut from; --crop rrc cuts too, and so does a smaller "
         f"--size: --val-size {size} then leaves the evaluation as it is"
     )
-    return [line]
+    return lines

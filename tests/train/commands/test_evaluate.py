@@ -245,10 +245,9 @@ def test_a_set_of_other_classes_or_unclear_splits_is_refused(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert on_sets(weights, named(tmp_path / "other", "ant", "wolf")) == 2
-    assert (
-        f"{weights} is for 3 classes, but {tmp_path / 'other'} has 2 ('wolf' is none of them)"
-        in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert f"{weights} is for 3 classes, but {tmp_path / 'other'} has 2 ('wolf' is none of them); weights that" in said
+    assert "trained with --class-map, or --subset and a list of classes, need --data and that option" in said
     unclear = write_dataset(tmp_path / "unclear", {"one": 3, "two": 3})
     assert on_sets(weights, unclear) == 2
     assert "has none of the splits validation, val, valid, dev, test, and several others" in capsys.readouterr().err

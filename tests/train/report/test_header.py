@@ -31,7 +31,7 @@ def test_the_data_and_what_an_epoch_leaves_out(
     config = dataclasses.replace(CONFIG, update=Update(drop_last=drop_last))
     run = begin(tiny_network(), setup_of(config), micro_batches=17)
     line = data_line(splits["train"], splits["validation"], run, samples=len(splits["train"]), micro_batches=17)
-    left_out = f"{images} images, others in each epoch, are left out because they fill no {unfilled}"
+    left_out = f"an epoch leaves out {images} images for want of a full {unfilled}, others each time"
     assert line == f"data: 70 images in train, 11 in validation, 3 classes; {left_out}"
 
 
@@ -73,6 +73,18 @@ def test_a_random_crop_that_cuts_nothing_off_is_said(splits: dict[str, Split], s
     assert hints(split, dataclasses.replace(CONFIG, size=8)) == []
     assert hints(split, dataclasses.replace(CONFIG, size=16, crop="rrc")) == []
     assert hints(small_split, dataclasses.replace(CONFIG, size=40)) == []  # longer sides of 40 to 64 pixels
+
+
+def test_a_run_of_one_class_is_said(splits: dict[str, Split]) -> None:
+    split = splits["train"]
+    one = split.map_classes(dict.fromkeys(split.class_names, "thing"))
+    [line] = hints(one, dataclasses.replace(CONFIG, size=8))
+    assert line == "there is only the class thing, so nothing is learned: every answer is right"
+
+
+def test_a_part_and_single_things_are_in_the_singular(splits: dict[str, Split]) -> None:
+    split = splits["train"]
+    assert split_words(split.select([0]), None) == "1 image in a part of train, no validation, 3 classes"
 
 
 def test_a_size_that_is_the_stored_one_is_suggested_with_the_border_that_a_random_crop_needs(
