@@ -220,3 +220,26 @@ def test_weights_of_another_model_name_the_option(root: Path, capsys: pytest.Cap
     words = ["--data", root / "data", "--size", 16, "--out", root / "none", "--init", root / "start.pth"]
     assert main(list(map(str, words))) == 2
     assert f"{root / 'start.pth'} is of pooled: give --model pooled" in capsys.readouterr().err
+
+
+def test_a_frozen_run_refuses_weights_that_lack_a_part_of_the_body(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = pooled(3).state_dict()
+    del state["1.bias"]
+    torch.save(state, tmp_path / "part.pth")
+    words = [
+        "--data",
+        root / "data",
+        "--size",
+        16,
+        "--out",
+        tmp_path / "out",
+        "--model",
+        "pooled",
+        "--freeze",
+        "--init",
+    ]
+    with tiny_models():
+        assert main([*map(str, words), str(tmp_path / "part.pth")]) == 2
+    assert "would stay random, and --freeze trains none of them: 1.bias" in capsys.readouterr().err
