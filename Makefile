@@ -39,7 +39,7 @@ RUN := $(BIN)/python
 READY := install
 endif
 
-.PHONY: found install demo lint types test test-gpu docs-check bench-peers bench-gpu clean
+.PHONY: found install demo lint types compiled test test-gpu docs-check bench-peers bench-gpu clean
 
 install: $(STAMP)
 
@@ -65,7 +65,12 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-test: lint types
+# What every process of the tests would compile for itself in a fresh clone. mypy leaves a core idle meanwhile.
+compiled: install
+	$(BIN)/python -m tests.helpers.compiled
+
+test: lint
+	$(MAKE) --jobs 2 types compiled
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(READY)

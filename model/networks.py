@@ -9,7 +9,7 @@ from torchvision.models import convnext_tiny, efficientnet_b0, resnet18, resnet3
 
 from model.blur import blur_strided
 from model.cnn import Cnn
-from model.names import TIMM, check_name, unknown
+from model.names import TIMM, check_name, check_timm, unknown
 from model.recompute import recompute_blocks
 from shards.common.arguments import whole_number
 from shards.common.errors import UsageError
@@ -96,9 +96,7 @@ def timm_of(name: str) -> Any:
     import timm
 
     inner = name.removeprefix(TIMM)
-    known = timm.list_models()
-    if inner.partition(".")[0] not in known:
-        raise unknown(name, [TIMM + each for each in known], f"the {len(known):,} that timm.list_models() gives")
+    check_timm(name, timm.list_models())
     tagged = [TIMM + each for each in timm.list_models(f"{inner.partition('.')[0]}.*", pretrained=True)]
     if "." in inner and name not in tagged:
         raise unknown(name, tagged, ", ".join(tagged[:5]) + (" ..." if len(tagged) > 5 else ""))

@@ -18,7 +18,7 @@ from shards.dataset import Split
 from tests.helpers.datasets import decoded, jpeg, photo, write_split
 
 # No test cuts the power, and waiting for a disk takes longer than most tests. Forks have this too (helpers/forks.py).
-os.fsync = lambda _: None
+os.fsync = lambda fd: None
 
 __all__ = ["SHARED", "decoded", "jpeg", "photo", "write_split"]
 

@@ -13,37 +13,25 @@ import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from benchmarks.measure.harness import Schedule
 from benchmarks.measure.machine import sleep_while_waiting
 from benchmarks.measure.progress import watched
 from benchmarks.measure.result import Result, ResultFile, Series, Setting
-from benchmarks.measure.settings import BatchSpec, command_line
-from benchmarks.peers.naive import PilImages, Rows, open_rows
+from benchmarks.measure.settings import command_line
 from benchmarks.report.table import show
 from benchmarks.stages.recipe import configured
-from shards import Split
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
 from shards.dataset import TRAINING, VALIDATION, choose_split
-from shards.dataset.sizes import shorter_side
 from train.config import Config
-from train.data import Batches, held_out_loader, training_loader
-from train.engine import train_epoch
-from train.ranks.distributed import joined
 from train.recipes import DEFAULT
-from train.report.accuracy import Accuracy, evaluate
-from train.report.metrics import Recorder
-from train.run import Setup, begin, set_up
+
+if TYPE_CHECKING:
+    from train.report.accuracy import Accuracy
 
 OURS, USUAL = "shardfeed", "PIL and torchvision"
 
@@ -80,42 +68,35 @@ class Options:
             raise UsageError(f"--workers must be 0 or more, not {self.workers}")
 
 
-@dataclass(frozen=True)
-class OnDevice:
-    """Batches of a DataLoader, moved to the device."""
-
-    loader: "DataLoader[Any]"
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.loader:
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-
-
 def run(options: Options) -> None:
     """Trains, prints each accuracy and the means, and writes the result to options.out.
 
     Raises UsageError for data, a recipe or options that do not fit together.
     """
+    # What is wrong with the options is said before torch and DALI are loaded, which takes seconds.
     config = configured(options.recipe, options.data, epochs=options.epochs, size=options.size)
     split = choose_split(config.data, [TRAINING], config.feeding.cache)
     held_out = choose_split(config.data, VALIDATION, config.feeding.cache)
+    sleep_while_waiting()
+    from tqdm import tqdm
+
+    from benchmarks.peers.naive import open_rows
+    from benchmarks.stages.both_loaders import ours, trained, usual
+    from train.ranks.distributed import joined
+    from train.run import set_up
+
     rows, held_out_rows = (
         open_rows(each, options.source, options.image_column, options.label_column) for each in (split, held_out)
     )
     workers = usable_cores() if options.workers is None else options.workers
-    sleep_while_waiting()
     reached: dict[str, list[Accuracy]] = {OURS: [], USUAL: []}
     turns, times = [(seed, name) for seed in range(options.seeds) for name in reached], []
     with ResultFile(options.out) as file, joined("auto") as world:
         for seed, name in watched(turns, lambda turn: f"seed {turn[0]}, {turn[1]}", "run"):
             seeded = dataclasses.replace(config, seed=seed)
             network, setup = set_up(seeded, held_out, world)
-            usual = _usual(rows, held_out_rows, held_out, setup, workers)
-            opened = _ours(split, held_out, setup) if name == OURS else contextlib.nullcontext(usual)
+            others = usual(rows, held_out_rows, held_out, setup, workers)
+            opened = ours(split, held_out, setup) if name == OURS else contextlib.nullcontext(others)
             began = time.perf_counter()
             with opened as (batches, held_out_batches):
                 accuracy = trained(network, setup, held_out, batches, held_out_batches)
@@ -129,45 +110,9 @@ def run(options: Options) -> None:
     show(whole, options.out)
 
 
-def trained(network: nn.Module, setup: Setup, held_out: Split, batches: Batches, held_out_batches: Batches) -> Accuracy:
-    """The accuracy after training on `batches`, as `train` does it, without files and checkpoints."""
-    run = begin(network, setup, micro_batches=len(batches))
-    for epoch in range(1, setup.config.epochs + 1):
-        train_epoch(run, batches, Recorder(None, {}), epoch)
-    run.learner.settle(setup.world)
-    accuracy, _ = evaluate(run.learner.evaluated, held_out_batches, len(held_out), setup)
-    return accuracy
-
-
-@contextlib.contextmanager
-def _ours(split: Split, held_out: Split, setup: Setup) -> Iterator[tuple[Batches, Batches]]:
-    with training_loader(split, setup) as batches, held_out_loader(held_out, setup) as held_out_batches:
-        yield batches, held_out_batches
-
-
-def _usual(rows: Rows, held_out_rows: Rows, held_out: Split, setup: Setup, workers: int) -> tuple[Batches, Batches]:
-    """DataLoaders of the same recipe; their processes live for one epoch."""
-    config, world, micro_batch = setup.config, setup.world, setup.batch.micro_batch
-    val_size = config.sizes.val_size or config.size
-    resize = shorter_side(held_out, config.size, None, config.crop)
-    val_resize = shorter_side(held_out, val_size, config.sizes.val_resize, "center")
-    images = PilImages(rows, BatchSpec(micro_batch, resize, config.size, seed=config.seed, crop=config.crop))
-    centred = PilImages(held_out_rows, BatchSpec(micro_batch, val_resize, val_size, crop="center"))
-    training = DataLoader(
-        images,
-        micro_batch,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    validation = DataLoader(centred, micro_batch, num_workers=workers)
-    return OnDevice(training, world.device), OnDevice(validation, world.device)
-
-
-def summary(options: Options, config: Config, reached: dict[str, list[Accuracy]], seconds: float) -> Result:
+def summary(options: Options, config: Config, reached: dict[str, list["Accuracy"]], seconds: float) -> Result:
     """The accuracies, as a result."""
-    ours, usual = (statistics.mean(accuracy.top1 for accuracy in reached[name]) for name in (OURS, USUAL))
+    here, there = (statistics.mean(accuracy.top1 for accuracy in reached[name]) for name in (OURS, USUAL))
     top1 = [Series(name, tuple(each.top1 for each in runs), "% top-1") for name, runs in reached.items()]
     top5 = [Series(f"{name}, top-5", tuple(each.top5 for each in runs), "% top-5") for name, runs in reached.items()]
     settings: dict[str, Setting] = {name: getattr(config, name) for name in ("recipe", "epochs", "size")}
@@ -177,6 +122,6 @@ def summary(options: Options, config: Config, reached: dict[str, list[Accuracy]]
         command_line("accuracy", options),
         [*top1, *top5],
         schedule=Schedule(options.seeds, seconds),
-        settings={**settings, "seeds": options.seeds, "difference in points": round(ours - usual, 3)},
-        findings=[f"Mean top-1 {ours:.2f}% ({OURS}) and {usual:.2f}% ({USUAL}), {ours - usual:+.2f} points."],
+        settings={**settings, "seeds": options.seeds, "difference in points": round(here - there, 3)},
+        findings=[f"Mean top-1 {here:.2f}% ({OURS}) and {there:.2f}% ({USUAL}), {here - there:+.2f} points."],
     )

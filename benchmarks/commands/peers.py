@@ -12,7 +12,8 @@ Makes the shards of each row when it comes to it, and each peer's own format of 
 `python -m benchmarks peers-install`. Each row is `python -m benchmarks loaders --sweep ...`: every peer with the number
 of threads with which it does best. --images 20000 makes 20,000 different images of SOURCE first, so that no cache of
 the processor holds them; 256-px pixels are stored of a quarter of them. With FFCV and libjpeg-turbo alone
-(--peers ffcv turbojpeg) a row takes about four minutes on two cores, with all peers a quarter of an hour.
+(--peers ffcv turbojpeg) a row takes about four minutes on two cores, with all peers a quarter of an hour (estimated
+from the turns).
 
 Writes a JSON result per row while it is measured, and after each row all rows as one table, `loaders.md`, to --out.
 """

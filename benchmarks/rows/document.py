@@ -23,6 +23,8 @@ BRIEF: list[tuple[Setting, ...]] = [
     ("raw", "random", "uint8", 64, 224),
     ("raw", "random", "uint8", 512, 32),
 ]
+# The libraries whose versions stand below the short table.
+NAMED = ("torch", "nvidia-dali", "ffcv", "pillow", "simplejpeg")
 # Most columns of a table of images/s.
 COLUMNS = 6
 
@@ -50,7 +52,8 @@ def long_block(results: Sequence[Result], picture: str | None = None) -> str:
 def short_block(results: Sequence[Result], picture: str | None = None) -> str:
     """The picture, the ratios of a few rows and the machine, in Markdown."""
     few = [each for each in results if _brief(each)] or results
-    return "\n\n".join([*_picture(few, picture), _ratios(few), f"{circumstances(few[0])}."])
+    told = ", ".join(f"{name} {value}" for name, value in _versions(few).items() if name.startswith(NAMED))
+    return "\n\n".join([*_picture(few, picture), _ratios(few), f"{circumstances(few[0])}; {told}."])
 
 
 def draw(results: Sequence[Result], picture: Path) -> None:
@@ -64,7 +67,7 @@ def draw(results: Sequence[Result], picture: Path) -> None:
 def _bars(result: Result) -> Bars:
     """The loaders of a result, in the order of the roster."""
     bars = (Bar(name, result[name].spread, name in OUR_TITLES) for name in _measured([result]))
-    return Bars(f"{_head(result)}\nimages/s", tuple(bars))
+    return Bars(f"{_head(result).replace(', ', chr(10), 1)}\nimages/s", tuple(bars))
 
 
 def _head(result: Result) -> str:
@@ -127,14 +130,10 @@ def _speed(result: Result, name: str) -> str:
 def _origin(results: Sequence[Result]) -> list[str]:
     """Paragraphs: the machine and versions, what was done, the commands, and where loaders differ in their work."""
     first, names = results[0], _measured(results)
+    versions = ", ".join(f"{name} {value}" for name, value in _versions(results).items())
     machine = first.hardware
     dates = sorted({each.date[:10] for each in results})
     span = f", {dates[0]} to {dates[-1]}" if len(dates) > 1 else ""
-    # Of common libraries, and those that a loader brings itself, which are among its settings.
-    versions = dict(first.versions)
-    for name, value in (item for each in results for series in each.series for item in series.settings.items()):
-        if isinstance(value, str) and value[:1].isdigit() and "." in value:
-            versions.setdefault(name, value)
     where = f"{circumstances(first)}{span}; {machine.get('memory_gib')} GiB, {machine.get('system')}."
     counts = ", ".join(f"{each:,}" for each in sorted({int(result.settings["images"] or 0) for result in results}))
     sizes = ", ".join(f"{each}" for each in sorted({int(result.settings["size"] or 0) for result in results}))
@@ -145,7 +144,7 @@ def _origin(results: Sequence[Result]) -> list[str]:
     )
     commands = "; ".join(f"`{command}`" for command in dict.fromkeys(map(_command, results)))
     how = f"Command: {commands}, with the options that a row's name says. All of it: `make bench-peers SOURCE=...`."
-    parts = [f"{where} Versions: {', '.join(f'{name} {value}' for name, value in versions.items())}.", what, how]
+    parts = [f"{where} Versions: {versions}.", what, how]
     fast = [name for name in names if _setting(results, name, "dct") == {"fast"}]
     if fast:
         told = ", ".join(fast)
@@ -160,6 +159,15 @@ def _origin(results: Sequence[Result]) -> list[str]:
     ]
     told = "; ".join([*([told] if told else []), *failed])
     return [*parts, f"Not measured: {told}."] if told else parts
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
+    """Versions of common libraries, and of those that a loader brings itself, which are among its settings."""
+    versions = dict(results[0].versions)
+    for name, value in (item for each in results for series in each.series for item in series.settings.items()):
+        if isinstance(value, str) and value[:1].isdigit() and "." in value:
+            versions.setdefault(name, value)
+    return versions
 
 
 def _chosen_by(result: Result) -> str:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from preprocess.job.task import Rejected, ShardJob, Task
 from shards.common.errors import ShardfeedError
 from shards.common.space import free_bytes, size
+from shards.common.terminal import unit_of_time
 from shards.format.tar import sample_bytes
 from shards.sampling.hashing import integers, permutation
 
@@ -45,9 +46,6 @@ END = 0.5  # seconds of the job's end: indices, manifest, and workers that leave
 # The ends of the range that is told, times the estimate: other programs end or begin meanwhile, and disks are slow.
 FASTER, SLOWER = 0.8, 1.6
 FEW = 10  # seconds that are "a few"
-# Units of time, each with its seconds, and the digits behind the point; the last one always serves.
-UNITS = (("s", 1.0, 0), ("min", 60.0, 0), ("h", 3600.0, 1))
-LONGEST = 90  # of a unit, before the next one
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def time_in_words(seconds: float) -> str:
     least, most = _range(seconds)
     if most <= FEW:
         return "a few seconds"
-    unit, length, digits = next((each for each in UNITS if most < LONGEST * each[1]), UNITS[-1])
+    unit, length, digits = unit_of_time(most)
     return f"{least / length:.{digits}f} to {most / length:.{digits}f} {unit}"
 
 

@@ -28,6 +28,9 @@ _shown = ""
 
 # Modules inside them, such as `python -m train.curves`, have no command of their own.
 _NAMED = re.compile(rf"python -m (?=(?:{'|'.join(PROGRAMS)})(?![\w.]*\w))")
+# Each with its seconds, and digits behind the point; the last one serves however long it takes.
+UNITS_OF_TIME = (("s", 1.0, 0), ("min", 60.0, 0), ("h", 3600.0, 1))
+MOST_OF_A_UNIT = 90
 CTRL_C = 4  # columns for what a terminal shows of it
 # Where stderr is no terminal: seconds from the beginning of long work to its first line, and from each to the next.
 FIRST_LINE_S, NEXT_LINE_S = 60.0, 300.0
@@ -71,11 +74,15 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
+def unit_of_time(seconds: float) -> tuple[str, float, int]:
+    """The unit in which people say so many seconds: its name, its length in seconds, and digits behind the point."""
+    return next((unit for unit in UNITS_OF_TIME if seconds < MOST_OF_A_UNIT * unit[1]), UNITS_OF_TIME[-1])
+
+
 def duration(seconds: float) -> str:
     """A time for people: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+    unit, length, digits = unit_of_time(seconds)
+    return f"{seconds / length:.{digits}f} {unit}"
 
 
 def progress_bar(steps: Any = None, **options: Any) -> Any:

@@ -25,7 +25,7 @@ def photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     for _ in range(3):
         phase = np.exp(2j * np.pi * rng.random(frequency.shape))
         plane = np.fft.irfft2(phase / frequency, s=(height, width))
-        planes.append(plane / plane.std())
+        planes.append(plane / (plane.std() or 1))  # of one pixel: 0
     pixels = 110 + 50 * np.stack(planes, axis=-1)
     top, left = rng.integers(0, max(1, height // 2)), rng.integers(0, max(1, width // 2))
     pixels[top : top + height // 3, left : left + width // 3] += rng.integers(-80, 80, 3)

@@ -22,7 +22,7 @@ __all__ = ["PIPE", "STDOUT", "CompletedProcess", "Popen", "TimeoutExpired", "for
 
 # What programs load on their way, some of it in libraries: pyarrow's first array loads pandas, tyro's first command
 # line typeguard.
-LOADED = ["tests.helpers.ranks", "tests.helpers.kill", "shards.loader", "preprocess.run", "pandas", "typeguard"]
+LOADED = ["tests.helpers.ranks", "tests.helpers.kill", "shards.loader", "preprocess.run", "pandas", "typeguard", "s3fs"]
 
 
 def server() -> ForkServerContext:
@@ -55,7 +55,9 @@ class Popen:
         python, *words = map(str, command)
         assert (python, cwd, text) == (sys.executable, ROOT, True)
         self.args = command
-        self.stdin = self.stdout = self.stderr = None
+        self.stdin: IO[str] | None = None
+        self.stdout: IO[str] | None = None
+        self.stderr: IO[str] | None = None
         files, pipes = [0, 1, 2], list[int]()
         if stdin == PIPE:
             files[0], ours = os.pipe()

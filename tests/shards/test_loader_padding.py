@@ -54,8 +54,7 @@ def test_padding_is_of_the_resized_image(split: Split, resize: int) -> None:
     assert (values - normalised(expected)).abs().mean(dim=(1, 2, 3)).max() < 0.02
 
 
-@pytest.mark.parametrize("resize", [40, 50])
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("resize", "dtype"), [(40, "uint8"), (50, "float32")])
 def test_a_policy_comes_between_padding_and_mirror(split: Split, resize: int, dtype: str) -> None:
     options = {"resize": resize, "padding": 16}
     padded, ids = first(split, flip=False, dtype="uint8", **options)

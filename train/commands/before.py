@@ -20,9 +20,8 @@ def refuse(config: Config) -> Result | None:
     Returns the result of the run if it is complete already. A data set at a URL is looked at later, when it is opened
     anyway; so is --out by ranks on several machines, of which only the first may see it.
     """
-    names.check_name(config.model, names.NAMES)
-    for path in filter(names.is_model, config.evaluate):
-        names.check_name(str(path), names.NAMES)
+    for name in (config.model, *map(str, filter(names.is_model, config.evaluate))):
+        names.check_early(name)
     require_files(PTH, *(path for path in config.evaluate if not names.is_model(path)))
     if config.start.init is not None:
         require_files("--init a file of weights", config.start.init)

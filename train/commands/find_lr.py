@@ -119,7 +119,8 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     finite = np.asarray([loss if math.isfinite(loss) else math.inf for loss in smoothed])
     lowest = int(np.argmin(finite))
     first = finite[len(finite) // 20 : max(FEWEST // 2, len(finite) // 4)]
-    start, noise = float(np.median(first)), float(first.max() - first.min())
+    with np.errstate(invalid="ignore"):  # infinite from the first rates on: then the noise is NaN, and nothing falls
+        start, noise = float(np.median(first)), float(first.max() - first.min())
     drop = start - float(finite[lowest])
     if lowest < FEWEST // 2 or not drop > 2 * noise:
         raise ShardfeedError(

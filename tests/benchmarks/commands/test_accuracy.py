@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -13,16 +15,15 @@ from benchmarks.commands.accuracy import (
     OURS,
     USUAL,
     Options,
-    _ours,
-    _usual,
     run,
     summary,
-    trained,
 )
 from benchmarks.measure.result import read
+from benchmarks.stages.both_loaders import ours, trained, usual
 from preprocess.sources import hf_dataset
 from shards.common.errors import UsageError
 from shards.dataset import TRAINING, VALIDATION, choose_split
+from tests import ROOT
 from tests.helpers.training import coloured_jpeg, setup_of, write_dataset
 from train.config import Config
 from train.engine import train
@@ -82,7 +83,7 @@ def test_the_command_trains_with_both_and_ends_with_json(
 def test_training_with_our_loader_here_is_what_the_trainer_does(data: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(small(data), out=tmp_path / "run")
     held_out = choose_split(data, VALIDATION)
-    with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (batches, validation):
+    with ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (batches, validation):
         network = make_network(config, len(held_out.class_names), World())
         accuracy = trained(network, setup_of(config), held_out, batches, validation)
     result = train(config)
@@ -93,21 +94,21 @@ def test_training_with_our_loader_here_is_what_the_trainer_does(data: Path, tmp_
 def test_both_loaders_give_the_same_pictures_in_evaluation(data: Path, source: str) -> None:
     config, held_out = small(data), choose_split(data, VALIDATION)
     rows = [hf_dataset(source, name, "picture") for name in SIZES]
-    _, usual = _usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
-    with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (_, ours):
-        for (images, labels), (others, other_labels) in zip(ours, usual, strict=True):
-            assert torch.equal(labels, other_labels)
-            torch.testing.assert_close(images, others, atol=1e-5, rtol=0)
+    _, others = usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
+    with ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (_, batches):
+        for (images, labels), (same, same_labels) in zip(batches, others, strict=True):
+            assert torch.equal(labels, same_labels)
+            torch.testing.assert_close(images, same, atol=1e-5, rtol=0)
 
 
 def test_both_loaders_give_the_same_number_of_training_pictures(data: Path, source: str) -> None:
     config, held_out = small(data), choose_split(data, VALIDATION)
     rows = [hf_dataset(source, name, "picture") for name in SIZES]
-    usual, _ = _usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
-    with _ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (ours, _):
-        assert [images.shape for images, _ in ours] == [images.shape for images, _ in usual]
-        assert len(ours) == len(usual)
-    first, second = (np.concatenate([images.numpy() for images, _ in usual]) for _ in range(2))
+    others, _ = usual(rows[0], rows[1], held_out, setup_of(config), workers=0)
+    with ours(choose_split(data, [TRAINING]), held_out, setup_of(config)) as (batches, _):
+        assert [images.shape for images, _ in batches] == [images.shape for images, _ in others]
+        assert len(batches) == len(others)
+    first, second = (np.concatenate([images.numpy() for images, _ in others]) for _ in range(2))
     assert not np.array_equal(first, second)  # shuffled anew
 
 
@@ -128,6 +129,17 @@ def test_a_source_of_other_images_is_refused(data: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="made from another data set"):
         run(Options(data, other, image_column="picture", size=16, out=tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+def test_options_are_checked_before_torch_is_loaded() -> None:
+    code = (
+        "import sys\nfrom benchmarks.__main__ import main\n"
+        "assert main(['accuracy', '--data', 'nowhere', '--source', 'x', '--recipe', 'none']) == 2\n"
+        "assert main(['accuracy', '--data', 'nowhere', '--source', 'x']) == 2\n"
+        "print(sorted({'nvidia.dali', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", 0), ("workers", -1), ("recipe", "none"), ("size", 4)])

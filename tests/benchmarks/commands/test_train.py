@@ -26,7 +26,7 @@ from benchmarks.measure.machine import WAIT_POLICY, sleep_while_waiting
 from benchmarks.measure.result import read
 from benchmarks.report.table import text
 from benchmarks.stages.training import Training, TrainingTask
-from shards.common.errors import UsageError
+from shards.common.errors import MissingDependency, UsageError
 from shards.decode.tensors import Batch
 from tests import ROOT
 from tests.helpers.training import setup_of, write_dataset
@@ -160,3 +160,14 @@ def test_images_that_would_grow_are_measured_at_their_full_size() -> None:
     for size in (None, 32):  # 32 is less than the recipe's first size
         config = configuration(Options(Path("unused"), recipe="rn18_16", size=size))
         assert training_size(config, epoch=1) == config.size == (size or 192)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"), [("deit_s", "^timm:deit_small[^\n]+ needs timm"), ("rn50_a3", "^--optimizer lamb is timm's")]
+)
+def test_a_recipe_that_needs_timm_is_refused_without_it(
+    recipe: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingDependency, match=said):
+        configuration(Options(Path("unused"), recipe=recipe))

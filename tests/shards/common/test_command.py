@@ -83,7 +83,16 @@ def test_each_program_is_ours_and_calls_itself_shardfeed(name: str, beside_other
 
 
 def test_worker_processes_are_ours_too(beside_others: Path, script: Path) -> None:
-    words = ["preprocess", "synthetic:train=4,classes=2", "OUT", "--short-side", "16", "--workers", "2", "--force"]
+    words = [
+        "preprocess",
+        "synthetic:train=4,validation=2,classes=2",
+        "OUT",
+        "--short-side",
+        "16",
+        "--workers",
+        "2",
+        "--force",
+    ]
     done = run([script, *words], beside_others)
     assert (done.returncode, [line for line in done.stderr.splitlines() if not line.endswith(" ...")]) == (0, [])
     assert (beside_others / "OUT" / "manifest.json").is_file()

@@ -53,7 +53,7 @@ def test_batches_are_those_of_jpegs(pair: tuple[Split, Split], crop: str, dtype:
     assert equal(epoch(raw, crop=crop, dtype=dtype), expected)
 
 
-@pytest.mark.parametrize("how", [{"crop": "center"}, {"crop": "rrc"}, {"padding": 4}, {"augment": "rand"}])
+@pytest.mark.parametrize("how", [{"crop": "center"}, {"crop": "rrc"}, {"padding": 4}, {"augment": "trivial"}])
 def test_another_mean_and_deviation_normalise_the_same_pixels(pair: tuple[Split, Split], how: dict[str, Any]) -> None:
     mean, std = (0.5, 0.25, 0.0), (0.5, 1.0, 0.125)
     for split in pair:
@@ -63,8 +63,7 @@ def test_another_mean_and_deviation_normalise_the_same_pixels(pair: tuple[Split,
             assert (found - values).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("augment", ["trivial", "rand"])
-@pytest.mark.parametrize("crop", ["random", "rrc"])
+@pytest.mark.parametrize(("augment", "crop"), [("trivial", "rrc"), ("rand", "random")])
 def test_policies_come_between_the_window_and_the_mirror(pair: tuple[Split, Split], augment: str, crop: str) -> None:
     encoded, raw = pair
     assert equal(epoch(raw, crop=crop, augment=augment), epoch(encoded, crop=crop, augment=augment))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model import MODELS
-from model.names import NAMES
+from model.names import NAMES, _registered
 from shards.common.errors import UsageError
 from tests import ROOT
 from tests.helpers.training import write_dataset
@@ -48,6 +48,14 @@ def test_mistakes(changes: dict[str, object], said: str, config: Config) -> None
         refuse(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("changes", [{"model": "timm:resnett18"}, {"evaluate": (Path("timm:resnett18"),)}])
+def test_a_name_that_timm_does_not_have(changes: dict[str, object], config: Config) -> None:
+    timm = pytest.importorskip("timm")
+    assert _registered() == set(timm.list_models())
+    with pytest.raises(UsageError, match=r"'timm:resnett18' \(did you mean timm:resnet18\?\): choose one of the 1,"):
+        refuse(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
+
+
 def test_ranks_on_several_machines_leave_out_to_the_first(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     in_the_way = dataclasses.replace(config, out=Path(__file__))
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -62,6 +70,7 @@ def test_it_loads_neither_torch_nor_dali(config: Config) -> None:
     words = ["--data", str(config.data), "--size", "16", "--val-split", "vall"]
     code = (
         f"import sys\nfrom train.__main__ import main\nassert main({words}) == 2\n"
+        f"assert main({[*words, '--model', 'timm:resnett18']}) in (1, 2)\n"  # 1 without timm
         "print(sorted({'nvidia.dali', 'torch', 'numba'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -29,6 +29,7 @@ def test_what_comes_after_the_least_loss_does_not_count() -> None:
     assert suggest(RATES, [*curve[:90], *[9.0] * 5, *curve[95:]]) in RATES[29:60]
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("curve", [np.linspace(1, 5, 100).tolist(), [float("nan")] * 100])
 def test_a_loss_that_never_falls_gives_no_suggestion(curve: list[float]) -> None:
     with pytest.raises(ShardfeedError, match="fell at no learning rate"):
