@@ -201,7 +201,8 @@ def draw(options: Preview) -> None:
         _ = shards.Loader
     split, train = splits[options.split], options.split == "train"
     size = fitting_size(split) if options.size is None else options.size
-    shorter_side(split, size, options.resize, options.crop or ("random" if train else "center"), pad="--pad {}")
+    crop = options.crop or ("random" if train else "center")
+    shorter_side(split, size, options.resize, crop, program="python -m shards preview")
     drawn = preview(
         split,
         options.output,
@@ -210,7 +211,7 @@ def draw(options: Preview) -> None:
         count=options.count,
         size=size,
         resize=options.resize,
-        crop=options.crop,
+        crop=crop,
         padding=options.pad,
         augment=options.augment,
         seed=options.seed,

@@ -50,7 +50,9 @@ def test_preview_takes_the_size_that_fits(
     write_split(tmp_path, [jpeg(photo(40, 40))] * 2, short_side=40)
     assert shards("preview", str(tmp_path), "--size", "64", *words[-2:]) == 2
     error = capsys.readouterr().err
-    assert "choose --size 40 or less, with --pad 5 for 40, or nothing is left to crop" in error
+    assert (
+        "choose --size 40 or less, with `python -m shards preview --pad 5` for 40, or nothing is left to crop" in error
+    )
 
 
 def test_preview_of_more_images_than_there_are_says_so(

@@ -38,7 +38,6 @@ def said(command: str, *words: str) -> str:
         ("shards verify", "-j", "--threads"),
         ("shards preview", "--out", "--output"),
         ("benchmarks loaders", "--batch", "--batch-size"),
-        ("benchmarks peers", "--batch-size", "--batch-sizes"),
         ("model export", "--out", "--output"),
     ],
 )
