@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, ShardfeedWarning
 from shards.common.terminal import advice
 from shards.dataset import JoinedSplit, Split
 from shards.decode.graph import GraphConfig, GraphDecoder
@@ -116,7 +116,7 @@ class DamagedSamples:
         self._named.add(what)
         said = trouble if isinstance(trouble, ShardfeedError) else describe(self._split, sample, trouble)
         last = f" (no more are named: {VERIFY} names all)" if len(self._named) == NAMED else ""
-        warnings.warn(f"skipped: {said}{last}", stacklevel=2)
+        warnings.warn(f"skipped: {said}{last}", ShardfeedWarning, stacklevel=2)
 
     def _undecodable(self, whole: ReadBatch, config: GraphConfig) -> list[Trouble]:
         """The samples that the graph cannot decode, each tried alone; an error of the graph does not name them."""

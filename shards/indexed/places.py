@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from shards.common.errors import UsageError
+from shards.common.errors import ShardfeedWarning, UsageError
 from shards.common.terminal import counted
 from shards.format.manifest import Manifest, ShardInfo
 from shards.remote.urls import is_url
@@ -47,6 +47,7 @@ def warn_of_changes(root: Path, manifest: Manifest) -> None:
         warnings.warn(
             f"{counted(len(changed), 'tar')} of {shards:,} {have} changed since the index was made: {changed[0]}"
             f"{', ...' if len(changed) > 1 else ''}; run `python -m shards index {manifest.source}` again",
+            ShardfeedWarning,
             stacklevel=4,
         )
 
