@@ -24,8 +24,8 @@ def names_beside(name: str, place: str | Path) -> tuple[str, ...] | None:
     if not manifest.indexed:
         if manifest.settings.encoding == "raw":
             raise UsageError(
-                f"{name} is a data set of this program that holds decoded pixels (--encoding raw), which are no source: "
-                "convert what it was made from"
+                f"{name} is a data set of this program that holds decoded pixels (--encoding raw), which are no "
+                "source: convert what it was made from"
             )
         print(f"{name} is a data set of this program: its stored images are converted once more", file=sys.stderr)
     return manifest.class_names
