@@ -16,6 +16,7 @@ from preprocess.index.options import Options
 from preprocess.index.scan import Rules
 from preprocess.index.tar_job import TarJob, TarResult, Task, listed_samples
 from preprocess.job.slices import locked
+from preprocess.job.summary import print_next
 from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
 from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
@@ -207,7 +208,6 @@ def _report(
             print(f"{len(lines) - SHOWN:,} more such lines are in {out / split / REJECTS}", file=sys.stderr)
     rate = sum(info.samples for info in manifest.splits.values()) / seconds
     print(f"the index is in {out}; {seconds:,.1f} s, {rate:,.0f} samples/s")
-    opened = options.to or options.source
-    print(f"now: python -m shards info '{opened}', or python -m train --data '{opened}'")
+    print_next(options.to or options.source, manifest)
     splits = {name: {"samples": info.samples, "rejects": info.rejects} for name, info in manifest.splits.items()}
     show_result({"index": out, "splits": splits})

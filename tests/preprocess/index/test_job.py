@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ def test_a_directory_gives_splits_by_the_names_of_its_tars(tmp_path: Path) -> No
     splits = indexed(tmp_path)
     assert {name: len(split) for name, split in splits.items()} == {"train": 4, "validation": 2}
     assert (tmp_path / MANIFEST).is_file()
+
+
+@pytest.mark.parametrize("given", ["x-train-{0..0}.tar", ""])
+def test_the_lines_at_the_end_fit_a_split_to_train_on_alone(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "x-train-0.tar", samples(40))
+    indexed(tmp_path / given)
+    lines = capsys.readouterr().out.splitlines()
+    place = shlex.quote(str(tmp_path / given))
+    at = lines.index("these lines work now:")
+    assert lines[at + 1] == f"  python -m train --data {place} --size 40 --val-fraction 0.05"
 
 
 def test_timms_info_gives_splits_and_the_field_of_the_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
