@@ -19,7 +19,8 @@ from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, sample_key, shard_name, split_dir
 from shards.format.manifest import INDEXED_VERSION, Manifest, Settings, ShardInfo, SplitInfo, index_info
 from shards.format.tar import Sample, write_shard
-from shards.indexed.source import CLEANED, Source
+from shards.indexed.places import lies_alone
+from shards.indexed.source import CLEANED, Source, identity
 
 # Cleaned images in one shard: they are stored decoded, half a megabyte each.
 SHARD_SIZE = 1000
@@ -32,13 +33,14 @@ def finish(job: TarJob, source: Source, out: Path, results: Sequence[TarResult],
 
     `results`: of all tars, in order; `names`: of the classes. Memory does not grow with the number of samples.
     """
-    splits, content = {}, hashlib.sha256()
+    splits, content, beside = {}, hashlib.sha256(), True
     for split, tars in source.splits.items():
         done = [result for result in results if result.split == split]
         tar_infos = [
             ShardInfo(Path(tar.name).name, tar.bytes, result.samples, "", _place(source, out, tar.name), tar.modified)
             for tar, result in zip(tars, done, strict=True)
         ]
+        beside = beside and not any(lies_alone(tar.place) for tar in tar_infos)
         path = split_dir(out, split) / INDEX
         cleaned: list[ShardInfo] = []
         with replacing(path) as file, pq.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
@@ -66,7 +68,7 @@ def finish(job: TarJob, source: Source, out: Path, results: Sequence[TarResult],
     return Manifest(
         format_version=INDEXED_VERSION,
         program_version=version("shardfeed") or "",
-        source=source.given,
+        source=source.given if beside else identity(source.given),  # read long after, in another directory
         fingerprint=content.hexdigest(),
         class_names=names,
         settings=Settings(short_side=None, quality=100, shard_size=SHARD_SIZE),

@@ -1,8 +1,11 @@
 """Indexing: where the index goes, what becomes of odd tars and samples, and how a stopped run goes on."""
 
 import json
+import os
 import pickle
+import re
 import shlex
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -259,18 +262,64 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, monk
     assert again.manifest.fingerprint == first.manifest.fingerprint
 
 
-@pytest.mark.parametrize("change", ["longer", "touched", "gone"])
+@pytest.mark.parametrize("change", ["longer", "written", "gone"])
 def test_tars_that_have_changed_are_said_when_the_index_is_opened(tmp_path: Path, change: str) -> None:
     path = write_tar(tmp_path / "a.tar", samples(2))
     indexed(tmp_path)
     if change == "longer":
         path.write_bytes(path.read_bytes() + bytes(512))
-    elif change == "touched":
-        path.write_bytes(path.read_bytes())
+    elif change == "written":
+        at = path.read_bytes().rindex(IMAGE) + 400
+        path.write_bytes(path.read_bytes()[:at] + b"?" + path.read_bytes()[at + 1 :])
     else:
         path.unlink()
     with pytest.warns(UserWarning, match=r"1 tar of 1 has changed since .*a\.tar.*run `python -m shards index .*again"):
         open_dataset(tmp_path)
+
+
+def test_a_copy_with_other_times_has_not_changed(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    write_tar(tmp_path / "a" / "a.tar", samples(2))
+    (tmp_path / "a" / "empty.tar").write_bytes(tar_of([]))
+    indexed(tmp_path / "a")
+    for path in (tmp_path / "a").glob("*.tar"):
+        os.utime(path, ns=(1, 1))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    open_dataset(tmp_path / "b")
+    assert not [str(each.message) for each in recwarn if "changed" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "opened", "advice"),
+    [
+        ("a", None, "b", "b"),
+        ("a", "to", "to", "{}/a --to to"),
+        ("a/x-{0..0}.tar", None, "b/x-{0..0}.tar", "'{}/elsewhere/b/x-{{0..0}}.tar'"),
+        ("a/x-{0..0}.tar", "to", "to", "'{}/a/x-{{0..0}}.tar' --to to"),
+        ("a/x-{0..0}.tar", "a", "b", "'b/x-{{0..0}}.tar' --to b"),
+    ],
+)
+def test_advice_names_the_place_that_was_opened(
+    source: str, to: str | None, opened: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tar(Path("a/x-0.tar"), samples(1))
+    indexed(source, None if to is None else Path(to))
+    if opened.startswith("b"):
+        Path("a").rename("b")
+    here = tmp_path / "elsewhere"  # paths of the time of indexing mean nothing here
+    here.mkdir()
+    if opened == "to":
+        Path("to").rename(here / "to")
+    else:
+        Path("b").rename(here / "b")
+    for tar in tmp_path.rglob("*.tar"):
+        with tar.open("ab") as file:
+            file.write(b"\0")
+    monkeypatch.chdir(here)
+    command = f"`python -m shards index {advice.format(tmp_path)}`"
+    with pytest.warns(UserWarning, match=re.escape(f"run {command} again")):
+        split = open_dataset(opened)["train"]
+    assert split.how_to_mend() == f"{command} indexes the tars anew"
 
 
 def test_an_index_of_another_manifest_is_made_again(tmp_path: Path) -> None:
