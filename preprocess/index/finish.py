@@ -123,8 +123,14 @@ def _rejects(job: TarJob, source: Source, done: Sequence[TarResult]) -> Iterator
     """The samples that are left out, as TAR/KEY, and what is to be said of whole tars."""
     for result in done:
         tar = source.splits[result.split][result.number].name
-        for note in result.notes:
-            yield Rejected(result.split, None, tar, note)
+        yield from (Rejected(result.split, None, tar, note) for note in result.notes)
+        yield from reject_entries(job, source, [result])
+
+
+def reject_entries(job: TarJob, source: Source, done: Sequence[TarResult]) -> Iterator[Rejected]:
+    """The samples that are left out, as TAR/KEY."""
+    for result in done:
+        tar = source.splits[result.split][result.number].name
         for key, reason in job.rejects((result.split, result.number)):
             yield Rejected(result.split, None, f"{tar}/{key}", reason)
 

@@ -1,5 +1,6 @@
 """Indexing: where the index goes, what becomes of odd tars and samples, and how a stopped run goes on."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -139,12 +140,60 @@ def test_labels_come_from_where_the_options_say_and_names_from_a_file(tmp_path: 
         assert split["train"].class_names == ("cat", "dog", "bird")
 
 
+def test_labels_may_be_the_names_of_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a", b"dog\n"), *pair("b", b"cat"), *pair("c", b"cow")]))
+    (tmp_path / "names").write_text("cat\ndog\n")
+    assert indexed(tmp_path, class_names=tmp_path / "names")["train"].labels.tolist() == [1, 0]
+    assert rejects(tmp_path) == [("a.tar/c", "its label is no whole number: b'cow' (--class-names has no such name)")]
+
+
+def test_a_label_beyond_the_names_stops_the_job_in_a_line(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(5))
+    (tmp_path / "names").write_text("cat\ndog\n")
+    with pytest.raises(UsageError, match="--class-names has 2 names, for labels from 0, and the label of 0002 is 2"):
+        indexed(tmp_path, class_names=tmp_path / "names")
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_more_rejects_than_allowed_end_the_job_and_say_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a"), ("b.jpg", IMAGE), ("b.txt", b"3")]))
+    with pytest.raises(ShardfeedError) as failed:
+        index(Options(str(tmp_path), workers=1))
+    said = "1 of the 2 images of train cannot be used, and --max-rejects 0.001 allows 0: a.tar/b: it has no label (cls,"
+    assert str(failed.value).startswith(said)
+    assert str(failed.value).endswith("To leave them out and go on, add --max-rejects 0.5; or mend the tars")
+    index(Options(str(tmp_path), workers=1, max_rejects=0.5))
+    assert len(open_dataset(tmp_path)["train"]) == 1
+
+
+def test_a_split_without_labels_is_no_reject_too_many(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x-train-0.tar", samples(2))
+    write_tar(tmp_path / "x-test-0.tar", [{**each, "cls": -1} for each in samples(2)])
+    index(Options(str(tmp_path), workers=1))
+    assert {name: len(split) for name, split in open_dataset(tmp_path).items()} == {"train": 2, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("members", "advice"),
+    [
+        ([("a.jpg", IMAGE), ("a.txt", b"3")], "only jpg, txt (--label txt takes that)"),
+        (pair("a", b"cat"), "b'cat' (--class-names FILE takes names)"),
+    ],
+)
+def test_labels_elsewhere_are_a_mistake_that_the_same_command_does_not_mend(
+    members: list[tuple[str, bytes]], advice: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of(members))
+    with pytest.raises(ShardfeedError, match=rf"no tar of .* holds a sample: a: .*{re.escape(advice)}$"):
+        index(Options(str(tmp_path), workers=1))
+
+
 @pytest.mark.parametrize(
     ("label", "reason"),
     [
         (b"-1", "its label is negative, which stands for none"),
-        (b"cat", "its label is no whole number: b'cat'"),
-        (b"1_0", "its label is no whole number: b'1_0'"),
+        (b"cat", "its label is no whole number: b'cat' (--class-names FILE takes names)"),
+        (b"1_0", "its label is no whole number: b'1_0' (--class-names FILE takes names)"),
         (b"1000000", "its label is 1,000,000, more than the last class has"),
         (b"9" * 70, "its cls has 70 bytes, more than any has"),
     ],
@@ -194,7 +243,10 @@ def test_each_odd_tar_is_said_in_a_line(kind: str, tmp_path: Path, capsys: pytes
     data, count, said = ODD[kind]
     (tmp_path / "a.tar").write_bytes(data)
     write_tar(tmp_path / "b.tar", samples(2))
-    assert len(indexed(tmp_path)["train"]) == count + 2
+    damaged = pytest.raises(ShardfeedError, match=r"1 tar of 2 cannot be read to the end: a\.tar; the samples before")
+    with damaged if kind in ("cut off", "no tar") else contextlib.nullcontext():
+        indexed(tmp_path)
+    assert len(open_dataset(tmp_path)["train"]) == count + 2
     assert said in capsys.readouterr().err
     assert any(path == "a.tar" for path, _ in rejects(tmp_path))
 
