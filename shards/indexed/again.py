@@ -20,7 +20,6 @@ def index_command(root: Path, manifest: Manifest) -> str:
     The manifest's source may be a path relative to a directory of long ago, and the tars may have been moved since.
     """
     places = [shard.place for info in manifest.splits.values() for shard in info.shards]
-    command = "python -m shards index"
     first = next(iter(places), "")
     if not lies_alone(first):
         directory = root.parent if first.startswith("../") else root
@@ -31,7 +30,8 @@ def index_command(root: Path, manifest: Manifest) -> str:
         if not (is_url(source) or source.startswith("/")):
             source = _in(common_directory([place for place in places if lies_alone(place)]), source)
         to = root != in_cache(source, cache_home())
-    return f"{command} {shlex.quote(source)}{f' --to {shlex.quote(str(root))}' if to else ''}"
+    command = f"python -m shards index {shlex.quote(source)}"
+    return f"{command} --to {shlex.quote(str(root))}" if to else command
 
 
 def warn_of_changes(root: Path, manifest: Manifest) -> None:
