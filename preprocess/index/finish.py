@@ -14,6 +14,7 @@ from preprocess.index.tar_job import TarJob, TarResult
 from preprocess.job.finish import general, write_rejects
 from preprocess.job.task import Rejected
 from shards.common.atomic import replacing
+from shards.common.errors import UsageError
 from shards.common.versions import version
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, sample_key, shard_name, split_dir
@@ -74,7 +75,28 @@ def finish(job: TarJob, source: Source, out: Path, results: Sequence[TarResult],
         settings=Settings(short_side=None, quality=100, shard_size=SHARD_SIZE),
         splits=splits,
         libraries={name: version(name) or "" for name in ("Pillow", "simplejpeg")},
+        tars_hash="" if any(result.damaged for result in results) else job.parts.name,
     )
+
+
+def finished(job: TarJob, out: Path) -> Manifest | None:
+    """The manifest in `out`, if it is of this very job and what was written beside it is there; else None."""
+    try:
+        manifest = Manifest.read(out)
+    except UsageError:
+        return None
+    if (manifest.tars_hash, manifest.program_version) != (job.parts.name, version("shardfeed") or ""):
+        return None
+    lengths = {}
+    for split, info in manifest.splits.items():
+        assert info.index is not None
+        lengths[split_dir(out, split) / INDEX] = info.index.bytes
+        lengths |= {shard.path(out, split): shard.bytes for shard in info.shards if f"{split}{CLEANED}/" in shard.place}
+    return manifest if all(_has(path, length) for path, length in lengths.items()) else None
+
+
+def _has(path: Path, length: int) -> bool:
+    return path.is_file() and path.stat().st_size == length
 
 
 def _tables(

@@ -11,13 +11,13 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from preprocess.index.finish import finish, reject_entries
+from preprocess.index.finish import finish, finished, reject_entries
 from preprocess.index.options import Options
 from preprocess.index.scan import UNLABELLED, Rules
 from preprocess.index.tar_job import TarJob, TarResult, Task, listed_samples
 from preprocess.job.make import TooManyRejects, check_rejects
 from preprocess.job.slices import locked
-from preprocess.job.summary import print_next
+from preprocess.job.summary import contents, print_next
 from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
 from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
@@ -46,7 +46,7 @@ class NoSample(ShardfeedError):
 
 
 def index(options: Options) -> None:
-    """Indexes the tars that the options name, or goes on where a killed run stopped; prints what was found.
+    """Indexes the tars that the options name, goes on where a killed run stopped, or finds them indexed; prints it.
 
     Raises UsageError for a source that holds no tars, or options that do not fit it, ShardfeedError where the job
     cannot go on, TooManyRejects for more than --max-rejects; tars that were read are not read again. Raises
@@ -61,6 +61,12 @@ def index(options: Options) -> None:
         rules = _rules(options, source, names)
         with _failures(out), locked(out / WORK):
             job = TarJob.of(source, rules, out / WORK)
+            complete = finished(job, out)
+            if complete is not None:
+                shutil.rmtree(out / WORK, ignore_errors=True)
+                print(f"{out} is complete already: {contents(complete)}")
+                _print_end(options, out, complete)
+                return
             results = _read_all(job, source, options.workers or default_workers())
             if not any(result.samples + result.cleaned for result in results):
                 raise NoSample(f"no tar of {options.source} holds a sample: {_why(job, results)}")
@@ -226,12 +232,16 @@ def _report(
             print(f"{len(lines) - SHOWN:,} more such lines are in {out / split / REJECTS}", file=sys.stderr)
     rate = sum(info.samples for info in manifest.splits.values()) / seconds
     print(f"the index is in {out}; {seconds:,.1f} s, {rate:,.0f} samples/s")
-    print_next(options.to or options.source, manifest)
-    splits = {name: {"samples": info.samples, "rejects": info.rejects} for name, info in manifest.splits.items()}
-    show_result({"index": out, "splits": splits})
+    _print_end(options, out, manifest)
     if bad := [source.splits[each.split][each.number].name for each in results if each.damaged]:
         raise ShardfeedError(
             f"{counted(len(bad), 'tar')} of {len(results):,} cannot be read to the end: {bad[0]}"
             f"{', ...' if len(bad) > 1 else ''}; the samples before that are in the index. Copy such tars again, and "
             "start the same command again"
         )
+
+
+def _print_end(options: Options, out: Path, manifest: Manifest) -> None:
+    print_next(options.to or options.source, manifest)
+    splits = {name: {"samples": info.samples, "rejects": info.rejects} for name, info in manifest.splits.items()}
+    show_result({"index": out, "splits": splits})

@@ -314,6 +314,33 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, monk
     assert again.manifest.fingerprint == first.manifest.fingerprint
 
 
+def test_an_index_of_the_same_tars_by_the_same_rules_is_complete_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(2))
+    (tmp_path / "names").write_text("\n".join("abcde"))
+    read: list[int] = []
+    scanned = TarJob._scanned
+
+    def counting(self: TarJob, task: tuple[str, int], *others: Any) -> Any:
+        read.append(task[1])
+        return scanned(self, task, *others)
+
+    monkeypatch.setattr(TarJob, "_scanned", counting)
+    indexed(tmp_path)
+    capsys.readouterr()
+    indexed(tmp_path)
+    assert capsys.readouterr().out.startswith(f"{tmp_path} is complete already: 2 samples in train\n")
+    assert len(read) == 1
+    assert not (tmp_path / job_module.WORK).exists()
+    assert indexed(tmp_path, class_names=tmp_path / "names")["train"].class_names == tuple("abcde")
+    os.utime(path, ns=(1, 1))
+    indexed(tmp_path, class_names=tmp_path / "names")
+    (tmp_path / "train" / "index.parquet").unlink()
+    indexed(tmp_path, class_names=tmp_path / "names")
+    assert len(read) == 4
+
+
 @pytest.mark.parametrize("change", ["longer", "written", "gone"])
 def test_tars_that_have_changed_are_said_when_the_index_is_opened(tmp_path: Path, change: str) -> None:
     path = write_tar(tmp_path / "a.tar", samples(2))
