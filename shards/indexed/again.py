@@ -30,8 +30,9 @@ def index_command(root: Path, manifest: Manifest) -> str:
         if not (is_url(source) or source.startswith("/")):
             source = _in(common_directory([place for place in places if lies_alone(place)]), source)
         to = root != in_cache(source, cache_home())
-    command = f"python -m shards index {shlex.quote(source)}"
-    return f"{command} --to {shlex.quote(str(root))}" if to else command
+    if to:
+        return f"python -m shards index {shlex.quote(source)} --to {shlex.quote(str(root))}"
+    return f"python -m shards index {shlex.quote(source)}"
 
 
 def warn_of_changes(root: Path, manifest: Manifest) -> None:
