@@ -26,7 +26,7 @@ from shards.common.machine import check_workers
 from shards.common.terminal import counted, some
 from shards.dataset import Split, open_dataset
 from shards.dataset.sizes import fitting_size, shorter_side
-from shards.format.mend import directory_sizes, files_in_words, how_to_mend, wrong_files
+from shards.format.mend import directory_sizes, files_in_words, wrong_files
 from shards.preview import check_output, preview
 from shards.remote.urls import is_url
 from shards.sampling.colour import Augment
@@ -139,7 +139,7 @@ def info(options: Info) -> None:
     if bad:
         raise ShardfeedError(
             f"missing, or not as long as the manifest says: {files_in_words(bad)}; "
-            f"`python -m shards verify {options.data}` says more, and {how_to_mend(options.data, manifest)}"
+            f"`python -m shards verify {options.data}` says more, and {next(iter(splits.values())).how_to_mend()}"
         )
 
 
@@ -180,7 +180,7 @@ def check(options: Verify) -> None:
         if not damaged:
             raise ShardfeedError(f"{options.data} is whole, but {others}")
         raise ShardfeedError(
-            f"{options.data} is damaged: {files_in_words(damaged)}; {how_to_mend(options.data, split.manifest)}"
+            f"{options.data} is damaged: {files_in_words(damaged)}; {split.how_to_mend()}"
             f"{f'. It also {others}' if foreign else ''}"
         )
     decoded = ", every image decoded" if options.decode else ""

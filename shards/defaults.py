@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from shards.common.arguments import flag, one_of, shown, whole_number
-from shards.common.errors import UsageError
+from shards.common.errors import ShardfeedWarning, UsageError
 from shards.common.machine import check_workers, usable_cores
 from shards.common.terminal import counted
 from shards.dataset import JoinedSplit, Split
@@ -137,6 +137,7 @@ def choose_upsampling(decoder: Decode) -> bool:
     warnings.warn(
         f"nvJPEG {found[0]}.{found[1]} cannot decode regions with fancy upsampling: colours at edges differ a little "
         "from the CPU's. nvJPEG 13.2 can (pip install 'nvidia-nvjpeg>=13.2')",
+        ShardfeedWarning,
         stacklevel=2,
     )
     return False

@@ -14,12 +14,14 @@ from preprocess.index.tar_job import TarJob, TarResult
 from preprocess.job.finish import general, write_rejects
 from preprocess.job.task import Rejected
 from shards.common.atomic import replacing
+from shards.common.errors import UsageError
 from shards.common.versions import version
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, sample_key, shard_name, split_dir
 from shards.format.manifest import INDEXED_VERSION, Manifest, Settings, ShardInfo, SplitInfo, index_info
 from shards.format.tar import Sample, write_shard
-from shards.indexed.source import CLEANED, Source
+from shards.indexed.places import lies_alone
+from shards.indexed.source import CLEANED, Source, identity
 
 # Cleaned images in one shard: they are stored decoded, half a megabyte each.
 SHARD_SIZE = 1000
@@ -32,13 +34,14 @@ def finish(job: TarJob, source: Source, out: Path, results: Sequence[TarResult],
 
     `results`: of all tars, in order; `names`: of the classes. Memory does not grow with the number of samples.
     """
-    splits, content = {}, hashlib.sha256()
+    splits, content, beside = {}, hashlib.sha256(), True
     for split, tars in source.splits.items():
         done = [result for result in results if result.split == split]
         tar_infos = [
             ShardInfo(Path(tar.name).name, tar.bytes, result.samples, "", _place(source, out, tar.name), tar.modified)
             for tar, result in zip(tars, done, strict=True)
         ]
+        beside = beside and not any(lies_alone(tar.place) for tar in tar_infos)
         path = split_dir(out, split) / INDEX
         cleaned: list[ShardInfo] = []
         with replacing(path) as file, pq.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
@@ -66,13 +69,34 @@ def finish(job: TarJob, source: Source, out: Path, results: Sequence[TarResult],
     return Manifest(
         format_version=INDEXED_VERSION,
         program_version=version("shardfeed") or "",
-        source=source.given,
+        source=source.given if beside else identity(source.given),  # read long after, in another directory
         fingerprint=content.hexdigest(),
         class_names=names,
         settings=Settings(short_side=None, quality=100, shard_size=SHARD_SIZE),
         splits=splits,
         libraries={name: version(name) or "" for name in ("Pillow", "simplejpeg")},
+        tars_hash="" if any(result.damaged for result in results) else job.parts.name,
     )
+
+
+def finished(job: TarJob, out: Path) -> Manifest | None:
+    """The manifest in `out`, if it is of this very job and what was written beside it is there; else None."""
+    try:
+        manifest = Manifest.read(out)
+    except UsageError:
+        return None
+    if (manifest.tars_hash, manifest.program_version) != (job.parts.name, version("shardfeed") or ""):
+        return None
+    lengths = {}
+    for split, info in manifest.splits.items():
+        assert info.index is not None
+        lengths[split_dir(out, split) / INDEX] = info.index.bytes
+        lengths |= {shard.path(out, split): shard.bytes for shard in info.shards if f"{split}{CLEANED}/" in shard.place}
+    return manifest if all(_has(path, length) for path, length in lengths.items()) else None
+
+
+def _has(path: Path, length: int) -> bool:
+    return path.is_file() and path.stat().st_size == length
 
 
 def _tables(
@@ -121,8 +145,14 @@ def _rejects(job: TarJob, source: Source, done: Sequence[TarResult]) -> Iterator
     """The samples that are left out, as TAR/KEY, and what is to be said of whole tars."""
     for result in done:
         tar = source.splits[result.split][result.number].name
-        for note in result.notes:
-            yield Rejected(result.split, None, tar, note)
+        yield from (Rejected(result.split, None, tar, note) for note in result.notes)
+        yield from reject_entries(job, source, [result])
+
+
+def reject_entries(job: TarJob, source: Source, done: Sequence[TarResult]) -> Iterator[Rejected]:
+    """The samples that are left out, as TAR/KEY."""
+    for result in done:
+        tar = source.splits[result.split][result.number].name
         for key, reason in job.rejects((result.split, result.number)):
             yield Rejected(result.split, None, f"{tar}/{key}", reason)
 

@@ -11,11 +11,13 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from preprocess.index.finish import finish
+from preprocess.index.finish import finish, finished, reject_entries
 from preprocess.index.options import Options
-from preprocess.index.scan import Rules
+from preprocess.index.scan import UNLABELLED, Rules
 from preprocess.index.tar_job import TarJob, TarResult, Task, listed_samples
+from preprocess.job.make import TooManyRejects, check_rejects
 from preprocess.job.slices import locked
+from preprocess.job.summary import contents, print_next
 from preprocess.job.workers import Progress, ProgressBar, default_workers, run_tasks
 from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
@@ -39,11 +41,16 @@ ODD_SHARE = 0.1
 MOSTLY_ODD = "; that many are better converted (`python -m preprocess`): smaller, and faster to load"
 
 
+class NoSample(ShardfeedError):
+    """No tar holds a sample that can be used."""
+
+
 def index(options: Options) -> None:
-    """Indexes the tars that the options name, or goes on where a killed run stopped; prints what was found.
+    """Indexes the tars that the options name, goes on where a killed run stopped, or finds them indexed; prints it.
 
     Raises UsageError for a source that holds no tars, or options that do not fit it, ShardfeedError where the job
-    cannot go on; tars that were read are not read again.
+    cannot go on, TooManyRejects for more than --max-rejects; tars that were read are not read again. Raises
+    ShardfeedError too, at the end, for tars that are damaged or cut off.
     """
     began = time.monotonic()
     with stopped_by_signals():
@@ -54,9 +61,16 @@ def index(options: Options) -> None:
         rules = _rules(options, source, names)
         with _failures(out), locked(out / WORK):
             job = TarJob.of(source, rules, out / WORK)
+            complete = finished(job, out)
+            if complete is not None:
+                shutil.rmtree(out / WORK, ignore_errors=True)
+                print(f"{out} is complete already: {contents(complete)}")
+                _print_end(options, out, complete)
+                return
             results = _read_all(job, source, options.workers or default_workers())
             if not any(result.samples + result.cleaned for result in results):
-                raise ShardfeedError(f"no tar of {options.source} holds a sample: {_why(job, results)}")
+                raise NoSample(f"no tar of {options.source} holds a sample: {_why(job, results)}")
+            _check_rejects(options, source, job, out, results)
             classes = 1 + max(result.largest_label for result in results)
             manifest = finish(job, source, out, results, names or tuple(map(str, range(classes))))
             manifest.write(out)
@@ -106,7 +120,7 @@ def _rules(options: Options, source: Source, names: tuple[str, ...] | None) -> R
     label = None if options.label is None else Label.parse(options.label)
     if label is None and len(fields) == 1:
         label = Label(JSON, fields.pop())
-    return Rules(options.images, label, None if names is None else len(names), whole=not source.remote)
+    return Rules(options.images, label, names, whole=not source.remote)
 
 
 def _read_all(job: TarJob, source: Source, workers: int) -> list[TarResult]:
@@ -158,8 +172,8 @@ def _failures(out: Path) -> Iterator[None]:
     again = "the same command, started again, goes on with the tars that are left"
     try:
         yield
-    except UsageError:
-        raise
+    except (UsageError, TooManyRejects, NoSample):
+        raise  # the same command would fail in the same way
     except Cancelled:
         raise ShardfeedError(f"stopped; {again}") from None
     except ShardfeedError as error:
@@ -171,6 +185,17 @@ def _failures(out: Path) -> Iterator[None]:
     except (KeyboardInterrupt, StoppedBySignal):
         print(f"stopped; {again}", file=sys.stderr)
         raise
+
+
+def _check_rejects(options: Options, source: Source, job: TarJob, out: Path, results: Sequence[TarResult]) -> None:
+    """Raises TooManyRejects as a conversion does. Splits none of whose samples has a label, as of tests, are let be."""
+    for split in source.splits:
+        done = [result for result in results if result.split == split]
+        rejects = list(reject_entries(job, source, done))
+        rows = sum(result.samples + result.cleaned for result in done) + len(rejects)
+        if len(rejects) == rows and all(each.reason.startswith(UNLABELLED) for each in rejects):
+            continue
+        check_rejects(out, split, rejects, rows, options.max_rejects, "mend the tars")
 
 
 def _why(job: TarJob, results: Sequence[TarResult]) -> str:
@@ -207,7 +232,16 @@ def _report(
             print(f"{len(lines) - SHOWN:,} more such lines are in {out / split / REJECTS}", file=sys.stderr)
     rate = sum(info.samples for info in manifest.splits.values()) / seconds
     print(f"the index is in {out}; {seconds:,.1f} s, {rate:,.0f} samples/s")
-    opened = options.to or options.source
-    print(f"now: python -m shards info '{opened}', or python -m train --data '{opened}'")
+    _print_end(options, out, manifest)
+    if bad := [source.splits[each.split][each.number].name for each in results if each.damaged]:
+        raise ShardfeedError(
+            f"{counted(len(bad), 'tar')} of {len(results):,} cannot be read to the end: {bad[0]}"
+            f"{', ...' if len(bad) > 1 else ''}; the samples before that are in the index. Copy such tars again, and "
+            "start the same command again"
+        )
+
+
+def _print_end(options: Options, out: Path, manifest: Manifest) -> None:
+    print_next(options.to or options.source, manifest)
     splits = {name: {"samples": info.samples, "rejects": info.rejects} for name, info in manifest.splits.items()}
     show_result({"index": out, "splits": splits})

@@ -29,13 +29,18 @@ class Options:
     """Where a label stands: an extension such as cls, or a field of the json such as json:label; if not given, in cls
     and else in json:label."""
     class_names: Path | None = None
-    """A file with the name of each class, one a line; if not given, the numbers are the names."""
+    """A file with the name of each class, one a line, for labels that are their numbers, from 0, or these names; if not
+    given, the labels are numbers and are the names."""
+    max_rejects: float = 0.001
+    """Fraction of a split's samples that may be unusable; more end the job without an index."""
     workers: int | None = None
     """Processes that read tars; if not given, one for each core."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:
             check_workers("--workers", self.workers)
+        if not 0 <= self.max_rejects <= 1:
+            raise UsageError(f"--max-rejects must be a fraction from 0 to 1, not {self.max_rejects}")
         if not self.images or not all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", each) for each in self.images):
             raise UsageError(f"--image {self.image}: give extensions such as jpg;png, without dots before them")
 

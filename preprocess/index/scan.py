@@ -1,18 +1,20 @@
 """One tar of others -> the rows of its samples, the images that must be cleaned, and what is of no use."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from zlib_ng.zlib_ng import crc32
 
 from preprocess.images.convert import Reject, convert
 from preprocess.index.in_place import Look, look, look_at_head
+from shards.common.errors import UsageError
 from shards.common.terminal import counted
 from shards.format.members import Damaged, Member, members
 from shards.format.tar import Sample
 from shards.format.window import Window
-from shards.indexed.labels import USUAL, Label
+from shards.indexed.labels import USUAL, Label, NoNumber
 from shards.indexed.samples import IMAGES, Part, divided, samples
 
 # Bytes of an image file that is read: more than any that MAX_PIXELS allows is likely to have.
@@ -24,6 +26,9 @@ LONGER_HEAD = 1 << 16
 # Class numbers from here on are taken for something else: each has a name in the manifest.
 MOST_CLASSES = 1_000_000
 
+# How the reasons of samples begin that have no label.
+UNLABELLED = ("it has no label", "its label is negative")
+
 Row = tuple[int, int, int, int, int, int]
 # Takes the key and the cleaned image of a sample that cannot stay.
 Clean = Callable[[str, Sample], object]
@@ -33,20 +38,25 @@ Clean = Callable[[str, Sample], object]
 class Rules:
     """What a sample is made of.
 
-    `images`: extensions, the preferred one first; `label`: None for a .cls and else the `label` of a .json; `classes`:
-    how many there are, if that is known; `whole`: read all bytes of each image, to compute its CRC-32 and see damage,
-    not only its header.
+    `images`: extensions, the preferred one first; `label`: None for a .cls and else the `label` of a .json; `names`: of
+    the classes, if they are known, which labels may be, too; `whole`: read all bytes of each image, to compute its
+    CRC-32 and see damage, not only its header.
     """
 
     images: tuple[str, ...] = IMAGES
     label: Label | None = None
-    classes: int | None = None
+    names: tuple[str, ...] | None = None
     whole: bool = True
 
     @property
     def labels(self) -> Sequence[Label]:
         """Where a label may stand, the preferred place first."""
         return USUAL if self.label is None else (self.label,)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each class by its name."""
+        return {name: number for number, name in enumerate(self.names or ())}
 
     @property
     def label_members(self) -> str:
@@ -68,6 +78,7 @@ class Scan:
     notes: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     largest_label: int = -1
+    damaged: bool = False
 
 
 def scan(window: Window, rules: Rules, found: Scan, clean: Clean) -> Iterator[int]:
@@ -87,6 +98,7 @@ def scan(window: Window, rules: Rules, found: Scan, clean: Clean) -> Iterator[in
                 found.rejects.append((key, str(reason)))
             yield parts[-1].member.offset
     except Damaged as damage:
+        found.damaged = True
         found.notes.append(f"{damage}; the samples before that are used")
     else:
         if strays:
@@ -140,8 +152,10 @@ def _take(
     label = next((each for each in rules.labels if each.member in by_ending), None)
     if image is None or label is None:
         what = f"no image ({', '.join(rules.images)})" if image is None else f"no label ({rules.label_members})"
-        raise Reject(f"it has {what}, only {', '.join(sorted(by_ending))}")
-    number = _number(label, _all(window, by_ending[label.member], label.longest), rules.classes)
+        other = next((each for each in sorted(by_ending) if each not in rules.images), None)
+        advice = f" (--label {other} takes that)" if image is not None and other is not None else ""
+        raise Reject(f"it has {what}, only {', '.join(sorted(by_ending))}{advice}")
+    number = _number(key, label, _all(window, by_ending[label.member], label.longest), rules)
     ending, member, head = image
     if member.kind:
         raise Reject(f"its {ending} is {member.kind}")
@@ -164,17 +178,30 @@ def _take(
     clean(key, Sample(key, made.data, number, made.width, made.height))
 
 
-def _number(label: Label, data: bytes, classes: int | None) -> int:
-    """The label in a member's content. Raises Reject where there is none, or one that is to be passed over."""
+def _number(key: str, label: Label, data: bytes, rules: Rules) -> int:
+    """The label in a member's content. Raises Reject where there is none, or one that is to be passed over.
+
+    Raises UsageError for a number beyond the names of the classes: all of its class would be lost.
+    """
     try:
         number = label.number(data)
+    except NoNumber as reason:
+        number = rules.numbers.get(reason.text.decode("utf-8", "replace"))
+        if number is None:
+            advice = "--class-names FILE takes names" if rules.names is None else "--class-names has no such name"
+            raise Reject(f"{reason} ({advice})") from None
     except ValueError as reason:
         raise Reject(str(reason)) from None
     if number is None:
         raise Reject(f"its json has no number under {label.field!r}")
     if number < 0:
         raise Reject("its label is negative, which stands for none")
-    if number >= (MOST_CLASSES if classes is None else classes):
+    if rules.names is not None and number >= len(rules.names):
+        raise UsageError(
+            f"--class-names has {counted(len(rules.names), 'name')}, for labels from 0, and the label of {key} is "
+            f"{number:,}: give a file with a line for each class"
+        )
+    if number >= MOST_CLASSES:
         raise Reject(f"its label is {number:,}, more than the last class has")
     return number
 

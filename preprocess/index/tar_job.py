@@ -38,7 +38,10 @@ STEP = 64  # samples between two reports of progress
 
 @dataclass(frozen=True)
 class TarResult:
-    """What one tar holds: counts of samples that stay, that were cleaned and that are left out; and lines to say."""
+    """What one tar holds: counts of samples that stay, that were cleaned and that are left out; and lines to say.
+
+    `damaged`: it cannot be read to its end, and the samples before that are counted.
+    """
 
     split: str
     number: int
@@ -48,6 +51,7 @@ class TarResult:
     largest_label: int
     kinds: dict[str, int]
     notes: tuple[str, ...]
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class TarJob:
             largest_label=what.largest_label,
             kinds=dict(what.kinds),
             notes=tuple(what.notes),
+            damaged=what.damaged,
         )
 
     def _find(self, task: Task) -> TarResult | None:

@@ -80,18 +80,27 @@ def _run(
 
 
 def _check_rejects(job: ShardJob, split: str, rejects: list[Rejected], allowed: float) -> None:
-    rows = job.plan.splits[split]
+    mend = "mend them in the source and start in another directory"
+    check_rejects(job.out, split, rejects, job.plan.splits[split], allowed, mend)
+
+
+def check_rejects(out: Path, split: str, rejects: list[Rejected], rows: int, allowed: float, mend: str) -> None:
+    """Raises TooManyRejects, and writes the rejects, where they are more than the part `allowed` of a split's `rows`.
+
+    `mend`: what to do in place of leaving them out.
+    """
     if len(rejects) <= allowed * rows:
         return
-    write_rejects(job.out, split, rejects)
-    shown = "; ".join(f"row {entry.row} ({entry.path}): {entry.reason}" for entry in rejects[:SHOWN_REJECTS])
+    write_rejects(out, split, rejects)
+    named = [each.path if each.row is None else f"row {each.row} ({each.path})" for each in rejects[:SHOWN_REJECTS]]
+    shown = "; ".join(f"{name}: {entry.reason}" for name, entry in zip(named, rejects, strict=False))
     share = len(rejects) / rows
     digits = 10 ** math.floor(math.log10(share))
     raise TooManyRejects(
         f"{len(rejects)} of the {rows:,} images of {split} cannot be used, and --max-rejects {allowed:g} allows "
         f"{math.floor(allowed * rows)}: {shown}{'; ...' if len(rejects) > SHOWN_REJECTS else ''} (all rejects so far "
-        f"are in {split_dir(job.out, split) / REJECTS}). To leave them out and go on, add --max-rejects "
-        f"{min(1.0, math.ceil(share / digits) * digits):g}; or mend them in the source and start in another directory"
+        f"are in {split_dir(out, split) / REJECTS}). To leave them out and go on, add --max-rejects "
+        f"{min(1.0, math.ceil(share / digits) * digits):g}; or {mend}"
     )
 
 

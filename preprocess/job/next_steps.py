@@ -1,4 +1,4 @@
-"""What a finished conversion says at its end: the commands that work with this very data set."""
+"""What a finished conversion, or a finished index, says at its end: the commands that work with this very data set."""
 
 import shlex
 from collections.abc import Mapping
@@ -20,8 +20,11 @@ PAD = 8  # pixels of an image's side for one of its border: 4 for images of 32, 
 WEIGHTS = "Results/imagenet_trained_model.pth"
 
 
-def next_steps(out: Path | ObjectStore, manifest: Manifest) -> list[str]:
-    """Lines to copy: training and evaluation where there is a split to train on, and a loader."""
+def next_steps(out: str | Path | ObjectStore, manifest: Manifest) -> list[str]:
+    """Lines to copy: training and evaluation where there is a split to train on, and a loader.
+
+    `out`: what names the data set to `open_dataset`; of a conversion into a store, the store.
+    """
     split = TRAINING if TRAINING in manifest.splits else next(iter(manifest.splits))
     info, stored = manifest.splits[split], _stored_side(out, manifest, split)
     if not info.samples:
@@ -54,7 +57,7 @@ def _validation(splits: Mapping[str, SplitInfo], training: SplitInfo) -> tuple[l
     return [f"--val-fraction {FRACTION}"], training.samples - held_out_count(training.samples, FRACTION)
 
 
-def _all_are(size: int, out: Path | ObjectStore, split: str) -> bool:
+def _all_are(size: int, out: str | Path | ObjectStore, split: str) -> bool:
     """Whether each stored image is `size` x `size` pixels; taken for no where the data set is behind a URL."""
     if isinstance(out, ObjectStore):
         return False
@@ -62,7 +65,7 @@ def _all_are(size: int, out: Path | ObjectStore, split: str) -> bool:
     return bool(np.all(index.width == size) and np.all(index.height == size))
 
 
-def _stored_side(out: Path | ObjectStore, manifest: Manifest, split: str) -> int | None:
+def _stored_side(out: str | Path | ObjectStore, manifest: Manifest, split: str) -> int | None:
     """The shorter side of most stored images, in pixels; None where a data set behind a URL keeps original sizes."""
     if manifest.settings.short_side is not None:
         return manifest.settings.short_side

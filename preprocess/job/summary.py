@@ -57,7 +57,7 @@ def print_estimate(job: ShardJob | UploadJob, options: Options) -> Forecast:
 def print_complete(out: Path | ObjectStore, manifest: Manifest) -> None:
     """Prints that there is nothing to do."""
     print(f"{out} is complete already: {contents(manifest)}")
-    _print_next(out, manifest)
+    print_next(out, manifest)
 
 
 def print_end(
@@ -79,7 +79,7 @@ def print_end(
         speed = f"nothing was left to do{found}"
     print(f"{options.out}:{slice_of} {speed}")
     if manifest is not None:
-        _print_next(out, manifest)
+        print_next(out, manifest)
     else:
         print("when all slices are done: the same command with --finish instead of --tasks writes the manifest")
 
@@ -101,7 +101,8 @@ def print_summary(out: Path | ObjectStore, manifest: Manifest, source: Source, r
             print(f"  left out: {_listed(split.reasons, '; ')}")
 
 
-def _print_next(out: Path | ObjectStore, manifest: Manifest) -> None:
+def print_next(out: str | Path | ObjectStore, manifest: Manifest) -> None:
+    """Prints the lines that work with a data set. `out`: as for `next_steps`."""
     steps = next_steps(out, manifest)
     if steps:
         print("these lines work now:")

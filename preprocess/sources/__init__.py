@@ -12,6 +12,7 @@ A source gives encoded bytes, one row at a time and in any order; it decodes not
     ILSVRC/imagenet-1k            anything else: a data set on the hub, through `datasets.load_dataset`
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from preprocess.sources.imagenet.layouts import find_layout
 from preprocess.sources.kept import OF_EVERY_SOURCE, Columns, keeping
 from preprocess.sources.mirror import mirrored
 from preprocess.sources.source import ChosenSplits, Source, StoredSource, choose
+from preprocess.sources.tars.ours import names_beside
 from preprocess.sources.tars.webdataset import open_tars
 from shards.common.errors import UsageError
 from shards.indexed import source as tars_of_others
@@ -113,7 +115,10 @@ def _open_stored(
     if val_labels is not None and (tars or table):
         raise UsageError(f"--val-labels is for images that lie in no class folder, and {name} has labels of its own")
     if tars:
+        names = names_beside(name, name if path is None else path)
         source, there = open_tars(name, tars, splits, columns)
+        if names is not None and len(names) >= len(source.class_names):
+            source = dataclasses.replace(source, class_names=names)  # the fingerprint stays that of the numbers
     elif path is None or table:
         source, there = tables.open_tables(name, path, splits, image_column, label_column, columns)
     else:

@@ -26,6 +26,7 @@ from preprocess.sources.source import (
 from shards.common.errors import UsageError
 from shards.common.terminal import counted, some
 from shards.dataset import TRAINING, VALIDATION
+from shards.format.layout import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -158,8 +159,12 @@ def _is_one_split(layout: Layout, there: "Sequence[str]") -> bool:
 
 
 def holds_classes(root: Path) -> bool:
-    """Whether some directory of `root` has directories, as the splits of an image folder have."""
-    return any(class_folders(Path(split.path)) for split in _directories(root))
+    """Whether some directory of `root` has directories, as the splits of an image folder have.
+
+    The index of tars of others has some too, and is no split.
+    """
+    splits = [Path(entry.path) for entry in _directories(root)]
+    return any(class_folders(split) for split in splits if not (split / MANIFEST).exists())
 
 
 def class_folders(split: Path, inner: str = "") -> list[str]:

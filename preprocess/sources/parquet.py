@@ -3,15 +3,18 @@
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocess.sources.room import check_arrow_room
 from shards.common.errors import UsageError
+from shards.format.index import DTYPES
+from shards.format.layout import INDEX
 
 if TYPE_CHECKING:
     import datasets
@@ -28,18 +31,30 @@ class ParquetFile:
 
 
 def parquet_paths(root: Path) -> list[Path]:
-    """The parquet files in ROOT/data, in ROOT, or in the only other folder of ROOT that holds some.
+    """The parquet files in ROOT/data, in ROOT, or in the only other folder of ROOT that holds some; indices are none.
 
     Raises UsageError where several folders do: the hub keeps a data set's configurations so.
     """
     for folder in (root / "data", root):
-        if paths := sorted(folder.glob("*.parquet")):
+        if paths := _tables(folder.glob("*.parquet")):
             return paths
-    folders = sorted({path.parent for path in root.glob("*/*.parquet")})
+    folders = sorted({path.parent for path in _tables(root.glob("*/*.parquet"))})
     if len(folders) > 1:
         names = ", ".join(folder.name for folder in folders)
         raise UsageError(f"{root} holds parquet files in several folders ({names}): give one of these folders")
-    return sorted(folders[0].glob("*.parquet")) if folders else []
+    return _tables(folders[0].glob("*.parquet")) if folders else []
+
+
+def _tables(paths: Iterable[Path]) -> list[Path]:
+    """The files, in order, without the index.parquet of shards, of ours or of tars of others: it holds no image."""
+    return sorted(path for path in paths if path.name != INDEX or not _is_index(path))
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        return {*DTYPES} <= {*pq.read_schema(path).names}
+    except (pa.ArrowException, OSError):
+        return False  # what is wrong with it is said when it is read
 
 
 def split_files(root: Path) -> dict[str, list[ParquetFile]]:

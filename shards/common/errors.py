@@ -1,4 +1,4 @@
-"""Errors that the command line prints as one line, with an exit status; and the exception that ends a wait."""
+"""Errors and warnings that the command line prints as one line; and the exception that ends a wait."""
 
 
 class ShardfeedError(Exception):
@@ -18,6 +18,10 @@ class OutOfMemory(ShardfeedError):
 
 class MissingDependency(ShardfeedError, ImportError):
     """A library that this part needs is not installed; the message names the extra that brings it."""
+
+
+class ShardfeedWarning(UserWarning):
+    """What the user should know of, while the work goes on; a command prints it as a line (cli/warned.py)."""
 
 
 class Cancelled(Exception):

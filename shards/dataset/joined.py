@@ -40,6 +40,10 @@ class JoinedSplit(Split):
         """The directories or URLs of the parts, for people."""
         return ", ".join(dict.fromkeys(part.place for part in self.parts))
 
+    def how_to_mend(self) -> str:
+        """What makes damaged files of the parts again, in words."""
+        return ", or ".join(dict.fromkeys(part.how_to_mend() for part in self.parts))
+
     @property
     def shard_paths(self) -> list[Path]:
         """The shards, in order. Raises UsageError where a part is remote."""

@@ -16,8 +16,9 @@ from shards.common.locks import holding
 from shards.dataset.split import Origin, Split, cache_is_named
 from shards.format.layout import MANIFEST
 from shards.format.manifest import Manifest
+from shards.indexed.again import warn_of_changes
 from shards.indexed.find import find_index
-from shards.indexed.places import check_below, urls, warn_of_changes
+from shards.indexed.places import check_below, urls
 from shards.indexed.source import common_directory
 from shards.remote.cache import Cache
 from shards.remote.object_store import ObjectStore

@@ -31,6 +31,8 @@ from shards.dataset.parts import (
 from shards.format.index import DTYPES, Index
 from shards.format.layout import INDEX, split_dir
 from shards.format.manifest import Manifest, SplitInfo, index_info
+from shards.format.mend import how_to_mend
+from shards.indexed.again import index_command
 from shards.indexed.places import shard_url
 from shards.remote.cache import WRONG_BYTES, Cache
 from shards.remote.object_store import ObjectStore
@@ -166,6 +168,12 @@ class Split:
         """The directory or the URL of the data set, for people."""
         return str(self.root if self.origin is None else self.origin.remote)
 
+    def how_to_mend(self) -> str:
+        """What makes damaged files of the data set again, in words."""
+        if self.manifest.indexed:
+            return f"`{index_command(self.root, self.manifest)}` indexes the tars anew"
+        return how_to_mend(self.place, self.manifest)
+
     @property
     def info(self) -> SplitInfo:
         """What the manifest says of this split, as a whole."""
@@ -217,7 +225,7 @@ class Split:
         if self.info.index is not None and index_info(path) != self.info.index:
             advice = "copy the data set again, or mend it with `python -m preprocess SOURCE OUT --repair`"
             if self.manifest.indexed:
-                advice = f"run `python -m shards index {self.manifest.source}` again"
+                advice = f"run `{index_command(self.root, self.manifest)}` again"
             raise ShardfeedError(
                 f"{path} is not the index that the manifest names (its SHA-256 differs): it is damaged, or of another "
                 f"version of the data set; {advice}"

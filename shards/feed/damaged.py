@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, ShardfeedWarning
 from shards.common.terminal import advice
-from shards.dataset import JoinedSplit, Split
+from shards.dataset import Split
 from shards.decode.graph import GraphConfig, GraphDecoder
 from shards.feed.plan import Planner
 from shards.feed.read import DAMAGED, Reading, SampleReader, Trouble
-from shards.format.mend import how_to_mend
 from shards.format.verify_image import decoding_error
 from shards.sampling.batch import PlannedBatch
 
@@ -86,7 +85,9 @@ class DamagedSamples:
             troubles = [(places[i], trouble) for i, trouble in again]
             if not troubles:
                 return ReadBatch(self._planner.batch(batch.cursor, drawn), whole.data, replaced)
-        raise ShardfeedError(f"no sample of {self._split.name} can be read: copy it again, or {_mend(self._split)}")
+        raise ShardfeedError(
+            f"no sample of {self._split.name} can be read: copy it again, or {self._split.how_to_mend()}"
+        )
 
     def _sample(self, drawn: np.int64) -> int:
         return int(drawn) % len(self._split)
@@ -116,7 +117,7 @@ class DamagedSamples:
         self._named.add(what)
         said = trouble if isinstance(trouble, ShardfeedError) else describe(self._split, sample, trouble)
         last = f" (no more are named: {VERIFY} names all)" if len(self._named) == NAMED else ""
-        warnings.warn(f"skipped: {said}{last}", stacklevel=2)
+        warnings.warn(f"skipped: {said}{last}", ShardfeedWarning, stacklevel=2)
 
     def _undecodable(self, whole: ReadBatch, config: GraphConfig) -> list[Trouble]:
         """The samples that the graph cannot decode, each tried alone; an error of the graph does not name them."""
@@ -170,11 +171,6 @@ def _error(split: Split, sample: int, trouble: str | ShardfeedError) -> Shardfee
         return trouble
     skip = advice('Loader(on_error="skip")', "`python -m train --on-error skip`")
     return ShardfeedError(
-        f"{describe(split, sample, trouble)}: copy the shard again, or {_mend(split)}; "
+        f"{describe(split, sample, trouble)}: copy the shard again, or {split.how_to_mend()}; "
         f"to go on without the sample, {skip}"
     )
-
-
-def _mend(split: Split) -> str:
-    place = "DIR" if isinstance(split, JoinedSplit) else split.place
-    return how_to_mend(place, split.manifest)

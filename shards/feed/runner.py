@@ -12,7 +12,6 @@ from shards.feed.joined import JoinedShards
 from shards.feed.local import LocalShards
 from shards.feed.loop import THREADS, Delivered, FeedConfig, FeedLoop, must_resize
 from shards.feed.plan import SamplingConfig
-from shards.format.mend import how_to_mend
 from shards.remote.prefetch import Prefetcher
 from shards.sampling.batch import Cursor
 
@@ -89,7 +88,7 @@ def open_shards(split: Split) -> LocalShards | Prefetcher | JoinedShards:
     if split.origin is not None:
         return Prefetcher(split.remote_shards())
     sizes = [shard.bytes for shard in split.info.shards]
-    return LocalShards(split.shard_paths, sizes, how_to_mend(split.place, split.manifest))
+    return LocalShards(split.shard_paths, sizes, split.how_to_mend())
 
 
 def _open_joined(split: JoinedSplit) -> JoinedShards:

@@ -135,6 +135,8 @@ class Manifest:
     `fingerprint`: identifies the content of the source, whatever its path. `libraries`: versions of the image
     libraries, since other versions may encode the same pixels to other bytes. `columns`: the further columns of the
     indices, each "string" or "int64"; absent from the file where there are none.
+    `tars_hash`: of tars of others, of their names, lengths and times and of the rules by which they were read; "" where
+    they are to be read again in any case.
     """
 
     format_version: Count
@@ -146,6 +148,7 @@ class Manifest:
     splits: Mapping[str, SplitInfo]
     libraries: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    tars_hash: str = ""
 
     def __repr__(self) -> str:
         return (
@@ -168,6 +171,8 @@ class Manifest:
                 del split["checksums"]
                 for shard in split["shards"]:
                     del shard["place"], shard["modified"]
+        if not self.indexed:
+            del content["tars_hash"]
         if not self.columns:
             del content["columns"]
         with replacing(Path(root) / MANIFEST) as file:

@@ -47,8 +47,6 @@ def files_in_words(names: Sequence[str]) -> str:
 
 def how_to_mend(place: str | Path, manifest: Manifest, source: str = "SOURCE") -> str:
     """What makes damaged files of the data set in `place`, a directory or a URL, again from their `source`."""
-    if manifest.indexed:
-        return f"`python -m shards index {shlex.quote(manifest.source)}` indexes the tars anew"
     remote = "://" in str(place)
     repair = f"`python -m preprocess {shlex.quote(source)} {'COPY' if remote else shlex.quote(str(place))} --repair`"
     if remote:

@@ -14,6 +14,14 @@ LONGEST = {CLS: 64, JSON: 1 << 20}
 _NUMBER = re.compile(rb"-?[0-9]{1,18}")
 
 
+class NoNumber(ValueError):
+    """A label is a `text` that is no whole number."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(f"its label is no whole number: {text[:40]!r}")
+        self.text = text
+
+
 @dataclass(frozen=True)
 class Label:
     """Where a label stands: in the member of the extension `member`; in a JSON, under `field`."""
@@ -46,7 +54,7 @@ class Label:
     def number(self, data: bytes) -> int | None:
         """The label in the member's content, which may be negative; None where a JSON has none.
 
-        Raises ValueError, which says in words what is wrong.
+        Raises ValueError, which says in words what is wrong; NoNumber for any other text.
         """
         text = data.strip()
         if self.field is not None:
@@ -63,7 +71,7 @@ class Label:
                 raise ValueError(f"its json has no number under {self.field!r}")
             text = str(value).encode("utf-8", "replace").strip()
         if not _NUMBER.fullmatch(text):
-            raise ValueError(f"its label is no whole number: {text[:40]!r}")
+            raise NoNumber(text)
         return int(text)
 
 

@@ -28,7 +28,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from shards.common.errors import Cancelled, ShardfeedError, UsageError
+from shards.common.errors import Cancelled, ShardfeedError, ShardfeedWarning, UsageError
 from shards.common.redact import check_no_secrets
 from shards.common.terminal import advice
 from shards.remote.answers import is_refused, may_pass, retry_after, said, say_once
@@ -217,6 +217,7 @@ class ObjectStore:
                 f"{self.url} answers a request for a part of a file with the whole file, so shards are fetched whole, "
                 "and again for each sample where the cache has no room: let it hold all shards that are read at once "
                 f"({advice('Cache(bytes=...)', '`python -m train --cache-size`')})",
+                ShardfeedWarning,
                 stacklevel=2,
             )
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.errors import Cancelled, ShardfeedError
+from shards.common.errors import Cancelled, ShardfeedError, ShardfeedWarning
 from shards.common.machine import allow_open_files
 from shards.common.terminal import advice
 from shards.remote.cache import BeingFetched
@@ -277,5 +277,6 @@ class Prefetcher:
             f"the cache in {cache.directory}, of {cache.bytes / 1e9:,.1f} GB, does not hold the shards of "
             f"{self._shards.directory} that are read at once: the rest is read by range requests, sample by sample, "
             f"which is slower ({advice('Cache(bytes=...)', '`python -m train --cache-size`')} changes that)",
+            ShardfeedWarning,
             stacklevel=2,
         )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from shards.common.errors import Cancelled, ShardfeedError
+from shards.common.errors import Cancelled, ShardfeedError, ShardfeedWarning
 from shards.common.redact import without_secrets
 from shards.common.terminal import advice, cache_moves
 from shards.format.manifest import ShardInfo
@@ -180,6 +180,7 @@ class RemoteShards:
             warnings.warn(
                 f"the cache in {self.cache.directory} may be read and not written: what it does not hold is read by "
                 f"range requests, sample by sample, which is slower ({cache_moves()})",
+                ShardfeedWarning,
                 stacklevel=2,
             )
 

@@ -34,6 +34,6 @@ def tar_of(members: Sequence[tuple[str, bytes]], kind: int = tarfile.GNU_FORMAT)
 
 
 def indexed(source: str | Path, to: Path | None = None, **options: Any) -> Dataset:
-    """Indexes `source` in this process, and opens it, or its index in `to`."""
-    index(Options(str(source), to=to, **{"workers": 1, **options}))
+    """Indexes `source` in this process, with any number of rejects, and opens it, or its index in `to`."""
+    index(Options(str(source), to=to, **{"workers": 1, "max_rejects": 1.0, **options}))
     return open_dataset(source if to is None else to)

@@ -17,6 +17,7 @@ from shards.common.cli.help import ENDING
 from shards.common.cli.parse import HELP, parse
 from shards.common.cli.result import json_wanted
 from shards.common.cli.traceback_file import traceback_place
+from shards.common.cli.warned import warnings_in_lines
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.signals import interrupts_raise
 from shards.common.terminal import PROGRAMS, as_started, cleaned, to_nowhere, wrapped
@@ -104,7 +105,7 @@ def guarded(prog: str, body: Callable[[list[str]], None], argv: Sequence[str] | 
     words = [word for word in args if word not in ANYWHERE]
     interrupts_raise()
     try:
-        with cleaned(), json_wanted(JSON in args):
+        with cleaned(), json_wanted(JSON in args), warnings_in_lines():
             return _guarded(as_started(prog), body, words, DEBUG in args)
     except BrokenPipeError:
         if not _reader_gone():

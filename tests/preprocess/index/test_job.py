@@ -1,7 +1,12 @@
 """Indexing: where the index goes, what becomes of odd tars and samples, and how a stopped run goes on."""
 
+import contextlib
 import json
+import os
 import pickle
+import re
+import shlex
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -64,6 +69,18 @@ def test_a_directory_gives_splits_by_the_names_of_its_tars(tmp_path: Path) -> No
     assert (tmp_path / MANIFEST).is_file()
 
 
+@pytest.mark.parametrize("given", ["x-train-{0..0}.tar", ""])
+def test_the_lines_at_the_end_fit_a_split_to_train_on_alone(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "x-train-0.tar", samples(40))
+    indexed(tmp_path / given)
+    lines = capsys.readouterr().out.splitlines()
+    place = shlex.quote(str(tmp_path / given))
+    at = lines.index("these lines work now:")
+    assert lines[at + 1] == f"  python -m train --data {place} --size 40 --val-fraction 0.05"
+
+
 def test_timms_info_gives_splits_and_the_field_of_the_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelled = [{**each, "json": {"fine": 9 - i}} for i, each in enumerate(samples(3))]
     for name in ("a", "b", "c"):
@@ -123,12 +140,60 @@ def test_labels_come_from_where_the_options_say_and_names_from_a_file(tmp_path: 
         assert split["train"].class_names == ("cat", "dog", "bird")
 
 
+def test_labels_may_be_the_names_of_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a", b"dog\n"), *pair("b", b"cat"), *pair("c", b"cow")]))
+    (tmp_path / "names").write_text("cat\ndog\n")
+    assert indexed(tmp_path, class_names=tmp_path / "names")["train"].labels.tolist() == [1, 0]
+    assert rejects(tmp_path) == [("a.tar/c", "its label is no whole number: b'cow' (--class-names has no such name)")]
+
+
+def test_a_label_beyond_the_names_stops_the_job_in_a_line(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(5))
+    (tmp_path / "names").write_text("cat\ndog\n")
+    with pytest.raises(UsageError, match="--class-names has 2 names, for labels from 0, and the label of 0002 is 2"):
+        indexed(tmp_path, class_names=tmp_path / "names")
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_more_rejects_than_allowed_end_the_job_and_say_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*pair("a"), ("b.jpg", IMAGE), ("b.txt", b"3")]))
+    with pytest.raises(ShardfeedError) as failed:
+        index(Options(str(tmp_path), workers=1))
+    said = "1 of the 2 images of train cannot be used, and --max-rejects 0.001 allows 0: a.tar/b: it has no label (cls,"
+    assert str(failed.value).startswith(said)
+    assert str(failed.value).endswith("To leave them out and go on, add --max-rejects 0.5; or mend the tars")
+    index(Options(str(tmp_path), workers=1, max_rejects=0.5))
+    assert len(open_dataset(tmp_path)["train"]) == 1
+
+
+def test_a_split_without_labels_is_no_reject_too_many(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x-train-0.tar", samples(2))
+    write_tar(tmp_path / "x-test-0.tar", [{**each, "cls": -1} for each in samples(2)])
+    index(Options(str(tmp_path), workers=1))
+    assert {name: len(split) for name, split in open_dataset(tmp_path).items()} == {"train": 2, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("members", "advice"),
+    [
+        ([("a.jpg", IMAGE), ("a.txt", b"3")], "only jpg, txt (--label txt takes that)"),
+        (pair("a", b"cat"), "b'cat' (--class-names FILE takes names)"),
+    ],
+)
+def test_labels_elsewhere_are_a_mistake_that_the_same_command_does_not_mend(
+    members: list[tuple[str, bytes]], advice: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of(members))
+    with pytest.raises(ShardfeedError, match=rf"no tar of .* holds a sample: a: .*{re.escape(advice)}$"):
+        index(Options(str(tmp_path), workers=1))
+
+
 @pytest.mark.parametrize(
     ("label", "reason"),
     [
         (b"-1", "its label is negative, which stands for none"),
-        (b"cat", "its label is no whole number: b'cat'"),
-        (b"1_0", "its label is no whole number: b'1_0'"),
+        (b"cat", "its label is no whole number: b'cat' (--class-names FILE takes names)"),
+        (b"1_0", "its label is no whole number: b'1_0' (--class-names FILE takes names)"),
         (b"1000000", "its label is 1,000,000, more than the last class has"),
         (b"9" * 70, "its cls has 70 bytes, more than any has"),
     ],
@@ -178,7 +243,10 @@ def test_each_odd_tar_is_said_in_a_line(kind: str, tmp_path: Path, capsys: pytes
     data, count, said = ODD[kind]
     (tmp_path / "a.tar").write_bytes(data)
     write_tar(tmp_path / "b.tar", samples(2))
-    assert len(indexed(tmp_path)["train"]) == count + 2
+    damaged = pytest.raises(ShardfeedError, match=r"1 tar of 2 cannot be read to the end: a\.tar; the samples before")
+    with damaged if kind in ("cut off", "no tar") else contextlib.nullcontext():
+        indexed(tmp_path)
+    assert len(open_dataset(tmp_path)["train"]) == count + 2
     assert said in capsys.readouterr().err
     assert any(path == "a.tar" for path, _ in rejects(tmp_path))
 
@@ -246,18 +314,91 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, monk
     assert again.manifest.fingerprint == first.manifest.fingerprint
 
 
-@pytest.mark.parametrize("change", ["longer", "touched", "gone"])
+def test_an_index_of_the_same_tars_by_the_same_rules_is_complete_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(2))
+    (tmp_path / "names").write_text("\n".join("abcde"))
+    read: list[int] = []
+    scanned = TarJob._scanned
+
+    def counting(self: TarJob, task: tuple[str, int], *others: Any) -> Any:
+        read.append(task[1])
+        return scanned(self, task, *others)
+
+    monkeypatch.setattr(TarJob, "_scanned", counting)
+    indexed(tmp_path)
+    capsys.readouterr()
+    indexed(tmp_path)
+    assert capsys.readouterr().out.startswith(f"{tmp_path} is complete already: 2 samples in train\n")
+    assert len(read) == 1
+    assert not (tmp_path / job_module.WORK).exists()
+    assert indexed(tmp_path, class_names=tmp_path / "names")["train"].class_names == tuple("abcde")
+    os.utime(path, ns=(1, 1))
+    indexed(tmp_path, class_names=tmp_path / "names")
+    (tmp_path / "train" / "index.parquet").unlink()
+    indexed(tmp_path, class_names=tmp_path / "names")
+    assert len(read) == 4
+
+
+@pytest.mark.parametrize("change", ["longer", "written", "gone"])
 def test_tars_that_have_changed_are_said_when_the_index_is_opened(tmp_path: Path, change: str) -> None:
     path = write_tar(tmp_path / "a.tar", samples(2))
     indexed(tmp_path)
     if change == "longer":
         path.write_bytes(path.read_bytes() + bytes(512))
-    elif change == "touched":
-        path.write_bytes(path.read_bytes())
+    elif change == "written":
+        at = path.read_bytes().rindex(IMAGE) + 400
+        path.write_bytes(path.read_bytes()[:at] + b"?" + path.read_bytes()[at + 1 :])
     else:
         path.unlink()
     with pytest.warns(UserWarning, match=r"1 tar of 1 has changed since .*a\.tar.*run `python -m shards index .*again"):
         open_dataset(tmp_path)
+
+
+def test_a_copy_with_other_times_has_not_changed(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    write_tar(tmp_path / "a" / "a.tar", samples(2))
+    (tmp_path / "a" / "empty.tar").write_bytes(tar_of([]))
+    indexed(tmp_path / "a")
+    for path in (tmp_path / "a").glob("*.tar"):
+        os.utime(path, ns=(1, 1))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    open_dataset(tmp_path / "b")
+    assert not [str(each.message) for each in recwarn if "changed" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "opened", "advice"),
+    [
+        ("a", None, "b", "b"),
+        ("a", "to", "to", "{}/a --to to"),
+        ("a/x-{0..0}.tar", None, "b/x-{0..0}.tar", "'{}/elsewhere/b/x-{{0..0}}.tar'"),
+        ("a/x-{0..0}.tar", "to", "to", "'{}/a/x-{{0..0}}.tar' --to to"),
+        ("a/x-{0..0}.tar", "a", "b", "'b/x-{{0..0}}.tar' --to b"),
+    ],
+)
+def test_advice_names_the_place_that_was_opened(
+    source: str, to: str | None, opened: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tar(Path("a/x-0.tar"), samples(1))
+    indexed(source, None if to is None else Path(to))
+    if opened.startswith("b"):
+        Path("a").rename("b")
+    here = tmp_path / "elsewhere"  # paths of the time of indexing mean nothing here
+    here.mkdir()
+    if opened == "to":
+        Path("to").rename(here / "to")
+    else:
+        Path("b").rename(here / "b")
+    for tar in tmp_path.rglob("*.tar"):
+        with tar.open("ab") as file:
+            file.write(b"\0")
+    monkeypatch.chdir(here)
+    command = f"`python -m shards index {advice.format(tmp_path)}`"
+    with pytest.warns(UserWarning, match=re.escape(f"run {command} again")):
+        split = open_dataset(opened)["train"]
+    assert split.how_to_mend() == f"{command} indexes the tars anew"
 
 
 def test_an_index_of_another_manifest_is_made_again(tmp_path: Path) -> None:
