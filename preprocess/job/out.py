@@ -49,7 +49,7 @@ def check_complete(
     if wrong := wrong_files(manifest, sizes):
         raise ShardfeedError(
             f"{out} was finished, but since then {files_in_words(wrong)} went missing or changed their length: "
-            f"{how_to_mend(str(out), manifest, source)}"
+            f"{how_to_mend(str(out), source)}"
         )
 
 

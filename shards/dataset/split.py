@@ -172,7 +172,7 @@ class Split:
         """What makes damaged files of the data set again, in words."""
         if self.manifest.indexed:
             return f"`{index_command(self.root, self.manifest)}` indexes the tars anew"
-        return how_to_mend(self.place, self.manifest)
+        return how_to_mend(self.place)
 
     @property
     def info(self) -> SplitInfo:

@@ -45,7 +45,7 @@ def files_in_words(names: Sequence[str]) -> str:
     return f"{counted(len(each), 'file')} ({', '.join(each[:SHOWN])}{', ...' if len(each) > SHOWN else ''})"
 
 
-def how_to_mend(place: str | Path, manifest: Manifest, source: str = "SOURCE") -> str:
+def how_to_mend(place: str | Path, source: str = "SOURCE") -> str:
     """What makes damaged files of the data set in `place`, a directory or a URL, again from their `source`."""
     remote = "://" in str(place)
     repair = f"`python -m preprocess {shlex.quote(source)} {'COPY' if remote else shlex.quote(str(place))} --repair`"
