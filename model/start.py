@@ -132,7 +132,7 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
     some = f"{len(missing):,} of the {len(body) + len(missing):,} tensors outside the head here are not in the file"
     if missing and freeze:
         raise UsageError(
-            f"{start.title} is of another model: {some} and would stay random, and --freeze trains none of them: "
+            f"{start.title} is of another model: {some} and would stay random, and `python -m train --freeze` trains none of them: "
             f"{_first(missing)}"
         )
     lines = [f"weights: {counted(len(body), 'tensor')} of {start.title}"]
@@ -146,7 +146,7 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
     copy_into(network, {key: state[key] for key in body})
     surplus = [key for key in state if key not in own and not of_head(key)]
     if missing:
-        lines.append(f"{some} and begin random (is it of another --model?): {_first(missing)}")
+        lines.append(f"{some} and begin random (is it of another model?): {_first(missing)}")
     if surplus:
         have = "tensor of the file has" if len(surplus) == 1 else "tensors of the file have"
         lines.append(f"{len(surplus):,} {have} no place in the network: {_first(surplus)}")

@@ -42,11 +42,11 @@ def shorter_side(
     resize: int | None,
     crop: Crop,
     option: str = "--size",
-    program: str = "python -m train",
+    pad: str = "python -m train --pad",
 ) -> int:
     """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit.
 
-    option: of a command, by which its user gave `size`; program: the command whose --pad gives images a border.
+    option: of a command, by which its user gave `size`; pad: the option that gives images a border, with its command.
     """
     if size < 1:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
@@ -62,7 +62,7 @@ def shorter_side(
         median = "median " if least < chosen else ""
         border = ""
         if crop == "random" and squares_of(split, least):
-            given = advice(f"padding={least // 8}", f"`{program} --pad {least // 8}`")
+            given = advice(f"padding={least // 8}", f"`{pad} {least // 8}`")
             border = f", with {given} for {least}, or nothing is left to crop"
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "

@@ -242,4 +242,4 @@ def test_a_frozen_run_refuses_weights_that_lack_a_part_of_the_body(
     ]
     with tiny_models():
         assert main([*map(str, words), str(tmp_path / "part.pth")]) == 2
-    assert "would stay random, and --freeze trains none of them: 1.bias" in capsys.readouterr().err
+    assert "would stay random, and `python -m train --freeze` trains none of them: 1.bias" in capsys.readouterr().err
