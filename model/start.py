@@ -132,8 +132,8 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
     some = f"{len(missing):,} of the {len(body) + len(missing):,} tensors outside the head here are not in the file"
     if missing and freeze:
         raise UsageError(
-            f"{start.title} is of another model: {some} and would stay random, and `python -m train --freeze` trains none of them: "
-            f"{_first(missing)}"
+            f"{start.title} is of another model: {some} and would stay random, and "
+            f"`python -m train --freeze` trains none of them: {_first(missing)}"
         )
     lines = [f"weights: {counted(len(body), 'tensor')} of {start.title}"]
     head = [key for key in own if of_head(key)]
