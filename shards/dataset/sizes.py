@@ -42,11 +42,12 @@ def shorter_side(
     resize: int | None,
     crop: Crop,
     option: str = "--size",
-    pad: str = "python -m train --pad",
+    pad: str | None = None,
 ) -> int:
     """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit.
 
-    option: of a command, by which its user gave `size`; pad: the option that gives images a border, with its command.
+    option: of a command, by which its user gave `size`; pad: the option that gives images a border, with its command,
+    by default that of `train`.
     """
     if size < 1:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
@@ -62,7 +63,7 @@ def shorter_side(
         median = "median " if least < chosen else ""
         border = ""
         if crop == "random" and squares_of(split, least):
-            given = advice(f"padding={least // 8}", f"`{pad} {least // 8}`")
+            given = advice(f"padding={least // 8}", f"`{pad or 'python -m train --pad'} {least // 8}`")
             border = f", with {given} for {least}, or nothing is left to crop"
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import reduction
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from subprocess import PIPE, STDOUT, CompletedProcess, TimeoutExpired
 from typing import IO, Any
 
@@ -31,10 +31,27 @@ def server() -> ForkServerContext:
     return multiprocessing.get_context("forkserver")
 
 
+class _Worker(ForkServerProcess):
+    """A fork of the server with the environment of this process, as one that is spawned has, and not the server's."""
+
+    def start(self) -> None:
+        self.environment = dict(os.environ)
+        super().start()
+
+    def run(self) -> None:
+        os.environ.clear()
+        os.environ.update(self.environment)
+        super().run()
+
+
+class _Workers(ForkServerContext):
+    Process = _Worker
+
+
 def fork_workers(patch: pytest.MonkeyPatch) -> None:
     """Processes that would be spawned are forks of the server."""
-    context = server()
-    patch.setattr(multiprocessing, "get_context", lambda _: context)
+    server()
+    patch.setattr(multiprocessing, "get_context", lambda _: _Workers())
 
 
 class Popen:
