@@ -4,6 +4,7 @@
     loaders   this loader on the GPU: a CPU decodes, the GPU's cores decode the region, its JPEG engines decode, the
               engines at several `hw_decoder_load`, batches that are lent in place of copied; beside the naive path,
               plain DALI with and without the GPU, and this loader on the CPU
+    views     DINO's ten views of each image, with and without the GPU
     stages    the stages of one run, the copy to the GPU included, against the limits of the machine
     train     steps of the recipes `cnn` and `rn18_16` on real, cached and synthetic batches
 
@@ -118,12 +119,14 @@ def steps(data: Path, source: str | None, results: Path, little: bool, rounds: i
     of = ["--data", str(data), *(["--source", source] if source else [])]
     fast = ["--rounds", "1", "--seconds", "0.2"] if little else ["--rounds", str(rounds), "--seconds", "1.5"]
     pictures = ["--size", "32", "--batch-size", "16"] if little else []
+    few = ["--batch-size", "16"] if little else []
     train = ["--size", "32", "--batch-size", "16", "--micro-batch", "8", "--steps", "1"] if little else []
     of_recipes = ["benchmarks", "train", "--data", str(data), *fast, *train, *out, "--recipe"]
     return (
         Step("tests", ("pytest", "-m", "gpu", "-rs", "-q", str(ROOT / "tests" / "gpu")), 0.15),
-        Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.4),
-        Step("stages", ("benchmarks", "stages", "--data", str(data), *fast, *pictures, *out), 0.2),
+        Step("loaders", ("benchmarks", "loaders", *of, "--peers", *on_gpu, *fast, *pictures, *out), 0.35),
+        Step("views", ("benchmarks", "loaders", "--data", str(data), "--views", "dino", *fast, *few, *out), 0.1),
+        Step("stages", ("benchmarks", "stages", "--data", str(data), *fast, *pictures, *out), 0.15),
         *(Step(f"train {recipe}", (*of_recipes, recipe), 0.1) for recipe in ("cnn", "rn18_16")),
     )
 

@@ -18,9 +18,9 @@ or `--peers all`. A peer that cannot be measured is left out and named with the 
 --source. Takes about two minutes with the defaults, and a minute more for each peer; the peers' own formats of the
 images stay in --work for the next time.
 
-With --views simclr (or another preset of shards/sampling/presets.py) batches hold all views of each image, and three
-others are measured: this loader with one decode for all views, this loader once a view, and a DataLoader with
-torchvision's transforms on PIL images of the stored files. --no-colour leaves crops and flips.
+With --views simclr (or another preset of shards/sampling/presets.py) batches hold all views of each image, and
+others are measured: this loader with one decode for all views, also on a GPU, this loader once a view, and a DataLoader
+with torchvision's transforms on PIL images of the stored files. --no-colour leaves crops and flips.
 
 --reads disk empties the page cache of all files before each turn, which ends with the first epoch; --reads http puts
 the shards behind a web server on this machine, and empties the loaders' caches of them.
@@ -39,7 +39,7 @@ from benchmarks.measure.harness import Intervals, Schedule, measure
 from benchmarks.measure.progress import watched
 from benchmarks.measure.result import Ratio, Result, ResultFile, Series, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
-from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEWS, Entry
+from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEW_BASES, VIEWS, Entry
 from benchmarks.processes.process import Hangs, PeerProcess
 from benchmarks.processes.task import PeerTask, Reads
 from benchmarks.processes.web import served
@@ -221,7 +221,7 @@ def _result(
     """What was measured of those that have `intervals`."""
     there = {name: each for name, each in peers.items() if each.name in intervals}
     series = {name: Series.of(each.name, intervals[each.name], each.settings) for name, each in there.items()}
-    bases = BASES if options.views == "none" else [name for name in VIEWS if name != OURS]
+    bases = BASES if options.views == "none" else VIEW_BASES
     row, stored = row_name(options, batch, split), split.manifest.settings
     return Result.now(
         "loaders",

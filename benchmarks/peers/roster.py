@@ -107,12 +107,17 @@ ROSTER = {
         for load in (0.5, 0.8, 0.95)
     },
 }
-# Who makes several views of each image, for `--views`; the first is this loader, and the others are what it is held to.
+# Who makes several views of each image, for `--views`.
 VIEWS = {
     "shardfeed": Entry("shardfeed, all views", "views", reads=EVERYWHERE, tars=True, options={"way": "once"}),
+    "gpu": Entry("shardfeed, all views, GPU", "views", options={"way": "once", "device": "gpu", "decode": "cpu"}),
+    "gpu-region": Entry(
+        "shardfeed, all views, GPU, region", "views", options={"way": "once", "device": "gpu", "decode": "region"}
+    ),
     "each": Entry("shardfeed, once a view", "views", reads=EVERYWHERE, tars=True, options={"way": "each"}),
     "dataloader": Entry("DataLoader, PIL views", "views", processes=True, options={"way": "torchvision"}),
 }
 NAIVE, DALI, OURS = "naive", "dali", "shardfeed"
-# Our loader's ratios are taken to these, where they were measured, in this order.
+# Our loader's ratios are taken to these, where they were measured, in this order; with `--views` to those below.
 BASES = ("ffcv", DALI, "turbojpeg", NAIVE)
+VIEW_BASES = ("each", "dataloader")

@@ -2,7 +2,7 @@
 
 `views` is the name of a preset (shards/sampling/presets.py); without `colour`, crops and flips alone. `way`:
 
-    once          this loader: one decode, all views
+    once          this loader: one decode, all views; `device` and `decode` are arguments of it
     each          this loader once a view, eight batches of each in turn; an image counts when all of its views came
     torchvision   an image folder of the stored images, its v2 transforms on PIL images in DataLoader workers; Pillow
                   blurs, as in the repositories of MoCo v3 and DINO, which is faster than torchvision's blur
@@ -20,8 +20,10 @@ from PIL import Image, ImageFilter
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.measure.harness import nothing
 from benchmarks.measure.result import Setting
 from benchmarks.peers.image_folder import write
+from benchmarks.peers.shardfeed import chosen
 from benchmarks.processes.dataloader import PREFETCH, random_loader
 from benchmarks.processes.task import Peer, PeerTask
 from shards import Colour, Loader, View
@@ -51,7 +53,15 @@ def peer(task: PeerTask) -> Peer:
         )
     ours = Depths.decoding + Depths.ready
     if task.options["way"] == "once":
-        return Peer(lambda: _all(lambda: _loader(task, views)), settings, depth=ours, images=_count(task, views))
+        with _loader(task, views) as loader:
+            settings |= chosen(loader._feed.config.graph)
+        return Peer(
+            lambda: _all(lambda: _loader(task, views)),
+            settings,
+            depth=ours,
+            images=_count(task, views),
+            sync=torch.cuda.synchronize if task.options.get("device") == "gpu" else nothing,
+        )
     share = 1 / len(views)
     return Peer(
         lambda: _in_turn(task, views),
@@ -83,6 +93,7 @@ def _loader(task: PeerTask, views: tuple[View, ...]) -> Loader:
         seed=task.batch.seed,
         dtype=task.batch.dtype,
         threads=task.threads,
+        **{name: task.options[name] for name in ("device", "decode") if name in task.options},  # type: ignore[arg-type]
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from benchmarks.__main__ import COMMANDS, main
 from benchmarks.commands import gpu
 from benchmarks.commands.gpu import Options, Step, perform, steps
+from benchmarks.commands.loaders import _entries
 from shards.common.cli import parse
 from shards.dataset import Split
 from tests import ROOT
@@ -66,6 +67,13 @@ def test_the_loaders_are_measured_with_every_way_to_decode_on_a_gpu(tmp_path: Pa
     assert on_gpu | {f"gpu-hardware-{load}" for load in (0.5, 0.8, 0.95)} <= set(words)
 
 
+def test_views_are_measured_on_a_gpu(tmp_path: Path) -> None:
+    words = next(step.words for step in steps(Path("D"), None, tmp_path, little=False) if step.name == "views")
+    options = parse(COMMANDS["loaders"].config, list(words[2:]), "loaders")
+    decode = {entry.options["decode"] for entry in _entries(options).values() if entry.options.get("device") == "gpu"}
+    assert decode == {"cpu", "region"}
+
+
 @pytest.mark.parametrize(("minutes", "rounds"), [(7.0, "1"), (10.0, "2")])
 def test_less_time_means_fewer_rounds(
     minutes: float, rounds: str, small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,7 +88,7 @@ def test_less_time_means_fewer_rounds(
     monkeypatch.setattr(gpu, "perform", perform)
     gpu.run(Options(data=small_split.root, minutes=minutes, out=tmp_path))
     measuring = [words for words in asked if "--rounds" in words]
-    assert len(measuring) == 4
+    assert len(measuring) == 5
     assert {words[words.index("--rounds") + 1] for words in measuring} == {rounds}
 
 
