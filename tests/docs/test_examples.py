@@ -43,7 +43,7 @@ def use_tiny_networks(script: str, patch: pytest.MonkeyPatch) -> None:
     if script == "hf_trainer":
         import transformers
 
-        small = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
+        small: dict[str, Any] = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
         patch.setattr("transformers.ResNetConfig", functools.partial(transformers.ResNetConfig, **small))
     elif script == "timm_loop":
         patch.setattr("timm.create_model", lambda name, num_classes: tiny(num_classes))
