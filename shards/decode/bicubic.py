@@ -20,50 +20,65 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from shards.decode.vectors import address, constant, data_of, intrinsic, load, pairs_summed, same, shuffled, size_of
+from shards.decode.vectors import (
+    address,
+    constant,
+    data_of,
+    intrinsic,
+    joined,
+    load,
+    pairs_summed,
+    same,
+    shuffled,
+)
 
 # The most bits of fraction that a weight has; and the bits of a weight, one of which is its sign.
 MOST_BITS, WORD = 22, 16
 # Values of a row summed at a time.
 LANES = 64
-# Values of two neighbouring stored pixels, channel by channel, and two zeros to spare: what one instruction weights.
+# Rows whose columns are summed together.
+ROWS = 4
+# Values of two neighbouring stored pixels, channel by channel, and two zeros to spare; and those of all these rows.
 PAIR = 8
-# Stored pixels that are paired together, each with the next one, and where their values come from. 16 is a zero.
-PAIRED = 4
-NEIGHBOURS = [lane for x in range(PAIRED) for lane in (*(3 * x + value for value in (0, 3, 1, 4, 2, 5)), 16, 16)]
+PAIRS = ROWS * PAIR
+# Stored pixels that are paired together, each with the next one; and bytes of a row that are read for that.
+PAIRED, READ = 4, 16
 # Output pixels that are made together, and bytes that are written beyond them.
 TOGETHER, SPILL = 4, 4
 
 
 @numba.njit(nogil=True, cache=True)
-def cubic_weights(start, end, limit, count):  # type: ignore[no-untyped-def]
-    """What each of `count` outputs is made of: the first source pixel (count,), weights int16 (count, taps), and bits.
+def cubic_weights(start, end, limit, count, mirror):  # type: ignore[no-untyped-def]
+    """What each of `count` outputs is made of: the first source pixel, weights, and the bits of their fraction.
 
-    A weight of 1 is 2**bits: as many bits as the largest weight leaves room for, and `MOST_BITS` at most. Near the ends
-    of the source, the part of the filter that lies inside it is what counts.
+    `first` int64 (count,), `weights` int16 (count, taps); both go on with zeros to a multiple of `TOGETHER` outputs,
+    and of two taps. A weight of 1 is 2**bits: as many bits as the largest weight leaves room for, and `MOST_BITS` at
+    most. Near the ends of the source, the part of the filter that lies inside it is what counts. `mirror`: 1 for the
+    outputs in reverse order.
     """
     scale = (end - start) / count
     wider = max(scale, 1.0)
     taps = min(limit, int(np.ceil(4.0 * wider)))
-    centre, first = np.empty(count, np.float64), np.empty(count, np.int64)
+    padded = (count + TOGETHER - 1) // TOGETHER * TOGETHER
+    centre, first = np.empty(count, np.float64), np.zeros(padded, np.int64)
     for i in range(count):
-        centre[i] = start + (i + 0.5) * scale
+        centre[i] = start + ((count - 1 - i if mirror else i) + 0.5) * scale
         first[i] = min(max(0, int(centre[i] - 2.0 * wider + 0.5)), limit - taps)
     # Output after output for each tap, so that the compiler finds vector instructions.
-    exact, total, largest = np.empty((taps, count), np.float64), np.zeros(count, np.float64), 0.0
+    exact, total, most = np.empty((taps, count), np.float64), np.zeros(count, np.float64), np.zeros(count, np.float64)
     for tap in range(taps):
         _add_taps(first, centre, tap + 0.5, 1.0 / wider, exact[tap], total)
     for tap in range(taps):
-        largest = max(largest, _divide(exact[tap], total))
-    bits = 0
+        _divide(exact[tap], total, most)
+    largest, bits = most.max(), 0
     while bits < MOST_BITS and int(0.5 + largest * (2 << bits)) < 1 << (WORD - 1):
         bits += 1
-    whole, one = np.empty((count, taps), np.int16), np.float64(1 << bits)
+    weights, whole = np.zeros((padded, (taps + 1) // 2 * 2), np.int16), np.empty(count, np.int16)
     for tap in range(taps):
+        _round(exact[tap], np.float64(1 << bits), whole)
         for i in range(count):
-            weight = exact[tap, i]
-            whole[i, tap] = np.int32(weight * one + (0.5 if weight > 0 else -0.5))
-    return first, whole, bits
+            weights[i, tap] = whole[i]
+    return first, weights, bits
 
 
 @numba.njit(nogil=True, cache=True)
@@ -74,12 +89,16 @@ def _add_taps(first, centre, offset, inverse, out, total):  # type: ignore[no-un
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _divide(values, total):  # type: ignore[no-untyped-def]
-    largest = 0.0
+def _divide(values, total, most):  # type: ignore[no-untyped-def]
     for i in range(values.size):
         values[i] /= total[i]
-        largest = values[i] if values[i] > largest else largest
-    return largest
+        most[i] = values[i] if values[i] > most[i] else most[i]
+
+
+@numba.njit(nogil=True, cache=True)
+def _round(values, one, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = np.int32(values[i] * one + (0.5 if values[i] > 0 else -0.5))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -93,141 +112,167 @@ def _cubic(x):  # type: ignore[no-untyped-def]
 def sum_columns(region, first, last, left, weights, bits):  # type: ignore[no-untyped-def]
     """The rows [first, last) of `region` (height, width, 3), resized to other columns: uint8 (rows, 3 * columns).
 
-    `left` (columns,), `weights` (columns, taps), `bits`: as `cubic_weights` gives them.
+    `left`, `weights`, `bits`: as `cubic_weights` gives them. Behind those rows, and behind the values of each, there is
+    more, of no meaning.
     """
-    width, columns, taps = region.shape[1], weights.shape[0], weights.shape[1]
-    rows, pairs = last - first, (taps + 1) // 2
-    padded = (columns + TOGETHER - 1) // TOGETHER * TOGETHER
-    at = np.zeros(padded, np.int64)
-    flat = np.zeros(padded * pairs * PAIR, np.int16)
-    for x in range(columns):
-        at[x] = PAIR * left[x]
-        for tap in range(taps):
-            place = (x * pairs + tap // 2) * PAIR + tap % 2
-            for channel in range(3):
-                flat[place + 2 * channel] = weights[x, tap]
-    # Room for what is read and written beyond the end of a row; of the result, the next row puts that right.
-    line = np.zeros(3 * width + 16, np.uint8)
-    paired = np.zeros(PAIR * (width + PAIRED + 1), np.int16)
-    out = np.empty(3 * columns * rows + 3 * TOGETHER + SPILL, np.uint8)
-    for row in range(rows):
-        _copy_row(region, (first + row) * region.strides[0], 3 * width, line)
-        for x in range(0, width, PAIRED):
-            _pair(line, 3 * x, paired, PAIR * x)
-        to = 3 * columns * row
+    height, width, _ = region.shape
+    rows, padded, pairs = last - first, left.size, weights.shape[1] // 2
+    at, flat = PAIRS * left, weights.reshape(weights.size)
+    lines = np.empty((ROWS, 3 * width + READ), np.uint8)
+    paired = np.empty(PAIRS * (width + PAIRED + 1), np.int16)
+    paired = paired[-(paired.ctypes.data // 2) % PAIRS :]  # what lies in two lines of the cache is read twice
+    # The sum of an odd number of rows reads one more, and weights it by 0.
+    out = np.empty((rows // ROWS * ROWS + ROWS, 3 * padded + SPILL), np.uint8)
+    for row in range(0, rows, ROWS):
+        begin = (first + row) * region.strides[0]
+        if first + row + ROWS < height and 3 * width >= READ:
+            for x in range(0, width, PAIRED):
+                _pair(region, begin + 3 * x, region.strides[0], paired, PAIRS * x)
+        else:
+            # What is read beyond the end of a row must not lie beyond that of the region.
+            for each in range(min(ROWS, rows - row)):
+                _copy_row(region, begin + each * region.strides[0], 3 * width, lines, each * lines.shape[1])
+            for x in range(0, width, PAIRED):
+                _pair(lines, 3 * x, lines.shape[1], paired, PAIRS * x)
+        to = row * out.shape[1]
         # Two to four pairs, which is any scale up to 2, get code without a loop.
         if pairs == 2:
             for x in range(0, padded, TOGETHER):
-                _sum_pairs_2(paired, at, x, flat, pairs, bits, out, to + 3 * x)
+                _sum_pairs_2(paired, at, x, flat, pairs, bits, out, to + 3 * x, out.shape[1])
         elif pairs == 3:
             for x in range(0, padded, TOGETHER):
-                _sum_pairs_3(paired, at, x, flat, pairs, bits, out, to + 3 * x)
+                _sum_pairs_3(paired, at, x, flat, pairs, bits, out, to + 3 * x, out.shape[1])
         elif pairs == 4:
             for x in range(0, padded, TOGETHER):
-                _sum_pairs_4(paired, at, x, flat, pairs, bits, out, to + 3 * x)
+                _sum_pairs_4(paired, at, x, flat, pairs, bits, out, to + 3 * x, out.shape[1])
         else:
             for x in range(0, padded, TOGETHER):
-                _sum_pairs_n(paired, at, x, flat, pairs, bits, out, to + 3 * x)
-    return out[: 3 * columns * rows].reshape(rows, 3 * columns)
+                _sum_pairs_n(paired, at, x, flat, pairs, bits, out, to + 3 * x, out.shape[1])
+    return out
 
 
 @numba.njit(nogil=True, cache=True)
-def sum_rows(rows, first, weights, bits, out):  # type: ignore[no-untyped-def]
-    """Weighted sum of `rows` (height, values) uint8 from row `first` on, rounded and cut off: `out` (values,)."""
-    values = rows.shape[1]
+def sum_rows(rows, first, weights, y, bits, out, to, values):  # type: ignore[no-untyped-def]
+    """A row of the result: `values` levels from place `to` of `out` on, summed from row `first` of `rows` on.
+
+    `weights` (count, taps): of them row y counts. Arrays come whole, because numba counts the references to parts.
+    """
+    stride, taps = rows.shape[1], weights.shape[1]
     if values < LANES:
         for x in range(values):
             total = 1 << (bits - 1)
-            for tap in range(weights.size):
-                total += int(rows[first + tap, x]) * int(weights[tap])
-            out[x] = min(max(total >> bits, 0), 255)
+            for tap in range(taps):
+                total += int(rows[first + tap, x]) * int(weights[y, tap])
+            out[to + x] = min(max(total >> bits, 0), 255)
         return
-    start, last = first * values, values - LANES
+    start, last = first * stride, values - LANES
     for x in range(0, last, LANES):
-        _sum_lanes(rows, start + x, values, weights, bits, out, x)
+        _sum_lanes(rows, start + x, stride, weights, y * taps, taps // 2, bits, out, to + x)
     # The last values, some of them a second time.
-    _sum_lanes(rows, start + last, values, weights, bits, out, last)
+    _sum_lanes(rows, start + last, stride, weights, y * taps, taps // 2, bits, out, to + last)
 
 
 @intrinsic
-def _sum_lanes(typing, pixels, at, stride, weights, bits, out, to):  # type: ignore[no-untyped-def]
-    """out[to : to + 64] = the sum over taps of pixels[at + tap * stride :][:64] * weights[tap], as levels."""
+def _sum_lanes(typing, pixels, at, stride, weights, weight, pairs, bits, out, to):  # type: ignore[no-untyped-def]
+    """out[to : to + 64] = the sum over taps of pixels[at + tap * stride :][:64] * weights[weight + tap], as levels."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 3, 5))
-        kind = ir.VectorType(ir.IntType(32), LANES)
-        total = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
-        builder.store(constant(kind, 0), total)
-        with cgutils.for_range(builder, size_of(context, builder, signature, args, 3)) as tap:
-            place = builder.add(args[1], builder.mul(tap.index, args[2]))
-            values = builder.zext(load(builder, source, place, 8, LANES), kind)
-            weight = builder.sext(same(builder, builder.load(builder.gep(factors, [tap.index])), LANES), kind)
-            builder.store(builder.add(builder.load(total), builder.mul(values, weight)), total)
-        levels = _levels(builder, builder.load(total), args[4])
-        builder.store(levels, address(builder, target, args[6], levels.type), align=1)
+        source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 3, 7))
+        word, quarter = ir.IntType(64), ir.VectorType(ir.IntType(32), LANES // 4)
+        totals = [cgutils.alloca_once(builder, quarter) for _ in range(4)]  # type: ignore[no-untyped-call]
+        for total in totals:
+            builder.store(constant(quarter, 0), total)
+        with cgutils.for_range(builder, args[5]) as pair:
+            tap = builder.mul(pair.index, word(2))
+            place = builder.add(args[1], builder.mul(tap, args[2]))
+            upper = load(builder, source, place, 8, LANES)
+            lower = load(builder, source, builder.add(place, args[2]), 8, LANES)
+            two = _two_weights(builder, factors, builder.add(args[4], tap), LANES // 2)
+            zeros = constant(upper.type, 0)
+            halves = [_interleaved(builder, upper, lower, half) for half in (0, 1)]
+            quarters = [_interleaved(builder, each, zeros, half) for each in halves for half in (0, 1)]
+            for total, values in zip(totals, quarters, strict=True):
+                product = pairs_summed(context, builder, builder.bitcast(values, two.type), two)
+                builder.store(builder.add(builder.load(total), product), total)
+        levels = joined(builder, [_levels(builder, builder.load(total), args[6]) for total in totals])
+        # Four neighbours of each 16 came into each of the four sums.
+        lanes = [16 * part + 4 * block + i for block in range(4) for part in range(4) for i in range(4)]
+        levels = shuffled(builder, levels, lanes)
+        builder.store(levels, address(builder, target, args[8], levels.type), align=1)
         return context.get_dummy_value()
 
-    return types.void(pixels, types.intp, types.intp, weights, types.intp, out, types.intp), generate
+    index = types.intp
+    return types.void(pixels, index, index, weights, index, index, index, out, index), generate
 
 
 @intrinsic
-def _pair(typing: Any, line: Any, at: Any, out: Any, to: Any) -> Any:
-    """Four stored pixels from byte `at` on, each with the next one: red, red, green, green, blue, blue, 0, 0."""
+def _pair(typing: Any, pixels: Any, at: Any, stride: Any, out: Any, to: Any) -> Any:
+    """Four stored pixels from byte `at` on, each with the next one: red, red, green, green, blue, blue, 0, 0.
+
+    Of four rows, `stride` bytes apart: a pixel of all four, then the next.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, target = (data_of(context, builder, signature, args, i) for i in (0, 2))
-        pixels = load(builder, source, args[1], 8, 16)
-        values = shuffled(builder, pixels, NEIGHBOURS, constant(pixels.type, 0))
-        wide = builder.zext(values, ir.VectorType(ir.IntType(16), len(NEIGHBOURS)))
-        builder.store(wide, address(builder, target, args[3], wide.type), align=2)
+        source, target = (data_of(context, builder, signature, args, i) for i in (0, 3))
+        word = ir.IntType(64)
+        rows = [
+            load(builder, source, builder.add(args[1], builder.mul(args[2], word(row))), 8, READ) for row in range(ROWS)
+        ]
+        pixels = joined(builder, rows)
+        zeros = constant(pixels.type, 0)
+        for x in range(PAIRED):
+            lanes = []
+            for row in range(ROWS):
+                for value in (0, 3, 1, 4, 2, 5):
+                    lanes += [READ * row + 3 * x + value, ROWS * READ]
+                lanes += [ROWS * READ] * 4
+            values = builder.bitcast(shuffled(builder, pixels, lanes, zeros), ir.VectorType(ir.IntType(16), PAIRS))
+            builder.store(values, address(builder, target, builder.add(args[4], word(x * PAIRS)), values.type), align=2)
         return context.get_dummy_value()
 
-    return types.void(line, types.intp, out, types.intp), generate
+    return types.void(pixels, types.intp, types.intp, out, types.intp), generate
 
 
 def _sum_pairs(fixed: int) -> Any:
-    """The sums for four output pixels: `fixed` pairs of taps or, for 0, as many as come as an argument."""
+    """The sums for four output pixels of four rows: `fixed` pairs of taps or, for 0, as many as an argument says."""
 
     @intrinsic
     def sum_pairs(
-        typing: Any, paired: Any, at: Any, x: Any, weights: Any, pairs: Any, bits: Any, out: Any, to: Any
+        typing: Any, paired: Any, at: Any, x: Any, weights: Any, pairs: Any, bits: Any, out: Any, to: Any, stride: Any
     ) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             source, places, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 1, 3, 6))
-            kind, word = ir.VectorType(ir.IntType(32), PAIR // 2), ir.IntType(64)
+            word, sum_of_rows = ir.IntType(64), ir.VectorType(ir.IntType(32), PAIRS // 2)
 
             def sums(pixel: int) -> Any:
-                """Of red, green and blue, and one to spare."""
+                """For each row red, green and blue, and one to spare."""
                 number = builder.add(args[2], word(pixel))
                 begin = builder.load(builder.gep(places, [number]))
-                weight = builder.mul(builder.mul(number, args[4]), word(PAIR))
+                weight = builder.mul(number, args[4])
 
                 def product(pair: Any) -> Any:
-                    place = builder.add(begin, builder.mul(pair, word(2 * PAIR)))
-                    factor = builder.add(weight, builder.mul(pair, word(PAIR)))
-                    return pairs_summed(
-                        builder, load(builder, source, place, 16, PAIR), load(builder, factors, factor, 16, PAIR)
-                    )
+                    place = builder.add(begin, builder.mul(pair, word(2 * PAIRS)))
+                    two = _two_weights(builder, factors, builder.mul(builder.add(weight, pair), word(2)), PAIRS)
+                    return pairs_summed(context, builder, load(builder, source, place, 16, PAIRS), two)
 
                 if fixed:
                     return functools.reduce(builder.add, [product(word(pair)) for pair in range(fixed)])
-                total = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
-                builder.store(constant(kind, 0), total)
+                total = cgutils.alloca_once(builder, sum_of_rows)  # type: ignore[no-untyped-call]
+                builder.store(constant(sum_of_rows, 0), total)
                 with cgutils.for_range(builder, args[4]) as pair:
                     builder.store(builder.add(builder.load(total), product(pair.index)), total)
                 return builder.load(total)
 
-            four = [sums(pixel) for pixel in range(TOGETHER)]
-            halves = [shuffled(builder, one, range(8), other) for one, other in (four[:2], four[2:])]
-            levels = _levels(builder, shuffled(builder, halves[0], range(16), halves[1]), args[5])
-            pixels = shuffled(
-                builder, levels, [4 * pixel + channel for pixel in range(4) for channel in range(3)] + [3] * SPILL
-            )
-            builder.store(pixels, address(builder, target, args[7], pixels.type), align=1)
+            levels = joined(builder, [_levels(builder, sums(pixel), args[5]) for pixel in range(TOGETHER)])
+            for row in range(ROWS):
+                lanes = [16 * pixel + 4 * row + channel for pixel in range(TOGETHER) for channel in range(3)]
+                pixels = shuffled(builder, levels, lanes + [3] * SPILL)
+                place = builder.add(args[7], builder.mul(args[8], word(row)))
+                builder.store(pixels, address(builder, target, place, pixels.type), align=1)
             return context.get_dummy_value()
 
         index = types.intp
-        return types.void(paired, at, index, weights, index, index, out, index), generate
+        return types.void(paired, at, index, weights, index, index, out, index, index), generate
 
     return sum_pairs
 
@@ -236,15 +281,29 @@ _sum_pairs_2, _sum_pairs_3, _sum_pairs_4, _sum_pairs_n = (_sum_pairs(fixed) for 
 
 
 @intrinsic
-def _copy_row(typing: Any, pixels: Any, at: Any, count: Any, line: Any) -> Any:
-    """line[:count] = the bytes of `pixels` from byte `at` on."""
+def _copy_row(typing: Any, pixels: Any, at: Any, count: Any, out: Any, to: Any) -> Any:
+    """Copies `count` bytes, of `pixels` from byte `at` on, to byte `to` of `out`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         source, target = (data_of(context, builder, signature, args, i) for i in (0, 3))
-        cgutils.raw_memcpy(builder, target, builder.gep(source, [args[1]]), args[2], 1)  # type: ignore[no-untyped-call]
+        cgutils.raw_memcpy(builder, builder.gep(target, [args[4]]), builder.gep(source, [args[1]]), args[2], 1)  # type: ignore[no-untyped-call]
         return context.get_dummy_value()
 
-    return types.void(pixels, types.intp, types.intp, line), generate
+    return types.void(pixels, types.intp, types.intp, out, types.intp), generate
+
+
+def _interleaved(builder: ir.IRBuilder, one: Any, other: Any, half: int) -> Any:
+    """A value of each in turn, of the first (0) or second (1) eight of each 16: one instruction for 16 values."""
+    count = one.type.count
+    places = [block + 8 * half + i for block in range(0, count, 16) for i in range(8)]
+    return shuffled(builder, one, [lane for place in places for lane in (place, count + place)], other)
+
+
+def _two_weights(builder: ir.IRBuilder, weights: Any, place: Any, lanes: int) -> Any:
+    """Two weights of 16 bits, from `place` on, again and again."""
+    two = builder.bitcast(builder.gep(weights, [place]), ir.IntType(32).as_pointer())
+    repeated = same(builder, builder.load(two, align=2), lanes // 2)
+    return builder.bitcast(repeated, ir.VectorType(ir.IntType(16), lanes))
 
 
 def _levels(builder: ir.IRBuilder, sums: Any, bits: Any) -> Any:

@@ -61,8 +61,9 @@ def resample(
     _check(region, start, end)
     if cubic is not None:
         above, weights, bits, across = _cubic(region, start, end, mirror, out.shape[:2])
+        flat, values = out.reshape(out.size), 3 * out.shape[1]
         for y in range(out.shape[0]):
-            sum_rows_cubic(across, above[y] - above[0], weights[y], bits, out[y].reshape(3 * out.shape[1]))
+            sum_rows_cubic(across, above[y] - above[0], weights, y, bits, flat, y * values, values)
         return
     above, rows, left, columns, rounding = _prepare(region, start, end, mirror, out.shape[:2])
     sums = np.zeros(3 * region.shape[1] + _SLACK, np.uint16)
@@ -91,7 +92,7 @@ def resample_normalise(
     if cubic is not None:
         above, weights, bits, across = _cubic(region, start, end, mirror, (height, width))
         for y in range(height):
-            sum_rows_cubic(across, above[y] - above[0], weights[y], bits, line)
+            sum_rows_cubic(across, above[y] - above[0], weights, y, bits, line, 0, 3 * width)
             _normalise(line, scale, bias, out[0, y], out[1, y], out[2, y])
         return
     above, rows, left, columns, rounding = _prepare(region, start, end, mirror, (height, width))
@@ -117,12 +118,11 @@ def _cubic(region, start, end, mirror, size):  # type: ignore[no-untyped-def]
 
     Row 0 of those is the first one of output row 0.
     """
-    above, rows, bits = cubic_weights(np.float64(start[0]), np.float64(end[0]), region.shape[0], size[0])
-    left, columns, precision = cubic_weights(np.float64(start[1]), np.float64(end[1]), region.shape[1], size[1])
-    if mirror:
-        left, columns = left[::-1].copy(), columns[::-1].copy()
-    across = sum_columns_cubic(region, above[0], above[-1] + rows.shape[1], left, columns, precision)
-    return above, rows, bits, across
+    rows, columns = size
+    above, weights, bits = cubic_weights(np.float64(start[0]), np.float64(end[0]), region.shape[0], rows, np.int32(0))
+    left, across, precision = cubic_weights(np.float64(start[1]), np.float64(end[1]), region.shape[1], columns, mirror)
+    last = min(above[rows - 1] + weights.shape[1], region.shape[0])
+    return above, weights, bits, sum_columns_cubic(region, above[0], last, left, across, precision)
 
 
 @numba.njit(nogil=True, cache=True)

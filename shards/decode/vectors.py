@@ -13,6 +13,12 @@ from llvmlite import ir
 from numba.core import cgutils
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
+# LLVM's names of one instruction, by what a processor must have for it, and the 16-bit values that it takes at a time.
+MULTIPLY_AND_ADD = {
+    "+avx512bw": ("llvm.x86.avx512.pmaddw.d.512", 32),
+    "+avx2": ("llvm.x86.avx2.pmadd.wd", 16),
+    "": ("llvm.x86.sse2.pmadd.wd", 8),  # every x86-64 has it
+}
 # Its own types say that what it makes takes other arguments and never returns.
 intrinsic: Any = numba.extending.intrinsic
 
@@ -43,22 +49,43 @@ def shuffled(builder: ir.IRBuilder, vector: Any, lanes: Sequence[int], other: An
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined) if other is None else other, chosen)
 
 
+def joined(builder: ir.IRBuilder, vectors: Sequence[Any]) -> Any:
+    """The values of two or four vectors, one after the other."""
+    while len(vectors) > 1:
+        vectors = [
+            shuffled(builder, one, range(2 * one.type.count), other)
+            for one, other in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+    return vectors[0]
+
+
 def same(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
     kind = ir.VectorType(value.type, lanes)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
     return builder.shuffle_vector(one, one, constant(ir.VectorType(ir.IntType(32), lanes), 0))
 
 
-def pairs_summed(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
-    """The sum of each pair of neighbouring products of vectors of 8 values of 16 bits with sign: 4 values of 32."""
-    wide = ir.VectorType(ir.IntType(32), 4)
+def pairs_summed(context: Any, builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+    """The sum of each pair of neighbouring products of two vectors of 16-bit values with sign: half as many of 32."""
     if X86:
         # LLVM finds this instruction for one sum alone, and not where several are made side by side.
-        kind = ir.FunctionType(wide, [left.type, right.type])
-        name = "llvm.x86.sse2.pmadd.wd"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [left, right])  # type: ignore[no-untyped-call]
+        return _multiplied_and_added(context, builder, left, right)
+    wide = ir.VectorType(ir.IntType(32), left.type.count // 2)
 
     def half(vector: Any, first: int) -> Any:
         return builder.sext(shuffled(builder, vector, range(first, vector.type.count, 2)), wide)
 
     return builder.add(*(builder.mul(half(left, each), half(right, each)) for each in (0, 1)))
+
+
+def _multiplied_and_added(context: Any, builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+    """`pairs_summed` by instructions of the processor for which numba compiles, as wide as it has them."""
+    features = ["", *context.codegen().magic_tuple()[2].split(",")]  # numba's cache tells processors apart by the same
+    name, most = next(MULTIPLY_AND_ADD[feature] for feature in MULTIPLY_AND_ADD if feature in features)
+    lanes = left.type.count
+    if lanes > most:
+        halves = (range(lanes // 2), range(lanes // 2, lanes))
+        parts = [[shuffled(builder, each, half) for each in (left, right)] for half in halves]
+        return joined(builder, [_multiplied_and_added(context, builder, *part) for part in parts])
+    kind = ir.FunctionType(ir.VectorType(ir.IntType(32), lanes // 2), [left.type, right.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [left, right])  # type: ignore[no-untyped-call]
