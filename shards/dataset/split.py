@@ -86,6 +86,11 @@ class Split:
         """The name before a figure, as in "test loss": held-out, for a part that is held out of training."""
         return "held-out" if self.view is not None and self.view.held_out else self.name
 
+    @property
+    def part_identity(self) -> int:
+        """A number that tells a part of a split, or several splits, from all others; 0 for a whole split."""
+        return 0 if self.view is None else self.view.identity
+
     def select(self, ids: Any) -> "Split":
         """The samples with these ids, or where a mask (n,) is true; in this split's order, whatever theirs.
 
