@@ -80,13 +80,18 @@ def chosen_rows(ids: Any, samples: int) -> Int64Array:
     return rows
 
 
+def check_fraction(what: str, value: Any) -> None:
+    """Raises UsageError for what is no number between 0 and 1. `what`: which fraction, for the message."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        raise UsageError(f"the fraction {what} must lie between 0 and 1, not {shown(value)}")
+
+
 def balanced_rows(labels: Int32Array, fraction: float) -> Int64Array:
     """A random `fraction` of the samples of each class, but at least one, in ascending order: always the same ones.
 
     A larger fraction takes the same samples and more. Raises UsageError for a fraction that is not between 0 and 1.
     """
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
-        raise UsageError(f"the fraction of a subset must lie between 0 and 1, not {shown(fraction)}")
+    check_fraction("of a subset", fraction)
     shuffled = permutation(len(labels), 0, SUBSET)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)

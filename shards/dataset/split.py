@@ -20,6 +20,7 @@ from shards.common.terminal import cache_moves, counted
 from shards.dataset.parts import (
     View,
     balanced_rows,
+    check_fraction,
     chosen_rows,
     class_numbers,
     mapped_classes,
@@ -144,8 +145,7 @@ class Split:
         At least one sample is in either part. Raises UsageError for a fraction that is not between 0 and 1, and for a
         split of fewer than two samples.
         """
-        if not 0 < fraction < 1:
-            raise UsageError(f"the fraction to hold out must lie between 0 and 1, not {fraction}")
+        check_fraction("to hold out", fraction)
         if len(self) < 2:
             raise UsageError(f"nothing can be held out of {self!r}")
         held, share = held_out(len(self), fraction), f"{100 * fraction:g}%"
