@@ -1,10 +1,12 @@
 """Prepares image files as for evaluation: upright, RGB, Resize, CenterCrop, normalised."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, functional
 
@@ -22,9 +24,10 @@ def open_image(path: str | Path) -> Image.Image:
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give the path of an image")
     try:
-        with Image.open(path) as opened:
+        # Pillow warns of large sizes and of damaged metadata, which are no matter of the picture.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
             opened.load()
-            image: Image.Image = ImageOps.exif_transpose(opened)
+            image: Image.Image = ImageOps.exif_transpose(opened) if _has_whole_exif(opened) else opened
             if image.mode.startswith("I"):  # Pillow would clip values above 255
                 image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
             if image.has_transparency_data:
@@ -35,6 +38,18 @@ def open_image(path: str | Path) -> Image.Image:
         raise ShardfeedError(f"{path} is not an image that Pillow can read") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ShardfeedError(f"{path} is damaged: {error}") from error
+
+
+def _has_whole_exif(image: Image.Image) -> bool:
+    """Whether the EXIF of an image can be read; a conversion leaves one with other EXIF as it lies, too."""
+    try:
+        with warnings.catch_warnings(action="error"):
+            tags = Image.Exif()  # not image.getexif(), which was read, with a warning, when the image was opened
+            tags.load(image.info.get("exif", b""))
+            tags.get(Base.Orientation)
+    except Exception:  # Pillow's parser raises errors of any kind
+        return False
+    return True
 
 
 def to_tensor(image: Image.Image, about: About) -> Tensor:

@@ -202,7 +202,7 @@ def draw(options: Preview) -> None:
     split, train = splits[options.split], options.split == "train"
     size = fitting_size(split) if options.size is None else options.size
     crop = options.crop or ("random" if train else "center")
-    shorter_side(split, size, options.resize, crop, pad="python -m shards preview --pad")
+    shorter_side(split, size, options.resize, crop, pad="python -m shards preview --pad", larger="--resize")
     drawn = preview(
         split,
         options.output,

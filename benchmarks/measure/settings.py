@@ -37,7 +37,7 @@ def batch_spec(
 
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    resize = shorter_side(split, size, resize, crop)
+    resize = shorter_side(split, size, resize, crop, larger="" if resize is None else "--resize")
     if len(split) < batch_size:
         raise UsageError(f"{split.root}: {split.name} holds {len(split)} images, less than a batch of {batch_size}")
     return BatchSpec(batch_size, resize, size, dtype, seed, crop)

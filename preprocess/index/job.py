@@ -236,8 +236,8 @@ def _report(
     if bad := [source.splits[each.split][each.number].name for each in results if each.damaged]:
         raise ShardfeedError(
             f"{counted(len(bad), 'tar')} of {len(results):,} cannot be read to the end: {bad[0]}"
-            f"{', ...' if len(bad) > 1 else ''}; the samples before that are in the index. Copy such tars again, and "
-            "start the same command again"
+            f"{', ...' if len(bad) > 1 else ''}; the samples before that are in the index. Copy or unpack such tars "
+            "again, and start the same command again"
         )
 
 

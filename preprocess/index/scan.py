@@ -15,7 +15,7 @@ from shards.format.members import Damaged, Member, members
 from shards.format.tar import Sample
 from shards.format.window import Window
 from shards.indexed.labels import USUAL, Label, NoNumber
-from shards.indexed.samples import IMAGES, Part, divided, samples
+from shards.indexed.samples import IMAGES, Names, Part, divided, samples
 
 # Bytes of an image file that is read: more than any that MAX_PIXELS allows is likely to have.
 LARGEST = 256 << 20
@@ -86,12 +86,10 @@ def scan(window: Window, rules: Rules, found: Scan, clean: Clean) -> Iterator[in
 
     `clean` takes the key and the cleaned image of each sample that cannot stay.
     """
-    seen, twice, strays = set[str](), list[str](), list[str]()
+    names = Names()
     try:
-        for key, parts in samples(_parts(window, rules, found.notes, strays), rules.images):
-            if key in seen:
-                twice.append(key)
-            seen.add(key)
+        for key, parts in samples(_parts(window, rules, found.notes, names.strays), rules.images):
+            names.take(key)
             try:
                 _take(window, rules, found, clean, key, parts)
             except Reject as reason:
@@ -99,13 +97,8 @@ def scan(window: Window, rules: Rules, found: Scan, clean: Clean) -> Iterator[in
             yield parts[-1].member.offset
     except Damaged as damage:
         found.damaged = True
-        found.notes.append(f"{damage}; the samples before that are used")
-    else:
-        if strays:
-            have = counted(len(strays), "member has", "members have")
-            found.notes.append(f"{have} no extension, or a name for webdataset alone: {strays[0]}")
-    if twice:
-        found.notes.append(f"{counted(len(twice), 'key comes', 'keys come')} twice, and each is used: {twice[0]}")
+        found.notes.append(f"{damage}; the samples before that are used" if names.keys else str(damage))
+    found.notes += names.notes()
 
 
 def _parts(window: Window, rules: Rules, notes: list[str], strays: list[str]) -> Iterator[tuple[str, Part]]:

@@ -119,8 +119,6 @@ class TarJob:
 
     def _result(self, task: Task, what: Scan, cleaned: int) -> TarResult:
         total = len(what.rows) + cleaned + len(what.rejects)
-        if not total:
-            what.notes.append("it holds no samples")
         listed = None if is_url(self.directory) else listed_samples(Path(self.directory) / self._tar(task).name)
         if listed not in (None, total):
             what.notes.append(f"its .idx lists {listed:,} samples, and {total:,} were found: the .idx is not used")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from tqdm import tqdm
 
 from preprocess.sources.source import Row
 from preprocess.synthetic import SyntheticSource
@@ -19,7 +18,7 @@ from shards.common.atomic import refuse_unwritable
 from shards.common.cli import show_result
 from shards.common.errors import UsageError
 from shards.common.machine import usable_cores
-from shards.common.terminal import counted
+from shards.common.terminal import counted, progress_bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +103,7 @@ def _write_split(source: SyntheticSource, split: str, out: Path, workers: int) -
     path.parent.mkdir(exist_ok=True)
     with (
         pq.ParquetWriter(path, schema, compression="none") as writer,
-        tqdm(total=source.num_rows(split), desc=split, unit="images", disable=None) as bar,
+        progress_bar(total=source.num_rows(split), desc=split, unit="images") as bar,
     ):
         for rows in _drawn(source, split, workers):
             images = [{"bytes": row.data, "path": row.path} for row in rows]

@@ -85,8 +85,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / length:.{digits}f} {unit}"
 
 
-def progress_bar(steps: Any = None, **options: Any) -> Any:
-    """A bar of `tqdm` on stderr, with its `options`; silent where that is no terminal.
+def progress_bar(steps: Any = None, unit: str = "steps", **options: Any) -> Any:
+    """A bar of `tqdm` on stderr, with its `options`; silent where that is no terminal. `unit`: what it counts.
 
     At the right it leaves room for the ^C that a terminal shows for Ctrl-C: a full line would go on in the next one,
     and the bar be drawn there again.
@@ -97,7 +97,8 @@ def progress_bar(steps: Any = None, **options: Any) -> Any:
         width = os.get_terminal_size(sys.stderr.fileno()).columns - CTRL_C
     except (OSError, ValueError, AttributeError):
         width = 0
-    return tqdm(steps, disable=None, ncols=width if width > 0 else None, **options)
+    # tqdm sets the unit right behind a number: 160images.
+    return tqdm(steps, disable=None, ncols=width if width > 0 else None, unit=f" {unit}", **options)
 
 
 class LogLines:

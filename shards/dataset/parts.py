@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -79,13 +80,18 @@ def chosen_rows(ids: Any, samples: int) -> Int64Array:
     return rows
 
 
+def check_fraction(what: str, value: Any) -> None:
+    """Raises UsageError for what is no number between 0 and 1. `what`: which fraction, for the message."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        raise UsageError(f"the fraction {what} must lie between 0 and 1, not {shown(value)}")
+
+
 def balanced_rows(labels: Int32Array, fraction: float) -> Int64Array:
     """A random `fraction` of the samples of each class, but at least one, in ascending order: always the same ones.
 
     A larger fraction takes the same samples and more. Raises UsageError for a fraction that is not between 0 and 1.
     """
-    if isinstance(fraction, bool) or not 0 < fraction < 1:
-        raise UsageError(f"the fraction of a subset must lie between 0 and 1, not {shown(fraction)}")
+    check_fraction("of a subset", fraction)
     shuffled = permutation(len(labels), 0, SUBSET)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
@@ -158,23 +164,64 @@ def read_class_map(path: str | Path) -> dict[str, str]:
 def rows_of_names(path: str | Path, names: Sequence[str], known: Sequence[npt.NDArray[np.object_]]) -> Int64Array:
     """The samples that these names are of, in ascending order.
 
-    `known`: what samples are called, each (n,) of str; the first array that has the first name is taken. Names are
-    compared without directory and extension. Raises UsageError for names that no sample has.
+    `known`: what samples are called, each (n,) of str; the first array that has the first name is taken. A name fits
+    with or without its extension, and with or without its first directories; all of them may be left out, or be others,
+    where one sample alone has the name. Raises UsageError for names that no sample has, or several.
     """
-    wanted = {stem(name): name for name in names}
-    for called in known:
-        rows = {stem(name): row for row, name in enumerate(called)}
-        if stem(names[0]) in rows:
+    for called in map(_Called, known):
+        if called.rows(names[0]):
             break
     else:
         raise UsageError(f"{path}: {shown(names[0])} is neither a class nor a sample of this data set")
-    missing = [name for short, name in wanted.items() if short not in rows]
+    found = {name: called.rows(name) for name in names}
+    missing = [name for name, rows in found.items() if not rows]
     if missing:
         raise UsageError(
-            f"{path}: {counted(len(missing), 'name')} of {len(wanted):,} are of no sample of this data set, such as "
+            f"{path}: {counted(len(missing), 'name')} of {len(found):,} are of no sample of this data set, such as "
             f"{shown(missing[0])}: take them out"
         )
-    return np.sort(np.array([rows[short] for short in wanted], np.int64))
+    several = next((name for name, rows in found.items() if len(rows) > 1), None)
+    if several is not None:
+        such_as = some([shown(called.names[row]) for row in found[several]], 2)
+        raise UsageError(
+            f"{path}: {shown(several)} is the name of {len(found[several]):,} samples, such as {such_as}: write more "
+            "of the names, so that each is of one sample"
+        )
+    return np.array(sorted({row for rows in found.values() for row in rows}), np.int64)
+
+
+class _Called:
+    """What samples are called, (n,) of str, and which of them a name is of."""
+
+    def __init__(self, names: npt.NDArray[np.object_]) -> None:
+        self.names = names
+        self._tables: dict[tuple[int, int], dict[str, list[int]]] = {}
+
+    def rows(self, name: str) -> list[int]:
+        """The rows that `name` fits best: by all its directories if there are such rows, else by its last part."""
+        depth = name.count("/") + 1
+        # 0 stands for all directories; one table a depth, since looking through all rows for each name takes hours.
+        for parts, own, theirs in product(dict.fromkeys((0, depth, 1)), range(FORMS), range(FORMS)):
+            if rows := self._table(parts, theirs).get(_form(name, parts, own)):
+                return rows
+        return []
+
+    def _table(self, parts: int, form: int) -> dict[str, list[int]]:
+        if (parts, form) not in self._tables:
+            table = self._tables[parts, form] = {}
+            for row, name in enumerate(self.names):
+                table.setdefault(_form(name, parts, form), []).append(row)
+        return self._tables[parts, form]
+
+
+# A name as it is, without its last extension, and without all.
+FORMS = 3
+
+
+def _form(name: str, parts: int, form: int) -> str:
+    """The last `parts` parts of a name (0: all), in one of the forms above."""
+    *folders, file = name.split("/")[-parts:]
+    return "/".join([*folders, (file, file.rpartition(".")[0] or file, stem(file))[form]])
 
 
 def stem(name: str) -> str:

@@ -43,11 +43,12 @@ def shorter_side(
     crop: Crop,
     option: str = "--size",
     pad: str | None = None,
+    larger: str = "",
 ) -> int:
     """The shorter side before the crop. Raises UsageError where the crop is cut out of it and does not fit.
 
     option: of a command, by which its user gave `size`; pad: the option that gives images a border, with its command,
-    by default that of `train`.
+    by default that of `train`; larger: the option for `resize`, if the command has one.
     """
     if size < 1:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
@@ -65,10 +66,11 @@ def shorter_side(
         if crop == "random" and squares_of(split, least):
             given = advice(f"padding={least // 8}", f"`{pad or 'python -m train --pad'} {least // 8}`")
             border = f", with {given} for {least}, or nothing is left to crop"
+        words = advice("a larger resize", larger and f"a larger {larger}")
         raise UsageError(
             f"a crop of {size} pixels does not fit into images whose {median}shorter side is {least}: "
             f"choose {advice(f'a size of at most {least}', f'{option} {least} or less')}{border}"
-            f"{'' if least == chosen and resize is None else ', or a larger resize'}"
+            f"{f', or {words}' if words and (least < chosen or resize is not None) else ''}"
         )
     return chosen
 

@@ -20,6 +20,7 @@ from shards.common.terminal import cache_moves, counted
 from shards.dataset.parts import (
     View,
     balanced_rows,
+    check_fraction,
     chosen_rows,
     class_numbers,
     mapped_classes,
@@ -86,6 +87,11 @@ class Split:
         """The name before a figure, as in "test loss": held-out, for a part that is held out of training."""
         return "held-out" if self.view is not None and self.view.held_out else self.name
 
+    @property
+    def part_identity(self) -> int:
+        """A number that tells a part of a split, or several splits, from all others; 0 for a whole split."""
+        return 0 if self.view is None else self.view.identity
+
     def select(self, ids: Any) -> "Split":
         """The samples with these ids, or where a mask (n,) is true; in this split's order, whatever theirs.
 
@@ -139,8 +145,7 @@ class Split:
         At least one sample is in either part. Raises UsageError for a fraction that is not between 0 and 1, and for a
         split of fewer than two samples.
         """
-        if not 0 < fraction < 1:
-            raise UsageError(f"the fraction to hold out must lie between 0 and 1, not {fraction}")
+        check_fraction("to hold out", fraction)
         if len(self) < 2:
             raise UsageError(f"nothing can be held out of {self!r}")
         held, share = held_out(len(self), fraction), f"{100 * fraction:g}%"

@@ -27,7 +27,7 @@ def state_of(split: Split, sampling: SamplingConfig, cursor: Cursor) -> dict[str
         "seed": sampling.seed,
         "order_seed": sampling.order_seed,
         "samples": len(split),
-        "subset": 0 if split.view is None else split.view.identity,
+        "subset": split.part_identity,
         "order": ORDERS.index(sampling.order),
         "draw": sampling.draw.identity,
         "window": sampling.block_shards if sampling.order == "blocks" else 0,

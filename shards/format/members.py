@@ -34,6 +34,10 @@ class Damaged(Exception):
     """The tar cannot be read on from here. The message says where and why."""
 
 
+class Packed(Damaged):
+    """The tar is compressed as a whole."""
+
+
 class CutOff(Damaged):
     """The tar ends inside a member."""
 
@@ -128,7 +132,7 @@ def _size(block: bytes, position: int) -> int:
     if stored < 0 or adler32(block) & 0xFFFF != (1 + sum_of_all) % 65_521:
         if position == 0:
             packed = next((name for start, name in _COMPRESSED.items() if block.startswith(start)), None)
-            raise Damaged(f"it is compressed ({packed}): unpack it first" if packed else "it is no tar")
+            raise Packed(f"it is compressed ({packed}): unpack it first") if packed else Damaged("it is no tar")
         raise Damaged(f"the header at byte {position:,} is damaged")
     field = block[124:136]
     if field[0] == 0x80:  # GNU's way for 8 GB and more

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import ShardfeedError
-from shards.common.terminal import ProgressLog
+from shards.common.terminal import ProgressLog, progress_bar
 from shards.format.index import Index
 from shards.format.layout import INDEX, split_dir
 from shards.format.manifest import Manifest, ShardInfo, index_info
@@ -41,7 +40,7 @@ def verify_tars(root: Path, manifest: Manifest, decode: bool, threads: int) -> t
             rows = index.rows(slice(bounds[number], bounds[number + 1]))
             work.append((shard.path(root, split), shard, rows))
     total = sum(info.samples for info in manifest.splits.values())
-    with tqdm(total=total, unit="images", disable=None) as bar, ThreadPoolExecutor(threads) as executor:
+    with progress_bar(total=total, unit="images") as bar, ThreadPoolExecutor(threads) as executor:
         try:
             checked = executor.map(lambda each: _problems(each[0], each[1], each[2], decode), work)
             log = ProgressLog(total)

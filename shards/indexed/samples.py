@@ -7,8 +7,10 @@ and `a.b.cls` are the sample `a.b`.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from shards.common.terminal import counted
 from shards.format.members import Damaged, Member
 
 # Extensions of images, the preferred one first.
@@ -23,6 +25,34 @@ class Part(NamedTuple):
     ending: str
     member: Member
     content: bytes | None = None
+
+
+@dataclass
+class Names:
+    """What is to be said of the names in a tar.
+
+    `strays`: of members that are in no sample; `keys`: all so far; `twice`: those that came before.
+    """
+
+    strays: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    twice: list[str] = field(default_factory=list)
+
+    def take(self, key: str) -> None:
+        """Takes note of the key of a sample."""
+        if key in self.keys:
+            self.twice.append(key)
+        self.keys.add(key)
+
+    def notes(self) -> Iterator[str]:
+        """A line for what is odd."""
+        if self.strays:
+            have = counted(len(self.strays), "member has", "members have")
+            yield f"{have} no extension, or a name for webdataset alone: {self.strays[0]}"
+        if self.twice:
+            yield f"{counted(len(self.twice), 'key comes', 'keys come')} twice, and each is used: {self.twice[0]}"
+        if not self.keys:
+            yield "it holds no samples"
 
 
 def divided(name: str) -> tuple[str, str] | None:

@@ -38,6 +38,7 @@ SPLITS = {
 }
 # More tars than any data set has: braces may be mistyped.
 MOST_TARS = 1_000_000
+_PACKED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz)$")
 _RANGE = re.compile(r"{(-?\d+)\.\.(-?\d+)")
 # Requests at once for the lengths of tars on a web server, which has no listings with lengths.
 LOOKS = 32
@@ -141,6 +142,11 @@ def open_source(place: str | Path) -> Source:
     directory = identity(place)
     names = listed(directory)
     if not names:
+        packed = [] if is_url(directory) else sorted(filter(_PACKED.search, map(str, Path(directory).iterdir())))
+        if packed:
+            raise UsageError(
+                f"{place} holds compressed tars alone, such as {Path(packed[0]).name}: decompress them to .tar first"
+            )
         raise UsageError(f"{place} holds no tars, nor do its subdirectories: give a directory or a pattern of tars")
     hints = _hints(directory)
     if hints:

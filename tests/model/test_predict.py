@@ -16,8 +16,10 @@ from model.__main__ import main
 from model.images import open_image, to_tensor
 from model.predict import _percent, predict
 from model.weights import About, load_model, save_weights
+from preprocess.images.convert import convert
 from shards.common.errors import ShardfeedError, UsageError
 from tests.conftest import jpeg, photo, write_split
+from tests.helpers.pictures import with_exif
 
 CLASSES = tuple(f"class {number}" for number in range(7))
 
@@ -119,6 +121,17 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     turned = Image.fromarray(np.rot90(upright))
     turned.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(np.array(open_image(tmp_path / "turned.png")), upright)
+
+
+def test_an_image_of_damaged_exif_lies_as_a_conversion_leaves_it_and_nothing_warns(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    # Five tags are announced, and the orientation alone is there: Pillow takes it, and warns.
+    tags = b"II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    (tmp_path / "a.jpg").write_bytes(with_exif(jpeg(photo(20, 30)), tags))
+    converted = convert((tmp_path / "a.jpg").read_bytes(), None, 90, "raw")
+    assert open_image(tmp_path / "a.jpg").size == (converted.width, converted.height) == (30, 20)
+    assert not list(recwarn)
 
 
 def test_wrong_paths_are_named_before_any_prediction(

@@ -55,6 +55,14 @@ def test_preview_takes_the_size_that_fits(
     )
 
 
+def test_a_crop_that_does_not_fit_names_the_options_of_preview(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "a.png")
+    assert shards("preview", str(small_split.root), "--output", output, "--size", "60", "--resize", "40") == 2
+    assert "choose --size 40 or less, or a larger --resize\n" in capsys.readouterr().err
+
+
 def test_preview_of_more_images_than_there_are_says_so(
     small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

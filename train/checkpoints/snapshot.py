@@ -39,7 +39,7 @@ def identity(config: Config, split: Split, dtype: torch.dtype) -> dict[str, Any]
         "classes": len(split.class_names),
         "images": len(split),
         "fingerprint": split.manifest.fingerprint,
-        "part": 0 if split.view is None else split.view.identity,
+        "part": split.part_identity,
         "precision": "tf32" if config.precision == "tf32" else str(dtype).removeprefix("torch."),
         **{name: value for name, value in flat(config).items() if name not in FREE},
     }

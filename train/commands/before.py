@@ -52,4 +52,5 @@ def _refuse_data(config: Config) -> None:
     held_out = None if config.find_lr else held_out_split(config)
     if held_out is not None and not config.evaluate:  # whose sizes are those of the files
         val_size, resize = config.sizes.val_size, config.sizes.val_resize
-        shorter_side(held_out, val_size or config.size, resize, "center", "--val-size" if val_size else "--size")
+        option = "--val-size" if val_size else "--size"
+        shorter_side(held_out, val_size or config.size, resize, "center", option, larger="--val-resize")

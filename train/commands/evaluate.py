@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.names import is_model
@@ -21,7 +23,7 @@ from model.published import published
 from model.start import Start, read_start
 from model.weights import About
 from shards.common.errors import ShardfeedError
-from shards.common.terminal import wrapped
+from shards.common.terminal import counted, wrapped
 from shards.dataset import Split
 from train.checkpoints.start import as_wanted
 from train.checkpoints.weights import describe_run, load_whole
@@ -46,6 +48,8 @@ class Reached:
     accuracy: Accuracy
     classes: int
     """That the network chose among."""
+    real: bool = False
+    """Whether ReaL's labels counted."""
 
 
 def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]:
@@ -60,12 +64,15 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]
     require_files(PTH, *(path for path in config.evaluate if not is_model(path)))
     splits = evaluation_splits(config)
     names = _names(config, splits)
+    # Looked at before the first evaluation, which may take long.
+    rights = [None if config.real_labels is None else with_real_labels(split, config.real_labels) for split in splits]
+    said: set[str] = set()
     with joined(config.device, config.memory.offload) as world:
         # All files are read before the first evaluation, which may take long.
         plans = [
-            _plan(config, given, split, start, path, world)
+            dataclasses.replace(_plan(config, given, split, start, path, world, said), right=right)
             for path, start in ((path, _read(path, world)) for path in config.evaluate)
-            for split in splits
+            for split, right in zip(splits, rights, strict=True)
         ]
         return [_evaluated(plan, name, world) for plan, name in zip(plans, names * len(config.evaluate), strict=True)]
 
@@ -87,17 +94,16 @@ class _Plan:
     """Of the weights."""
     columns: list[int] | None
     """See `class_columns`."""
-    real: Path | None
-    """ReaL labels."""
     start: Start | None = None
     """The weights themselves, where no file has them."""
+    right: tuple[Split, npt.NDArray[np.bool_]] | None = None
+    """By ReaL's labels: see `with_real_labels`."""
 
 
 def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
     split, right = plan.split, None
-    if plan.real is not None:
-        split, classes = with_real_labels(split, plan.real)
-        right = torch.from_numpy(classes)
+    if plan.right is not None:
+        split, right = plan.right[0], torch.from_numpy(plan.right[1])
     network, setup = set_up(plan.config, split, world, plan.classes)
     load_whole(network, _read(plan.path, world) if plan.start is None else plan.start)
     micro_batch = setup.batch.micro_batch
@@ -106,7 +112,8 @@ def _evaluated(plan: _Plan, name: str, world: World) -> Reached:
         held_out_loader(split, setup, ids=right is not None) as batches,
     ):
         accuracy, _ = evaluate(network, batches, len(split), setup, split.short_title, plan.columns, right)
-    return Reached(plan.path, name, accuracy, plan.classes if plan.columns is None else len(plan.columns))
+    classes = plan.classes if plan.columns is None else len(plan.columns)
+    return Reached(plan.path, name, accuracy, classes, right is not None)
 
 
 def _read(path: Path, world: World) -> Start:
@@ -116,11 +123,16 @@ def _read(path: Path, world: World) -> Start:
     return read_start(path)
 
 
-def _plan(config: Config, given: Collection[str], held_out: Split, start: Start, path: Path, world: World) -> _Plan:
-    """How the weights `start`, from `path`, are evaluated; on the main rank stderr says what they are of."""
+def _plan(
+    config: Config, given: Collection[str], held_out: Split, start: Start, path: Path, world: World, said: set[str]
+) -> _Plan:
+    """How the weights `start`, from `path`, are evaluated; on the main rank stderr says what they are of.
+
+    `said`: the lines so far, none of which is said again.
+    """
     about = start.about
     if about is not None and is_model(path):
-        return _plan_published(config, given, held_out, start, about, path, world)
+        return _plan_published(config, given, held_out, start, about, path, world, said)
     own = config if about is None else merge(config, given, about)
     taken = describe_run(held_out, own)
     if about is None:
@@ -134,26 +146,37 @@ def _plan(config: Config, given: Collection[str], held_out: Split, start: Start,
             if ours[name] != theirs[name]
         ]
         line = f"{path}: {taken}" + (f" ({'; '.join(changed)})" if changed else "")
-    if world.is_main:
-        print(wrapped(line, sys.stderr), file=sys.stderr)
+    _say(line, world, said)
     if about is None:
-        return _Plan(path, held_out, own, len(held_out.class_names), None, config.real_labels)
+        return _Plan(path, held_out, own, len(held_out.class_names), None)
     columns = class_columns(about.class_names, held_out.class_names, path, held_out.place, not world.is_main)
-    return _Plan(path, held_out, own, len(about.class_names), columns, config.real_labels)
+    return _Plan(path, held_out, own, len(about.class_names), columns)
+
+
+def _say(line: str, world: World, said: set[str]) -> None:
+    if world.is_main and line not in said:
+        print(wrapped(line, sys.stderr), file=sys.stderr)
+    said.add(line)
 
 
 def _plan_published(
-    config: Config, given: Collection[str], held_out: Split, start: Start, about: About, path: Path, world: World
+    config: Config,
+    given: Collection[str],
+    held_out: Split,
+    start: Start,
+    about: About,
+    path: Path,
+    world: World,
+    said: set[str],
 ) -> _Plan:
     """As `_plan`, for weights that name no classes: their labels are taken to be those of the data set."""
     own = merge(config, given, about)
     resize = own.sizes.val_resize if "val_resize" in given else None
     sizes = dataclasses.replace(own.sizes, val_resize=resize)
     own = as_wanted(dataclasses.replace(own, model=about.model, blur_pool=False, sizes=sizes), about, held_out)
-    if world.is_main:
-        taken = describe_run(held_out, own)
-        print(f"{start.title}: {taken}; its labels are taken to be those of the data set", file=sys.stderr)
-    return _Plan(path, held_out, own, len(held_out.class_names), None, config.real_labels, start)
+    taken = describe_run(held_out, own)
+    _say(f"{start.title}: {taken}; its labels are taken to be those of the data set", world, said)
+    return _Plan(path, held_out, own, len(held_out.class_names), None, start)
 
 
 def merge(config: Config, given: Collection[str], about: About) -> Config:
@@ -183,13 +206,15 @@ def merge(config: Config, given: Collection[str], about: About) -> Config:
 
 def in_words(reached: Sequence[Reached]) -> str:
     """The figures for people: a line for one, a table for several."""
+    real = ", ReaL labels" if reached[0].real else ""
     if len(reached) == 1:
-        return f"{reached[0].name}: {figures(reached[0].accuracy, reached[0].classes)}"
+        images = f" of {counted(reached[0].accuracy.images, 'image')}" if real else ""
+        return f"{reached[0].name}{real}{images}: {figures(reached[0].accuracy, reached[0].classes)}"
     sets = len({each.name for each in reached}) > 1
     heads = [f"{each.weights} on {each.name}" if sets else str(each.weights) for each in reached]
-    width = max(map(len, heads))
+    width = max(map(len, [*heads, f"weights{real}"]))
     few = not any(has_top5(each.classes) for each in reached)
-    lines = [f"{'weights':<{width}}   top-1{'' if few else '   top-5'}     loss"]
+    lines = [f"{f'weights{real}':<{width}}   top-1{'' if few else '   top-5'}     loss"]
     for head, each in zip(heads, reached, strict=True):
         found = each.accuracy
         best = not sets and found.top1 == max(other.accuracy.top1 for other in reached)

@@ -73,7 +73,7 @@ def find_lr(config: Config) -> Suggestion:
                 tqdm.write(wrapped(f"{network_line(run)}; {tried}"))
             lines = log_lines(world)
             with _interrupts_said(config.out):
-                for lr in tqdm(rates, desc="learning rates", unit="step", disable=bar_disabled(world)):
+                for lr in tqdm(rates, desc="learning rates", unit=" steps", disable=bar_disabled(world)):
                     if lines.due():
                         line = f"step {len(losses)} of at most {steps}: learning rate {lr:.2g}, loss {losses[-1]:.3f}"
                         tqdm.write(line, file=sys.stderr)

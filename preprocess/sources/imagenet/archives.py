@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from preprocess.sources.folder import class_folders
 from preprocess.sources.imagenet.devkit import DEVKIT, WNID, Devkit, find_devkit, read_devkit
 from preprocess.sources.labels import union
 from preprocess.sources.listed import Listed
 from preprocess.sources.source import PassedOver, StoredSource, choose, named_classes, stored_source
-from preprocess.sources.tars.members import MemberImages, TableOfMembers, scan
+from preprocess.sources.tars.members import MemberImages, TableOfMembers, say, scan
 from shards.common.errors import ShardfeedError, UsageError
+from shards.common.terminal import progress_bar
 from shards.format.members import Member
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -95,15 +95,18 @@ def _check_count(root: Path, images: int, devkit: Devkit | None) -> None:
 def _nested(path: Path, devkit: Devkit | None) -> tuple[MemberImages, tuple[PassedOver, ...], list[str], list[int]]:
     """The training images, what is passed over, and of each class its WNID and its number of images."""
     classes = _class_archives(path, devkit)
-    table, others, counts = TableOfMembers([path]), list[PassedOver](), list[int]()
-    with path.open("rb") as file, tqdm(unit="images", disable=None) as bar:
+    table, others, counts, said = TableOfMembers([path]), list[PassedOver](), list[int](), list[str]()
+    with path.open("rb") as file, progress_bar(unit="images") as bar:
         for number, (wnid, inner) in enumerate(classes.items(), 1):
             where = f"{path}: {wnid}.tar"
-            before = len(table)
-            others += _add(table, scan(file, where, inner.offset, inner.offset + inner.size), f"{wnid}/", where)
+            before, notes = len(table), list[str]()
+            members = scan(file, where, inner.offset, inner.offset + inner.size, notes)
+            others += _add(table, members, f"{wnid}/", where)
+            said += [f"{where}: {note}" for note in notes]
             counts.append(len(table) - before)
             bar.set_description(f"reading headers, class {number:,} of {len(classes):,}", refresh=False)
             bar.update(counts[-1])
+    say(said)
     return table.images(), tuple(others), list(classes), counts
 
 
@@ -112,8 +115,9 @@ def _class_archives(path: Path, devkit: Devkit | None) -> dict[str, Member]:
     if not path.is_file():
         raise UsageError(f"the classes are not known: put {DEVKIT}.tar.gz into {path.parent}")
     inner: dict[str, Member] = {}
+    notes: list[str] = []
     with path.open("rb") as file:
-        for member in scan(file, _with_length(path)):
+        for member in scan(file, _with_length(path), notes=notes):
             name = member.name.removeprefix("./")
             wnid = name.removesuffix(".tar")
             if not (name.endswith(".tar") and WNID.fullmatch(wnid) and not member.kind):
@@ -123,13 +127,15 @@ def _class_archives(path: Path, devkit: Devkit | None) -> dict[str, Member]:
             if wnid in inner:
                 raise ShardfeedError(f"{path} holds {name} twice: copy or download it again")
             inner[wnid] = member
+    say([f"{path}: {note}" for note in notes])
     return dict(sorted(inner.items()))
 
 
 def _flat(path: Path) -> tuple[MemberImages, tuple[PassedOver, ...]]:
-    table = TableOfMembers([path])
+    table, notes = TableOfMembers([path]), list[str]()
     with path.open("rb") as file:
-        others = _add(table, scan(file, where := _with_length(path)), "", where)
+        others = _add(table, scan(file, where := _with_length(path), notes=notes), "", where)
+    say([f"{path}: {note}" for note in notes])
     return table.images(), tuple(others)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,21 +15,26 @@ import numpy.typing as npt
 
 from shards.common.errors import ShardfeedError, UsageError
 from shards.common.machine import allow_open_files
-from shards.format.members import NO_MARK, CutOff, Damaged, Member, members
+from shards.format.members import NO_MARK, CutOff, Damaged, Member, Packed, members
 
 if TYPE_CHECKING:
     import datasets
 
+SHOWN = 10  # lines about archives that are printed
 
-def scan(file: BinaryIO, where: str, start: int = 0, end: int | None = None) -> Iterator[Member]:
+
+def scan(
+    file: BinaryIO, where: str, start: int = 0, end: int | None = None, notes: list[str] | None = None
+) -> Iterator[Member]:
     """The members of the archive that lies in bytes `start` to `end` of a file, without its directories.
 
-    Reads nothing but headers. Raises ShardfeedError, which names `where`, for an archive that is damaged, or that ends
-    before its end mark (a block of zeros), as half of a download does.
+    What follows the archive's end is said in `notes`. Reads nothing but headers. Raises ShardfeedError, which names
+    `where`, for an archive that is damaged, or that ends before its end mark (a block of zeros), as half of a download
+    does.
     """
     number, whole = file.fileno(), os.fstat(file.fileno()).st_size
     length = (whole if end is None else min(end, whole)) - start
-    notes: list[str] = []
+    notes = [] if notes is None else notes
 
     def read(at: int, size: int) -> bytes:
         return os.pread(number, max(0, min(size, length - at)), start + at)
@@ -44,7 +50,16 @@ def scan(file: BinaryIO, where: str, start: int = 0, end: int | None = None) -> 
             "again"
         ) from None
     except Damaged as damage:
-        raise ShardfeedError(f"{where} cannot be read: {damage}; copy or download it again") from None
+        advice = "" if isinstance(damage, Packed) else "; copy or download it again"
+        raise ShardfeedError(f"{where} cannot be read: {damage}{advice}") from None
+
+
+def say(notes: Sequence[str]) -> None:
+    """Prints lines about archives on stderr, the first few."""
+    for note in notes[:SHOWN]:
+        print(note, file=sys.stderr)
+    if len(notes) > SHOWN:
+        print(f"{len(notes) - SHOWN:,} more such lines", file=sys.stderr)
 
 
 class TableOfMembers:

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocess.sources.labels import plain_numbers
 from preprocess.sources.source import Images, PassedOver, StoredSource, choose, stored_source
-from preprocess.sources.tars.members import TableOfMembers, scan
+from preprocess.sources.tars.members import TableOfMembers, say, scan
 from shards.common.errors import ShardfeedError, UsageError
-from shards.common.terminal import counted
+from shards.common.terminal import counted, progress_bar
 from shards.format.members import Member
 from shards.indexed.labels import JSON, USUAL, Label
-from shards.indexed.samples import IMAGES, Part, divided, samples
+from shards.indexed.samples import IMAGES, Names, Part, divided, samples
 from shards.indexed.source import INFO, Source, SplitHint
 
 
@@ -32,7 +31,7 @@ class _Found:
     """What the tars of a split hold: its rows, and what is passed over.
 
     `jsons`: the json of each row, kept where columns are wanted. `unlabelled`: how many samples have no label, and
-    `negative` a negative one; `first`: the first without.
+    `negative` a negative one; `first`: the first without. `notes`: what is to be said of whole tars, a line each.
     """
 
     table: TableOfMembers
@@ -42,6 +41,7 @@ class _Found:
     unlabelled: int = 0
     negative: int = 0
     first: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def open_tars(
@@ -53,6 +53,7 @@ def open_tars(
     """
     chosen = list(tars.splits) if splits is None else choose(name, list(tars.splits), splits)
     found = {split: _scan(tars, split, bool(columns)) for split in chosen}
+    say([note for each in found.values() for note in each.notes])
     for split in chosen:
         if not found[split].labels and splits is None and found[split].unlabelled + found[split].negative:
             print(f"{name}: leaving out split {split}: it has no labels", file=sys.stderr)
@@ -97,14 +98,15 @@ def _scan(tars: Source, split: str, keep: bool) -> _Found:
     if lengths is not None and len(lengths) != len(paths):
         raise ShardfeedError(f"{tars.directory}/{INFO} has shard_lengths that are no list of a number for each tar")
     found, labels = _Found(TableOfMembers(paths)), _labels(tars, split)
-    with tqdm(total=sum(lengths) if lengths else None, unit="images", desc="reading headers", disable=None) as bar:
+    with progress_bar(total=sum(lengths) if lengths else None, unit="images", desc="reading headers") as bar:
         for number, path in enumerate(paths):
-            count = 0
+            count, name, names, notes = 0, tars.splits[split][number].name, Names(), list[str]()
             with path.open("rb") as file:
-                for key, parts in samples(_parts(scan(file, str(path)))):
+                for key, parts in samples(_parts(scan(file, str(path), notes=notes), names.strays)):
                     count += 1
-                    sample = _Sample(file, f"{tars.splits[split][number].name}/{key}", parts)
-                    _add(found, number, sample, labels, keep)
+                    names.take(key)
+                    _add(found, number, _Sample(file, f"{name}/{key}", parts), labels, keep)
+            found.notes += [f"{name}: {note}" for note in (*notes, *names.notes())]
             if lengths is not None and count != lengths[number]:
                 raise ShardfeedError(
                     f"{path} has {count:,} samples, but {INFO} says {lengths[number]:,}: download it again"
@@ -113,10 +115,13 @@ def _scan(tars: Source, split: str, keep: bool) -> _Found:
     return found
 
 
-def _parts(members: Iterable[Member]) -> Iterator[tuple[str, Part]]:
+def _parts(members: Iterable[Member], strays: list[str]) -> Iterator[tuple[str, Part]]:
+    """The members of all samples, with their keys; names of the others go into `strays`."""
     for member in members:
         names = divided(member.name)
-        if names is not None:
+        if names is None:
+            strays.append(member.name)
+        else:
             yield names[0], Part(names[1], member)
 
 
@@ -143,8 +148,10 @@ def _add(found: _Found, number: int, sample: _Sample, labels: Sequence[Label], k
     """Adds a sample of the tar `number` as a row, or to what is passed over."""
     image = next((ending for ending in IMAGES if ending in sample.members), None)
     if image is None or sample.members[image].kind:
-        endings = ", ".join(sorted(sample.members))
-        found.others.append(PassedOver(sample.name, f"passed over: no image among its files ({endings})"))
+        what = f"no image among its files ({', '.join(sorted(sample.members))})"
+        if image is not None:
+            what = f"its {image} is {sample.members[image].kind}"
+        found.others.append(PassedOver(sample.name, f"passed over: {what}"))
         return
     place = next((each for each in labels if each.member in sample.members), None)
     try:

@@ -1,6 +1,7 @@
 """Indexing: where the index goes, what becomes of odd tars and samples, and how a stopped run goes on."""
 
 import contextlib
+import gzip
 import json
 import os
 import pickle
@@ -227,7 +228,7 @@ ODD = {
     ),
     "empty": (tar_of([]), 0, "a.tar: it holds no samples"),
     "no bytes": (b"", 0, "a.tar: it ends without the mark of a tar's end"),
-    "no tar": (b"<html>" * 1000, 0, "a.tar: it is no tar"),
+    "no tar": (b"<html>" * 1000, 0, "a.tar: it is no tar\n"),
     "doubled": (tar_of([*pair("a"), *pair("b"), *pair("a")]), 3, "a.tar: 1 key comes twice, and each is used: a"),
     "strays": (
         tar_of([("README", b"x"), *pair("a")]),
@@ -276,6 +277,12 @@ def test_a_sample_split_over_two_tars_is_two_rejects(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(tar_of([("b.cls", b"1"), *pair("c")]))
     assert indexed(tmp_path)["train"].keys().tolist() == ["a", "c"]
     assert [path for path, _ in rejects(tmp_path)] == ["a.tar/b", "b.tar/b"]
+
+
+def test_a_directory_of_compressed_tars_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_of(pair("a"))))
+    with pytest.raises(UsageError, match=r"holds compressed tars alone, such as a\.tar\.gz: decompress them"):
+        index(Options(str(tmp_path), workers=1))
 
 
 def test_a_source_without_a_sample_is_a_failure_in_a_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from shards.__main__ import COMMANDS
 from shards.common import terminal
 from shards.common.cli import guarded, run_commands
 from shards.common.errors import UsageError
-from shards.common.terminal import advice, cleaned, duration, escaped
+from shards.common.terminal import advice, cleaned, duration, escaped, progress_bar
 from tests import ROOT
 from tests.helpers.jobs import folder
 
@@ -50,6 +51,15 @@ def test_progress_bars_keep_their_moves(capsys: pytest.CaptureFixture[str]) -> N
 
     assert guarded("prog", body, []) == 0
     assert capsys.readouterr().err == f"\r{HARMLESS}\n\x1b[A"
+
+
+def test_a_bar_has_a_blank_before_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", shown)
+    with progress_bar(unit="images") as bar:
+        bar.update(3)
+    assert re.search(r"3 images \[.* images/s", shown.getvalue())
 
 
 def test_class_names_of_a_source_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

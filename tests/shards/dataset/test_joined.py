@@ -134,6 +134,16 @@ def test_a_mix_resumes_exactly_on_another_number_of_ranks(splits: list[Split]) -
     assert rest == {number: image for number, image in whole.items() if number not in first}
 
 
+def test_the_state_of_other_parts_is_refused(splits: list[Split]) -> None:
+    first, second, _ = splits
+    joined = [concatenate([first, second]), mix({first: 2, second: 1}), mix({first: 1, second: 1})]
+    others = [concatenate([second, first]), mix({second: 1, first: 2}), mix({first: 2, second: 3})]
+    for one, other in zip([*joined, joined[0].select([0])], [*others, others[0].select([0])], strict=True):
+        state = load(one, batch_size=1).state_dict()
+        with pytest.raises(UsageError, match="the loader's state is of another part of the split"):
+            load(other, batch_size=1).load_state_dict(state)
+
+
 def test_what_is_no_mix_or_no_list_of_splits_is_refused(splits: list[Split]) -> None:
     mixed = mix({splits[0]: 1, splits[1]: 1})
     wrong: list[tuple[Any, str]] = [

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,8 +52,10 @@ def test_a_part_held_out_and_the_rest_are_the_whole_split(tmp_path: Path) -> Non
     assert "the 20% held out of train: 5 samples" in repr(held)
 
 
-@pytest.mark.parametrize(("samples", "fraction"), [(1, 0.5), (5, 0.0), (5, 1.0), (5, -0.1), (5, float("nan"))])
-def test_nothing_is_held_out_of_one_sample_and_no_fraction(samples: int, fraction: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("samples", "fraction"), [(1, 0.5), (5, 0.0), (5, 1.0), (5, -0.1), (5, float("nan")), (5, None), (5, "0.2")]
+)
+def test_nothing_is_held_out_of_one_sample_and_no_fraction(samples: int, fraction: Any, tmp_path: Path) -> None:
     split = write_split(tmp_path, [jpeg(photo(40, 50))] * samples, short_side=40)
     with pytest.raises(UsageError):
         split.hold_out(fraction)

@@ -116,6 +116,30 @@ def test_a_file_names_samples_by_key_or_by_the_name_of_a_file(split: Split, tmp_
     assert numbers(split.subset(names)) == [2, 4, 21]
 
 
+def called(monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    """Keys of this form for the rows of the split: of the class a or b, and a number in it."""
+    keys = [pattern.format("ab"[row % 2], row // 2) for row in range(COUNT)]
+    monkeypatch.setattr(Split, "_whole_keys", lambda self: np.array(keys, object))
+
+
+def test_directories_tell_samples_of_one_name_apart(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called(monkeypatch, "train/{}/{}.png")
+    part = split.subset(text(tmp_path / "list.txt", "a/3.png", "train/b/0.jpg", "b/10", "11"))
+    assert part.keys().tolist() == ["train/b/0.png", "train/a/3.png", "train/b/10.png", "train/a/11.png"]
+    with pytest.raises(UsageError, match=r"'3.png' is the name of 2 samples, such as 'train/a/3.png', 'train/b/3.png'"):
+        split.subset(text(tmp_path / "list.txt", "a/2.png", "3.png"))
+
+
+def test_dots_in_keys_tell_samples_apart(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called(monkeypatch, "{}.{}")
+    part = split.subset(text(tmp_path / "list.txt", "b.3", "a.4.jpg"))
+    assert part.keys().tolist() == ["b.3", "a.4"]
+    with pytest.raises(UsageError, match="'a' is the name of 12 samples"):
+        split.subset(text(tmp_path / "list.txt", "a"))
+
+
 def test_a_file_names_classes(split: Split, tmp_path: Path) -> None:
     part = split.subset(text(tmp_path / "list.txt", "class 4", "class 0"))
     assert part.class_names == ("class 0", "class 4")
@@ -153,8 +177,8 @@ def test_a_missing_file_a_directory_and_bytes_are_no_list(split: Split, tmp_path
         split.subset(tmp_path / "bytes")
 
 
-@pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan"), True])
-def test_a_fraction_lies_between_0_and_1(split: Split, fraction: float) -> None:
+@pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan"), True, None])
+def test_a_fraction_lies_between_0_and_1(split: Split, fraction: Any) -> None:
     with pytest.raises(UsageError, match="must lie between 0 and 1"):
         split.subset(fraction)
 

@@ -11,6 +11,7 @@ from model import MODELS
 from model.names import NAMES, _registered
 from shards.common.errors import UsageError
 from tests import ROOT
+from tests.conftest import jpeg, photo, write_split
 from tests.helpers.training import write_dataset
 from train.commands.before import refuse
 from train.config import Config
@@ -54,6 +55,18 @@ def test_a_name_that_timm_does_not_have(changes: dict[str, object], config: Conf
     assert _registered() == set(timm.list_models())
     with pytest.raises(UsageError, match=r"'timm:resnett18' \(did you mean timm:resnet18\?\): choose one of the 1,"):
         refuse(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
+
+
+def test_no_larger_resize_is_advised_where_training_has_none(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_split(tmp_path, [jpeg(photo(16, 16))] * 4, short_side=None, name="train")
+    monkeypatch.setattr("shards.common.terminal._command_runs", True)
+    mine = dataclasses.replace(config, data=tmp_path, size=20, validation=Validation(val_fraction=0.5))
+    with pytest.raises(UsageError, match=r"is 16: choose --size 16 or less$"):
+        refuse(mine)
+    with pytest.raises(UsageError, match=r"choose --val-size 16 or less, or a larger --val-resize$"):
+        refuse(dataclasses.replace(mine, size=16, sizes=Sizes(val_size=20)))
 
 
 def test_ranks_on_several_machines_leave_out_to_the_first(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

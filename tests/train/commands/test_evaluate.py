@@ -213,7 +213,9 @@ def test_of_fewer_classes_only_the_logits_are_compared(
 def test_sets_of_one_name_are_told_apart(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = [named(tmp_path / where / "val", *CLASSES) for where in ("one", "other")]
     assert on_sets(weights, *places) == 0
-    assert list(json.loads(capsys.readouterr().out.splitlines()[-1])[str(weights)]) == list(map(str, places))
+    printed = capsys.readouterr()
+    assert printed.err.count(f"{weights}: pooled, 3 classes") == 1
+    assert list(json.loads(printed.out.splitlines()[-1])[str(weights)]) == list(map(str, places))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,9 @@ def test_real_labels_count_every_right_class_and_leave_out_images_without_any(
     words = ["--device", "cpu", "--threads", "1", "--evaluate", weights, "--eval-set", data, "--real-labels", real]
     capsys.readouterr()
     assert main(list(map(str, words))) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    *_, figures, last = capsys.readouterr().out.splitlines()
+    assert figures.startswith("out, ReaL labels of 4 images: loss ")
+    found = json.loads(last)
     split = open_dataset(data)["val"]
     network = build_model("pooled", 3)
     load_weights(network, weights)
@@ -286,6 +290,18 @@ def test_real_labels_count_every_right_class_and_leave_out_images_without_any(
     guesses = dict(zip(numbers, network.eval()(images).argmax(1).tolist(), strict=True))
     assert found["images"] == 4
     assert found["top1"] == pytest.approx(100 * sum(guesses[number] in right[number] for number in right) / 4)
+
+
+def test_a_set_without_real_labels_is_refused_before_another_is_evaluated(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "real.json").write_text("[[0], [1]]")
+    sets = [numbered(tmp_path, [1, 2]), named(tmp_path / "other", *CLASSES)]
+    capsys.readouterr()
+    assert on_sets(weights, *sets, "--real-labels", tmp_path / "real.json") == 2
+    said = capsys.readouterr().err
+    assert f"{sets[1]} does not say which images of ILSVRC2012 it has" in said
+    assert str(weights) not in said  # what is said when a file is read
 
 
 @pytest.mark.parametrize(

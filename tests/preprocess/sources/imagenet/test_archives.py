@@ -160,6 +160,18 @@ def test_files_in_a_class_that_are_no_images_are_rejects_and_not_a_stop(tmp_path
     assert [line["path"] for line in lines] == ["n01440764/readme.txt"]
 
 
+def test_what_follows_the_end_of_an_archive_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = imagenet.tar(imagenet.train_files(WNIDS[0])) * 2
+    val = imagenet.tar(VAL_IMAGES) * 2
+    root = damaged(tmp_path, {TRAIN: imagenet.tar({**INNER, "n01440764.tar": twice}), VAL: val})
+    open_source(str(root))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:2] for line in lines if "bytes follow the end of the archive" in line] == [
+        [str(root / VAL), lines[0].split(": ")[1]],
+        [str(root / TRAIN), "n01440764.tar"],
+    ]
+
+
 def test_the_images_are_all_of_them(tmp_path: Path) -> None:
     source = open_source(str(imagenet.archives(tmp_path)))
     assert sorted(source.row("train", row).data for row in range(9)) == sorted(TRAIN_IMAGES.values())

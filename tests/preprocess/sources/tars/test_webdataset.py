@@ -1,7 +1,9 @@
 """Tars of WebDataset as a source of a conversion."""
 
+import gzip
 import io
 import json
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import pytest
 from PIL import Image
 
 from preprocess.sources import open_source
-from preprocess.sources.source import Source
+from preprocess.sources.source import Source, StoredSource
 from shards.common.errors import ShardfeedError, UsageError
 from shards.format.manifest import Manifest
 from tests.helpers import imagenet
 from tests.helpers.imagenet import TRAIN_IMAGES, VAL_IMAGES, VAL_WNIDS, WNIDS, sample, tar
 from tests.helpers.jobs import convert, write_files
+from tests.helpers.tars import tar_of
 
 JPEG = TRAIN_IMAGES["n01440764_0.JPEG"]
 
@@ -115,6 +118,58 @@ def test_a_fault_is_one_line(tmp_path: Path, fault: str) -> None:
     with pytest.raises(ShardfeedError, match=message) as raised:
         open_source(str(one(tmp_path, files)))
     assert "\n" not in str(raised.value)
+
+
+def linked() -> bytes:
+    """A tar with a whole sample, and one whose image is a link."""
+    link = tarfile.TarInfo("2.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "1.jpg"
+    out = io.BytesIO(tar({**sample("1", JPEG, 0), "2.cls": b"1"}))
+    with tarfile.open(fileobj=out, mode="a") as archive:
+        archive.addfile(link)
+    return out.getvalue()
+
+
+ONE, TWO = sample("1", JPEG, 0), sample("2", JPEG, 0)
+ODD = {
+    "an empty tar": (tar({}), 0, "a-000.tar: it holds no samples"),
+    "two tars in one": (
+        tar(ONE) + tar(TWO),
+        1,
+        "bytes follow the end of the archive",
+    ),
+    "a key twice": (
+        tar_of([*ONE.items(), *TWO.items(), *ONE.items()]),
+        3,
+        "a-000.tar: 1 key comes twice, and each is used: 1",
+    ),
+    "a name without an extension": (
+        tar({"README": b"x", **ONE}),
+        1,
+        "a-000.tar: 1 member has no extension, or a name for webdataset alone: README",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_each_odd_tar_is_said_in_a_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, count, said = ODD[kind]
+    root = write_files(one(tmp_path, sample("9", JPEG, 0), "b-000.tar"), {"a-000.tar": data})
+    assert open_source(str(root)).num_rows("train") == count + 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_an_image_that_is_a_link_is_passed_over_by_this_reason(tmp_path: Path) -> None:
+    source = open_source(str(write_files(tmp_path, {"a-000.tar": linked()})))
+    assert isinstance(source, StoredSource)
+    assert [each.reason for each in source.others["train"]] == ["passed over: its jpg is a link"]
+
+
+def test_a_compressed_tar_is_to_be_decompressed_and_nothing_else(tmp_path: Path) -> None:
+    root = write_files(tmp_path, {"a-000.tar": gzip.compress(tar(sample("1", JPEG, 0)))})
+    with pytest.raises(ShardfeedError, match=r"a-000.tar cannot be read: it is compressed \(gzip\): unpack it first$"):
+        open_source(str(root))
 
 
 def info(tmp_path: Path, **changes: object) -> Path:
