@@ -35,6 +35,12 @@ class JoinedSplit(Split):
     parts: tuple[Split, ...] = ()
     takes: tuple[int, ...] | None = None
 
+    @cached_property
+    def identity(self) -> int:
+        """As `Split.identity`, and it differs for other parts and for another order of them."""
+        digest = hashlib.sha256(f"{self.manifest.fingerprint} {super().identity}".encode()).digest()
+        return int.from_bytes(digest[:6], "little")
+
     @property
     def place(self) -> str:
         """The directories or URLs of the parts, for people."""
@@ -154,6 +160,7 @@ def _checked(splits: Any, what: str) -> tuple[Split, ...]:
 
 def _identities(parts: Sequence[Split]) -> Iterator[str]:
     for part in parts:
+        # Of a joined part the fingerprint tells its own parts.
         identity = 0 if part.view is None else part.view.identity
         yield f"{part.manifest.fingerprint} {part.name} {identity}"
 

@@ -77,6 +77,11 @@ class Split:
         return f"<Split {self.title}: {samples} in {where}, {counted(classes, 'class', 'classes')}, {self.place}>"
 
     @property
+    def identity(self) -> int:
+        """A number of 48 bits that differs where ids mean other samples or labels; 0 for a whole split."""
+        return 0 if self.view is None else self.view.identity
+
+    @property
     def title(self) -> str:
         """The name for people, which says what part of the split this is."""
         return self.name if self.view is None else self.view.title

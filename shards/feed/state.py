@@ -12,7 +12,7 @@ from shards.sampling.order import ORDERS
 # The fields that must match for a position to mean the same images, in words.
 GUARDS = {
     "samples": "a split of another size",
-    "subset": "another part of the split",
+    "subset": "another part of the split, or of other splits that were joined",
     "seed": "another seed",
     "order_seed": "another order_seed",
     "order": "another order",
@@ -27,7 +27,7 @@ def state_of(split: Split, sampling: SamplingConfig, cursor: Cursor) -> dict[str
         "seed": sampling.seed,
         "order_seed": sampling.order_seed,
         "samples": len(split),
-        "subset": 0 if split.view is None else split.view.identity,
+        "subset": split.identity,
         "order": ORDERS.index(sampling.order),
         "draw": sampling.draw.identity,
         "window": sampling.block_shards if sampling.order == "blocks" else 0,

@@ -84,6 +84,30 @@ def test_the_identity_of_a_joined_split_follows_its_parts(splits: list[Split]) -
     assert len(fingerprints) == 3
 
 
+def test_a_state_of_other_parts_is_refused(splits: list[Split]) -> None:
+    """Their ids, and so a position, mean other samples."""
+    first, second = splits[0], splits[1].select(range(8))
+    others = [[first, splits[1].select(range(1, 9))], [second, first]]
+    same = [[first, splits[1].select(range(8))]]
+    held = concatenate([first, second]).select(range(10))
+    pairs = [(join([first, second]), join(parts)) for join in (concatenate, _even_mix) for parts in others + same]
+    pairs.append((held, concatenate([second, first]).select(range(10))))
+    refused = []
+    for one, other in pairs:
+        with load(one) as loader, load(other) as another:
+            try:
+                another.load_state_dict(loader.state_dict())
+                refused.append(False)
+            except UsageError as error:
+                assert "of other splits that were joined" in str(error)  # noqa: PT017
+                refused.append(True)
+    assert refused == [True, True, False, True, True, False, True]
+
+
+def _even_mix(parts: list[Split]) -> Split:
+    return mix(dict.fromkeys(parts, 1))
+
+
 def test_a_damaged_sample_is_named_in_its_own_part(splits: list[Split], tmp_path: Path) -> None:
     broken = write_split(tmp_path, [jpeg(photo(16, 16, seed)) for seed in range(3)], short_side=16, classes=CLASSES)
     path = broken.shard_paths[0]
