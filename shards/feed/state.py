@@ -12,7 +12,7 @@ from shards.sampling.order import ORDERS
 # The fields that must match for a position to mean the same images, in words.
 GUARDS = {
     "samples": "a split of another size",
-    "subset": "another part of the split",
+    "subset": "another part of the split, or of other splits that were joined",
     "seed": "another seed",
     "order_seed": "another order_seed",
     "order": "another order",

@@ -112,7 +112,8 @@ class Recorder:
     def _open(self, out: Path, resolved: Mapping[str, Any], position: LogPosition | None, log: IO[str] | None) -> None:
         self._metrics = log or open_log(out)
         # Stays open until the end: closing any descriptor of the file ends its lock, by the rules of POSIX.
-        self._lines = (out / METRICS).open("rb")
+        # Without a buffer, which would keep lines that are cut off below and show them to `total_time`.
+        self._lines = (out / METRICS).open("rb", buffering=0)
         with replacing(out / CONFIG) as file:
             file.write((json.dumps(resolved, indent=1, default=str) + "\n").encode())
         (out / TOTAL_TIME).unlink(missing_ok=True)  # of an earlier run, whose weights and checkpoints were removed

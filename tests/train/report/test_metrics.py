@@ -73,6 +73,24 @@ def test_a_file_that_a_power_loss_cut_goes_on_after_its_last_whole_line(tmp_path
     assert (tmp_path / "curves.png").exists()
 
 
+def test_the_picture_has_no_line_that_a_run_which_goes_on_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill after a checkpoint leaves lines that the run writes again, of other lengths."""
+    drawn: list[dict[str, object]] = []
+    monkeypatch.setattr("train.curves.draw", lambda _, lines: drawn.extend(lines))
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.metrics("train", 1, 1, loss=1.0)
+        position = LogPosition(1, recorder.sizes())
+        recorder.metrics("train", 1, 2, loss=1.234567)
+    with Recorder(tmp_path, {}, position) as recorder:
+        recorder.metrics("train", 1, 2, loss=2.5)
+        recorder.metrics("train", 1, 3, loss=3.5)
+        recorder.total_time(ClockReading(), 0.0, 0.0, 0)
+    assert [line["loss"] for line in drawn] == [1.0, 2.5, 3.5]
+    assert not capsys.readouterr().err
+
+
 def test_a_picture_that_cannot_be_drawn_fails_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
