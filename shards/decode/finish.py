@@ -7,6 +7,7 @@ and normalisation in one pass, compiled by numba and run without the interpreter
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -17,14 +18,61 @@ from numba import types
 from shards.decode import MEAN, STD, Channels
 from shards.decode.buffers import Buffers
 from shards.decode.resample import resample, resample_normalise
-from shards.sampling.crops import Corners, Interpolation
+from shards.sampling.crops import Corners, CropWindows, Interpolation
 
 Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 Pixels = UInt8Array | Float32Array
 # Start and end of n windows, (n, 2) each: (row, column) in pixels of their regions, also between pixels.
 Cut = tuple[Corners, Corners]
+
+
+@dataclass(frozen=True)
+class WholeImages:
+    """n JPEGs that were decoded whole, and where their regions lie in them.
+
+    DALI's decoder of regions takes a quarter longer than its decoder of images where these are small
+    (docs/decisions.md has the figures). The pixels of a region are the same.
+    """
+
+    pixels: UInt8Array
+    """(bytes,): all images, one after another."""
+    first: Int64Array
+    """(n,): the byte at which the first row of each region begins."""
+    width: Int64Array
+    """(n,): pixels of a whole row, of which the region is a part."""
+    left: Int64Array
+    """(n,): the first column of the region."""
+    shape: Int64Array
+    """(n, 2): height and width of the region."""
+
+    @staticmethod
+    def of(decoded: Any, windows: CropWindows) -> "WholeImages":
+        """The regions of these windows in `decoded`, a TensorList of DALI's: its memory, not a copy.
+
+        Raises RuntimeError, as DALI does, for an image that its region does not lie in.
+        """
+        stored = np.array(decoded.shape(), np.int64)
+        size = stored.prod(axis=1)
+        if (windows.anchor + windows.shape > stored[:, :2]).any():
+            raise RuntimeError("encountered: the image is smaller than the index says")  # in the form of DALI's errors
+        return WholeImages(
+            pixels=np.asarray(decoded.as_reshaped_tensor([int(size.sum())])),
+            first=np.cumsum(size) - size + 3 * stored[:, 1] * windows.anchor[:, 0],
+            width=stored[:, 1],
+            left=windows.anchor[:, 1].astype(np.int64),
+            shape=windows.shape.astype(np.int64),
+        )
+
+    def regions(self) -> list[UInt8Array]:
+        """Each region (height, width, 3), columns of a wider image: views."""
+        numbers = (self.first.tolist(), self.width.tolist(), self.left.tolist(), *self.shape.T.tolist())
+        return [
+            self.pixels[first : first + 3 * high * stored].reshape(high, stored, 3)[:, left : left + wide]
+            for first, stored, left, high, wide in zip(*numbers, strict=True)
+        ]
 
 
 def scale_and_bias(mean: Channels, std: Channels) -> tuple[Float32Array, Float32Array]:
@@ -68,6 +116,22 @@ class Finisher:
             ),
         )
         return out
+
+    def cut(self, images: WholeImages, size: int, mirror: Int32Array) -> UInt8Array:
+        """Regions of `size` pixels, mirrored: uint8 (n, size, size, 3)."""
+        out = self._buffers.take((len(mirror), size, size, 3), np.uint8)
+        self._cut(images, mirror, None, out)
+        return out
+
+    def cut_normalise(self, images: WholeImages, size: int, mirror: Int32Array) -> Float32Array:
+        """As `cut`, then as `normalise`: float32 (n, 3, size, size), contiguous."""
+        out = self._buffers.take((len(mirror), 3, size, size), np.float32)
+        self._cut(images, mirror, (self._scale, self._bias), out)
+        return out
+
+    def _cut(self, images: WholeImages, mirror: Int32Array, normalise: Any, out: Pixels) -> None:
+        where = images.pixels, images.first, images.width, images.left
+        self.each(len(mirror), lambda begin, end: _cut(begin, end, *where, mirror, normalise, out))
 
     def shift(self, images: Pixels, shift: Int32Array) -> None:
         """Moves each image in place, by `shift` (n, 2) rows down and columns to the right; what it leaves is black.
@@ -134,6 +198,18 @@ def _normalise(
 ) -> None:
     for i in range(len(images)):
         cut_normalise(images[i], 0, mirror[i], scale, bias, out[i])
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut(begin, end, pixels, first, width, left, mirror, normalise, out):  # type: ignore[no-untyped-def]
+    """Cuts out the regions `begin` to `end`. `normalise` None is not done: numba compiles a function for each case."""
+    height = out.shape[1] if normalise is None else out.shape[2]
+    for i in range(begin, end):
+        rows = pixels[first[i] : first[i] + 3 * height * width[i]].reshape(height, width[i], 3)
+        if normalise is None:
+            cut_out(rows, left[i], mirror[i], out[i])
+        else:
+            cut_normalise(rows, left[i], mirror[i], normalise[0], normalise[1], out[i])
 
 
 @numba.njit(nogil=True, cache=True)
