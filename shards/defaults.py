@@ -48,6 +48,8 @@ MOST_REPEATS = 1000
 # one and have other work. Images/s that the fastest recipe here trains at most on one H100: ResNet-18 at 160 pixels.
 PIXELS_PER_S_A_CORE = 90e6
 FASTEST_TRAINING = 12_000
+# Pixels of the mean image up to which a CPU decodes images whole: 64 x 86 and some (docs/decisions.md has the figures).
+SMALL = 6_000
 
 
 def default_threads(raw: bool = False) -> int:
@@ -121,6 +123,11 @@ def choose_decoder(split: Split, wanted: str, device: Device, device_id: int, th
             "driver's capability `video` (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video). decode='region' needs none"
         )
     return cast(Decode, wanted)
+
+
+def choose_whole(split: Split) -> bool:
+    """Whether a CPU decodes the split's JPEGs whole: of small ones a region takes DALI longer than the image."""
+    return _mean_pixels(split) <= SMALL
 
 
 def _mean_pixels(split: Split) -> float:

@@ -19,6 +19,7 @@ from shards.defaults import (
     choose_threads,
     choose_together,
     choose_upsampling,
+    choose_whole,
     draw_of,
 )
 from shards.feed.loop import FeedConfig, must_resize
@@ -160,6 +161,7 @@ def feed_config(
         recoloured=on_gpu and (policy == "three" or any(view.colour != NO_CHANGE for view in several)),
         mean=channels("mean", mean, 0),
         std=channels("std", std, LEAST_STD),
+        whole=device == "cpu" and decoder == "cpu" and not several and choose_whole(split),
         fast_idct=flag("fast_idct", fast_idct),
         hw_decoder_load=hw_decoder_load,
         fancy_upsampling=choose_upsampling(decoder),

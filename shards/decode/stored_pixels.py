@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.pread import read_at, will_read
+from shards.common.pread import read_at, read_cached, will_read
 from shards.decode.buffers import Buffers
 from shards.decode.finish import cut_normalise, cut_out, scale_and_bias
 from shards.decode.graph import GraphConfig
@@ -125,8 +125,6 @@ class ImageDestination:
         """
         ranges = self.batch.ranges
         files = np.where(ranges.crc32[part] == NOT_COMPARED, files, np.intc(-1))
-        # Threads that also compute are few: the bytes that they wait for must be on their way together.
-        will_read(files, ranges.offset[part], ranges.size[part])
         return _read_and_finish(files, part, self.scratch.of(int(ranges.size[part].max())), *self.work)  # type: ignore[no-any-return]
 
     def room(self, i: int) -> UInt8Array:
@@ -143,10 +141,20 @@ def _read_and_finish(  # type: ignore[no-untyped-def]
     files, part, scratch, offset, size, first, width, left, shape, resize, mirror, normalise, places, images
 ):
     done = np.zeros(files.size, np.bool_)
+    # The bytes of a cold disk must be on their way together: threads that also compute are few. So after the first
+    # sample that the page cache lacks, the kernel is asked for all others, before the first of them is waited for.
+    waits = False
     for k in range(files.size):
+        if files[k] < 0:
+            continue
         i = part[k]
-        sample = scratch[: size[i]]
-        if files[k] >= 0 and read_at(files[k], sample, offset[i]):
+        if not waits and not read_cached(files[k], scratch.ctypes.data, size[i], offset[i]):
+            waits = True
+            for later in range(k, files.size):
+                if files[later] >= 0:
+                    will_read(files[later], offset[part[later]], size[part[later]])
+        if not waits or read_at(files[k], scratch.ctypes.data, size[i], offset[i]):
+            sample = scratch[: size[i]]
             _finish(i, sample, offset, size, first, width, left, shape, resize, mirror, normalise, places, images)
             done[k] = True
     return done
@@ -157,7 +165,7 @@ def _finish(  # type: ignore[no-untyped-def]
     i, sample, offset, size, first, width, left, shape, resize, mirror, normalise, places, images
 ):
     """Makes of sample i its image. What is None is not done: numba compiles a function of its own for each case."""
-    height, across = shape[i]
+    height, across = shape[i, 0], shape[i, 1]
     rows = sample[first[i] : first[i] + 3 * height * width[i]].reshape(height, width[i], 3)
     out = images[places[i]]
     if resize is None:

@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 
 from shards.decode.colour import ColourChanges
 from shards.decode.colour_tensors import change_colours, normalised, on_device
-from shards.decode.finish import Finisher, scale_and_bias
+from shards.decode.finish import Finisher, WholeImages, scale_and_bias
 from shards.decode.graph import GraphConfig
 from shards.decode.policy_operators import PolicyGraph
 from shards.sampling.batch import PlannedBatch
@@ -47,7 +47,7 @@ class CpuTensors:
             self._policy = PolicyGraph(augment, config.batch_size, config.threads)
 
     def __call__(self, decoded: Any, batch: PlannedBatch) -> Batch:
-        """The tensors of a batch. `decoded`: a TensorList of the graph's, or an array that `StoredPixels` finished."""
+        """The tensors of a batch. `decoded`: what the graph put out, or an array that `StoredPixels` finished."""
         images = self._plain(decoded, batch) if self._policy is None else self._augmented(self._policy, decoded, batch)
         return images, torch.from_numpy(batch.labels)
 
@@ -64,6 +64,9 @@ class CpuTensors:
             resize = self._finisher.resize if self._pixels_wanted else self._finisher.resize_normalise
             cut = (windows.start, windows.end)
             images = self._tensor(resize(regions(decoded), cut, batch.size, windows.mirror))
+        elif isinstance(decoded, WholeImages):
+            cut_out = self._finisher.cut if self._pixels_wanted else self._finisher.cut_normalise
+            images = self._tensor(cut_out(decoded, batch.size, windows.mirror))
         else:
             # The tensor owns DALI's buffer from here on; its numpy view shares the memory.
             images = self._mirrored(from_dlpack(decoded.as_tensor()), windows.mirror)
@@ -152,6 +155,8 @@ def _one_by_one(drawn: npt.NDArray[Any], views: Sequence[int]) -> npt.NDArray[An
 
 
 def regions(decoded: Any) -> list[npt.NDArray[np.uint8]]:
-    """Each sample's region (height, width, 3), as it was decoded: views of a TensorList of the graph's."""
+    """Each sample's region (height, width, 3), as it was decoded: views of what the graph put out."""
+    if isinstance(decoded, WholeImages):
+        return decoded.regions()
     # Views: `decoded.at(i)` would copy, 15 microseconds an image.
     return [np.asarray(decoded[i]) for i in range(len(decoded))]

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from shards.decode import MEAN, STD
-from shards.decode.finish import Finisher
+from shards.decode.finish import Finisher, WholeImages
 from tests.conftest import photo
 
 MIRROR = np.array([0, 1, 1, 0, 1], np.int32)
@@ -55,6 +55,23 @@ def test_flip_mirrors_the_chosen_images_in_place(finisher: Finisher, width: int)
     expected = np.stack([image[:, ::-1] if flip else image for image, flip in zip(images, MIRROR, strict=True)])
     finisher.flip(images, MIRROR)
     assert np.array_equal(images, expected)
+
+
+@pytest.mark.parametrize("size", [1, 3, 31])
+def test_windows_are_cut_out_of_images_side_by_side(finisher: Finisher, size: int) -> None:
+    images = [photo(size + seed, size + 2 * seed, seed) for seed in range(5)]
+    bounds = np.cumsum([0, *(image.size for image in images)])
+    width, top = np.array([image.shape[1] for image in images]), np.arange(5)
+    left, pixels = np.array([0, 2, 1, 6, 3]), np.concatenate([image.ravel() for image in images])
+    whole = WholeImages(pixels, bounds[:-1] + 3 * width * top, width, left, np.full((5, 2), size))
+    expected = [
+        image[y : y + size, x : x + size][:, :: -1 if flip else 1]
+        for image, y, x, flip in zip(images, top, left, MIRROR, strict=True)
+    ]
+    found = finisher.cut(whole, size, MIRROR)
+    assert np.array_equal(found, expected)
+    upright = np.zeros(5, np.int32)
+    assert np.array_equal(finisher.cut_normalise(whole, size, MIRROR), finisher.normalise(found, upright))
 
 
 def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:

@@ -247,6 +247,8 @@ def test_stored_pixels_are_not_decoded() -> None:
     [
         ("cpu", {"decode": "region"}, "needs device='gpu'"),
         ("cpu", {"decode": "hardware"}, "needs device='gpu'"),
+        ("gpu", {"decode": "cpu", "whole": True}, "whole is for"),
+        ("cpu", {"decode": "raw", "whole": True}, "whole is for"),
         ("gpu", {"decode": "region", "fast_idct": True}, "fast_idct is for"),
         ("gpu", {"decode": "region", "hw_decoder_load": 0.5}, "for decode='hardware'"),
         ("gpu", {"decode": "hardware", "hw_decoder_load": 1.5}, "from 0 to 1"),
@@ -289,6 +291,10 @@ def test_the_graph_moves_images_as_a_cpu_does_after_it(small_split: Split, resiz
 
 def test_the_cpu_graph_stays_on_the_cpu() -> None:
     assert operators(graph("cpu")) == [("decoders__ImageSlice", "cpu"), ("Resize", "cpu")]
+
+
+def test_whole_images_are_decoded_where_that_is_asked_for() -> None:
+    assert operators(graph("cpu", resize=False, whole=True)) == [("decoders__Image", "cpu")]
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])

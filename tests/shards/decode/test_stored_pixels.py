@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 from shards import Loader
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
+from shards.decode import stored_pixels
 from shards.feed.local import LocalShards
 from shards.format.ppm import ppm
 from tests.conftest import decoded, jpeg, photo, write_split
@@ -216,6 +217,32 @@ def test_no_more_samples_are_worked_on_at_a_time_than_threads(own: Split, monkey
     monkeypatch.setattr("shards.decode.stored_pixels._read_and_finish", slow)
     epoch(own, batch_size=8, dtype="uint8", crop="center", threads=2)
     assert max(most) == 2
+
+
+def test_all_samples_of_a_cold_disk_are_asked_for_before_the_first_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[str, int]] = []
+
+    def noted(name: str, result: Callable[[int], bool]) -> Callable[..., bool]:
+        def call(file: int, *_: Any) -> bool:
+            calls.append((name, int(file)))
+            return result(file)
+
+        return call
+
+    monkeypatch.setattr(stored_pixels, "read_cached", noted("cached", lambda file: file < 5))
+    monkeypatch.setattr(stored_pixels, "will_read", lambda file, offset, size: calls.append(("ask", int(file))))
+    monkeypatch.setattr(stored_pixels, "read_at", noted("wait", lambda file: file != 7))
+    monkeypatch.setattr(stored_pixels, "_finish", lambda i, *_: calls.append(("finish", i)))
+    files, numbers, nothing = np.array([3, -1, 5, 4, 7], np.intc), np.arange(5), [None] * 9
+    loop: Any = stored_pixels._read_and_finish
+    done = loop.py_func(files, numbers, np.zeros(9, np.uint8), numbers, numbers, *nothing)
+    assert done.tolist() == [True, False, True, True, False]
+    assert calls == [
+        *[("cached", 3), ("finish", 0), ("cached", 5), ("ask", 5), ("ask", 4), ("ask", 7)],
+        *[("wait", 5), ("finish", 2), ("wait", 4), ("finish", 3), ("wait", 7)],
+    ]
 
 
 def test_a_decoder_for_stored_pixels_is_refused(own: Split) -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.sampling.hashing import bits, integers, permutation, uniform
+from shards.sampling.hashing import bits, integers, integers_of_each, permutation, uniform
 
 
 def test_the_numbers_are_fixed_for_ever() -> None:
@@ -51,3 +51,9 @@ def test_integers_stay_below_their_bound(bound: int, seed: int) -> None:
 
 def test_integers_reach_every_value() -> None:
     assert set(integers(np.arange(1000), 33, 0).tolist()) == set(range(33))
+
+
+def test_integers_of_several_streams_are_those_of_each() -> None:
+    ids, bounds = np.arange(50) ** 4, np.arange(1, 101).reshape(50, 2)
+    found = integers_of_each(ids, bounds, 3, [(7, 1), (7, 2)])
+    assert found.tolist() == np.stack([integers(ids, bounds[:, i], 3, 7, i + 1) for i in (0, 1)], axis=-1).tolist()
