@@ -10,6 +10,8 @@ the output function of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudora
 constants: Stafford's variant 13).
 """
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -52,6 +54,7 @@ def permutation(n: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
     return np.argsort(bits(np.arange(n), seed, *stream), kind="stable")
 
 
+@functools.lru_cache(1024)  # all batches of an epoch ask for the same ones
 def _key(seed: int, stream: tuple[int, ...]) -> int:
     """Folds a seed and a stream of any length into one 64-bit word, order and length included."""
     key = _mix_int(seed & _MASK)
