@@ -24,12 +24,12 @@ from shards.defaults import (
 )
 from shards.feed.loop import FeedConfig, must_resize
 from shards.feed.plan import SamplingConfig
-from shards.sampling.colour import Augment
+from shards.sampling.colour import NO_CHANGE, Augment
 from shards.sampling.crops import CROPS, RATIOS, REACH, RRC_RATIO, RRC_SCALE, SCALES, SIZE, Crop, Interpolation
 from shards.sampling.order import ORDERS, Order, Share
 from shards.sampling.policies import POLICIES
 from shards.sampling.presets import Method, choose_views, refuse_beside_views
-from shards.sampling.views import NO_CHANGE, View
+from shards.sampling.views import View
 
 # More samples in a batch than any memory holds: where DALI is asked for so many, it ends the process.
 MOST_SAMPLES = 2**20

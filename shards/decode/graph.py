@@ -126,7 +126,9 @@ class GraphConfig:
         size = ("size",) if self.resize or self.pads else ()
         shift = ("shift",) if self.pads else ()
         policy = POLICY_INPUTS if self.augment is not None else ()
-        mirror = VIEW_INPUTS if self.views else ("mirror",)
+        # shards/decode/finish.py mirrors on the CPU, and DALI refuses to be fed what nothing reads.
+        alone = ("mirror",) if self.device == "gpu" else ()
+        mirror = VIEW_INPUTS if self.views else alone
         region = () if self.whole else ("anchor", "shape")
         return (first, *region, *mirror, *resize, *size, *shift, *policy)
 
@@ -293,8 +295,7 @@ def _outputs(config: GraphConfig, images: Any, fed: dict[str, Any]) -> Any:
         return tuple(_mirror_normalise(view, mirror, config) for view, mirror in cut)
     if config.device == "gpu":
         return _mirror_normalise(images, fed["mirror"], config)
-    # DALI drops an input that nothing reads, and refuses to be fed it; shards/decode/finish.py mirrors on the CPU.
-    return images, fed["mirror"]
+    return images
 
 
 def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:

@@ -67,6 +67,9 @@ class Colour:
             raise UsageError("one_of_three chooses gray, blur or solarize itself: leave out their probabilities")
 
 
+NO_CHANGE = Colour()
+
+
 def draws(
     colours: Sequence[Colour], numbers: npt.NDArray[np.int64], seed: int, *stream: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
@@ -76,7 +79,7 @@ def draws(
     """
     shape = (*numbers.shape, STAGES)
     operation, strength = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-    if all(colour == Colour() for colour in colours):
+    if all(colour == NO_CHANGE for colour in colours):
         return operation, strength
     of = {
         field.name: np.array([getattr(colour, field.name) for colour in colours], np.float64)

@@ -76,9 +76,9 @@ def _below(random: npt.NDArray[np.uint64], bound: npt.ArrayLike) -> npt.NDArray[
     return ((high * np.asarray(bound).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(1024)  # all batches of an epoch ask for the same ones
 def _keys(seed: int, stream: tuple[int, ...]) -> tuple[int, int]:
-    """The keys of both rounds. Every batch of an epoch has the same."""
+    """The keys of both rounds."""
     return _key(seed, stream), _key(seed ^ _MASK, stream)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from shards.common.arguments import checked_class, flag, interval, one_of, whole_number
 from shards.common.errors import UsageError
-from shards.sampling.colour import Colour, draws
+from shards.sampling.colour import NO_CHANGE, Colour, draws
 from shards.sampling.crops import (
     RATIOS,
     REACH,
@@ -35,7 +35,6 @@ VIEW = 0x5657
 MOST_VIEWS = 256
 # As the index of a split allows.
 MOST_SIDE = 65_500
-NO_CHANGE = Colour()
 
 
 @checked_class
