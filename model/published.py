@@ -24,6 +24,9 @@ from model.weights import About
 from shards.common.errors import ShardfeedError, UsageError
 
 FILTERS = ("bilinear", "bicubic")
+REACH_TIMEOUT = 10  # seconds to wait for the hub's first answer
+# By name, because the hub's client has changed its HTTP library twice, and each library has its own classes.
+SILENCE = frozenset({"ConnectionError", "TimeoutError", "TransportError"})
 
 
 def published(name: str) -> Start:
@@ -89,7 +92,7 @@ def _of_timm(name: str, about: About) -> Start:
     entry = timm.get_pretrained_cfg(inner)
     print(f"{name}: weights from {entry.hf_hub_id or entry.url} or the cache", file=sys.stderr)
     try:
-        with _quiet():
+        with _quiet(), _offline_if_unreachable():
             donor = timm.create_model(inner, pretrained=True)
     except Exception as error:  # of the hub, its HTTP client, safetensors, torch: no type in common
         raise ShardfeedError(
@@ -134,6 +137,33 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Puts the hub's client into its offline mode where the hub does not answer.
+
+    A file in the cache is then found at once, and any other is missed at once; retries would take two minutes.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reachable()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable() -> bool:
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT)
+    except Exception as error:
+        # Only silence counts: the download itself reports a proxy's refusal or an unexpected answer.
+        return not any(cls.__name__ in SILENCE for cls in type(error).__mro__)
+    return True
 
 
 def _line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,12 @@ from shards import Loader
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 from tests.conftest import decoded, jpeg, photo, write_split
 from tests.helpers.published import in_hub_cache, random_resnet18
+
+
+@pytest.fixture(autouse=True)
+def _hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for the real hub."""
+    monkeypatch.setattr("model.published._reachable", lambda: True)
 
 
 def logits_by(loader: Loader, network: nn.Module) -> torch.Tensor:
@@ -133,6 +140,30 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path: Path, monkeypatch:
         match=f"^[^\n]+not known[^\n]+ put that file at {place}, or give it to `python -m train --init`$",
     ):
         published("resnet18")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    asked: list[str] = []
+
+    class Silent:
+        def head(self, url: str, **_: Any) -> None:
+            asked.append(url)
+            raise ConnectionError(url)
+
+    monkeypatch.undo()  # of what `_hub_answers` has set
+    monkeypatch.setattr(huggingface_hub, "get_session", Silent)
+    offline: list[bool] = []
+
+    def create(*_: Any, **__: Any) -> None:
+        offline.append(huggingface_hub.constants.HF_HUB_OFFLINE)
+        raise OSError("it is not in the cache")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(ShardfeedError, match=r"^the weights of timm:resnet18\.a1_in1k could not be had from"):
+        published("timm:resnet18.a1_in1k")
+    assert (len(asked), offline) == (1, [True])
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_timm_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
