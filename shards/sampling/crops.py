@@ -208,9 +208,9 @@ def _fallback(
     """(n, 2): height and width of the largest window of an allowed ratio, a pixel at least (torchvision: none)."""
     narrowest, widest = ratios[:, 0], ratios[:, 1]
     ratio = wide / tall
-    rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64), tall)
-    columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64), wide)
-    return np.maximum(np.stack([rows, columns], axis=-1), 1)
+    rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64).clip(1), tall)
+    columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64).clip(1), wide)
+    return np.stack([rows, columns], axis=-1)
 
 
 def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32], corners: npt.DTypeLike) -> CropWindows:
