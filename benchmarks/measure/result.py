@@ -189,7 +189,7 @@ def write(result: Result, out: Path) -> Path:
 
 
 def read(path: Path) -> Result:
-    """The result in a file. Raises UsageError where there is none, ShardfeedError, naming the field, for anything else."""
+    """The result in a file. Raises UsageError where there is none, ShardfeedError for anything else, with the field."""
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give a result that `python -m benchmarks` wrote, *.json in its --out")
     try:
