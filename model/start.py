@@ -110,7 +110,8 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
     count, or one whose classes have other names. Tensors that only one side has are named in a line.
 
     Raises UsageError where a tensor outside the head has another shape, or none has a name of the network's; with
-    `freeze`, for a network whose body is not trained, also where one is missing.
+    `freeze`, for a network whose body is not trained, also where one is missing, or where the file has layers between
+    its own.
     """
     own, state, of_head = network.state_dict(), start.state, in_head(network)
     common = [key for key in own if key in state]
@@ -135,6 +136,14 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
             f"{start.title} is of another model: {some} and would stay random, and "
             f"`python -m train --freeze` trains none of them: {_first(missing)}"
         )
+    surplus = [key for key in state if key not in own and not of_head(key)]
+    have = "tensor of the file has" if len(surplus) == 1 else "tensors of the file have"
+    left_over = f"{len(surplus):,} {have} no place in the network"
+    if freeze and (inside := _inside(surplus, own)):
+        raise UsageError(
+            f"{start.title} is of another model: {left_over}, and "
+            f"`python -m train --freeze` would keep features made without these layers: {_first(inside)}"
+        )
     lines = [f"weights: {counted(len(body), 'tensor')} of {start.title}"]
     head = [key for key in own if of_head(key)]
     if why := _why_new(start, [key for key in head if key in state], own, class_names):
@@ -144,13 +153,21 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
         if len(body) == len(own):
             lines = [f"weights: all {counted(len(body), 'tensor')} of {start.title}"]
     copy_into(network, {key: state[key] for key in body})
-    surplus = [key for key in state if key not in own and not of_head(key)]
     if missing:
         lines.append(f"{some} and begin random (is it of another model?): {_first(missing)}")
     if surplus:
-        have = "tensor of the file has" if len(surplus) == 1 else "tensors of the file have"
-        lines.append(f"{len(surplus):,} {have} no place in the network: {_first(surplus)}")
+        asked = " (is it of another model?)" if _inside(surplus, own) else ""
+        lines.append(f"{left_over}{asked}: {_first(surplus)}")
     return lines
+
+
+def _inside(surplus: Sequence[str], own: Mapping[str, Tensor]) -> list[str]:
+    """Weights of `surplus` that belong to a part of the network, as layer1.2.conv1.weight to layer1 of ResNet-18.
+
+    Others, as those of a second head or a projection, and tables that are computed, change nothing in what it computes.
+    """
+    parts = {key.partition(".")[0] for key in own}
+    return [key for key in surplus if key.endswith(".weight") and key.partition(".")[0] in parts]
 
 
 def _why_new(start: Start, there: list[str], own: Mapping[str, Tensor], class_names: Sequence[str]) -> str:

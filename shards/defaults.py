@@ -5,6 +5,7 @@ import warnings
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from shards.common.arguments import flag, one_of, shown, whole_number
@@ -150,21 +151,37 @@ def choose_upsampling(decoder: Decode) -> bool:
     return False
 
 
+def _chances(split: Split, weights: Any) -> npt.NDArray[np.float64]:
+    """`weights` as an array with a weight for each sample. Raises UsageError, which says what is wrong with them."""
+    try:
+        chances = np.array(weights, np.float64)
+    except (TypeError, ValueError):
+        chances = np.empty(())
+    if chances.ndim != 1:
+        wrong = f"not {shown(weights)}"
+    elif len(chances) == len(split.class_names) != len(split):
+        wrong = "not one for each class: of these take weights[split.labels]"
+    elif len(chances) != len(split):
+        wrong = f"not {len(chances):,}"
+    elif (bad := np.flatnonzero(~(np.isfinite(chances) & (chances >= 0)))).size:
+        wrong = f"and number {bad[0]} is {chances[bad[0]]:g}"
+    elif not chances.any():
+        wrong = "and all are 0"
+    else:
+        return chances
+    raise UsageError(
+        f'weights must be "balanced" or {counted(len(split), "number")} from 0 up, one for each sample, of which '
+        f"one is above 0, {wrong}"
+    )
+
+
 def draw_of(split: Split, weights: Any, num_samples: Any, replacement: Any, num_repeats: Any) -> Draw:
     """How epochs draw their samples. Raises UsageError for weights that are none, and for what does not go together."""
     chances = None
     if isinstance(weights, str) and weights == "balanced":
         chances = balanced_weights(split.labels)
     elif weights is not None:
-        try:
-            chances = np.array(weights, np.float64)
-        except (TypeError, ValueError):
-            chances = np.empty(0)
-        if chances.shape != (len(split),) or not np.isfinite(chances).all() or (chances < 0).any() or not chances.any():
-            raise UsageError(
-                f'weights must be "balanced" or {counted(len(split), "number")} from 0 up, one for each sample, of '
-                f"which one is above 0, not {shown(weights)}"
-            )
+        chances = _chances(split, weights)
     count = None if num_samples is None else whole_number("num_samples", num_samples, 1, MOST_DRAWS)
     repeats = whole_number("num_repeats", num_repeats, 1, MOST_REPEATS)
     mixture: tuple[tuple[int, int], ...] = ()

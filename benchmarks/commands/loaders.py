@@ -27,6 +27,7 @@ the shards behind a web server on this machine, and empties the loaders' caches 
 """
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -189,6 +190,8 @@ def compare(options: Options) -> Result:
                     reason = (FAILED if failed else "") + str(error).removeprefix(f"{entry.title}: ")
             if reason is not None:
                 skipped[entry.title] = reason
+                if reason.startswith(FAILED):  # a mistyped --source, which the table would say minutes later
+                    print(f"{entry.title} {reason}; the others go on", file=sys.stderr)
 
         def result(intervals: Intervals) -> Result:
             return _result(options, schedule, split, batch, peers, intervals, skipped)

@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.measure.harness import Interval, Schedule, Spread
 from benchmarks.measure.machine import hardware
 from shards.common.atomic import refuse_unwritable, replacing
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, UsageError
 from shards.common.versions import versions
 
 Setting = str | int | float | bool | None
@@ -189,7 +189,9 @@ def write(result: Result, out: Path) -> Path:
 
 
 def read(path: Path) -> Result:
-    """The result in a file. Raises ShardfeedError, naming the file and the field, for anything else."""
+    """The result in a file. Raises UsageError where there is none, ShardfeedError for anything else, with the field."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file: give a result that `python -m benchmarks` wrote, *.json in its --out")
     try:
         return msgspec.json.decode(path.read_bytes(), type=Result)
     except (OSError, ValueError) as error:

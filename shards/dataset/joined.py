@@ -95,7 +95,12 @@ def concatenate(splits: Sequence[Split]) -> JoinedSplit:
 
     Raises UsageError for splits with other classes, or of which some are stored decoded and others are not.
     """
-    parts = _checked(splits, "concatenate")
+    return _joined(splits, "concatenate")
+
+
+def _joined(splits: Sequence[Split], what: str) -> JoinedSplit:
+    """The splits as one, for the function `what`."""
+    parts = _checked(splits, what)
     first, title = parts[0], " and ".join(part.title for part in parts)
     settings = first.manifest.settings
     if any(part.manifest.settings.short_side != settings.short_side for part in parts):
@@ -127,7 +132,7 @@ def mix(proportions: Mapping[Split, float]) -> JoinedSplit:
     """
     if not isinstance(proportions, Mapping):
         raise UsageError(f"mix takes a mapping of splits to proportions, not {shown(proportions)}")
-    joined = concatenate(list(proportions))
+    joined = _joined(list(proportions), "mix")
     shares = list(proportions.values())
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not (0 < share < math.inf):
@@ -143,7 +148,8 @@ def mix(proportions: Mapping[Split, float]) -> JoinedSplit:
 
 def _checked(splits: Any, what: str) -> tuple[Split, ...]:
     if not isinstance(splits, Sequence) or not splits or not all(isinstance(each, Split) for each in splits):
-        raise UsageError(f"{what} takes a list of splits, not {shown(splits)}")
+        kind = "a mapping of splits to proportions" if what == "mix" else "a list of splits"
+        raise UsageError(f"{what} takes {kind}, not {shown(splits)}")
     first = splits[0]
     for split in splits:
         if not len(split):

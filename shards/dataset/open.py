@@ -14,7 +14,7 @@ from shards.common.atomic import replacing
 from shards.common.errors import UsageError
 from shards.common.locks import holding
 from shards.dataset.split import Origin, Split, cache_is_named
-from shards.format.layout import MANIFEST
+from shards.format.layout import INDEX, MANIFEST
 from shards.format.manifest import Manifest
 from shards.indexed.again import warn_of_changes
 from shards.indexed.find import find_index
@@ -61,6 +61,8 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
     place = as_path("the directory of a data set", root)
     if not (cache is None or isinstance(cache, Cache)):
         raise UsageError(f"cache must be a Cache of shards/remote/cache.py, not {shown(cache)}")
+    if not is_url(root) and not (place / MANIFEST).is_file() and _is_a_split(place):
+        raise UsageError(f"{place} is one split of the data set in {place.parent}: give that directory")
     if not (place / MANIFEST).is_file() and (index := find_index(root if is_url(root) else place, cache)) is not None:
         return _open_here(index, cache)
     if is_url(root):
@@ -69,6 +71,11 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
             cache.claim()
             return _open_remote(remote, cache)
     return _open_here(place, cache)
+
+
+def _is_a_split(place: Path) -> bool:
+    """Whether `python -m preprocess` made the directory for one of the splits of a data set."""
+    return (place / INDEX).is_file() and (place.parent / MANIFEST).is_file()
 
 
 def choose_split(root: str | Path, names: Sequence[str], cache: Cache | None = None) -> Split:

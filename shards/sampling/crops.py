@@ -216,11 +216,11 @@ def _between(bounds: npt.NDArray[np.float64], share: npt.NDArray[np.float64]) ->
 def _fallback(
     tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64], ratios: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """(n, 2): height and width of the largest window of an allowed ratio."""
+    """(n, 2): height and width of the largest window of an allowed ratio, a pixel at least (torchvision: none)."""
     narrowest, widest = ratios[:, 0], ratios[:, 1]
     ratio = wide / tall
-    rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64), tall)
-    columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64), wide)
+    rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64).clip(1), tall)
+    columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64).clip(1), wide)
     return np.stack([rows, columns], axis=-1)
 
 

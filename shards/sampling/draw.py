@@ -48,6 +48,8 @@ class Draw:
             raise UsageError("weights and num_repeats do not go together: choose one")
         if self.weights is None and self.num_samples is not None:
             raise UsageError("num_samples is for weights: without them an epoch holds each sample once")
+        if self.weights is None and not self.replacement:
+            raise UsageError("replacement=False is for weights: without them no sample comes twice")
         if self.weights is not None and not self.replacement:
             possible = np.count_nonzero(self.weights)
             if self.length(len(self.weights)) > possible:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from model.start import Start, fit, read_start
 from model.weights import About, save_weights
@@ -131,6 +132,19 @@ def test_tensors_that_one_side_lacks_are_counted_and_named(state: dict[str, Tens
     assert missing.startswith("1 of the 5 tensors outside the head here are not in the file and begin random (is it of")
     assert missing.endswith(": 1.bias")
     assert surplus == "2 tensors of the file have no place in the network: extra.a, extra.b"
+
+
+def test_weights_of_a_deeper_network_are_no_frozen_body() -> None:
+    """ResNet-34's weights hold all names and shapes of ResNet-18, whose features are no features of either."""
+    with torch.device("meta"):
+        shapes = {key: each.shape for key, each in get_model("resnet34").state_dict().items()}
+    deeper = Start("rn34.pth", {key: torch.zeros(shape) for key, shape in shapes.items()})
+    network = get_model("resnet18", num_classes=3)
+    with pytest.raises(UsageError, match=r"^rn34\.pth is of another model: 96 tensors .+: layer1\.2\.conv1\.weight"):
+        fit(network, deeper, NAMES, freeze=True)
+    assert "no place in the network (is it of another model?): layer1.2" in fit(network, deeper, NAMES)[-1]
+    shallow = {key: value for key, value in network.state_dict().items() if not key.startswith("fc.")}
+    fit(network, Start("rn18.pth", {**shallow, "projection.0.weight": torch.zeros(1)}), NAMES, freeze=True)
 
 
 def test_a_frozen_body_must_be_in_the_file(state: dict[str, Tensor]) -> None:

@@ -355,4 +355,7 @@ def test_a_peer_that_hangs_is_tried_once(
     words = [*_words(small_split, tmp_path), "--peers", "turbojpeg", "--sweep", "1", "2", "--rounds", "1"]
     assert main(words) == 1
     assert tried.count("libjpeg-turbo, decode alone") == 1
-    assert "decode alone: failed: libjpeg-turbo, decode alone gave no answer" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "decode alone: failed: libjpeg-turbo, decode alone gave no answer" in printed.out
+    told = "libjpeg-turbo, decode alone failed: libjpeg-turbo, decode alone gave no answer for 1 s; the others go on"
+    assert told in printed.err.partition("measuring in turns")[0]  # at once, not minutes later

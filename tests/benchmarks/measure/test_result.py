@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.measure.harness import Interval, Schedule, Spread
 from benchmarks.measure.result import Ratio, Result, ResultFile, Series, read, write
-from shards.common.errors import ShardfeedError
+from shards.common.errors import ShardfeedError, UsageError
 
 
 def _result() -> Result:
@@ -75,7 +75,7 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ShardfeedError, match=r"nowhere\.json"):
+    with pytest.raises(UsageError, match=r"nowhere\.json is not a file: give a result"):
         read(tmp_path / "nowhere.json")
 
 

@@ -152,6 +152,7 @@ def test_what_is_no_mix_or_no_list_of_splits_is_refused(splits: list[Split]) -> 
         (lambda: concatenate([splits[0], 5]), "concatenate takes a list of splits"),  # type: ignore[list-item]
         (lambda: concatenate([mixed, splits[2]]), "is a mix already"),
         (lambda: mix(splits), "mix takes a mapping"),  # type: ignore[arg-type]
+        (lambda: mix({"train": 1}), "^mix takes a mapping of splits"),  # type: ignore[dict-item]
         (lambda: mix({splits[0]: 0}), "must be numbers above 0"),
         (lambda: mix({splits[0]: float("nan")}), "must be numbers above 0"),
         (lambda: mixed.select([0]), "a mix cannot be divided"),

@@ -33,6 +33,13 @@ def test_a_directory_without_a_manifest_is_no_data_set(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+def test_the_directory_of_a_split_is_answered_with_that_of_its_data_set(tmp_path: Path) -> None:
+    """It holds tars, and the advice to index them would put files among the shards that do not belong there."""
+    write_split(tmp_path, [jpeg(photo(40, 50))] * 9, short_side=40)
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/train is one split of the data set in {tmp_path}: give that"):
+        open_dataset(tmp_path / "train")
+
+
 def test_the_first_split_present_is_chosen(tmp_path: Path) -> None:
     write_split(tmp_path, [jpeg(photo(40, 50))], short_side=40, name="test")
     assert choose_split(tmp_path, ["validation", "test"]).name == "test"

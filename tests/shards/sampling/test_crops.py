@@ -7,7 +7,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from shards.common.errors import UsageError
-from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, crop_windows
+from shards.sampling.crops import RRC_RATIO, RRC_SCALE, Crop, CropWindows, crop_windows, random_resized
 
 sides = st.integers(40, 700)
 
@@ -200,6 +200,14 @@ def test_random_resized_crops_lie_inside_the_image(height: int, width: int) -> N
     assert (columns > 0).all()
     assert (top + rows <= height).all()
     assert (left + columns <= width).all()
+
+
+def test_a_window_of_an_extreme_ratio_has_a_pixel_at_least() -> None:
+    """torchvision computes a window without rows here, which nothing can decode."""
+    thirty = np.full(30, 32, np.int32)
+    for ratio, window in (((90, 100), [15, 0, 1, 32]), ((0.01, 0.011), [0, 15, 32, 1])):
+        windows = random_resized(np.arange(30), thirty, thirty, 0, 0, ratio=ratio, scale=(0.9, 1.0))
+        assert windows.tolist() == [window] * 30
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 600), (600, 1), (20, 600)])

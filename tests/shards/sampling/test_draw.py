@@ -124,6 +124,7 @@ def test_an_epoch_of_repeats_is_that_of_timms_sampler() -> None:
     [
         ({"weights": chances([1, 1]), "repeats": 2}, "do not go together"),
         ({"num_samples": 5}, "num_samples is for weights"),
+        ({"replacement": False}, "replacement=False is for weights"),
         (
             {"weights": chances([1, 0, 1]), "num_samples": 3, "replacement": False},
             "the 2 samples whose weight is not 0",
