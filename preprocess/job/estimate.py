@@ -33,7 +33,9 @@ SAMPLES = 200
 FEWEST = 8
 SHARE = 50  # at most one row in 50, so that a small job is not held up
 SECONDS = 3.0  # after this time no further image is sampled
-LEAST = 0.3  # seconds to sample at least, images again where there are few: in less the system deals out no fair shares
+# Seconds to sample at least, images again where there are few: in less the system deals out no fair shares. A job that
+# takes less itself is not held up longer than it takes, and not by other processes.
+LEAST = 0.3
 ERRORS = 2  # standard errors of the mean that `most` lies above the estimate
 STREAM = 0x5A4D  # the stream of random numbers that chooses the sample
 
@@ -113,8 +115,11 @@ def estimate(job: ShardJob, tasks: Sequence[Task], workers: int = 1) -> Estimate
         return Estimate(0, 0, 0, 0.0)
     job.convert_row(*chosen[0])  # loads and compiles what the others need
     start = min(time.process_time(), LONGEST_START)
+    began = time.perf_counter()
+    job.convert_row(*chosen[0])
+    least = min(LEAST, total * (time.perf_counter() - began))
     sizes: list[int] = []
-    with _computing(workers - 1):
+    with _computing(workers - 1 if least == LEAST else 0):
         began, began_cpu = time.perf_counter(), time.process_time()
         for turn in itertools.count():
             made = job.convert_row(*chosen[turn % len(chosen)])
@@ -124,10 +129,12 @@ def estimate(job: ShardJob, tasks: Sequence[Task], workers: int = 1) -> Estimate
                 hashlib.sha256(made.sample.data).digest()  # most of what writing takes of a core
                 sizes.append(stored_bytes(len(made.sample.data)))
             spent = time.perf_counter() - began
-            if spent > SECONDS or (turn + 1 >= len(chosen) and spent > LEAST):
+            if spent > SECONDS or (turn + 1 >= len(chosen) and spent >= least):
                 break
         cpu = time.process_time() - began_cpu
     seconds = spent / len(sizes)
+    if least == LEAST:  # longer where other programs, or the disk, hold this one up
+        start *= max(1.0, spent / max(cpu, 1e-3))
     del sizes[len(chosen) :]  # those that were converted again, for the clock
     mean, error = float(np.mean(sizes)), float(np.std(sizes)) / math.sqrt(len(sizes))
     return Estimate(
@@ -135,7 +142,7 @@ def estimate(job: ShardJob, tasks: Sequence[Task], workers: int = 1) -> Estimate
         bytes=round(total * mean),
         most=round(total * (mean + ERRORS * error)),
         seconds=seconds,
-        start=start * max(1.0, spent / max(cpu, 1e-3)),  # longer where other programs, or the disk, hold this one up
+        start=start,
     )
 
 

@@ -21,8 +21,9 @@ from tests import ROOT
 __all__ = ["PIPE", "STDOUT", "CompletedProcess", "Popen", "TimeoutExpired", "fork_workers", "run", "server"]
 
 # What programs load on their way, some of it in libraries: pyarrow's first array loads pandas, tyro's first command
-# line typeguard.
+# line typeguard, the first compiled loop much of numba.
 LOADED = ["tests.helpers.ranks", "tests.helpers.kill", "shards.loader", "preprocess.run", "pandas", "typeguard", "s3fs"]
+LOADED += ["tyro._cli", "tests.helpers.warm"]
 
 
 def server() -> ForkServerContext:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -715,6 +715,20 @@ def damaged_split(root: Path, encoding: Encoding = "jpeg") -> Split:
             file.seek(int(split.index.offset[sample]) + 20)
             file.write(b"\xff" * 200)
     return split
+
+
+def assert_left_out_of_every_view(load: Callable[..., Loader], split: Split) -> None:
+    """The damaged samples of `damaged_split` are missing in each of the five views that `load` gives, and in no other
+    place.
+    """
+    with (
+        pytest.warns(UserWarning, match="skipped"),
+        load(split, batch_size=9, train=False, on_error="omit") as loader,
+    ):
+        ((images, labels, ids),) = loader
+    assert ids.tolist() == [0, 1, 2, 5, 6, 7, 8]
+    assert [len(view) for view in images] == [7] * 5
+    assert len(labels) == 7
 
 
 def test_damaged_samples_are_replaced_by_the_next_whole_one_and_counted(tmp_path: Path) -> None:

@@ -19,6 +19,11 @@ LINES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture
+def no_curves() -> None:
+    """Here they are drawn."""
+
+
 def write(directory: Path, lines: list[dict[str, Any]], tail: str = "") -> Path:
     directory.mkdir(exist_ok=True)
     (directory / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)

@@ -160,16 +160,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(dataset: Path) -> tuple[Path, Config]:
-    """The output directory and configuration of a finished run of two epochs."""
+    """The output directory and configuration of a finished run of two epochs, which drew its curves."""
     config = dataclasses.replace(SMALL, data=dataset, out=dataset / "out", size=16, batch=16, micro_batch=8, epochs=2)
     train(config)
     return config.out, config
-
-
-@pytest.fixture(autouse=True)
-def _only_the_finished_run_draws_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than so short a run. A fixture of the module comes before this one."""
-    monkeypatch.setattr("train.curves.draw", lambda *_: None)
 
 
 def test_a_run_leaves_its_files(finished: tuple[Path, Config]) -> None:

@@ -145,25 +145,44 @@ def test_a_sample_is_converted_while_as_many_others_compute_as_the_job_will_have
     monkeypatch.setattr(subprocess, "Popen", Noted)
     monkeypatch.setattr(ShardJob, "convert_row", convert_row)
     estimate(made, made.plan.tasks, workers=3)
-    assert running == [[], *[[True, True]] * 8]
+    assert running == [[], [], *[[True, True]] * 8]
     assert all(process.returncode is not None for process in started)
+
+
+def test_a_short_job_is_held_up_no_longer_than_it_takes_and_by_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, clock = job(tmp_path), [0.0]
+    made_row = made.convert_row("train", 0)
+
+    def convert_row(self: ShardJob, split: str, row: int) -> object:
+        clock[0] += 2**-10  # 80 images take less than LEAST
+        return made_row
+
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr(ShardJob, "convert_row", convert_row)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    needed = estimate(made, made.plan.tasks, workers=3)
+    assert clock[0] == (2 + 80) * 2**-10
+    assert needed.seconds == 2**-10
 
 
 def test_what_the_first_image_takes_to_load_is_no_part_of_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, convert_row, calls = job(tmp_path), ShardJob.convert_row, list[int]()
+    made, clock, calls = job(tmp_path), [0.0], list[int]()
+    made_row = made.convert_row("train", 0)
 
     def slow_at_first(self: ShardJob, split: str, row: int) -> object:
         calls.append(row)
-        if len(calls) == 1:
-            time.sleep(1)
-        return convert_row(self, split, row)
+        clock[0] += 1 if len(calls) == 1 else 0.01
+        return made_row
 
     monkeypatch.setattr("preprocess.job.estimate.SECONDS", 0.5)
     monkeypatch.setattr(ShardJob, "convert_row", slow_at_first)
-    estimate(made, made.plan.tasks)
-    assert len(calls) > 2
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert estimate(made, made.plan.tasks).seconds == pytest.approx(0.01)
+    assert len(calls) > 3
 
 
 def test_the_start_of_a_worker_is_estimated_and_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,16 +25,28 @@ pytest_plugins = ("tests.helpers.s3_server",)
 SETTINGS = ["--short-side", "16", "--shard-size", "4", "--workers", "1"]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return folder(tmp_path / "source", {"train": 14, "validation": 3}, {"train/a/bad.jpg": b"no image"})
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("remote") / "source"
+    return folder(root, {"train": 14, "validation": 3}, {"train/a/bad.jpg": b"no image"})
 
 
-@pytest.fixture
-def whole(source: Path, tmp_path: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def whole(source: Path) -> dict[str, bytes]:
     """What one process makes of the source on disk."""
-    assert convert(source, tmp_path / "whole", "--max-rejects", "0.5") == 0
-    return tree(tmp_path / "whole")
+    return made_on_disk(source, "0")
+
+
+@pytest.fixture(scope="module")
+def whole_by_seed_1(source: Path) -> dict[str, bytes]:
+    """The same with another seed."""
+    return made_on_disk(source, "1")
+
+
+def made_on_disk(source: Path, seed: str) -> dict[str, bytes]:
+    out = source.parent / f"whole{seed}"
+    assert convert(source, out, "--max-rejects", "0.5", "--seed", seed) == 0
+    return tree(out)
 
 
 def upload(source: Path | str, url: str, *options: str) -> int:
@@ -229,11 +241,15 @@ def plan_of(s3: S3, source: Path, tmp_path: Path, *options: str) -> Path:
 
 @pytest.mark.parametrize("moment", [".work/train-00001.json", ".work/validation-00000.json"])
 def test_of_two_jobs_that_both_wrote_their_plan_the_first_stops_and_the_other_takes_nothing_of_it(
-    s3: S3, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str
+    s3: S3,
+    source: Path,
+    tmp_path: Path,
+    whole_by_seed_1: dict[str, bytes],
+    capsys: pytest.CaptureFixture[str],
+    moment: str,
 ) -> None:
     """As on a store that cannot create in one step; the second plan comes after some shards, or all of them."""
     theirs = plan_of(s3, source, tmp_path, "--seed", "1")
-    assert convert(source, tmp_path / "whole", "--max-rejects", "0.5", "--seed", "1") == 0
 
     def other_begins(request: Request) -> str:
         if request.method == "PUT" and request.path.endswith(f"/out/{moment}"):
@@ -247,7 +263,7 @@ def test_of_two_jobs_that_both_wrote_their_plan_the_first_stops_and_the_other_ta
     assert "manifest.json" not in s3.tree("out")
     s3.fault = lambda request: ""
     assert upload(source, f"{s3.url}/out", "--seed", "1") == 0
-    assert s3.tree("out") == tree(tmp_path / "whole")
+    assert s3.tree("out") == whole_by_seed_1
 
 
 def test_a_job_whose_data_set_another_one_finished_says_so(
@@ -288,10 +304,13 @@ def test_a_shard_that_disappears_while_the_job_runs_is_missed_in_the_end(
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [("0", "0"), ("0", "1")])
 def test_two_machines_that_begin_at_the_same_moment(
-    s3: S3, source: Path, tmp_path: Path, seeds: tuple[str, str]
+    s3: S3,
+    source: Path,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    whole_by_seed_1: dict[str, bytes],
+    seeds: tuple[str, str],
 ) -> None:
-    for seed in set(seeds):
-        assert convert(source, tmp_path / f"whole{seed}", "--max-rejects", "0.5", "--seed", seed) == 0
     both = threading.Barrier(2)
 
     def together(request: Request) -> str:
@@ -315,7 +334,7 @@ def test_two_machines_that_begin_at_the_same_moment(
     else:
         assert last == 0 or "another job has finished" in said[1 - first]
     made = {name: data for name, data in s3.tree("out").items() if not name.startswith(".work/")}
-    assert made == tree(tmp_path / f"whole{seeds[first]}")
+    assert made == (whole if seeds[first] == "0" else whole_by_seed_1)
 
 
 def test_a_dry_run_writes_nothing(s3: S3, source: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,14 +39,17 @@ EVERYTHING = dataclasses.replace(
 )
 CASES = {
     "everything": EVERYTHING,
-    "augmented": dataclasses.replace(EVERYTHING, feeding=Feeding(augment="trivial")),
+    # Of one size: to build the graph of a policy takes a second, for each size again.
+    "augmented": dataclasses.replace(
+        EVERYTHING, feeding=Feeding(augment="trivial"), sizes=Sizes(val_size=12, flip_tta=True)
+    ),
     "average": dataclasses.replace(BASE, update=Update(ema=0.9)),
     "held out": dataclasses.replace(BASE, validation=Validation(val_fraction=0.1)),
     "bfloat16": dataclasses.replace(BASE, precision="bfloat16", mixing=Mixing(mixup=0.3)),
 }
 # The step in whose place the run is killed, and the steps after which it is saved.
 KILLS = [(3, {2}), (6, {1, 3}), (7, {5, 6}), (12, {9, 10})]
-# A loader that augments takes seconds to build.
+# A loader that augments takes long to build.
 FEW = {"augmented": [(7, {5, 6})]}
 
 

@@ -14,6 +14,11 @@ from train.report.clock import ClockReading
 from train.report.metrics import TOTAL_TIME, LogPosition, Recorder, write_per_class
 
 
+@pytest.fixture
+def no_curves() -> None:
+    """Here they are drawn."""
+
+
 def test_the_recorder_writes_its_files_line_by_line(tmp_path: Path) -> None:
     with Recorder(tmp_path / "new", {"epochs": 2, "out": tmp_path}) as recorder:
         recorder.metrics("train", 1, 20, loss=1.23456789, lr=1e-5, skipped_steps=3)
