@@ -69,6 +69,9 @@ types: install
 compiled: install
 	$(BIN)/python -m tests.helpers.compiled
 
+# Where this is set, each program that a test starts compiles all modules anew.
+test: export PYTHONDONTWRITEBYTECODE =
+
 test: lint
 	$(MAKE) --jobs 2 types compiled
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
