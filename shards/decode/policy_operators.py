@@ -7,6 +7,7 @@ Areas that a shear, a shift or a rotation leaves empty become black; the interpo
 `apply` splits a batch by operation with `if`, so the graph around it is made with `enable_conditionals=True`.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from nvidia.dali import fn, types
 from nvidia.dali.auto_aug import augmentations as dali
 from nvidia.dali.auto_aug.core import augmentation, select, signed_bin
-from nvidia.dali.pipeline import do_not_convert, pipeline_def
+from nvidia.dali.pipeline import Pipeline, do_not_convert, pipeline_def
 
 from shards.sampling.policies import INPUTS, SPACES, Int32Array, Policy, Space, operations
 
@@ -47,8 +48,8 @@ class PolicyGraph:
     """A graph of one policy alone, for batches that were decoded and resized on a CPU."""
 
     def __init__(self, policy: Policy, batch_size: int, threads: int) -> None:
-        self._pipeline = pipeline_def(_alone, enable_conditionals=True)(
-            policy,
+        self._pipeline = Pipeline.deserialize(
+            serialized_pipeline=_serialized(policy),
             batch_size=batch_size,
             num_threads=threads,
             device_id=None,
@@ -64,6 +65,17 @@ class PolicyGraph:
         """
         (output,) = self._pipeline.run(images=images, **{name: drawn[name] for name in INPUTS})
         return output.as_tensor()
+
+
+@functools.lru_cache
+def _serialized(policy: Policy) -> bytes:
+    """The graph, once a process: DALI takes one to two seconds to rewrite its own functions for `if`.
+
+    Every loop of a loader has its own copy, which takes 20 to 40 ms, for its own batch size and threads.
+    """
+    made = pipeline_def(_alone, enable_conditionals=True)(policy, batch_size=1, num_threads=1, device_id=None)
+    serialized: bytes = made.serialize()
+    return serialized
 
 
 def _alone(policy: Policy) -> Any:

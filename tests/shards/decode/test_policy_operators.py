@@ -56,6 +56,14 @@ def augmenter(policy: Policy) -> PolicyGraph:
     return PolicyGraph(policy, BATCH, threads=1)
 
 
+def test_another_graph_of_a_policy_is_a_copy_for_its_own_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.stack([photo(HEIGHT, WIDTH, seed) for seed in range(3)])
+    drawn = draws("trivial", np.arange(3), 0, 0)
+    expected = augmented("trivial", images, drawn)
+    monkeypatch.setattr("shards.decode.policy_operators.apply", lambda *_: pytest.fail("the graph is made again"))
+    assert np.array_equal(from_dlpack(PolicyGraph("trivial", 3, threads=2)(images, drawn)).numpy(), expected)
+
+
 def augmented(policy: Policy, images: Pixels, drawn: dict[str, npt.NDArray[np.int32]]) -> Pixels:
     return from_dlpack(augmenter(policy)(images, drawn)).numpy().copy()
 
