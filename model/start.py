@@ -8,7 +8,7 @@ import argparse
 import importlib.util
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,16 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
     """Copies the weights into `network`, but for a head of other classes; returns what to say of it, a line each.
 
     class_names: those that the network is for. A head stays as it is where the weights have none, one of another class
-    count, or one whose classes have other names. Tensors that only one side has are named in a line.
+    count, or one whose classes have other names. Tensors that only one side has are named in a line. Names of a network
+    in a larger module, `backbone.conv1.weight`, lose what they all begin with.
 
     Raises UsageError where a tensor outside the head has another shape, or none has a name of the network's; with
     `freeze`, for a network whose body is not trained, also where one is missing, or where the file has layers between
     its own.
     """
-    own, state, of_head = network.state_dict(), start.state, in_head(network)
+    own, of_head = network.state_dict(), in_head(network)
+    start, prefix = _without_prefix(start, [key for key in own if not of_head(key)])
+    state = start.state
     common = [key for key in own if key in state]
     body = [key for key in common if not of_head(key)]
     wrong = [key for key in body if own[key].shape != state[key].shape]
@@ -144,14 +147,15 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
             f"{start.title} is of another model: {left_over}, and "
             f"`python -m train --freeze` would keep features made without these layers: {_first(inside)}"
         )
-    lines = [f"weights: {counted(len(body), 'tensor')} of {start.title}"]
+    source = start.title + (f", whose names begin with {prefix}" if prefix else "")
+    lines = [f"weights: {counted(len(body), 'tensor')} of {source}"]
     head = [key for key in own if of_head(key)]
     if why := _why_new(start, [key for key in head if key in state], own, class_names):
         lines.append(f"new head of {counted(len(class_names), 'class', 'classes')}{why}")
     elif head:
         body += [key for key in head if key in state]
         if len(body) == len(own):
-            lines = [f"weights: all {counted(len(body), 'tensor')} of {start.title}"]
+            lines = [f"weights: all {counted(len(body), 'tensor')} of {source}"]
     copy_into(network, {key: state[key] for key in body})
     if missing:
         lines.append(f"{some} and begin random (is it of another model?): {_first(missing)}")
@@ -159,6 +163,29 @@ def fit(network: nn.Module, start: Start, class_names: Sequence[str], *, freeze:
         asked = " (is it of another model?)" if _inside(surplus, own) else ""
         lines.append(f"{left_over}{asked}: {_first(surplus)}")
     return lines
+
+
+def _without_prefix(start: Start, body: Sequence[str]) -> tuple[Start, str]:
+    """The weights, and what was taken off their names where they stand in a larger module, as `backbone.` or `model.`.
+
+    `body`: names of the network's. Where one of them is in the file as it is, or none with a prefix, nothing is taken
+    off. Raises UsageError where the names stand behind several prefixes, as of a student and its teacher.
+    """
+    state = start.state
+    if not any(key in state for key in body):
+        first = min(body, default="")
+        behind = [key.removesuffix(first) for key in state if key.endswith(f".{first}")]
+        found = {prefix: sum(prefix + key in state for key in body) for prefix in behind}
+        prefixes = [prefix for prefix in found if found[prefix] == max(found.values())]
+        if len(prefixes) > 1:
+            raise UsageError(
+                f"{start.title} holds several networks, whose names begin with {' and '.join(prefixes)}: save the "
+                "state dict of one of them"
+            )
+        for prefix in prefixes:
+            inside = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            return replace(start, state=inside), prefix
+    return start, ""
 
 
 def _inside(surplus: Sequence[str], own: Mapping[str, Tensor]) -> list[str]:

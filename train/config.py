@@ -12,6 +12,7 @@ from shards.common.cli import Group
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
 from shards.sampling.crops import RRC_RATIO, RRC_SCALE
+from shards.sampling.order import BLOCK_SHARDS
 from train.options import (
     Distributed,
     Feeding,
@@ -234,6 +235,11 @@ class Config:
             raise UsageError(
                 f"--pad must be less than the {smallest} pixels of a training image, not {self.feeding.pad}"
             )
+        own, usual = self.distributed, Distributed()
+        if own.parallel != "local-sgd" and (own.period, own.warm_up) != (usual.period, usual.warm_up):
+            raise UsageError(f"--period and --warm-up are for --parallel local-sgd, not {own.parallel}")
+        if self.order != "blocks" and self.feeding.window != BLOCK_SHARDS:
+            raise UsageError(f"--window is for --order blocks, not {self.order}")
         if self.memory.offload and self.distributed.parallel != "fsdp":
             raise UsageError("--offload needs --parallel fsdp")
         if self.distributed.parallel == "fsdp":

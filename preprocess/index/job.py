@@ -24,6 +24,7 @@ from shards.common.cli import show_result
 from shards.common.errors import Cancelled, ShardfeedError, UsageError
 from shards.common.signals import StoppedBySignal, stopped_by_signals
 from shards.common.terminal import counted
+from shards.dataset.open import is_a_split
 from shards.format.layout import MANIFEST, REJECTS
 from shards.format.manifest import Manifest
 from shards.indexed.find import beside, in_cache
@@ -86,6 +87,11 @@ def _check_source(options: Options) -> None:
         held = not is_url(place) and (Path(place) / MANIFEST).is_file()
         if held and not Manifest.read(place).indexed:
             raise UsageError(f"{place} is a data set already, which needs no index: use it as it is")
+        if not held and not is_url(place) and is_a_split(Path(place)):
+            whole = Path(place).parent
+            raise UsageError(
+                f"{place} is one split of the data set in {whole}, which needs no index: use that as it is"
+            )
 
 
 def _out(options: Options) -> Path:

@@ -61,7 +61,7 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
     place = as_path("the directory of a data set", root)
     if not (cache is None or isinstance(cache, Cache)):
         raise UsageError(f"cache must be a Cache of shards/remote/cache.py, not {shown(cache)}")
-    if not is_url(root) and not (place / MANIFEST).is_file() and _is_a_split(place):
+    if not is_url(root) and not (place / MANIFEST).is_file() and is_a_split(place):
         raise UsageError(f"{place} is one split of the data set in {place.parent}: give that directory")
     if not (place / MANIFEST).is_file() and (index := find_index(root if is_url(root) else place, cache)) is not None:
         return _open_here(index, cache)
@@ -73,7 +73,7 @@ def open_dataset(root: str | Path, cache: Cache | None = None) -> Dataset:
     return _open_here(place, cache)
 
 
-def _is_a_split(place: Path) -> bool:
+def is_a_split(place: Path) -> bool:
     """Whether `python -m preprocess` made the directory for one of the splits of a data set."""
     return (place / INDEX).is_file() and (place.parent / MANIFEST).is_file()
 

@@ -39,7 +39,7 @@ def state_of(split: Split, sampling: SamplingConfig, cursor: Cursor) -> dict[str
 def cursor_of(state: Any, own: dict[str, int]) -> Cursor:
     """The cursor in `state`, for a loader whose own state is `own`.
 
-    Raises UsageError for what is no state, and for that of another data set, seed or order.
+    Raises UsageError for what is no state, and for that of a split of another size, another part, seed or order.
     """
     if not isinstance(state, dict):
         raise UsageError(f"not the state of a loader: {shown(state)} is not what state_dict() returns")

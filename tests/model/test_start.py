@@ -55,6 +55,27 @@ def test_state_dicts_of_others_are_read(save: Any, state: dict[str, Tensor], tmp
     assert all(torch.equal(start.state[key], state[key]) for key in state)
 
 
+@pytest.mark.parametrize("classes", [3, 4])
+def test_a_network_inside_a_larger_module_is_found(state: dict[str, Tensor], classes: int) -> None:
+    inside = {f"model.backbone.{key}": state[key] for key in state} | {"model.projector.weight": torch.ones(2)}
+    network, lines = loaded(inside, classes, about=None)
+    assert same(network, state, *(["6."] if classes == 4 else []))
+    assert lines[0].endswith("of them.pth, whose names begin with model.backbone.")
+
+
+def test_a_resnet_inside_a_larger_module_is_told_from_its_own_blocks() -> None:
+    network, other = get_model("resnet18", num_classes=3), get_model("resnet18", num_classes=3)
+    whole = {f"backbone.{key}": value for key, value in other.state_dict().items()}
+    assert "begin with backbone." in fit(network, Start("ssl.pth", whole), NAMES)[0]
+    assert same(network, other.state_dict())
+
+
+def test_of_several_networks_none_is_taken(state: dict[str, Tensor]) -> None:
+    both = {f"{name}.{key}": state[key] for key in state for name in ("student", "teacher")}
+    with pytest.raises(UsageError, match=r"^them\.pth holds several networks, .+ student\. and teacher\.: save"):
+        loaded(both)
+
+
 def test_safetensors_are_read(state: dict[str, Tensor], tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file(state, tmp_path / "them.safetensors")

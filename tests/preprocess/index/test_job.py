@@ -471,3 +471,11 @@ def test_a_task_can_run_in_another_process(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     job = TarJob.of(source, Rules(), tmp_path / "work")
     assert pickle.loads(pickle.dumps(job)).run(("train", 0), lambda *_: None).samples == 2
+
+
+def test_a_split_of_a_conversion_is_no_directory_of_tars(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [IMAGE], short_side=40, classes=1, name="train")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"train is one split of the data set in .+, which needs no index: use that"):
+        index(Options(str(split.root / "train")))
+    assert sorted(tmp_path.rglob("*")) == before

@@ -30,7 +30,13 @@ class OnCpu:
 
     def __init__(self, config: GraphConfig) -> None:
         decode: Decode = "raw" if config.decode == "raw" else "cpu"
-        self._pipeline = build(replace(config, device="cpu", decode=decode, device_id=None))
+        on_cpu = replace(config, device="cpu", decode=decode, device_id=None)
+        self._inputs = on_cpu.inputs
+        self._pipeline = build(on_cpu)
+
+    def feed_input(self, name: str, data: Any) -> None:
+        if name in self._inputs:  # which do not mirror a single image
+            self._pipeline.feed_input(name, data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
