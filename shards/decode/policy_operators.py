@@ -55,6 +55,11 @@ class PolicyGraph:
             device_id=None,
             # A batch goes in and comes out again; nothing is computed ahead.
             prefetch_queue_depth=1,
+            # The executor of any other pipeline, which a copy does not have by itself: with the simplest one the next
+            # batch would overwrite the images of the one before.
+            exec_pipelined=True,
+            exec_async=True,
+            exec_dynamic=True,
             seed=0,
         )
 
