@@ -69,7 +69,11 @@ def command_line(name: str, options: Any) -> str:
     """The command line of `options` (a dataclass), without options at their defaults."""
     words = ["python", "-m", "benchmarks", name]
     for field in fields(options):
-        value = getattr(options, field.name)
-        if value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+        value, option = getattr(options, field.name), field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
     return shlex.join(words)

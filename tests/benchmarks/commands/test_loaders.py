@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import msgspec
 import pytest
 from PIL import Image
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import COMMANDS, main
 from benchmarks.commands import loaders
 from benchmarks.measure.harness import Interval, Schedule
 from benchmarks.measure.result import Ratio, Result, Series, Setting, read
+from benchmarks.measure.settings import command_line
 from benchmarks.peers.naive import open_rows
 from benchmarks.peers.roster import VIEWS, Entry
 from benchmarks.processes import process
@@ -24,6 +26,7 @@ from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from benchmarks.rows import start, stores
 from benchmarks.rows.rows import ROWS
+from shards.common.cli import parse
 from shards.common.errors import ShardfeedError, UsageError
 from shards.dataset import Split
 from tests.conftest import jpeg, photo
@@ -142,6 +145,12 @@ def test_without_a_source_the_naive_path_is_left_out(
     assert last["loader_images_per_s"] > 0
     assert not last.keys() & {"naive_images_per_s", "ratio"}
     assert "--source" in read(Path(last["result"])).skipped["naive HF + PIL"]
+
+
+def test_the_command_of_a_result_is_one_that_the_program_takes() -> None:
+    options = loaders.Options(Path("D"), views="dino", colour=False, dtype="uint8", sweep=(2, 3))
+    words = shlex.split(command_line("loaders", options))[4:]
+    assert parse(COMMANDS["loaders"].config, words, "loaders") == options
 
 
 @pytest.mark.slow
