@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import json
 import runpy
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,19 @@ class Run:
             except Killed:
                 assert self.stop is not None
         return seen
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone_afterwards() -> Iterator[None]:
+    """Trainers leave the process group and their own state to the end of the process, which has other tests to run."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if "accelerate" in sys.modules:
+        from accelerate import state
+
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+        state.GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")
