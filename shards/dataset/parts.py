@@ -168,7 +168,8 @@ def rows_of_names(path: str | Path, names: Sequence[str], known: Sequence[npt.ND
     with or without its extension, and with or without its first directories; all of them may be left out, or be others,
     where one sample alone has the name. Raises UsageError for names that no sample has, or several.
     """
-    for called in map(_Called, known):
+    for each in known:
+        called = _Called(each, names)
         if called.rows(names[0]):
             break
     else:
@@ -191,37 +192,40 @@ def rows_of_names(path: str | Path, names: Sequence[str], known: Sequence[npt.ND
 
 
 class _Called:
-    """What samples are called, (n,) of str, and which of them a name is of."""
+    """What samples are called, (n,) of str, and which of them a name of `wanted` is of."""
 
-    def __init__(self, names: npt.NDArray[np.object_]) -> None:
+    def __init__(self, names: npt.NDArray[np.object_], wanted: Sequence[str]) -> None:
         self.names = names
-        self._tables: dict[tuple[int, int], dict[str, list[int]]] = {}
+        self._wanted = wanted
+        self._tables: dict[int, tuple[dict[str, list[int]], ...]] = {}
 
     def rows(self, name: str) -> list[int]:
         """The rows that `name` fits best: by all its directories if there are such rows, else by its last part."""
-        depth = name.count("/") + 1
-        # 0 stands for all directories; one table a depth, since looking through all rows for each name takes hours.
-        for parts, own, theirs in product(dict.fromkeys((0, depth, 1)), range(FORMS), range(FORMS)):
-            if rows := self._table(parts, theirs).get(_form(name, parts, own)):
-                return rows
+        # 0 stands for all directories; tables for each depth, since looking through all rows for each name takes hours.
+        for parts in dict.fromkeys((0, name.count("/") + 1, 1)):
+            for own, table in product(_forms(name, parts), self._of(parts)):
+                if rows := table.get(own):
+                    return rows
         return []
 
-    def _table(self, parts: int, form: int) -> dict[str, list[int]]:
-        if (parts, form) not in self._tables:
-            table = self._tables[parts, form] = {}
+    def _of(self, parts: int) -> tuple[dict[str, list[int]], ...]:
+        """For each form the rows that a wanted name may mean; with all others they would take gigabytes."""
+        if parts not in self._tables:
+            wanted = {form for name in self._wanted for form in _forms(name, parts)}
+            tables: tuple[dict[str, list[int]], ...] = ({}, {}, {})
             for row, name in enumerate(self.names):
-                table.setdefault(_form(name, parts, form), []).append(row)
-        return self._tables[parts, form]
+                for table, form in zip(tables, _forms(name, parts), strict=True):
+                    if form in wanted:
+                        table.setdefault(form, []).append(row)
+            self._tables[parts] = tables
+        return self._tables[parts]
 
 
-# A name as it is, without its last extension, and without all.
-FORMS = 3
-
-
-def _form(name: str, parts: int, form: int) -> str:
-    """The last `parts` parts of a name (0: all), in one of the forms above."""
-    *folders, file = name.split("/")[-parts:]
-    return "/".join([*folders, (file, file.rpartition(".")[0] or file, stem(file))[form]])
+def _forms(name: str, parts: int) -> tuple[str, str, str]:
+    """The last `parts` parts of a name (0: all): as they are, without the last extension, and without all."""
+    folders, slash, file = (name if parts == 0 else "/".join(name.split("/")[-parts:])).rpartition("/")
+    before = folders + slash
+    return before + file, before + (file.rpartition(".")[0] or file), before + file.partition(".")[0]
 
 
 def stem(name: str) -> str:

@@ -306,36 +306,20 @@ def _pixels(config: GraphConfig, fed: dict[str, Any]) -> Any:
         "preallocate_height_hint": config.largest[0],
         "preallocate_width_hint": config.largest[1],
     }
+    how: dict[str, Any] = {
+        "output_type": types.RGB,
+        "jpeg_fancy_upsampling": config.fancy_upsampling,
+        "use_fast_idct": config.fast_idct,
+        **({"device": "cpu"} if config.decode == "cpu" else {"device": "mixed", **engines}),
+    }
     if config.whole:
-        return fn.decoders.image(
-            fed["encoded"],
-            device="cpu",
-            output_type=types.RGB,
-            jpeg_fancy_upsampling=config.fancy_upsampling,
-            use_fast_idct=config.fast_idct,
-        )
+        return fn.decoders.image(fed["encoded"], **how)
     if config.decode in ("cpu", "region", "hybrid"):
-        images = fn.decoders.image_slice(
-            fed["encoded"],
-            fed["anchor"],
-            fed["shape"],
-            axis_names="HW",
-            device="cpu" if config.decode == "cpu" else "mixed",
-            output_type=types.RGB,
-            jpeg_fancy_upsampling=config.fancy_upsampling,
-            use_fast_idct=config.fast_idct,
-            **({} if config.decode == "cpu" else engines),
-        )
+        images = fn.decoders.image_slice(fed["encoded"], fed["anchor"], fed["shape"], axis_names="HW", **how)
         # Decoded pixels cross the bus as they are; the rest is the GPU's work.
         return images.gpu() if config.device == "gpu" and config.decode == "cpu" else images
     if config.decode == "hardware":
-        images = fn.decoders.image(
-            fed["encoded"],
-            device="mixed",
-            output_type=types.RGB,
-            jpeg_fancy_upsampling=config.fancy_upsampling,
-            **engines,
-        )
+        images = fn.decoders.image(fed["encoded"], **how)
     else:
         images = fed["rows"].gpu() if config.device == "gpu" else fed["rows"]
     # Cut the region out first: otherwise the resize filter would also read image pixels outside it.
