@@ -23,6 +23,7 @@ import numpy.typing as npt
 from shards.common.arguments import one_of, share
 from shards.common.errors import MissingDependency, UsageError
 from shards.decode import MEAN, STD, Channels
+from shards.decode.buffers import EncodedSamples
 from shards.decode.finish import WholeImages
 from shards.sampling.batch import PlannedBatch
 from shards.sampling.crops import CropWindows, Interpolation
@@ -45,6 +46,7 @@ except ImportError as error:
     ) from error
 
 UInt8Array = npt.NDArray[np.uint8]
+Samples = Sequence[UInt8Array] | EncodedSamples
 Device = Literal["cpu", "gpu"]
 DType = Literal["float32", "float16", "uint8"]
 # Who decodes. cpu: libjpeg-turbo, the region alone. region: the GPU's cores, the region alone. hardware: the GPU's
@@ -151,7 +153,7 @@ class GraphDecoder:
         # DALI reads these arrays in place, so they live until their batch has come out.
         self._inside: deque[tuple[CropWindows, dict[str, Any]]] = deque()
 
-    def push(self, batch: PlannedBatch, data: Sequence[UInt8Array]) -> None:
+    def push(self, batch: PlannedBatch, data: Samples) -> None:
         """Begins to decode a batch: `data` holds the bytes of each sample, uint8 (bytes,). Raises RuntimeError."""
         arrays = self._arrays(batch, data)
         self._inside.append((batch.windows, arrays))
@@ -183,7 +185,7 @@ class GraphDecoder:
         del self._pipeline
         self._inside.clear()
 
-    def _arrays(self, batch: PlannedBatch, data: Sequence[UInt8Array]) -> dict[str, Any]:
+    def _arrays(self, batch: PlannedBatch, data: Samples) -> dict[str, Any]:
         windows = batch.windows
         arrays: dict[str, Any] = {
             "anchor": windows.anchor,
@@ -199,7 +201,8 @@ class GraphDecoder:
             planned = (batch.views.anchor, batch.views.shape, batch.views.mirror)
             arrays |= dict(zip(VIEW_INPUTS, planned, strict=True))
         if batch.rows is None:
-            return {**arrays, "encoded": data}
+            jpegs = data.jpeg_rows() if self.config.decode == "cpu" and isinstance(data, EncodedSamples) else None
+            return {**arrays, "encoded": list(data) if jpegs is None else jpegs}
         # The input holds only the rows of the crop window, so its row offset is 0.
         first, height, width = batch.rows.first.tolist(), windows.shape[:, 0].tolist(), batch.rows.width.tolist()
         rows = [

@@ -22,7 +22,7 @@ from zlib_ng.zlib_ng import crc32
 
 from shards.common.errors import Cancelled, ShardfeedError
 from shards.common.pread import read_each
-from shards.decode.buffers import Buffers
+from shards.decode.buffers import Buffers, EncodedSamples
 from shards.decode.stored_pixels import StoredPixels
 from shards.feed.threads import DaemonThreads
 from shards.sampling.batch import NOT_COMPARED, ByteRanges, PlannedBatch
@@ -80,22 +80,19 @@ class Destination(Protocol):
 
 @dataclass(frozen=True)
 class BytesDestination:
-    """Samples side by side in one buffer."""
+    """Samples in one buffer, as they are stored."""
 
     ranges: ByteRanges
-    buffer: UInt8Array
-    start: Int64Array
-    """(n,): the byte of the buffer at which each sample begins."""
+    samples: EncodedSamples
 
     def read(self, files: Descriptors, part: Int64Array) -> npt.NDArray[np.bool_]:
         """Reads the samples `part` (k,) from open files (k,); returns which came (k,). -1 is no file."""
-        offset, size = self.ranges.offset[part], self.ranges.size[part]
-        return read_each(files, offset, size, self.buffer, self.start[part])
+        offset, size, start = self.ranges.offset[part], self.ranges.size[part], self.samples.start[part]
+        return read_each(files, offset, size, self.samples.buffer, start)
 
     def room(self, i: int) -> UInt8Array:
         """The bytes of sample i, or room for them: a view of the buffer."""
-        start = int(self.start[i])
-        return self.buffer[start : start + int(self.ranges.size[i])]
+        return self.samples[i]
 
     def put(self, i: int, sample: UInt8Array) -> None:
         """Takes a sample that was read by other means: it is in the buffer already."""
@@ -105,7 +102,7 @@ class BytesDestination:
 class Reading:
     """A batch whose bytes are on their way.
 
-    `data` is valid after `wait`: the bytes of each sample, or an array of images that the reading threads finished.
+    `data` is valid after `wait`: the encoded samples, or an array of images that the reading threads finished.
     """
 
     batch: PlannedBatch
@@ -168,7 +165,7 @@ class SampleReader:
             images = self._stored.images(batch)
             return self._submit(batch, images, self._stored.destination(batch, images, range(len(batch))))
         target = self._room(batch)
-        return self._submit(batch, [target.room(i) for i in range(len(batch))], target)
+        return self._submit(batch, target.samples, target)
 
     def start_in_place(self, batch: PlannedBatch, data: Any, places: Sequence[int]) -> Reading:
         """Begins to read a batch whose sample i takes the place `places[i]` in the data of another one."""
@@ -180,8 +177,7 @@ class SampleReader:
         return self._submit(batch, data, target)
 
     def _room(self, batch: PlannedBatch) -> BytesDestination:
-        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(batch.ranges.size)])
-        return BytesDestination(batch.ranges, self._buffers.take((int(bounds[-1]),), np.uint8), bounds[:-1])
+        return BytesDestination(batch.ranges, EncodedSamples.room_for(batch.ranges.size, self._buffers))
 
     def _submit(self, batch: PlannedBatch, data: Any, target: Destination) -> Reading:
         count = len(batch)
@@ -202,14 +198,15 @@ class SampleReader:
         with self._shards.files(ranges.shard[part]) as files:
             came = target.read(files, part)
         finished = came & (ranges.crc32[part] == NOT_COMPARED)
-        for i, here in zip(part[~finished].tolist(), came[~finished].tolist(), strict=True):
+        left, here = part[~finished], came[~finished]
+        for i, there, expected in zip(left.tolist(), here.tolist(), ranges.crc32[left].tolist(), strict=True):
             sample = target.room(i)
-            trouble = None if here else self._fill(sample, batch.cursor.epoch, ranges, i)
-            if trouble is None and ranges.crc32[i] != NOT_COMPARED and crc32(sample.data) != ranges.crc32[i]:
+            trouble = None if there else self._fill(sample, batch.cursor.epoch, ranges, i)
+            if trouble is None and expected != NOT_COMPARED and crc32(sample.data) != expected:
                 trouble = DAMAGED
             if trouble is not None:
                 troubles.append((i, trouble))
-            elif not here:
+            elif not there:
                 target.put(i, sample)
         return troubles
 
