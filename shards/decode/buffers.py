@@ -21,8 +21,8 @@ UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 # With which a JPEG ends: a decoder reads nothing behind it.
 END_OF_JPEG = (0xFF, 0xD9)
-# Samples stand in rows as long as the longest one where that takes at most so many times their own room.
-ROOM = 4
+# Samples stand in rows as long as the longest one where that takes at most twice their own room, or so many bytes.
+ROWS = 4 << 20
 
 
 class Buffers:
@@ -82,7 +82,7 @@ class EncodedSamples:
     def room_for(size: Int64Array, buffers: Buffers) -> "EncodedSamples":
         """Room for samples of these sizes (n,): it holds whatever was in its memory."""
         longest, total = int(size.max()), int(size.sum())
-        if longest * len(size) <= ROOM * total:
+        if longest * len(size) <= max(2 * total, ROWS):
             buffer = buffers.take((longest * len(size),), np.uint8)
             return EncodedSamples(buffer, longest * np.arange(len(size)), size, longest)
         return EncodedSamples(buffers.take((total,), np.uint8), np.cumsum(size) - size, size, 0)

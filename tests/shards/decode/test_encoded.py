@@ -9,7 +9,7 @@ import torch
 from shards import Loader
 from shards.common.errors import ShardfeedError
 from shards.dataset import Split
-from shards.decode.buffers import ROOM, Buffers, EncodedSamples
+from shards.decode.buffers import ROWS, Buffers, EncodedSamples
 from tests.helpers.datasets import jpeg, photo, write_split
 
 END = b"\xff\xd9"
@@ -43,7 +43,7 @@ def test_a_sample_that_does_not_end_as_a_jpeg_keeps_its_length(other: bytes) -> 
 
 
 def test_a_long_sample_takes_no_room_from_many_short_ones() -> None:
-    samples = [END] * (2 * ROOM) + [bytes(100) + END]
+    samples = [END] * 4 + [bytes(ROWS // 4) + END]
     found = encoded(*samples)
     assert found.jpeg_rows() is None
     assert found.buffer.size == sum(map(len, samples))
