@@ -12,6 +12,7 @@ black. What is decoded and resized is the nearest window inside the image, and i
 To add a crop: its name in `Crop`, and a function in FROM_RESIZED for its corner, or in FROM_STORED for its window.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.common.errors import UsageError
-from shards.sampling.hashing import bits, integers, integers_of_each, uniform
+from shards.sampling.hashing import bits, integers_of_each, keys
 from shards.sampling.order import AREA, FLIP, LEFT, RATIO, TOP
 
 Crop = Literal["random", "center", "rrc"]
@@ -186,42 +187,20 @@ def random_resized(
 
     `stream`: the epoch, and what else sets these numbers apart. `scale` and `ratio`: from and to, (2,) or (n, 2).
     """
+    from shards.sampling.windows import draw_windows  # brings numba, for which a mistyped option need not wait
+
+    scales, ratios = (
+        np.ascontiguousarray(np.broadcast_to(np.asarray(each, np.float64), (len(ids), 2))) for each in (scale, ratio)
+    )
     tall, wide = np.asarray(height, np.int64), np.asarray(width, np.int64)
-    scales, ratios = (np.broadcast_to(np.asarray(each, np.float64), (len(ids), 2)) for each in (scale, ratio))
-    chosen = _fallback(tall, wide, ratios)
-    corner = (tall - chosen[:, 0]) // 2, (wide - chosen[:, 1]) // 2
-    top, left = corner[0].copy(), corner[1].copy()
-    open_ = np.arange(len(ids))
-    for attempt in range(RRC_ATTEMPTS):
-        if not len(open_):
-            break
-        mine = ids[open_]
-        area = (tall * wide)[open_] * _between(scales[open_], uniform(mine, seed, *stream, AREA, attempt))
-        drawn = np.exp(_between(np.log(ratios[open_]), uniform(mine, seed, *stream, RATIO, attempt)))
-        rows, columns = np.rint(np.sqrt(area / drawn)), np.rint(np.sqrt(area * drawn))
-        fits = (rows > 0) & (rows <= tall[open_]) & (columns > 0) & (columns <= wide[open_])
-        found = open_[fits]
-        chosen[found] = np.stack([rows[fits], columns[fits]], axis=-1).astype(np.int64)
-        top[found] = integers(ids[found], tall[found] - chosen[found, 0] + 1, seed, *stream, TOP)
-        left[found] = integers(ids[found], wide[found] - chosen[found, 1] + 1, seed, *stream, LEFT)
-        open_ = open_[~fits]
-    return np.column_stack([top, left, chosen])
+    return draw_windows(ids, tall, wide, scales, ratios, np.log(ratios), *_window_keys(seed, stream))
 
 
-def _between(bounds: npt.NDArray[np.float64], share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    low, high = bounds[:, 0], bounds[:, 1]
-    return np.asarray(low + (high - low) * share)
-
-
-def _fallback(
-    tall: npt.NDArray[np.int64], wide: npt.NDArray[np.int64], ratios: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
-    """(n, 2): height and width of the largest window of an allowed ratio, a pixel at least (torchvision: none)."""
-    narrowest, widest = ratios[:, 0], ratios[:, 1]
-    ratio = wide / tall
-    rows = np.where(ratio < narrowest, np.rint(wide / narrowest).astype(np.int64).clip(1), tall)
-    columns = np.where(ratio > widest, np.rint(tall * widest).astype(np.int64).clip(1), wide)
-    return np.stack([rows, columns], axis=-1)
+@functools.lru_cache(64)  # all batches of an epoch ask for the same ones
+def _window_keys(seed: int, stream: tuple[int, ...]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The keys of each attempt's area and ratio, (attempts, 2, 2), and of the corner's row and column, (2, 2)."""
+    drawn = [(*stream, purpose, attempt) for attempt in range(RRC_ATTEMPTS) for purpose in (AREA, RATIO)]
+    return keys(seed, drawn).reshape(-1, 2, 2), keys(seed, [(*stream, TOP), (*stream, LEFT)])
 
 
 def _whole(window: npt.NDArray[np.int64], mirror: npt.NDArray[np.int32], corners: npt.DTypeLike) -> CropWindows:

@@ -16,10 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+Words = npt.NDArray[np.uint64] | np.uint64
+
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _MULTIPLY_1 = 0xBF58476D1CE4E5B9
 _MULTIPLY_2 = 0x94D049BB133111EB
+# For `word`: of its arguments' type, so that a compiled loop stays in it too.
+_ONE, _STEP, _FACTOR_1, _FACTOR_2 = (np.uint64(each) for each in (1, _GAMMA, _MULTIPLY_1, _MULTIPLY_2))
+_BY_30, _BY_27, _BY_31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def bits(ids: npt.ArrayLike, seed: int, *stream: int) -> npt.NDArray[np.uint64]:
@@ -52,8 +57,28 @@ def integers_of_each(
 
     `ids` (n,); `bounds` broadcasts against (n, streams).
     """
-    first, second = np.array([_keys(seed, stream) for stream in streams], np.uint64).T
+    first, second = keys(seed, streams).T
     return _below(_bits(ids[:, None], first, second), bounds)
+
+
+def keys(seed: int, streams: Sequence[tuple[int, ...]]) -> npt.NDArray[np.uint64]:
+    """The keys of several streams, for `word`: (streams, 2)."""
+    return np.array([_keys(seed, stream) for stream in streams], np.uint64)
+
+
+def word(counter: Words, first: Words, second: Words) -> Words:
+    """The 64 bits that belong to a counter and two keys: arithmetic modulo 2**64.
+
+    Of arrays here, and of single numbers where a loop over samples is compiled (shards/sampling/windows.py).
+    """
+    x = (counter + _ONE) * _STEP + first
+    x = (x ^ (x >> _BY_30)) * _FACTOR_1
+    x = (x ^ (x >> _BY_27)) * _FACTOR_2
+    # The second round separates sequences whose keys differ by a multiple of the increment.
+    x = x ^ (x >> _BY_31) ^ second
+    x = (x ^ (x >> _BY_30)) * _FACTOR_1
+    x = (x ^ (x >> _BY_27)) * _FACTOR_2
+    return x ^ (x >> _BY_31)
 
 
 def permutation(n: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
@@ -61,14 +86,9 @@ def permutation(n: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
     return np.argsort(bits(np.arange(n), seed, *stream), kind="stable")
 
 
-def _bits(
-    ids: npt.ArrayLike, first: npt.NDArray[np.uint64] | np.uint64, second: npt.NDArray[np.uint64] | np.uint64
-) -> npt.NDArray[np.uint64]:
-    counter = np.asarray(ids).astype(np.uint64)
+def _bits(ids: npt.ArrayLike, first: Words, second: Words) -> npt.NDArray[np.uint64]:
     with np.errstate(over="ignore"):
-        x = (counter + np.uint64(1)) * np.uint64(_GAMMA) + first
-        # The second round separates sequences whose keys differ by a multiple of the increment.
-        return _mix(_mix(x) ^ second)
+        return np.asarray(word(np.asarray(ids).astype(np.uint64), first, second))
 
 
 def _below(random: npt.NDArray[np.uint64], bound: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -88,12 +108,6 @@ def _key(seed: int, stream: tuple[int, ...]) -> int:
     for part in stream:
         key = _mix_int((key * 3 + (part & _MASK) + _GAMMA) & _MASK)
     return key
-
-
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MULTIPLY_1)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MULTIPLY_2)
-    return x ^ (x >> np.uint64(31))
 
 
 def _mix_int(x: int) -> int:
