@@ -18,12 +18,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from shards.common.pread import read_at, read_cached, will_read
+from shards.common.compiled.crc import crc32
+from shards.common.compiled.pread import read_at, read_cached, will_read
 from shards.decode.buffers import Buffers
 from shards.decode.finish import cut_normalise, cut_out, scale_and_bias
 from shards.decode.graph import GraphConfig
 from shards.decode.resample import resample, resample_normalise
-from shards.sampling.batch import NOT_COMPARED, PlannedBatch
+from shards.sampling.batch import PlannedBatch
 from shards.sampling.colour import Augment
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -121,11 +122,11 @@ class ImageDestination:
     def read(self, files: npt.NDArray[np.intc], part: Int64Array) -> npt.NDArray[np.bool_]:
         """Reads and finishes the samples `part` (k,) whose files (k,) are open; returns which are done (k,).
 
-        Left to the caller: samples without an open file (-1), those whose checksum is to be compared, failed reads.
+        Left to the caller: samples without an open file (-1), failed reads, wrong checksums.
         """
         ranges = self.batch.ranges
-        files = np.where(ranges.crc32[part] == NOT_COMPARED, files, np.intc(-1))
-        return _read_and_finish(files, part, self.scratch.of(int(ranges.size[part].max())), *self.work)  # type: ignore[no-any-return]
+        scratch = self.scratch.of(int(ranges.size[part].max()))
+        return _read_and_finish(files, part, ranges.crc32, scratch, *self.work)  # type: ignore[no-any-return]
 
     def room(self, i: int) -> UInt8Array:
         """Room for the bytes of sample i, valid on this thread until the next sample."""
@@ -138,7 +139,7 @@ class ImageDestination:
 
 @numba.njit(nogil=True, cache=True)
 def _read_and_finish(  # type: ignore[no-untyped-def]
-    files, part, scratch, offset, size, first, width, left, shape, resize, mirror, normalise, places, images
+    files, part, crc, scratch, offset, size, first, width, left, shape, resize, mirror, normalise, places, images
 ):
     done = np.zeros(files.size, np.bool_)
     # The bytes of a cold disk must be on their way together: threads that also compute are few. So after the first
@@ -154,6 +155,8 @@ def _read_and_finish(  # type: ignore[no-untyped-def]
                 if files[later] >= 0:
                     will_read(files[later], offset[part[later]], size[part[later]])
         if not waits or read_at(files[k], scratch.ctypes.data, size[i], offset[i]):
+            if crc[i] >= 0 and crc32(scratch, 0, size[i]) != crc[i]:
+                continue
             sample = scratch[: size[i]]
             _finish(i, sample, offset, size, first, width, left, shape, resize, mirror, normalise, places, images)
             done[k] = True

@@ -4,8 +4,8 @@ They read ahead of need, so on a cold disk, a network file system or an object s
 bytes of a batch come into one buffer. A sample that is stored decoded goes into a buffer of the thread that read it,
 which finishes its image at once, while the pixels are in that core's cache.
 
-Each thread reads its part of a batch in one compiled loop. What that leaves (samples behind a URL, failed reads,
-checksums) is done sample by sample.
+Each thread reads its part of a batch, and compares checksums, in one compiled loop. What that leaves (samples behind a
+URL, failed reads, wrong checksums) is done again sample by sample, which says what is wrong.
 """
 
 import threading
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng.zlib_ng import crc32
 
+from shards.common.compiled.pread import read_each
 from shards.common.errors import Cancelled, ShardfeedError
-from shards.common.pread import read_each
 from shards.decode.buffers import Buffers, EncodedSamples
 from shards.decode.stored_pixels import StoredPixels
 from shards.feed.threads import DaemonThreads
@@ -69,7 +69,7 @@ class Destination(Protocol):
     """Where the bytes of the samples of a batch go."""
 
     def read(self, files: Descriptors, part: Int64Array) -> npt.NDArray[np.bool_]:
-        """Reads the samples `part` (k,) from open files (k,); returns which came (k,). -1 is no file."""
+        """Reads the samples `part` (k,) from open files (k,); returns which came whole (k,). -1 is no file."""
 
     def room(self, i: int) -> UInt8Array:
         """The bytes of sample i, or room for them."""
@@ -86,9 +86,10 @@ class BytesDestination:
     samples: EncodedSamples
 
     def read(self, files: Descriptors, part: Int64Array) -> npt.NDArray[np.bool_]:
-        """Reads the samples `part` (k,) from open files (k,); returns which came (k,). -1 is no file."""
-        offset, size, start = self.ranges.offset[part], self.ranges.size[part], self.samples.start[part]
-        return read_each(files, offset, size, self.samples.buffer, start)
+        """Reads the samples `part` (k,) from open files (k,); returns which came whole (k,). -1 is no file."""
+        ranges = self.ranges
+        where = ranges.offset[part], ranges.size[part], ranges.crc32[part]
+        return read_each(files, *where, self.samples.buffer, self.samples.start[part])
 
     def room(self, i: int) -> UInt8Array:
         """The bytes of sample i, or room for them: a view of the buffer."""
@@ -197,17 +198,15 @@ class SampleReader:
         ranges, troubles = batch.ranges, list[Trouble]()
         with self._shards.files(ranges.shard[part]) as files:
             came = target.read(files, part)
-        finished = came & (ranges.crc32[part] == NOT_COMPARED)
-        left, here = part[~finished], came[~finished]
-        for i, there, expected in zip(left.tolist(), here.tolist(), ranges.crc32[left].tolist(), strict=True):
+        for i in part[~came].tolist():
             sample = target.room(i)
-            trouble = None if there else self._fill(sample, batch.cursor.epoch, ranges, i)
-            if trouble is None and expected != NOT_COMPARED and crc32(sample.data) != expected:
+            trouble = self._fill(sample, batch.cursor.epoch, ranges, i)
+            if trouble is None and ranges.crc32[i] not in (NOT_COMPARED, crc32(sample.data)):
                 trouble = DAMAGED
-            if trouble is not None:
-                troubles.append((i, trouble))
-            elif not there:
+            if trouble is None:
                 target.put(i, sample)
+            else:
+                troubles.append((i, trouble))
         return troubles
 
     def _fill(self, target: UInt8Array, epoch: int, ranges: ByteRanges, i: int) -> str | ShardfeedError | None:

@@ -237,7 +237,7 @@ def test_all_samples_of_a_cold_disk_are_asked_for_before_the_first_is_waited_for
     monkeypatch.setattr(stored_pixels, "_finish", lambda i, *_: calls.append(("finish", i)))
     files, numbers, nothing = np.array([3, -1, 5, 4, 7], np.intc), np.arange(5), [None] * 9
     loop: Any = stored_pixels._read_and_finish
-    done = loop.py_func(files, numbers, np.zeros(9, np.uint8), numbers, numbers, *nothing)
+    done = loop.py_func(files, numbers, np.full(5, -1), np.zeros(9, np.uint8), numbers, numbers, *nothing)
     assert done.tolist() == [True, False, True, True, False]
     assert calls == [
         *[("cached", 3), ("finish", 0), ("cached", 5), ("ask", 5), ("ask", 4), ("ask", 7)],

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from shards.common.compiled.crc import crc32
+
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 IntArray = npt.NDArray[np.intc]
@@ -59,11 +61,14 @@ def will_read(file: int, offset: int, size: int) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def read_each(
-    files: IntArray, offset: Int64Array, size: Int64Array, buffer: UInt8Array, start: Int64Array
+    files: IntArray, offset: Int64Array, size: Int64Array, crc: Int64Array, buffer: UInt8Array, start: Int64Array
 ) -> npt.NDArray[np.bool_]:
-    """Reads ranges of open files (n,) into `buffer` from the bytes `start` (n,) on; returns which are there (n,)."""
+    """Reads ranges of open files (n,) into `buffer` from the bytes `start` (n,) on; returns which are there (n,).
+
+    `crc` (n,): the CRC-32 that each must have to count; a negative one is not compared.
+    """
     done = np.zeros(files.size, np.bool_)
     for i in range(files.size):
-        if files[i] >= 0:
-            done[i] = read_at(files[i], buffer.ctypes.data + start[i], size[i], offset[i])
+        if files[i] >= 0 and read_at(files[i], buffer.ctypes.data + start[i], size[i], offset[i]):
+            done[i] = crc[i] < 0 or crc32(buffer, start[i], size[i]) == crc[i]
     return done

@@ -4,13 +4,14 @@ import ctypes
 import mmap
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shards.common.pread import read_at, read_cached, read_each, will_read
+from shards.common.compiled.pread import read_at, read_cached, read_each, will_read
 
 DATA = bytes(range(256)) * 8
 
@@ -27,10 +28,16 @@ def test_ranges_of_open_files_come_to_their_places_and_nothing_else_is_touched(f
     buffer = np.full(100, 7, np.uint8)
     files, offset = np.array([file, -1, file], np.intc), np.array([250, 0, 2000])
     size, start = np.array([20, 10, 48]), np.array([50, 40, 0])
-    assert read_each(files, offset, size, buffer, start).tolist() == [True, False, True]
+    assert read_each(files, offset, size, np.full(3, -1), buffer, start).tolist() == [True, False, True]
     assert bytes(buffer[50:70]) == DATA[250:270]
     assert bytes(buffer[:48]) == DATA[2000:2048]
     assert set(buffer[48:50].tolist() + buffer[70:].tolist()) == {7}
+
+
+def test_a_range_of_another_checksum_is_not_there(file: int) -> None:
+    files, offset, size, start = np.full(3, file, np.intc), np.array([0, 9, 9]), np.full(3, 80), np.arange(3) * 80
+    crc = np.array([zlib.crc32(DATA[:80]), zlib.crc32(DATA[:80]), -1])
+    assert read_each(files, offset, size, crc, np.zeros(240, np.uint8), start).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("read", [read_at, read_cached])

@@ -1,0 +1,1 @@
+"""Reads of files and checksums inside compiled loops."""
