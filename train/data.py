@@ -111,19 +111,21 @@ def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     left out.
     """
     config = setup.config
+    # Options that override a recipe's may leave values behind that are of no use, which a loader refuses.
+    of_crop = {"scale": config.feeding.scale, "ratio": config.feeding.ratio} if config.crop == "rrc" else {}
+    of_order = {"window": config.feeding.window} if config.order == "blocks" else {}
     return shards.Loader(
         split,
         batch_size=setup.batch.micro_batch,
         train=True,
         size=training_size(config, epoch=1),
         crop=config.crop,
-        scale=config.feeding.scale,
-        ratio=config.feeding.ratio,
+        **of_crop,
         padding=config.feeding.pad,
         order=config.order,
         flip=config.feeding.flip,
         augment=config.feeding.augment,
-        window=config.feeding.window,
+        **of_order,
         num_repeats=config.feeding.num_repeats,
         on_error=config.on_error,
         **_common(setup),
