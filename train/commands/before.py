@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection
 
 from model import names
-from model.options import PTH, require_files
+from model.options import require_weights
 from shards.common.atomic import refuse_unwritable
 from shards.common.errors import UsageError
 from shards.dataset import Split
@@ -27,9 +27,9 @@ def refuse(config: Config, given: Collection[str] = ()) -> Result | None:
     """
     for name in (config.model, *map(str, filter(names.is_model, config.evaluate))):
         names.check_early(name)
-    require_files(PTH, *(path for path in config.evaluate if not names.is_model(path)))
+    require_weights(*(path for path in config.evaluate if not names.is_model(path)))
     if config.start.init is not None:
-        require_files("--init a file of weights", config.start.init)
+        require_weights(config.start.init, what="--init a file of weights")
     result = None
     if not config.evaluate and not config.find_lr and _on_one_machine():
         result = result_of(config)
