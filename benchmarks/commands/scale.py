@@ -167,7 +167,8 @@ def growth(early: Series, late: Series) -> str:
 
 def make_up(root: Path, images: int = 512) -> Split:
     """Makes a data set of drawn images in `root`, as `python -m preprocess` does. Raises ShardfeedError."""
-    run_command("preprocess", f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4))
+    words = (f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4))
+    run_command("preprocess", *words, kept=False)
     return open_dataset(root)["train"]
 
 
