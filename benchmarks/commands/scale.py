@@ -68,7 +68,10 @@ class Options:
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:
-        if not self.rows or min(self.rows) < 8 * self.batch_size or self.batch_size < 1:
+        Schedule(1, self.seconds)
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size must be 1 or more, not {self.batch_size}")
+        if not self.rows or min(self.rows) < 8 * self.batch_size:
             raise UsageError(f"--rows must be lengths of at least 8 batches of {self.batch_size}")
         if min(self.threads, default=1) < 1:
             raise UsageError("--threads must be 1 or more")
