@@ -38,8 +38,7 @@ def refuse(config: Config, given: Collection[str] = ()) -> Result | None:
             _refuse_cache(config, given, evaluation_splits(config))
     elif not is_url(config.data):
         _refuse_cache(config, given, _refuse_data(config))
-    if result is None and not config.evaluate and not config.check and _on_one_machine():
-        # --check says it in its turn.
+    if result is None and not config.evaluate and _on_one_machine():
         refuse_unwritable("--out", config.out, directory=True)
     return result
 

@@ -41,6 +41,7 @@ def test_what_fits_is_not_refused(config: Config) -> None:
         ({"resume": Path("a.pt")}, "a.pt is not a file: give --resume a checkpoint, auto or never"),
         ({"resume": Path(__file__)}, "was not written by torch.save: give --resume a checkpoint, auto or never"),
         ({"out": Path(__file__)}, "is a file, not a directory"),
+        ({"out": Path("/proc/here"), "check": True}, "--out /proc/here cannot be written"),
         ({"out": Path("/proc/here")}, "--out /proc/here cannot be written, because no file can be made in /proc"),
         ({"data": Path("nowhere")}, "nowhere is not a directory"),
     ],
