@@ -112,22 +112,22 @@ def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     """
     config = setup.config
     # Options that override a recipe's may leave values behind that are of no use, which a loader refuses.
-    of_crop = {"scale": config.feeding.scale, "ratio": config.feeding.ratio} if config.crop == "rrc" else {}
-    of_order = {"window": config.feeding.window} if config.order == "blocks" else {}
+    used: dict[str, Any] = {"window": config.feeding.window} if config.order == "blocks" else {}
+    if config.crop == "rrc":
+        used |= {"scale": config.feeding.scale, "ratio": config.feeding.ratio}
     return shards.Loader(
         split,
         batch_size=setup.batch.micro_batch,
         train=True,
         size=training_size(config, epoch=1),
         crop=config.crop,
-        **of_crop,
         padding=config.feeding.pad,
         order=config.order,
         flip=config.feeding.flip,
         augment=config.feeding.augment,
-        **of_order,
         num_repeats=config.feeding.num_repeats,
         on_error=config.on_error,
+        **used,
         **_common(setup),
     )
 
