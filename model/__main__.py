@@ -16,13 +16,13 @@ from shards.common.signals import end_on_signals
 if __name__ == "__main__":
     end_on_signals("python -m model")  # while the modules below load
 
-from model.options import PTH, Export, Predict, require_files
+from model.options import Export, Predict, require_files, require_weights
 from shards.common.atomic import refuse_unwritable
 from shards.common.cli import Command, loading, run_commands
 
 
 def _export(options: Export) -> None:
-    require_files(PTH, options.model)
+    require_weights(options.model)
     refuse_unwritable("--output", options.output)
     with loading("torch", "torch"):
         from model import export
@@ -31,7 +31,7 @@ def _export(options: Export) -> None:
 
 
 def _predict(options: Predict) -> None:
-    require_files(PTH, options.model)
+    require_weights(options.model)
     require_files("the paths of images", *options.images)
     with loading("torch", "torch"):
         from model import predict

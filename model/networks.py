@@ -13,6 +13,7 @@ from model.names import TIMM, check_name, check_timm, unknown
 from model.recompute import recompute_blocks
 from shards.common.arguments import whole_number
 from shards.common.errors import UsageError
+from shards.common.terminal import advice
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "cnn": Cnn,
@@ -63,7 +64,8 @@ def build_model(
     else:
         raise UsageError(f"{name} has no drop path: leave it out, or choose one of {', '.join(DROP_PATH)}")
     if blur_pool and not blur_strided(network):
-        raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave blur_pool off")
+        blur = advice("blur_pool", "--blur-pool")
+        raise UsageError(f"{name} has no convolution with a stride to put a blur before: leave {blur} out")
     if checkpoint and name.startswith(TIMM):
         try:
             network.set_grad_checkpointing(True)  # type: ignore[operator]

@@ -16,19 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from model.networks import copy_into, in_head
-from model.options import PTH, require_files
-from model.weights import About, about_of, is_checkpoint, read_saved, state_of
+from model.options import OLD, SAFETENSORS, require_weights
+from model.weights import NOT_PLAIN, About, about_of, is_checkpoint, read_saved, state_of
 from shards.common.arguments import as_path
 from shards.common.errors import MissingDependency, ShardfeedError, UsageError
 from shards.common.terminal import counted
 
-SAFETENSORS = ".safetensors"
 # Where the training scripts of torchvision and timm keep the state dict in their checkpoints.
 INSIDE = ("model", "state_dict")
 # What wrappers put before each name: DistributedDataParallel, torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
-# The first bytes of torch.save before version 1.6, without an archive: torchvision's oldest weights.
-OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # Names that a message shows.
 FEW = 3
 
@@ -45,11 +42,11 @@ class Start:
 def read_start(path: str | Path) -> Start:
     """The weights in a file: ours, a checkpoint, a state dict that torch.save wrote, or .safetensors.
 
-    No code in the file is run. Raises UsageError where there is no such file, ShardfeedError where it is damaged or
-    holds no weights, MissingDependency for .safetensors where that package is not installed.
+    No code in the file is run. Raises UsageError where there is no such file or it holds no weights, ShardfeedError
+    where it is damaged, MissingDependency for .safetensors where that package is not installed.
     """
     path = as_path("the file of the weights", path)
-    require_files(PTH, path)
+    require_weights(path)
     if path.suffix == SAFETENSORS:
         return Start(str(path), checked_state(_read_safetensors(path), path))
     with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, in others' checkpoints
@@ -62,17 +59,14 @@ def read_start(path: str | Path) -> Start:
 
 
 def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        old = file.read(len(OLD)) == OLD
+    if not old:
+        return read_saved(path)
     try:
-        with path.open("rb") as file:
-            old = file.read(len(OLD)) == OLD
-        return torch.load(path, map_location="cpu", weights_only=True) if old else read_saved(path)
-    except (ShardfeedError, pickle.UnpicklingError) as error:
-        if isinstance(error.__cause__ or error, pickle.UnpicklingError):
-            raise ShardfeedError(
-                f"{path} is damaged, or was not written by torch.save, or holds more than tensors and plain values: "
-                "save its state dict alone"
-            ) from error
-        raise
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # there is no checksum by which to tell damage apart
+        raise ShardfeedError(f"{path} is damaged, or {NOT_PLAIN}") from error
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -87,17 +81,20 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def checked_state(state: Any, path: str | Path) -> dict[str, Tensor]:
-    """`state` as a dict of names, without those of wrappers, to tensors. Raises ShardfeedError if it is none."""
+    """`state` as a dict of names, without those of wrappers, to tensors.
+
+    Raises UsageError if it is none, ShardfeedError for values that are not finite.
+    """
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise ShardfeedError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
+        raise UsageError(f"{path} holds no plain state dict, that is a mapping of names to tensors")
     for wrapper in WRAPPERS:
         if state and all(key.startswith(wrapper) for key in state):
             state = {key.removeprefix(wrapper): value for key, value in state.items()}
     for key, value in state.items():
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise ShardfeedError(f"{path} is no file of ordinary weights: {key} is sparse, quantized or without values")
+            raise UsageError(f"{path} is no file of ordinary weights: {key} is sparse, quantized or without values")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ShardfeedError(f"{path} has values in {key} that are not finite")
     return dict(state)

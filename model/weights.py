@@ -11,6 +11,7 @@ and description too, and is read in the same way.
 
 import dataclasses
 import errno
+import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from model.networks import build_model
-from model.options import PTH, require_files
+from model.options import PTH, require_files, require_weights
 from shards.common.arguments import as_path
 from shards.common.atomic import replacing
 from shards.common.errors import ShardfeedError, UsageError
@@ -32,6 +33,8 @@ from shards.decode import MEAN, STD
 from shards.sampling.crops import Interpolation
 
 ATTRIBUTE = "shardfeed"
+# What may be wrong with a file that torch.save wrote.
+NOT_PLAIN = "holds more than tensors and plain values: save its state dict alone"
 # A checkpoint is known by this entry, and has the description in the other: train/checkpoints/snapshot.py.
 OF_RANKS, ABOUT = "of_ranks", "about"
 
@@ -113,7 +116,8 @@ def save_whole(content: Any, path: Path) -> None:
 def read_saved(path: str | Path) -> Any:
     """The object that torch.save wrote into `path`, its tensors on the CPU; no code in the file is run.
 
-    Raises UsageError where there is no such file, ShardfeedError where it is damaged or something else.
+    Raises UsageError where there is no such file or it holds objects of other kinds, ShardfeedError where it is damaged
+    or was not written by torch.save.
     """
     path = as_path("the file of the weights", path)
     require_files(PTH, path)
@@ -124,6 +128,8 @@ def read_saved(path: str | Path) -> Any:
         # EINVAL: a damaged directory of the archive points before the beginning of the file.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
+        if isinstance(error, pickle.UnpicklingError):  # of whole bytes, by their checksums
+            raise UsageError(f"{path} {NOT_PLAIN}") from error
         raise ShardfeedError(f"{path} is damaged, or was not written by torch.save") from error
     if broken:
         raise ShardfeedError(f"{path} is damaged: the checksum of {broken} in it is wrong")
@@ -173,6 +179,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, About]:
     Raises as `read_saved`; UsageError if the file holds no weights that training wrote, or those of a model that
     this version does not know; ShardfeedError if weights and model do not fit each other.
     """
+    require_weights(as_path("the file of the weights", path))
     saved = read_saved(path)
     about = about_of(saved)
     if about is None:

@@ -92,6 +92,11 @@ class Preview:
     epoch: int = 0
     """Epoch to draw the beginning of."""
 
+    def __post_init__(self) -> None:
+        for name, least in {"count": 1, "pad": 0, "epoch": 0}.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name} must be {least} or more, not {getattr(self, name)}")
+
 
 def info(options: Info) -> None:
     """Prints a data set's manifest and figures from its index for people.
@@ -197,11 +202,13 @@ def draw(options: Preview) -> None:
     splits = open_dataset(options.data)
     if options.split not in splits:
         raise UsageError(f"{options.data} has no split {options.split!r}: it has {', '.join(splits)}")
+    split, train = splits[options.split], options.split == "train"
+    crop = options.crop or ("random" if train else "center")
+    if options.pad and crop != "random":
+        raise UsageError(f"--pad is for --crop random, not {crop}")
     with loading("torch and DALI", "shards.loader"):
         _ = shards.Loader
-    split, train = splits[options.split], options.split == "train"
     size = fitting_size(split) if options.size is None else options.size
-    crop = options.crop or ("random" if train else "center")
     shorter_side(split, size, options.resize, crop, pad="python -m shards preview --pad", larger="--resize")
     drawn = preview(
         split,

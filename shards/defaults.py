@@ -11,7 +11,7 @@ import torch
 from shards.common.arguments import flag, one_of, shown, whole_number
 from shards.common.errors import ShardfeedWarning, UsageError
 from shards.common.machine import check_workers, usable_cores
-from shards.common.terminal import counted
+from shards.common.terminal import advice, counted
 from shards.dataset import JoinedSplit, Split
 from shards.decode import DECODED_TOGETHER, nvjpeg
 from shards.decode.graph import ON_ENGINES, Decode, Device
@@ -70,7 +70,9 @@ def one_split(split: Any) -> Split:
 
 def choose_threads(threads: int | None, raw: bool) -> int:
     """The threads that the caller asks for, or the default. Raises UsageError for more than a machine can use."""
-    return default_threads(raw) if threads is None else check_workers("threads", whole_number("threads", threads))
+    if threads is None:
+        return default_threads(raw)
+    return check_workers(advice("threads", "--threads"), whole_number("threads", threads))
 
 
 def choose_device(wanted: str, device_id: int) -> Device:

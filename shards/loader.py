@@ -66,13 +66,13 @@ class Loader:
         order, a shuffle block of them read in sequence and shuffled together, for disks and network file systems that
         are slow at random reads) or "index" (as stored).
     window: shards in a shuffle block.
-    weights: the chance of each sample, (n,), in any unit, or "balanced", which makes all classes as likely. Samples are
-        then drawn anew each epoch. By default an epoch holds each sample once.
+    weights: for training: the chance of each sample, (n,), in any unit, or "balanced", which makes all classes as
+        likely. Samples are then drawn anew each epoch. By default an epoch holds each sample once.
     num_samples: for weights: how many an epoch draws, over all ranks; by default as many as the split has.
     replacement: for weights: an epoch may hold a sample more than once, each time with another crop.
-    num_repeats: an epoch holds this many copies of each of fewer samples (repeated augmentation), in the same global
-        batch, on different ranks, each with another crop; as timm's RepeatAugSampler, an epoch has as many images as
-        the split, rounded down to a multiple of 256 unless it has fewer.
+    num_repeats: for training: an epoch holds this many copies of each of fewer samples (repeated augmentation), in the
+        same global batch, on different ranks, each with another crop; as timm's RepeatAugSampler, an epoch has as many
+        images as the split, rounded down to a multiple of 256 unless it has fewer.
     seed: of crops, flips and policies, and of the order where `order_seed` is None.
     order_seed: of the order of samples, to change the order or the augmentation alone.
     rank, world_size: the global rank and the number of ranks.
@@ -297,9 +297,9 @@ class Loader:
         """Goes on where `state` was taken, also with another batch size or number of ranks.
 
         The next iteration gives the samples of that epoch that were not yet delivered. Raises UsageError for the state
-        of another data set, seed or order.
+        of other samples, another seed or order.
         """
-        cursor = cursor_of(state, self.state_dict())
+        cursor = cursor_of(state, self.state_dict(), self._samples)
         self._move(cursor.epoch, cursor.position)
 
     def _move(self, epoch: int, position: int) -> None:

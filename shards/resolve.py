@@ -91,6 +91,12 @@ def feed_config(
     )
     draw = draw_of(split, weights, num_samples, replacement, num_repeats)
     drawn = draw.weights is not None or bool(draw.mixture)
+    if not train and (drawn or draw.repeats > 1):
+        weighed = ("weights draw", "leave them out") if drawn else ("num_repeats draws", "leave it out")
+        what, instead = ("a mix draws", "concatenate the splits") if draw.mixture else weighed
+        raise UsageError(
+            f"{what} samples for training, and train=False gives each sample once: give train=True, or {instead}"
+        )
     if drawn and order not in (None, "global"):
         raise UsageError(f"weights and mixes draw samples in random order: order={shown(order)} does not apply")
     samples = draw.length(len(split))

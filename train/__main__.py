@@ -85,9 +85,11 @@ def _run(words: list[str]) -> None:
     config = parse_config(words)
     # Imported only now, so that --help and a mistyped option need not wait for the libraries of each.
     from train.commands.before import refuse
+    from train.commands.unused import refuse_unused
     from train.report.result import complete_line
 
-    complete = refuse(config)
+    refuse_unused(config, given(words))
+    complete = refuse(config, given(words))
     if not config.evaluate and complete is None:
         require_optimizer(config.update.optimizer)
     # By default PyTorch's CPU threads spin while they wait for each other, on cores that the loader's threads need:

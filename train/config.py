@@ -11,8 +11,6 @@ from shards.common.arguments import check_fields
 from shards.common.cli import Group
 from shards.common.errors import UsageError
 from shards.common.machine import check_workers
-from shards.sampling.crops import RRC_RATIO, RRC_SCALE
-from shards.sampling.order import BLOCK_SHARDS
 from train.options import (
     Distributed,
     Feeding,
@@ -228,18 +226,11 @@ class Config:
             raise UsageError(f"--start-size {self.sizes.start_size} is more than --size {self.size}: give both")
         if self.feeding.pad and self.crop != "random":
             raise UsageError(f"--pad is for --crop random, not {self.crop}")
-        if self.crop != "rrc" and (self.feeding.scale, self.feeding.ratio) != (RRC_SCALE, RRC_RATIO):
-            raise UsageError(f"--scale and --ratio are for --crop rrc, not {self.crop}")
         smallest = self.sizes.start_size or self.size
         if self.feeding.pad >= smallest:
             raise UsageError(
                 f"--pad must be less than the {smallest} pixels of a training image, not {self.feeding.pad}"
             )
-        own, usual = self.distributed, Distributed()
-        if own.parallel != "local-sgd" and (own.period, own.warm_up) != (usual.period, usual.warm_up):
-            raise UsageError(f"--period and --warm-up are for --parallel local-sgd, not {own.parallel}")
-        if self.order != "blocks" and self.feeding.window != BLOCK_SHARDS:
-            raise UsageError(f"--window is for --order blocks, not {self.order}")
         if self.memory.offload and self.distributed.parallel != "fsdp":
             raise UsageError("--offload needs --parallel fsdp")
         if self.distributed.parallel == "fsdp":

@@ -111,21 +111,23 @@ def training_loader(split: "shards.Split", setup: "Setup") -> "shards.Loader":
     left out.
     """
     config = setup.config
+    # Options that override a recipe's may leave values behind that are of no use, which a loader refuses.
+    used: dict[str, Any] = {"window": config.feeding.window} if config.order == "blocks" else {}
+    if config.crop == "rrc":
+        used |= {"scale": config.feeding.scale, "ratio": config.feeding.ratio}
     return shards.Loader(
         split,
         batch_size=setup.batch.micro_batch,
         train=True,
         size=training_size(config, epoch=1),
         crop=config.crop,
-        scale=config.feeding.scale,
-        ratio=config.feeding.ratio,
         padding=config.feeding.pad,
         order=config.order,
         flip=config.feeding.flip,
         augment=config.feeding.augment,
-        window=config.feeding.window,
         num_repeats=config.feeding.num_repeats,
         on_error=config.on_error,
+        **used,
         **_common(setup),
     )
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure.harness import Schedule
 from benchmarks.processes.command import run_command
 from preprocess.synthetic import SyntheticSource
 from shards.common.atomic import refuse_unwritable
@@ -42,6 +43,7 @@ def run(options: Options) -> None:
     # Mistakes that would otherwise show minutes later, in the command that needs the value.
     find_recipe(["--recipe", options.recipe])
     SyntheticSource(train=options.train, validation=options.validation)
+    Schedule(seconds=options.seconds)
     images, shards = options.out / "images", options.out / "shards"
     # Every run trains into a directory of its own: results are never overwritten.
     results = options.out / f"run-{datetime.now():%Y%m%dT%H%M%S}"

@@ -112,7 +112,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if min((1 if self.threads is None else self.threads, *self.sweep)) < 1 or (self.workers or 0) < 0:
-            raise UsageError("the number of threads must be at least 1, the number of workers 0 or more")
+            raise UsageError("--threads and --sweep must be 1 or more, --workers 0 or more")
         _names(self.peers)
         Schedule(self.rounds, self.seconds)
 

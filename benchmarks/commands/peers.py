@@ -75,7 +75,7 @@ class Options:
         if unknown := set(self.rows) - ROWS.keys():
             raise UsageError(f"no row {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}")
         if self.images is not None and self.images < 1:
-            raise UsageError(f"--images must be at least 1, not {self.images}")
+            raise UsageError(f"--images must be 1 or more, not {self.images}")
         self.row(next(iter(ROWS)), Path(), Path())  # what is wrong is said before the shards are made
 
     def row(self, name: str, data: Path, work: Path, source: tuple[str, str, str] | None = None) -> loaders.Options:

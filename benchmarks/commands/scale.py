@@ -68,7 +68,10 @@ class Options:
     """Directory for the JSON."""
 
     def __post_init__(self) -> None:
-        if not self.rows or min(self.rows) < 8 * self.batch_size or self.batch_size < 1:
+        Schedule(1, self.seconds)
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size must be 1 or more, not {self.batch_size}")
+        if not self.rows or min(self.rows) < 8 * self.batch_size:
             raise UsageError(f"--rows must be lengths of at least 8 batches of {self.batch_size}")
         if min(self.threads, default=1) < 1:
             raise UsageError("--threads must be 1 or more")
@@ -167,7 +170,8 @@ def growth(early: Series, late: Series) -> str:
 
 def make_up(root: Path, images: int = 512) -> Split:
     """Makes a data set of drawn images in `root`, as `python -m preprocess` does. Raises ShardfeedError."""
-    run_command("preprocess", f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4))
+    words = (f"synthetic:train={images},validation=1", str(root), "--shard-size", str(images // 4))
+    run_command("preprocess", *words, kept=False)
     return open_dataset(root)["train"]
 
 

@@ -45,7 +45,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 2 <= self.batch <= self.samples or self.shard_size < 2:
-            raise UsageError("give a batch of 2 samples up to all of them, and shards of 2 samples or more")
+            raise UsageError("--batch-size must be from 2 to --samples, and --shard-size 2 or more")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ An interval has images, seconds by the clock, and the processor seconds that thi
 machine with other work to do, trust the processor seconds. Figures are stored by benchmarks/measure/result.py.
 """
 
+import math
 import statistics
 import sys
 import time
@@ -45,10 +46,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
-            raise UsageError(f"rounds must be at least 1, not {self.rounds}")
-        if self.seconds <= 0:
-            raise UsageError(f"seconds must be more than 0, not {self.seconds:g}")
-        if self.warm_up < 1:
+            raise UsageError(f"--rounds must be 1 or more, not {self.rounds}")
+        if not 0 < self.seconds < math.inf:
+            raise UsageError(f"--seconds must be a number above 0, not {self.seconds:g}")
+        if self.warm_up < 1:  # of which no command has an option
             raise UsageError(f"warm_up must be at least 1 batch, not {self.warm_up}")
 
 

@@ -36,7 +36,7 @@ def batch_spec(
     from shards.dataset.sizes import shorter_side
 
     if batch_size < 1:
-        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+        raise UsageError(f"--batch-size must be 1 or more, not {batch_size}")
     resize = shorter_side(split, size, resize, crop, larger="" if resize is None else "--resize")
     if len(split) < batch_size:
         raise UsageError(f"{split.root}: {split.name} holds {len(split)} images, less than a batch of {batch_size}")

@@ -64,7 +64,7 @@ class Stores:
             else:
                 source, image, label = self.source(store)
                 words = [source, str(path), "--splits", self._split, *KINDS[store]]
-                run_command("preprocess", *words, "--image-column", image, "--label-column", label)
+                run_command("preprocess", *words, "--image-column", image, "--label-column", label, kept=False)
         return path
 
     def _index_tars(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class Stores:
         names = path / "classes.txt"
         with replacing(names) as file:
             file.write("".join(f"{name}\n" for name in split.class_names).encode())
-        run_command("shards", "index", str(path), "--class-names", str(names))
+        run_command("shards", "index", str(path), "--class-names", str(names), kept=False)
 
 
 def multiply(source: str, split: str, columns: tuple[str, str], out: Path, count: int, seed: int = 0) -> None:

@@ -94,7 +94,7 @@ def _timed(rows: int, *words: str) -> Figures:
     watcher, began = threading.Thread(target=watch, daemon=True), time.perf_counter()
     watcher.start()
     try:
-        run_command(*words)
+        run_command(*words, kept=False)
     finally:
         done.set()
         watcher.join()

@@ -17,6 +17,8 @@ from shards.sampling.order import held_out_count
 MICRO_BATCH, BATCH = 16, 64
 FRACTION = 0.05
 PAD = 8  # pixels of an image's side for one of its border: 4 for images of 32, as is usual for CIFAR
+# The line before them, which are the last for people.
+WORK_NOW = "these lines work now:"
 WEIGHTS = "Results/imagenet_trained_model.pth"
 
 

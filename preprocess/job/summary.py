@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preprocess.job.estimate import Forecast, estimate, time_in_words
-from preprocess.job.next_steps import next_steps
+from preprocess.job.next_steps import WORK_NOW, next_steps
 from preprocess.job.slices import WHOLE
 from preprocess.job.task import ShardJob, ShardResult
 from preprocess.job.upload import UploadJob
@@ -105,7 +105,7 @@ def print_next(out: str | Path | ObjectStore, manifest: Manifest) -> None:
     """Prints the lines that work with a data set. `out`: as for `next_steps`."""
     steps = next_steps(out, manifest)
     if steps:
-        print("these lines work now:")
+        print(WORK_NOW)
     for line in steps:
         print(f"  {line}")
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # Files that operating systems leave beside images, like all whose names begin with a dot.
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+# How files end that people keep beside images. They are passed over, unless their bytes are an image's.
+NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".log", ".mat")
 # Files of a split that are looked at, to tell an image folder from one of other things.
 LOOKED_AT = 100
 PASSED_OVER = "passed over: "  # how the reasons of files that are no rows begin
@@ -223,7 +225,9 @@ def _no_image(entry: os.DirEntry[str]) -> str | None:
     """Why an entry below a class is passed over; None for a file to convert."""
     if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
         return "a hidden or system file"
-    return None if entry.is_file() else "no regular file"
+    if not entry.is_file():
+        return "no regular file"
+    return "no image" if entry.name.lower().endswith(NOTES) and not _is_image(entry.path) else None
 
 
 def _files(root: Path, folder: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
@@ -245,15 +249,17 @@ def _directories(root: Path) -> list[os.DirEntry[str]]:
 
 
 def _holds_images(images: FolderImages) -> bool:
-    for row in range(min(len(images), LOOKED_AT)):
-        try:
-            with (images.root / images.path(row)).open("rb") as file:
-                start = file.read(12)
-        except OSError:
-            continue
-        if start.startswith(STARTS) or start[8:] == b"WEBP" or start[4:8] == b"ftyp":
-            return True
-    return False
+    return any(_is_image(images.root / images.path(row)) for row in range(min(len(images), LOOKED_AT)))
+
+
+def _is_image(path: str | Path) -> bool:
+    """Whether a file begins as an image does."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - of a million entries none becomes a Path
+            start = file.read(12)
+    except OSError:
+        return False
+    return start.startswith(STARTS) or start[8:] == b"WEBP" or start[4:8] == b"ftyp"
 
 
 def _found(root: Path) -> str:

@@ -51,7 +51,7 @@ def shorter_side(
     by default that of `train`; larger: the option for `resize`, if the command has one.
     """
     if size < 1:
-        raise UsageError(f"size must be at least 1 pixel, not {size}")
+        raise UsageError(f"{advice('size', option)} must be 1 or more, not {size}")
     stored = split.manifest.settings.short_side
     chosen = round(size * RESIZE / SIZE) if resize is None else resize
     if resize is None and stored is not None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -241,6 +242,11 @@ class Split:
     def labels(self) -> npt.NDArray[np.int32]:
         """The class of each sample, (n,)."""
         return self.index.label
+
+    @cached_property
+    def labels_identity(self) -> int:
+        """A number that differs for samples of other labels, or in another order; the same for every copy; 32 bits."""
+        return zlib.crc32(self.labels.astype("<i4").tobytes())
 
     def keys(self) -> npt.NDArray[np.object_]:
         """The key of each sample in its tar, (n,) of str; read from disk at each call."""

@@ -64,6 +64,8 @@ class SamplingConfig:
             raise UsageError(f"padding must be less than size, which is {self.size}, not {self.padding}")
         if self.crop != "rrc" and (self.scale, self.ratio) != (RRC_SCALE, RRC_RATIO):
             raise UsageError(f"scale and ratio are for crop='rrc', not {crop_in_words(self.crop)}")
+        if self.order != "blocks" and self.block_shards != BLOCK_SHARDS:
+            raise UsageError(f"window is for order='blocks', not {self.order!r}")
 
 
 @dataclass(frozen=True)

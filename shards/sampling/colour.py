@@ -23,6 +23,8 @@ from shards.sampling.policies import Policy
 IDENTITY, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY, BLUR, SOLARIZE = range(8)
 # From this level on solarize inverts.
 THRESHOLD = 128.0
+# From which a blur's standard deviation is drawn by default, in pixels.
+SIGMAS = (0.1, 2.0)
 # Operations of a view: one of three, the jitter's four, gray, blur, solarize.
 STAGES = 8
 
@@ -50,7 +52,7 @@ class Colour:
     """The probability of grayscale, after the jitter."""
     blur: float = 0.0
     """The probability of a Gaussian blur, after that."""
-    sigma: tuple[float, float] = (0.1, 2.0)
+    sigma: tuple[float, float] = SIGMAS
     """From which its standard deviation is drawn, in pixels of the view; the kernel is cut off after four of them."""
     solarize: float = 0.0
     """The probability that levels from 128 on are inverted, at the end."""
@@ -65,6 +67,10 @@ class Colour:
         interval("sigma", self.sigma, 0.01, 100)
         if flag("one_of_three", self.one_of_three) and (self.gray or self.blur or self.solarize):
             raise UsageError("one_of_three chooses gray, blur or solarize itself: leave out their probabilities")
+        if self.jitter != 1 and not (self.brightness or self.contrast or self.saturation or self.hue):
+            raise UsageError("jitter is the probability of brightness, contrast, saturation and hue: give one of them")
+        if tuple(self.sigma) != SIGMAS and not (self.blur or self.one_of_three):
+            raise UsageError("sigma is for blur: give its probability")
 
 
 NO_CHANGE = Colour()

@@ -197,7 +197,7 @@ def test_mistakes_are_one_line_and_an_exit_status(
         ([str(tmp_path / "no.pth"), str(good)], 2, "no.pth is not a file"),
         ([str(weights), str(tmp_path / "no.jpg")], 2, "no.jpg is not a file"),
         ([str(weights), str(notes)], 1, "notes.txt is not an image"),
-        ([str(good), str(good)], 1, "photo.jpg is damaged, or was not written by torch.save"),
+        ([str(good), str(good)], 2, "photo.jpg was not written by torch.save: give the .pth file that training wrote"),
         ([str(weights)], 2, "no images to predict"),
     ]
     for words, status, message in cases:

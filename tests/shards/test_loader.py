@@ -280,6 +280,8 @@ def test_the_rest_of_an_epoch_can_be_shared_by_other_ranks(small_split: Split) -
         ({"seed": 9}, "another seed"),
         ({"order_seed": 9}, "another order_seed"),
         ({"epoch": None}, "no epoch"),
+        ({"labels": 7}, "other samples, or of the same in another order, by their labels"),
+        ({"position": 10**9}, "the position in the loader's state must be 29 or less, not 1000000000"),
     ],
 )
 def test_a_foreign_state_is_refused(small_split: Split, change: dict[str, int | None], message: str) -> None:
@@ -287,6 +289,34 @@ def test_a_foreign_state_is_refused(small_split: Split, change: dict[str, int | 
         state = {**loader.state_dict(), **change}
         with pytest.raises(UsageError, match=message):
             loader.load_state_dict({name: value for name, value in state.items() if value is not None})
+
+
+def test_the_state_of_other_samples_is_refused_and_that_of_a_copy_is_not(tmp_path: Path) -> None:
+    images = [jpeg(photo(16, 16))] * 8
+    splits = [
+        write_split(tmp_path / name, images, labels, short_side=16, shard_size=size)
+        for name, labels, size in (("one", [0, 1] * 4, 4), ("copy", [0, 1] * 4, 8), ("other", [1, 0] * 4, 4))
+    ]
+    one, copy, other = (Loader(split, batch_size=2, train=True, size=16, threads=1) for split in splits)
+    copy.load_state_dict(one.state_dict())
+    with pytest.raises(UsageError, match="the loader's state is of other samples"):
+        other.load_state_dict(one.state_dict())
+    other.load_state_dict(
+        {name: value for name, value in one.state_dict().items() if name != "labels"}
+    )  # an earlier one
+
+
+def test_the_state_after_a_last_batch_that_is_not_full_goes_on_with_the_next_epoch(small_split: Split) -> None:
+    with load(small_split, drop_last=False) as loader:
+        for _ in loader:
+            state = loader.state_dict()  # as it is saved in the body of a loop
+        assert (state["epoch"], state["position"]) == (0, 29)
+        following = epoch(loader)
+        loader.load_state_dict(state)
+        assert epoch(loader) == []
+        assert same(epoch(loader), following)
+        # Earlier versions wrote where the batch would end if it were full.
+        loader.load_state_dict({**{name: value for name, value in state.items() if name != "labels"}, "position": 32})
 
 
 def test_automatic_choices_are_those_of_a_machine_without_a_gpu(
@@ -393,6 +423,7 @@ def test_gray_and_progressive_jpegs_come_out_as_pillow_reads_them(tmp_path: Path
         ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
         ({"batch_size": None}, "batch_size must be a whole number"),
         ({"window": 0}, "window must be 1 or more, not 0"),
+        ({"window": 4}, "window is for order='blocks', not 'global'"),
         ({"resize": None, "size": 41}, "crop of 41 pixels"),
         ({"size": 0}, "size must be 1 or more, not 0"),
         ({"crop": "middle"}, "random, center"),

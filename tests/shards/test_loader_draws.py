@@ -109,6 +109,11 @@ def test_a_state_of_other_weights_is_refused(split: Split) -> None:
         ({"weights": "balanced", "num_samples": 3}, "has 3 samples, fewer than one global batch of 4"),
         ({"num_repeats": 0}, "num_repeats must be 1 or more"),
         ({"replacement": "no"}, "replacement must be True or False"),
+        (
+            {"weights": "balanced", "train": False},
+            "weights draw samples for training, .+, or leave them out",
+        ),
+        ({"num_repeats": 2, "train": False}, "num_repeats draws samples for training, .+, or leave it out"),
     ],
 )
 def test_arguments_that_draw_nothing_are_refused(split: Split, options: dict[str, Any], told: str) -> None:

@@ -138,3 +138,19 @@ def test_info_names_an_index_file_that_is_missing(tmp_path: Path, capsys: pytest
     split.shard_paths[0].with_suffix(".idx").unlink()
     assert shards("info", str(tmp_path)) == 1
     assert "1 file (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--count 0", "--count must be 1 or more, not 0"),
+        ("--epoch -1", "--epoch must be 0 or more, not -1"),
+        ("--pad 4 --crop rrc", "--pad is for --crop random, not rrc"),
+        ("--size 0", "--size must be 1 or more, not 0"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_option(
+    words: str, said: str, small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shards("preview", str(small_split.root), "--output", str(tmp_path / "p.png"), *words.split()) == 2
+    assert said in capsys.readouterr().err

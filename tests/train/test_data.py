@@ -187,6 +187,14 @@ def test_area_filter_and_policy_reach_training_and_the_filter_evaluation(tmp_pat
         assert torch.equal(next(iter(loader))[0], next(iter(expected))[0])
 
 
+def test_what_a_recipe_leaves_behind_for_another_crop_or_order_reaches_no_loader(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path, {"train": 4})
+    idle = Feeding(scale=(0.3, 0.4), window=4)
+    config = Config(data, size=16, batch=4, micro_batch=4, threads=1, device="cpu", feeding=idle)
+    with training_loader(open_dataset(data)["train"], setup_of(config)) as loader:
+        assert len(loader) == 1
+
+
 def test_evaluation_takes_batches_that_training_computes_at_a_time(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, {"train": 8, "validation": 11})
     setup = setup_of(Config(data, size=16, batch=64, micro_batch=4, threads=1, device="cpu"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model.options import require_weights
 from shards.common.errors import UsageError
 from shards.sampling.crops import RRC_RATIO, RRC_SCALE
 from train.config import Config
@@ -50,8 +51,8 @@ def result_of(config: Config) -> Result | None:
     out, resume = config.out, resume_of(config)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, not a directory")
-    if isinstance(resume, Path) and not resume.is_file():
-        raise UsageError(f"--resume {resume} is not a file: give a checkpoint, auto or never")
+    if isinstance(resume, Path):
+        require_weights(resume, what="--resume a checkpoint, auto or never")
     saved = saved_in(out)
     if saved and (out / TOTAL_TIME).exists() and resume != "never":
         _refuse_other_options(config)

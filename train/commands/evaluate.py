@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from model.names import is_model
-from model.options import PTH, require_files
+from model.options import require_weights
 from model.published import published
 from model.start import Start, read_start
 from model.weights import About
@@ -61,7 +61,7 @@ def evaluate_files(config: Config, given: Collection[str] = ()) -> list[Reached]
     val_resize and flip_tta. Raises as `load_whole`, `read_start` and `published` do, and UsageError for weights of
     other classes.
     """
-    require_files(PTH, *(path for path in config.evaluate if not is_model(path)))
+    require_weights(*(path for path in config.evaluate if not is_model(path)))
     splits = evaluation_splits(config)
     names = _names(config, splits)
     # Looked at before the first evaluation, which may take long.

@@ -204,7 +204,7 @@ def test_all_rows_are_measured_and_each_is_written_at_once(
 
     made: list[tuple[str, ...]] = []
     monkeypatch.setattr(loaders, "compare", compare)
-    monkeypatch.setattr(stores, "run_command", lambda *words: made.append(words))
+    monkeypatch.setattr(stores, "run_command", lambda *words, **_: made.append(words))
     # Fourteen charts take seconds; test_readme.py draws one.
     monkeypatch.setattr("benchmarks.commands.peers.draw", lambda results, path: path.write_text(str(len(results))))
     monkeypatch.setattr(stores.Stores, "_index_tars", lambda self, path: None)
@@ -338,7 +338,7 @@ def test_a_row_that_fails_does_not_stop_the_others(
         return msgspec.structs.replace(result, settings=_work(options))
 
     monkeypatch.setattr(loaders, "compare", compare)
-    monkeypatch.setattr(stores, "run_command", lambda *words: None)
+    monkeypatch.setattr(stores, "run_command", lambda *words, **_: None)
     words = ["peers", "--source", "S", "--rows", "jpeg", "jpeg-uint8", "jpeg-rrc", "--out", str(tmp_path)]
     assert main(words) == 1
     printed = capsys.readouterr()

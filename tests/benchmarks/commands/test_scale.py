@@ -79,10 +79,12 @@ def test_the_command_ends_with_json_and_leaves_no_data_set(
     assert not list((tmp_path / "scratch").iterdir())
 
 
-@pytest.mark.parametrize("wrong", [{"rows": ()}, {"rows": (10,)}, {"threads": (0,)}, {"epochs": 12}, {"batch_size": 0}])
-def test_options_that_measure_nothing_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UsageError):
-        Options(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong", [{"rows": ()}, {"rows": (10,)}, {"threads": (0,)}, {"epochs": 12}, {"batch_size": 0}, {"seconds": 0.0}]
+)
+def test_options_that_measure_nothing_are_refused_by_their_names(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"^--{next(iter(wrong)).replace('_', '-')} must be"):
+        Options(**wrong)
 
 
 def test_real_rows_are_made_converted_and_read(tmp_path: Path) -> None:

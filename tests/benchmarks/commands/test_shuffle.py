@@ -41,5 +41,5 @@ def test_the_table_has_a_row_for_each_order(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_batch_larger_than_the_split_is_refused() -> None:
-    with pytest.raises(UsageError, match="a batch of 2 samples"):
+    with pytest.raises(UsageError, match="--batch-size must be from 2 to --samples"):
         Options(samples=10, batch=11)

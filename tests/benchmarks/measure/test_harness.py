@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -82,9 +83,19 @@ def test_a_contender_that_runs_dry_is_an_error() -> None:
         measure([machine.contender("A", [1.0] * 2, last=8)], Schedule(rounds=1), machine.clock)
 
 
-@pytest.mark.parametrize("settings", [{"rounds": 0}, {"seconds": 0.0}, {"warm_up": 0}])
-def test_schedules_that_measure_nothing_are_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rounds": 0}, "--rounds must be 1 or more, not 0"),
+        ({"seconds": 0.0}, "--seconds must be a number above 0, not 0"),
+        ({"seconds": float("nan")}, "--seconds must be a number above 0, not nan"),
+        ({"warm_up": 0}, "warm_up must be at least 1 batch"),
+    ],
+)
+def test_schedules_that_measure_nothing_are_refused_by_the_name_of_the_option(
+    settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{said}"):
         Schedule(**settings)
 
 

@@ -70,6 +70,19 @@ def test_a_directory_gives_splits_by_the_names_of_its_tars(tmp_path: Path) -> No
     assert (tmp_path / MANIFEST).is_file()
 
 
+def test_keys_that_come_again_in_another_tar_are_samples_without_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        write_tar(tmp_path / "tars" / f"{number}.tar", samples(2))
+    split = indexed(tmp_path / "tars")["train"]
+    assert split.keys().tolist() == ["0000", "0001"] * 2
+    assert "twice" not in "".join(capsys.readouterr())
+    (tmp_path / "names.txt").write_text("0001\n")
+    with pytest.raises(UsageError, match="'0001' is the name of 2 samples"):
+        split.subset(tmp_path / "names.txt")
+
+
 @pytest.mark.parametrize("given", ["x-train-{0..0}.tar", ""])
 def test_the_lines_at_the_end_fit_a_split_to_train_on_alone(
     given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -36,6 +36,25 @@ def test_an_image_is_what_its_bytes_say_and_all_else_is_rejected_by_name(tmp_pat
     assert set(rejects(out)) == {"train/a/notes.jpg", "train/a/readme"}
 
 
+def test_notes_beside_images_are_passed_over_and_said_and_count_for_no_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = {
+        "train/a/README.txt": b"text",
+        "train/a/e.txt": JPEG,
+        "train/a/boxes.CSV": b"1,2",
+        "train/a/empty.xml": b"",
+    }
+    out = tmp_path / "out"
+    assert convert(folder(tmp_path / "source", {"train": 4}, notes), out) == 0
+    assert (
+        "passing over 3 files: train/a/README.txt (no image), train/a/boxes.CSV (no image)" in capsys.readouterr().err
+    )
+    info = Manifest.read(out).splits["train"]
+    assert (info.samples, info.rejects) == (5, 0)
+    assert set(rejects(out).values()) == {"passed over: no image"}
+
+
 def test_class_folders_alone_are_one_split(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     write_files(source, {"n02/b.jpg": JPEG, "n01/a.jpg": JPEG, "n02/c.jpg": JPEG, "readme.txt": b"text"})

@@ -158,6 +158,10 @@ def test_what_is_no_mix_or_no_list_of_splits_is_refused(splits: list[Split]) -> 
         (lambda: mixed.select([0]), "a mix cannot be divided"),
         (lambda: load(mixed, weights="balanced"), "a mix has neither weights nor num_repeats"),
         (lambda: load(mixed, order="blocks"), "order='blocks' does not apply"),
+        (
+            lambda: load(mixed, train=False),
+            "a mix draws samples .+, or concatenate the splits",
+        ),
         (mixed.remote_shards, "has shards in several places"),
     ]
     for call, told in wrong:

@@ -24,7 +24,7 @@ from tests.helpers.s3 import S3
 
 pytest_plugins = ("tests.helpers.s3_server",)
 
-SETTINGS = {"size": 8, "resize": 16, "device": "cpu", "dtype": "uint8", "threads": 1, "window": 4}
+SETTINGS = {"size": 8, "resize": 16, "device": "cpu", "dtype": "uint8", "threads": 1}
 Epoch = list[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -40,6 +40,7 @@ def opened(url: str, tmp_path: Path, share: float, local: Split) -> Split:
 
 
 def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:
+    window = {"window": 4} if order == "blocks" else {}
     return Loader(
         split,
         batch_size=2,
@@ -47,7 +48,7 @@ def loader(split: Split, order: Order, rank: int = 0, world_size: int = 1, **opt
         order=order,
         rank=rank,
         world_size=world_size,
-        **{**SETTINGS, **options},
+        **{**SETTINGS, **window, **options},
     )
 
 

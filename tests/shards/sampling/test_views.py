@@ -184,6 +184,8 @@ def test_the_views_of_asymmetric_methods_differ_in_blur_and_solarize() -> None:
         (lambda: Colour(blur=1.5), "blur must be a number from 0 to 1"),
         (lambda: Colour(sigma=(0.0, 1.0)), "sigma must be 0.01 or more"),
         (lambda: Colour(gray=0.1, one_of_three=True), "one_of_three chooses"),
+        (lambda: Colour(gray=0.1, jitter=0.8), "jitter is the probability of brightness, .+: give one of them"),
+        (lambda: Colour(0.4, sigma=(0.1, 1.0)), "sigma is for blur"),
         (lambda: choose_views("moco"), "views must be one of simclr"),  # type: ignore[arg-type]
         (lambda: choose_views([]), "views must be 1 to 256"),
         (lambda: choose_views([View(n=256), View()]), "views must be 1 to 256 in all, not 257"),

@@ -203,7 +203,7 @@ def test_a_run_goes_on_from_the_checkpoint_that_is_named(config: Config, whole: 
     assert_same(again.out, whole)
     other = train_until(dataclasses.replace(config, out=tmp_path / "second", resume=kept))
     assert other.steps == STEPS
-    with pytest.raises(UsageError, match="is not a file: give a checkpoint"):
+    with pytest.raises(UsageError, match="is not a file: give --resume a checkpoint"):
         train_until(dataclasses.replace(config, resume=tmp_path / "nowhere.pt"))
 
 

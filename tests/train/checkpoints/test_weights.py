@@ -63,20 +63,13 @@ def test_a_changed_bit_is_called_damage(saved: Path) -> None:
         load_weights(build_model("cnn", 10), saved)
 
 
-def test_a_file_of_another_kind_is_called_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "notes.pth"
-    path.write_text("no weights here")
-    with pytest.raises(ShardfeedError, match="is damaged"):
-        load_weights(nn.Linear(1, 1), path)
-
-
 def test_a_pickle_that_would_run_code_is_not_run(tmp_path: Path) -> None:
     class Touches:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "was_run",))
 
     torch.save({"weight": Touches()}, tmp_path / "evil.pth")
-    with pytest.raises(ShardfeedError, match="is damaged, or was not written"):
+    with pytest.raises(ShardfeedError, match="holds more than tensors and plain values"):
         load_weights(nn.Linear(1, 1), tmp_path / "evil.pth")
     assert not (tmp_path / "was_run").exists()
 
