@@ -155,7 +155,10 @@ def _origin(results: Sequence[Result]) -> list[str]:
     if fast:
         told = ", ".join(fast)
         parts.append(f"Decoded with the fast, less exact transform (DCT): {told}; the others with the exact one.")
-    missing = {name: reason for each in results for name, reason in each.skipped.items() if name not in names}
+    missing: dict[str, str] = {}
+    for name, reason in (item for each in results for item in each.skipped.items() if item[0] not in names):
+        if name not in missing or reason.startswith("failed"):  # which says more than what it cannot read
+            missing[name] = reason
     told = "; ".join(f"{name}: {why}" for name, why in missing.items() if not why.startswith("needs a CUDA GPU"))
     failed = [
         f"{name} ({_head(each)}): {why}"

@@ -106,6 +106,13 @@ def test_ratios_lead_and_then_come_all_contenders_with_command_versions_and_date
     assert "](a/b.png)" in text
 
 
+def test_the_reason_of_a_failure_comes_before_others() -> None:
+    failed = msgspec.structs.replace(_result("jpeg", "float32"), skipped={"SPDL": "failed: no answer"})
+    other = msgspec.structs.replace(_result("raw", "float32"), skipped={"SPDL": "does not read raw images"})
+    for results in ([failed, other], [other, failed]):
+        assert "Not measured: SPDL: failed: no answer." in long_block(results)
+
+
 def test_the_short_table_has_the_ratios_of_a_few_rows() -> None:
     small = _changed(_result("raw", "uint8"), batch_size=512, size=32, stored=32, row="32-px raw, random, uint8")
     cold = _changed(_result("jpeg", "float32"), reads="disk", row="cold")
