@@ -41,7 +41,7 @@ from benchmarks.measure.progress import watched
 from benchmarks.measure.result import Ratio, Result, ResultFile, Series, write
 from benchmarks.measure.settings import BatchSpec, DType, batch_spec, command_line
 from benchmarks.peers.roster import BASES, DALI, NAIVE, OURS, ROSTER, VIEW_BASES, VIEWS, Entry
-from benchmarks.processes.process import Hangs, PeerProcess
+from benchmarks.processes.process import Ended, Hangs, PeerProcess
 from benchmarks.processes.task import PeerTask, Reads
 from benchmarks.processes.web import served
 from benchmarks.report import table
@@ -186,7 +186,7 @@ def compare(options: Options) -> Result:
                         raise  # SOURCE is not that of the shards, for example
                     reason = str(error).removeprefix(f"{entry.title}: ")
                 except ShardfeedError as error:
-                    failed = always or isinstance(error, Hangs)
+                    failed = always or isinstance(error, Hangs | Ended)
                     reason = (FAILED if failed else "") + str(error).removeprefix(f"{entry.title}: ")
             if reason is not None:
                 skipped[entry.title] = reason

@@ -1,9 +1,12 @@
-"""python -m benchmarks readme RESULTS...: results of loaders as the documents show them, two tables and a picture.
+"""python -m benchmarks readme [RESULTS...]: results of loaders as the documents show them, two tables and a picture.
+
+Copies RESULTS to the results that the repository keeps, benchmarks/results/, without paths of this machine, and makes
+the documents of all that is kept; without RESULTS it makes them again. The latest of several results of the same work
+on one kind of machine counts, so `Results/benchmarks/loaders-*.json` will do; the file of an older one is removed.
 
 Rewrites what stands between the marks: in docs/benchmarks.md all rows, as ratios and then as images/s of every loader,
-and where the figures come from; in README.md the ratios of a few rows; and draws the picture that both show. The latest
-of several results of the same work on one kind of machine counts, so `Results/benchmarks/loaders-*.json` will do.
-Results of several kinds of machine become a table each. Nothing is measured.
+and where the figures come from; in README.md the ratios of a few rows; and draws the picture that both show. Several
+kinds of machine have a table each, the one measured last first. Nothing is measured.
 """
 
 import os
@@ -16,7 +19,8 @@ from typing import Annotated
 import tyro
 
 from benchmarks.measure.result import Result, read
-from benchmarks.rows.document import draw, long_block, order, short_block, work
+from benchmarks.rows.document import draw, long_block, order, short_block, title, work
+from benchmarks.rows.kept import HOME, keep, kept, without_places
 from shards.common.atomic import refuse_unwritable, replacing
 from shards.common.cli import show_result
 from shards.common.errors import ShardfeedError, UsageError
@@ -30,8 +34,10 @@ END = "<!-- loaders: end -->"
 class Options:
     """Writes results of loaders into the documents: a long table, a short one, and a picture."""
 
-    results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS...")]
-    """Files that `python -m benchmarks loaders` or `peers` wrote, of one or more kinds of machine."""
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS...")] = ()
+    """Files to keep that `python -m benchmarks loaders` or `peers` wrote, of one or more kinds of machine."""
+    kept: Path = HOME
+    """Directory of the results that are kept, a folder for each date and kind of machine."""
     document: Path = Path("docs/benchmarks.md")
     """The document with the long table."""
     readme: Path = Path("README.md")
@@ -44,24 +50,27 @@ def run(options: Options) -> None:
     """Rewrites both documents and draws the picture. Raises UsageError for results that do not belong together."""
     for option in ("document", "readme", "picture"):
         refuse_unwritable(f"--{option}", getattr(options, option))
-    machines = chosen([read(path) for path in options.results])
+    given = [without_places(read(path)) for path in options.results]
+    machines = chosen([*kept(options.kept).values(), *given])
     documents = {options.document: (LONG, long_block), options.readme: (SHORT, short_block)}
     texts = {path: _around(path, begin) for path, (begin, _) in documents.items()}  # before anything is written
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(machines[0], options.picture)
+    keep([result for results in machines for result in results], options.kept)
     for path, (begin, block) in documents.items():
         before, after = texts[path]
         picture: str | None = Path(os.path.relpath(options.picture, path.parent)).as_posix()
         blocks = []
         for results in machines:
-            blocks.append(block(results, picture))
+            heading = f"### {title(results)}\n\n" if begin == LONG or len(machines) > 1 else ""
+            blocks.append(heading + block(results, picture))
             picture = None  # it shows the first machine
         text = "\n\n".join([begin, *blocks, END])
         with replacing(path) as file:
             file.write(f"{before}{text}{after}".encode())
     print(f"picture  {options.picture}\ntables   {options.document} and {options.readme}, from")
-    for result in (each for results in machines for each in results):
-        print(f"  {result.settings.get('row')}, {result.hardware.get('cpu')}: {result.date}")
+    for path, result in kept(options.kept).items():
+        print(f"  {result.settings.get('row')}, {result.hardware.get('cpu')}: {path}")
     show_result({"picture": options.picture, "documents": list(documents)})
 
 
@@ -108,5 +117,8 @@ def _of_one_machine(results: Sequence[Result]) -> list[Result]:
     first = results[0]
     odd = [name for name, get in said_once.items() if any(get(each) != get(first) for each in latest.values())]
     if odd:
-        raise UsageError(f"the results differ in {', '.join(odd)}: give those of one `python -m benchmarks peers`")
+        raise UsageError(
+            f"the results differ in {', '.join(odd)}: give those of one `python -m benchmarks peers`, "
+            f"and remove older ones of {first.hardware.get('cpu')} from {HOME}"
+        )
     return sorted(latest.values(), key=order)

@@ -15,6 +15,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat after the name in brackets: the parent, and the ticks (user, system) of the process and of
 # the children that it has waited for.
 _PARENT, _TIMES = 1, slice(11, 15)
+# Vector units by their flags in /proc/cpuinfo, the widest first.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
 
 
 def hardware() -> dict[str, str | int | float | bool | None]:
@@ -31,7 +33,7 @@ def hardware() -> dict[str, str | int | float | bool | None]:
         version = nvjpeg.version()
         decoding = {"nvjpeg": version and f"{version[0]}.{version[1]}", "jpeg_engines": nvjpeg.engines(0)}
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor(),
         "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
@@ -40,12 +42,20 @@ def hardware() -> dict[str, str | int | float | bool | None]:
     }
 
 
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()  # ARM kernels name no model
+def processor(cpuinfo: str | None = None) -> str:
+    """The processor's name, family and model, and its widest vectors: virtual machines name several kinds alike.
+
+    cpuinfo: the text of /proc/cpuinfo; that of this machine, if it is not given.
+    """
+    lines = (Path("/proc/cpuinfo").read_text() if cpuinfo is None else cpuinfo).splitlines()
+    facts: dict[str, str] = {}
+    for key, _, value in (line.partition(":") for line in lines):
+        facts.setdefault(key.strip(), value.strip())  # of the first core
+    name = facts.get("model name") or platform.processor() or platform.machine()  # ARM kernels name no model
+    kinds = [f"{told} {facts[key]}" for key, told in (("cpu family", "family"), ("model", "model")) if key in facts]
+    flags = facts.get("flags", "").split()
+    kinds += [told for flag, told in _VECTORS.items() if flag in flags][:1]
+    return f"{name} ({', '.join(kinds)})" if kinds else name
 
 
 def processor_seconds() -> float:

@@ -25,20 +25,23 @@ from ffcv.writer import DatasetWriter
 from PIL import Image
 
 from benchmarks.measure.settings import BatchSpec
-from benchmarks.processes.dataloader import ENDLESS_LISTED
 from benchmarks.processes.task import Batch, Peer, PeerTask, own_format, stored_bytes
+from benchmarks.processes.threads import end
 from shards.common.versions import version
 from shards.dataset import Split
 from shards.decode import MEAN, STD
 
 BATCHES_AHEAD = 3  # its default
+# Samples in one epoch: more than a turn takes of the smallest images.
+ENDLESS = 1 << 22
 
 
 def peer(task: PeerTask) -> Peer:
     """Writes the .beton unless it exists."""
     raw = task.open_split().manifest.settings.encoding == "raw"
     beton = own_format(task, "ffcv", lambda path: write(task.open_split(), path, raw))
-    loader = make_loader(beton, task.batch, task.threads)  # once: compiling takes ten seconds
+    # Once: compiling takes ten seconds. A turn that ends with the first epoch is to read every image once.
+    loader = make_loader(beton, task.batch, task.threads, ENDLESS if task.reads == "memory" else 1)
     return Peer(
         open=lambda: batches(loader),
         settings={
@@ -100,14 +103,14 @@ class RandomCropDecoder(RandomResizedCropRGBImageDecoder):  # type: ignore[misc]
         return window
 
 
-def make_loader(beton: Path, batch: BatchSpec, threads: int) -> Any:
-    """A loader with an epoch so long that no gap between epochs counts against a small data set."""
+def make_loader(beton: Path, batch: BatchSpec, threads: int, samples: int) -> Any:
+    """A loader with epochs of at least so many samples: no gap between epochs counts against a small data set."""
     logging.getLogger("numba").setLevel(logging.ERROR)
     decoder = RandomCropDecoder if batch.crop == "random" else RandomResizedCropRGBImageDecoder
     image: list[Any] = [decoder((batch.size, batch.size)), RandomHorizontalFlip()]
     if batch.dtype == "float32":
         image.append(NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32))
-    samples = int(Reader(str(beton)).num_samples)
+    stored = int(Reader(str(beton)).num_samples)
     return Loader(
         str(beton),
         batch_size=batch.batch_size,
@@ -117,7 +120,7 @@ def make_loader(beton: Path, batch: BatchSpec, threads: int) -> Any:
         seed=batch.seed,
         batches_ahead=BATCHES_AHEAD,
         drop_last=True,
-        indices=np.tile(np.arange(samples), -(-ENDLESS_LISTED // samples)),
+        indices=np.tile(np.arange(stored), -(-samples // stored)),
         pipelines={
             "image": [*image, ToTensor(), ToTorchImage()],
             "label": [IntDecoder(), ToTensor(), Squeeze()],
@@ -139,6 +142,7 @@ def batches(loader: Any) -> Iterator[Iterator[Batch]]:
         yield stream()
     finally:
         for epoch in epochs:
-            epoch.terminate_event.set()  # the thread looks at it once its queue is full
-            epoch.join()
+            # Its thread looks at the event where the queue stays full for half a second, and not with an epoch's end.
+            epoch.terminate_event.set()
+            end(epoch, epoch.output_queue)
             epoch.close()

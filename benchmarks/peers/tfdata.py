@@ -14,6 +14,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Before TensorFlow: it loads triton, whose library crashes beside TensorFlow's if it comes second.
+import torchvision  # noqa: F401
+
+# isort: split
+
 import tensorflow as tf
 import torch
 

@@ -1,6 +1,7 @@
 """What peers with torch's DataLoader share: torchvision's transforms, and worker processes that end with the turn."""
 
 import contextlib
+import gc
 import io
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
@@ -102,6 +103,7 @@ def batches_of(make: Callable[[], Any]) -> Iterator[Iterator[Batch]]:
         yield stream
     finally:
         stream.close()  # drops the only reference to the loader, which ends its workers
+        gc.collect()  # also of a loader in a cycle of references, as LitData's: its workers took memory until the end
 
 
 def _epochs(make: Callable[[], Any]) -> Generator[Batch]:

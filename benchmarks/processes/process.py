@@ -30,6 +30,10 @@ class Hangs(ShardfeedError):
     """A peer gave no answer in time, and was killed."""
 
 
+class Ended(ShardfeedError):
+    """A peer's process ended by itself, as by a fault in a library."""
+
+
 class PeerProcess:
     """A peer in its own process, which lives as long as this object and is idle between its turns.
 
@@ -96,7 +100,7 @@ class PeerProcess:
                 raise Hangs(f"{self.name} gave no answer for {seconds:g} s")
         line = stdout.readline()
         if not line:
-            raise ShardfeedError(f"{self.name} ended: {self._last_words()}")
+            raise Ended(f"{self.name} ended: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             kind = UsageError if answer["usage"] else ShardfeedError

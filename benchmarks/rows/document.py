@@ -9,6 +9,7 @@ from benchmarks.measure.settings import BatchSpec
 from benchmarks.peers.roster import BASES, OURS, ROSTER, VIEWS
 from benchmarks.report.charts import Bar, Bars
 from benchmarks.report.table import circumstances, grid, ratio
+from benchmarks.rows.kept import repeatable
 
 TITLES = [entry.title for entry in (*ROSTER.values(), *VIEWS.values())]
 OUR_TITLES = (ROSTER[OURS].title, VIEWS[OURS].title)
@@ -42,6 +43,11 @@ def order(result: Result) -> tuple[int, str]:
 def _brief(result: Result) -> bool:
     """Whether the short table has it: plain images from shards that are in memory, of a shorter side."""
     return work(result)[:5] in BRIEF and bool(result.settings.get("stored")) and not any(work(result)[7:])
+
+
+def title(results: Sequence[Result]) -> str:
+    """The machine and the latest date of its results."""
+    return f"{results[0].hardware.get('cpu')}, {max(each.date for each in results)[:10]}"
 
 
 def long_block(results: Sequence[Result], picture: str | None = None) -> str:
@@ -149,7 +155,10 @@ def _origin(results: Sequence[Result]) -> list[str]:
     if fast:
         told = ", ".join(fast)
         parts.append(f"Decoded with the fast, less exact transform (DCT): {told}; the others with the exact one.")
-    missing = {name: reason for each in results for name, reason in each.skipped.items() if name not in names}
+    missing: dict[str, str] = {}
+    for name, reason in (item for each in results for item in each.skipped.items() if item[0] not in names):
+        if name not in missing or reason.startswith("failed"):  # which says more than what it cannot read
+            missing[name] = reason
     told = "; ".join(f"{name}: {why}" for name, why in missing.items() if not why.startswith("needs a CUDA GPU"))
     failed = [
         f"{name} ({_head(each)}): {why}"
@@ -186,7 +195,5 @@ def _setting(results: Sequence[Result], name: str, setting: str) -> set[str]:
 
 def _command(result: Result) -> str:
     """The command without paths of the machine, and without the options that a row's name and the text say."""
-    word = r"('[^']*'|\S+)"
-    command = re.sub(r" --sweep( \d+)+", "", result.command)
-    command = re.sub(rf" --(work|out|crop|dtype|batch-size|size|views|reads) {word}", "", command)
-    return re.sub(rf"--source {word}", "--source SOURCE", re.sub(rf"--data {word}", "--data DIR", command))
+    command = re.sub(r" --sweep( \d+)+", "", repeatable(result.command))
+    return re.sub(r" --(crop|dtype|batch-size|size|views|reads) \S+", "", command)

@@ -21,7 +21,7 @@ from benchmarks.measure.settings import command_line
 from benchmarks.peers.naive import open_rows
 from benchmarks.peers.roster import VIEWS, Entry
 from benchmarks.processes import process
-from benchmarks.processes.process import Hangs
+from benchmarks.processes.process import Ended, Hangs
 from benchmarks.processes.task import PeerTask
 from benchmarks.report import table
 from benchmarks.rows import start, stores
@@ -370,3 +370,16 @@ def test_a_peer_that_hangs_is_tried_once(
     assert "decode alone: failed: libjpeg-turbo, decode alone gave no answer" in printed.out
     told = "libjpeg-turbo, decode alone failed: libjpeg-turbo, decode alone gave no answer for 1 s; the others go on"
     assert told in printed.err.partition("measuring in turns")[0]  # at once, not minutes later
+
+
+def test_a_peer_whose_process_ends_as_it_starts_has_failed(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(self: Entry, task: PeerTask) -> Peer:
+        if self.module == "turbojpeg":
+            raise Ended(f"{self.title} ended: exit status -11")
+        return Peer(self.title, lambda _: Interval(100, 1.0, 1.0))
+
+    monkeypatch.setattr(Entry, "start", start)
+    assert main([*_words(small_split, tmp_path), "--peers", "turbojpeg", "--rounds", "1"]) == 1
+    assert "decode alone: failed: libjpeg-turbo, decode alone ended: exit status -11" in capsys.readouterr().out

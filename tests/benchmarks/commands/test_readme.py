@@ -9,6 +9,7 @@ from PIL import Image
 from benchmarks.__main__ import main
 from benchmarks.commands.readme import END, LONG, SHORT, chosen
 from benchmarks.measure.harness import Schedule
+from benchmarks.measure.machine import hardware
 from benchmarks.measure.result import Ratio, Result, Series, Setting, write
 from benchmarks.rows.document import draw, long_block, short_block
 from shards.common.errors import UsageError
@@ -67,6 +68,20 @@ def test_results_of_two_kinds_of_processor_are_apart_the_latest_first() -> None:
     assert chosen([early, late]) == [[late], [early]]
 
 
+def test_each_kind_of_processor_has_a_table_under_its_name_also_of_results_that_name_no_kind(tmp_path: Path) -> None:
+    here = _result("jpeg", "float32", day=3)
+    old = msgspec.structs.replace(_result("jpeg", "float32"), hardware={**here.hardware, "cpu": "AMD EPYC"})
+    paths = [str(write(each, tmp_path / "results")) for each in (here, old)]
+    readme, document = tmp_path / "README.md", tmp_path / "long.md"
+    document.write_text(f"{LONG}\n{END}\n")
+    readme.write_text(f"{SHORT}\n{END}\n")
+    words = ["--readme", str(readme), "--document", str(document), "--picture", str(tmp_path / "picture.png")]
+    assert main(["readme", *paths, *words, "--kept", str(tmp_path / "kept")]) == 0
+    for path in (readme, document):
+        heads = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        assert heads == [f"### {hardware()['cpu']}, 2026-01-03", "### AMD EPYC, 2026-01-02"]
+
+
 def test_ratios_lead_and_then_come_all_contenders_with_command_versions_and_date() -> None:
     [results] = chosen([_result("jpeg", "float32"), _changed(_result("raw", "float32"), batch_size=512)])
     lines = long_block(results, "a/b.png").splitlines()
@@ -91,6 +106,13 @@ def test_ratios_lead_and_then_come_all_contenders_with_command_versions_and_date
     assert "](a/b.png)" in text
 
 
+def test_the_reason_of_a_failure_comes_before_others() -> None:
+    failed = msgspec.structs.replace(_result("jpeg", "float32"), skipped={"SPDL": "failed: no answer"})
+    other = msgspec.structs.replace(_result("raw", "float32"), skipped={"SPDL": "does not read raw images"})
+    for results in ([failed, other], [other, failed]):
+        assert "Not measured: SPDL: failed: no answer." in long_block(results)
+
+
 def test_the_short_table_has_the_ratios_of_a_few_rows() -> None:
     small = _changed(_result("raw", "uint8"), batch_size=512, size=32, stored=32, row="32-px raw, random, uint8")
     cold = _changed(_result("jpeg", "float32"), reads="disk", row="cold")
@@ -108,22 +130,26 @@ def test_rows_that_no_short_table_has_are_drawn_too(tmp_path: Path) -> None:
 
 
 def test_only_what_stands_between_the_marks_is_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [str(write(_result(*work), tmp_path / work[0])) for work in (("jpeg", "float32"), ("raw", "uint8"))]
+    results = [_result("jpeg", "float32"), _result("raw", "uint8", day=1)]
+    paths = [str(write(result, tmp_path / "results")) for result in results]
     readme, document, picture = (tmp_path / name for name in ("README.md", "docs/long.md", "docs/picture.png"))
-    words = ["readme", *paths, "--readme", str(readme), "--document", str(document), "--picture", str(picture)]
+    words = ["--readme", str(readme), "--document", str(document), "--picture", str(picture)]
+    words = ["readme", *paths, *words, "--kept", str(tmp_path / "kept")]
     document.parent.mkdir()
     document.write_text(f"before\n{LONG}\nold\n{END}\nafter\n")
     readme.write_text("no marks")
     assert main(words) == 1
     assert SHORT in capsys.readouterr().err
     assert "old" in document.read_text()  # neither is written unless both can be
+    assert not (tmp_path / "kept").exists()
     readme.write_text(f"before\n{SHORT}\nold\n{END}\nafter\n")
     assert main(words) == 0
     once = [path.read_text() for path in (document, readme)]
-    assert main(words) == 0
+    assert main([word for word in words if word not in paths]) == 0  # of what is kept
     assert [path.read_text() for path in (document, readme)] == once
+    heading = f"### {hardware()['cpu']}, 2026-01-02\n\n"
     for text, begin, link in zip(once, (LONG, SHORT), ("](picture.png)", "](docs/picture.png)"), strict=True):
-        assert text.startswith(f"before\n{begin}\n\n![")
+        assert text.startswith(f"before\n{begin}\n\n{heading if begin == LONG else ''}![")
         assert text.endswith(f"\n\n{END}\nafter\n")
         assert "old" not in text
         assert link in text

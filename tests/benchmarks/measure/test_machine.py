@@ -1,5 +1,6 @@
 """Facts of the machine; processor seconds are those of this process and of what it started."""
 
+import platform
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.measure.machine import hardware, processor_seconds
+from benchmarks.measure.machine import hardware, processor, processor_seconds
 from shards.decode import nvjpeg
 
 BUSY = (
@@ -40,3 +41,23 @@ def test_a_gpu_s_decoder_is_part_of_the_hardware(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(nvjpeg, "engines", lambda _: 7)
     found = hardware()
     assert (found["gpu"], found["nvjpeg"], found["jpeg_engines"]) == ("a GPU", "13.3", 7)
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "told"),
+    [
+        ("1", "fpu avx avx2 fma", "AMD EPYC (family 25, model 1, AVX2)"),
+        ("17", "fpu avx avx2 avx512f avx512bw", "AMD EPYC (family 25, model 17, AVX-512)"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(model: str, flags: str, told: str) -> None:
+    core = f"processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n"
+    assert processor(f"{core}flags\t\t: {flags}\n\n{core.replace(model, '9')}flags\t\t: fpu\n") == told
+
+
+def test_a_processor_without_a_name_is_called_by_its_architecture() -> None:
+    assert processor("processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n") in (
+        platform.processor(),
+        platform.machine(),
+    )
+    assert processor() == hardware()["cpu"]
