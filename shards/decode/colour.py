@@ -16,8 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 from shards.decode.finish import PIECES, Finisher
-from shards.decode.resample import sum_rows, upper_half
-from shards.decode.vectors import address, constant, data_of, intrinsic, load, same, size_of
+from shards.decode.vectors import address, constant, data_of, intrinsic, load, same, size_of, upper_half
 from shards.sampling.colour import BLUR, BRIGHTNESS, CONTRAST, GRAY, HUE, IDENTITY, SATURATION, SOLARIZE
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -220,7 +219,7 @@ def _blur(image, sigma):  # type: ignore[no-untyped-def]
     blurred = np.empty(3 * width + LANES, np.uint8)
     rounding = np.uint16(128 + 1 + weights.size)  # half of one step, and what the two sums lose in the mean
     for y in range(height):
-        sum_rows(rows, y, weights, middle)
+        _sum_rows(rows, y, weights, middle)
         for x in range(radius):
             for channel in range(3):
                 line[3 * (radius - 1 - x) + channel] = middle[3 * (x + 1) + channel]
@@ -228,6 +227,25 @@ def _blur(image, sigma):  # type: ignore[no-untyped-def]
         for x in range(0, 3 * width, LANES):
             _blur_lanes(line, x, weights, rounding, blurred)
         _copy(blurred[: 3 * width], image[y].reshape(3 * width))
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_rows(region, first, weights, out):  # type: ignore[no-untyped-def]
+    """Weighted sum of whole rows of `region` from row `first` on, in 256ths of a level: uint16 (values of a row,)."""
+    if out.size < LANES:
+        for x in range(out.size):
+            total = np.uint32(0)
+            for tap in range(weights.size):
+                value = np.uint32(region[first + tap, x // 3, x % 3]) << np.uint32(8)
+                total += (value * np.uint32(weights[tap])) >> np.uint32(16)
+            out[x] = total
+        return
+    stride = region.strides[0]
+    start, last = first * stride, out.size - LANES
+    for x in range(0, last, LANES):
+        _sum_lanes(region, start + x, stride, weights, out, x)
+    # The last values, some of them a second time.
+    _sum_lanes(region, start + last, stride, weights, out, last)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -259,6 +277,27 @@ def _gaussian(radius, sigma):  # type: ignore[no-untyped-def]
 def _copy(line, out):  # type: ignore[no-untyped-def]
     for x in range(out.size):
         out[x] = line[x]
+
+
+@intrinsic
+def _sum_lanes(typing, pixels, at, stride, weights, out, to):  # type: ignore[no-untyped-def]
+    """out[to : to + 32] = the sum over taps of pixels[at + tap * stride :][:32] * 256 * weights[tap] / 65536."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source, factors, target = (data_of(context, builder, signature, args, i) for i in (0, 3, 4))
+        sums = ir.VectorType(ir.IntType(16), LANES)
+        total = cgutils.alloca_once(builder, sums)  # type: ignore[no-untyped-call]
+        builder.store(constant(sums, 0), total)
+        with cgutils.for_range(builder, size_of(context, builder, signature, args, 3)) as tap:
+            place = builder.add(args[1], builder.mul(tap.index, args[2]))
+            values = builder.zext(load(builder, source, place, 8, LANES), sums)
+            weight = same(builder, builder.load(builder.gep(factors, [tap.index])), LANES)
+            product = upper_half(builder, builder.shl(values, constant(sums, 8)), weight)
+            builder.store(builder.add(builder.load(total), product), total)
+        builder.store(builder.load(total), address(builder, target, args[5], sums), align=2)
+        return context.get_dummy_value()
+
+    return types.void(pixels, types.intp, types.intp, weights, out, types.intp), generate
 
 
 @intrinsic

@@ -17,7 +17,7 @@ from numba import types
 
 from shards.decode import MEAN, STD, Channels
 from shards.decode.buffers import Buffers
-from shards.decode.resample import resample, resample_normalise
+from shards.decode.resample import deinterleave, resample, resample_normalise, scale_values
 from shards.sampling.crops import Corners, CropWindows, Interpolation
 
 Int32Array = npt.NDArray[np.int32]
@@ -221,12 +221,12 @@ def cut_normalise(
     pixels, values, planes = rows.reshape(rows.size), out.reshape(out.size), np.empty(3 * width, np.uint8)
     for y in range(height):
         # All channels in one loop would save these planes. It takes half longer where `out` is not in the cache.
-        _deinterleave(pixels, 3 * (y * rows.shape[1] + left), width, planes)
+        deinterleave(pixels, 3 * (y * rows.shape[1] + left), width, planes)
         for c in range(3):
             if mirror:
                 _scale_reversed(planes, c * width, width, scale[c], bias[c], values, (c * height + y) * width)
             else:
-                _scale(planes, c * width, width, scale[c], bias[c], values, (c * height + y) * width)
+                scale_values(planes, c * width, width, scale[c], bias[c], values, (c * height + y) * width)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -262,25 +262,6 @@ def _reverse(pixels, first, width, out, to):  # type: ignore[no-untyped-def]
         out[target] = pixels[source]
         out[target + one] = pixels[source + one]
         out[target + two] = pixels[source + two]
-
-
-@numba.njit(nogil=True, cache=True)
-def _deinterleave(pixels, first, width, planes):  # type: ignore[no-untyped-def]
-    """Copies `width` pixels from the bytes `pixels[first:]` to `planes`: all reds, all greens, all blues."""
-    start, green, blue = np.uint64(first), np.uint64(width), np.uint64(2 * width)
-    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    for x in range(np.uint64(width)):
-        source = start + three * x
-        planes[x] = pixels[source]
-        planes[green + x] = pixels[source + one]
-        planes[blue + x] = pixels[source + two]
-
-
-@numba.njit(nogil=True, cache=True)
-def _scale(planes, first, width, scale, bias, out, to):  # type: ignore[no-untyped-def]
-    start, target = np.uint64(first), np.uint64(to)
-    for x in range(np.uint64(width)):
-        out[target + x] = np.float32(planes[start + x]) * scale + bias
 
 
 @numba.njit(nogil=True, cache=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numba.extending
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -59,6 +60,13 @@ def joined(builder: ir.IRBuilder, vectors: Sequence[Any]) -> Any:
     return vectors[0]
 
 
+def interleaved(builder: ir.IRBuilder, one: Any, other: Any, half: int) -> Any:
+    """A value of each in turn, of the first (0) or second (1) half of each 16 bytes: one instruction for 32."""
+    block = 128 // one.type.element.width
+    places = [start + block // 2 * half + i for start in range(0, one.type.count, block) for i in range(block // 2)]
+    return shuffled(builder, one, [lane for place in places for lane in (place, one.type.count + place)], other)
+
+
 def same(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
     kind = ir.VectorType(value.type, lanes)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
@@ -89,3 +97,22 @@ def _multiplied_and_added(context: Any, builder: ir.IRBuilder, left: Any, right:
         return joined(builder, [_multiplied_and_added(context, builder, *part) for part in parts])
     kind = ir.FunctionType(ir.VectorType(ir.IntType(32), lanes // 2), [left.type, right.type])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [left, right])  # type: ignore[no-untyped-call]
+
+
+def upper_half(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+    """The upper 16 bits of the 32-bit products of vectors of 16 bits without sign."""
+    wide = ir.VectorType(ir.IntType(32), left.type.count)
+    product = builder.mul(builder.zext(left, wide), builder.zext(right, wide))
+    return builder.trunc(builder.lshr(product, constant(wide, 16)), left.type)
+
+
+@intrinsic
+def copy_bytes(typing: Any, pixels: Any, at: Any, count: Any, out: Any, to: Any) -> Any:
+    """Copies `count` bytes, of `pixels` from byte `at` on, to byte `to` of `out`."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source, target = (data_of(context, builder, signature, args, i) for i in (0, 3))
+        cgutils.raw_memcpy(builder, builder.gep(target, [args[4]]), builder.gep(source, [args[1]]), args[2], 1)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(pixels, types.intp, types.intp, out, types.intp), generate

@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from shards import Loader
-from shards.decode.bicubic import cubic_weights
+from shards.decode.filters.bicubic import cubic_weights
 from shards.format.ppm import ppm
 from shards.sampling.crops import Crop, crop_windows, resized
 from tests.conftest import decoded, jpeg, photo, write_split

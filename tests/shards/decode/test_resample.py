@@ -69,6 +69,44 @@ def test_pixels_are_the_exact_sums_within_rounding(
     assert difference.max() <= 0.51 + taps / 256
 
 
+def whole_weights(start: float, end: float, limit: int, count: int) -> tuple[list[int], npt.NDArray[np.int64]]:
+    """First source pixels, and weights (count, taps), whose running sum is rounded."""
+    scale = (end - start) / count
+    support, taps = max(scale, 1.0), min(limit, int(np.ceil(2.0 * max(scale, 1.0))))
+    centres = [start + (i + 0.5) * scale for i in range(count)]
+    first = [min(max(0, int(centre - support + 0.5)), limit - taps) for centre in centres]
+    places = np.array(first)[:, None] + np.arange(taps) + 0.5
+    exact = np.maximum(0.0, support - np.abs(places - np.array(centres)[:, None])).cumsum(axis=1)
+    return first, np.diff((exact * (65535.0 / exact[:, -1:]) + 0.5).astype(np.int64), axis=1, prepend=0)
+
+
+@settings(max_examples=150)
+@given(
+    rows=st.integers(1, 60),
+    columns=st.integers(1, 60),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    share=st.tuples(SHARES, SHARES),
+    mirror=st.integers(0, 1),
+)
+def test_pixels_are_these_sums_of_whole_numbers(
+    rows: int, columns: int, height: int, width: int, share: tuple[float, float], mirror: int
+) -> None:
+    region = np.random.default_rng(rows * columns).integers(0, 256, (rows, columns, 3), np.uint8)
+    end = np.array([rows, columns], np.float32)
+    start = (np.array(share) * (end - 0.5)).astype(np.float32)
+    above, down = whole_weights(float(start[0]), float(end[0]), rows, height)
+    left, across = whole_weights(float(start[1]), float(end[1]), columns, width)
+    taps = down.shape[1], across.shape[1]
+    tall = [(region[a : a + taps[0]] * w[:, None, None] >> 8).sum(axis=0) for a, w in zip(above, down, strict=True)]
+    sums = [
+        (np.array(tall)[:, a : a + taps[1]] * w[:, None] >> 16).sum(axis=1) for a, w in zip(left, across, strict=True)
+    ]
+    expected = (np.stack(sums, axis=1) + min(129 + sum(taps) // 2, 255)) >> 8
+    found = cut(region, start, end, (height, width), mirror)
+    assert np.array_equal(found, expected[:, ::-1] if mirror else expected)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(375, 500), (224, 224), (120, 190), (90, 700), (1500, 1100), (5, 3)])
 def test_a_whole_region_is_torchvisions_within_one_level(rows: int, columns: int) -> None:
     region = photo(rows, columns)
@@ -146,17 +184,14 @@ def test_pixels_in_another_order_are_refused() -> None:
 
 
 @pytest.mark.parametrize("cubic", [False, True])
-def test_nothing_is_written_beside_the_output(cubic: bool) -> None:
-    batch = np.full((3, 9, 9, 3), 77, np.uint8)
-    resample(
-        photo(40, 40),
-        np.array([0, 0], np.float32),
-        np.array([40, 40], np.float32),
-        np.int32(0),
-        cubic or None,
-        batch[1],
-    )
+@pytest.mark.parametrize("side", [1, 3, 9, 24])
+def test_nothing_is_written_beside_the_output(side: int, cubic: bool) -> None:
+    batch, values = np.full((3, side, side, 3), 77, np.uint8), np.full((3, 3, side, side), 77, np.float32)
+    corners = np.array([0, 0], np.float32), np.array([40, 40], np.float32)
+    resample(photo(40, 40), *corners, np.int32(0), cubic or None, batch[1])
+    resample_normalise(photo(40, 40), *corners, np.int32(0), cubic or None, SCALE, BIAS, values[1])
     assert (batch[[0, 2]] == 77).all()
+    assert (values[[0, 2]] == 77).all()
 
 
 def test_pixels_are_the_same_on_every_machine() -> None:

@@ -3,7 +3,7 @@
 That holds for a window of a reduced image too. A window of an enlarged one may lack the largest weight of the whole
 image, by which the bits of a weight are chosen: then a few values are a level away.
 
-The filter is Keys' cubic with a = -0.5 over the window, twice as wide as the triangle of `resample.py` (Keys, "Cubic
+The filter is Keys' cubic with a = -0.5 over the window, twice as wide as the triangle of `bilinear.py` (Keys, "Cubic
 convolution interpolation for digital image processing", 1981), as Pillow and torchvision's antialias=True have it. Its
 weights may be negative, so sums leave the range of a pixel and are cut off: those over columns, which come first, and
 then those over rows. Pillow does the same where that order is the cheaper one, as its version 13 chooses.
@@ -23,7 +23,9 @@ from numba.core import cgutils
 from shards.decode.vectors import (
     address,
     constant,
+    copy_bytes,
     data_of,
+    interleaved,
     intrinsic,
     joined,
     load,
@@ -131,7 +133,7 @@ def sum_columns(region, first, last, left, weights, bits):  # type: ignore[no-un
         else:
             # What is read beyond the end of a row must not lie beyond that of the region.
             for each in range(min(ROWS, rows - row)):
-                _copy_row(region, begin + each * region.strides[0], 3 * width, lines, each * lines.shape[1])
+                copy_bytes(region, begin + each * region.strides[0], 3 * width, lines, each * lines.shape[1])
             for x in range(0, width, PAIRED):
                 _pair(lines, 3 * x, lines.shape[1], paired, PAIRS * x)
         to = row * out.shape[1]
@@ -189,8 +191,8 @@ def _sum_lanes(typing, pixels, at, stride, weights, weight, pairs, bits, out, to
             lower = load(builder, source, builder.add(place, args[2]), 8, LANES)
             two = _two_weights(builder, factors, builder.add(args[4], tap), LANES // 2)
             zeros = constant(upper.type, 0)
-            halves = [_interleaved(builder, upper, lower, half) for half in (0, 1)]
-            quarters = [_interleaved(builder, each, zeros, half) for each in halves for half in (0, 1)]
+            halves = [interleaved(builder, upper, lower, half) for half in (0, 1)]
+            quarters = [interleaved(builder, each, zeros, half) for each in halves for half in (0, 1)]
             for total, values in zip(totals, quarters, strict=True):
                 product = pairs_summed(context, builder, builder.bitcast(values, two.type), two)
                 builder.store(builder.add(builder.load(total), product), total)
@@ -278,25 +280,6 @@ def _sum_pairs(fixed: int) -> Any:
 
 
 _sum_pairs_2, _sum_pairs_3, _sum_pairs_4, _sum_pairs_n = (_sum_pairs(fixed) for fixed in (2, 3, 4, 0))
-
-
-@intrinsic
-def _copy_row(typing: Any, pixels: Any, at: Any, count: Any, out: Any, to: Any) -> Any:
-    """Copies `count` bytes, of `pixels` from byte `at` on, to byte `to` of `out`."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, target = (data_of(context, builder, signature, args, i) for i in (0, 3))
-        cgutils.raw_memcpy(builder, builder.gep(target, [args[4]]), builder.gep(source, [args[1]]), args[2], 1)  # type: ignore[no-untyped-call]
-        return context.get_dummy_value()
-
-    return types.void(pixels, types.intp, types.intp, out, types.intp), generate
-
-
-def _interleaved(builder: ir.IRBuilder, one: Any, other: Any, half: int) -> Any:
-    """A value of each in turn, of the first (0) or second (1) eight of each 16: one instruction for 16 values."""
-    count = one.type.count
-    places = [block + 8 * half + i for block in range(0, count, 16) for i in range(8)]
-    return shuffled(builder, one, [lane for place in places for lane in (place, count + place)], other)
 
 
 def _two_weights(builder: ir.IRBuilder, weights: Any, place: Any, lanes: int) -> Any:
