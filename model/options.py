@@ -51,7 +51,7 @@ def _of_torch(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return True
+        return True  # damaged: a changed byte may also name a newer format, which zipfile says is not implemented
 
 
 @dataclass(frozen=True)
